@@ -1,0 +1,1 @@
+"""VirNucPro as a Dagster asset graph."""
