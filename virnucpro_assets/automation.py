@@ -11,7 +11,7 @@ from virnucpro_assets.partitions import RANKS, SAMPLES, lane_key
 from virnucpro_assets.resources import Platform
 from virnucpro_core.errors import VirnucproError
 from virnucpro_core.inbox import Arrival, scan
-from virnucpro_core.samples import content_digest, digest_inputs, list_samples, open_sample, register
+from virnucpro_core.registry import content_digest, digest_inputs, list_samples, open_sample, register
 
 DRIVER_TAG = "virnucpro/driver"
 

@@ -4,7 +4,7 @@ import dagster as dg
 
 from virnucpro_assets.resources import platform_from_environment
 from virnucpro_core.errors import UsageError
-from virnucpro_core.samples import check_key
+from virnucpro_core.registry import check_key
 
 SAMPLES = dg.DynamicPartitionsDefinition(name="sample")
 RANKS = dg.StaticPartitionsDefinition([str(rank) for rank in range(platform_from_environment().gpus)])

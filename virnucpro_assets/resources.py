@@ -19,7 +19,7 @@ from virnucpro_core.errors import UsageError
 from virnucpro_core.inference import LoaderSettings
 from virnucpro_core.lanes import Compute, Lane
 from virnucpro_core.models import PROFILES, ModelStore, resolve_profile
-from virnucpro_core.samples import Sample, SampleSettings, open_sample
+from virnucpro_core.registry import Sample, SampleSettings, open_sample
 
 CUDA_BUDGET, CPU_BUDGET = 16_384, 4_096
 

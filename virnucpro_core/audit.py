@@ -1,16 +1,21 @@
 """Independent looks at what lies on disk: every finding re-reads the product, none trusts who wrote it."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
 from virnucpro_core.chunks import Chunks
+from virnucpro_core.durable import sha256_file
 from virnucpro_core.frames import Frames
 from virnucpro_core.lanes import DNABERT, ESM, MERGED, PREDICTIONS, Lane
-from virnucpro_core.samples import Sample
+from virnucpro_core.registry import Sample
+from virnucpro_core.results import CONTIGS, RUN
+from virnucpro_core.results import PREDICTIONS as PREDICTIONS_FILE
 
 PROBABILITY_TOLERANCE = 1e-5
 
@@ -28,12 +33,12 @@ class Finding:
 def audit_chunks(sample: Sample) -> list[Finding]:
     """Bytes against digests; every record either has the chunks the arithmetic gives or a reason."""
     chunks = Chunks.open(sample.chunks)
-    chunks.verify()
-    usable = chunks.reasons.lengths() == 0
-    expected = np.where(usable, -(-chunks.record_lengths // chunks.chunk_size), 0)
-    wrong = int((expected != chunks.chunk_counts).sum())
+    chunks.store.verify()
+    usable = chunks.reasons.lengths == 0
+    expected = np.where(usable, -(-chunks.lengths // chunks.chunk_size), 0)
+    wrong = int((expected != np.diff(chunks.chunk_offsets)).sum())
     inputs = {f.sha256 for f in sample.inputs}
-    stored = {f["sha256"] for f in chunks.attrs["inputs"]}
+    stored = {f["sha256"] for f in chunks.attrs["files"]}
     return [
         Finding("digests_verify", inputs == stored, "columns equal their sha256; inputs are the registered files", {}),
         Finding(
@@ -48,7 +53,7 @@ def audit_chunks(sample: Sample) -> list[Finding]:
 def audit_translations(sample: Sample) -> list[Finding]:
     """Bytes against digests; every frame names a chunk and a unique frame, every unique frame is in one shard."""
     chunks, frames = Chunks.open(sample.chunks), Frames.open(sample.translations)
-    frames.verify()
+    frames.store.verify()
     shards = frames.n_shards(sample.settings.shard_rows)
     seen = np.zeros(frames.n_unique, dtype=np.int64)
     for shard in range(shards):
@@ -58,7 +63,7 @@ def audit_translations(sample: Sample) -> list[Finding]:
     lost = int((seen != 1).sum()) + int((~named).sum())
     stray = int((np.asarray(frames.frame_chunk) >= chunks.n_chunks).sum())
     return [
-        Finding("digests_verify", frames.chunks_digest == chunks.digest, "columns equal their sha256; chunks match", {}),
+        Finding("digests_verify", frames.attrs["chunks"] == chunks.digest, "columns equal their sha256; chunks match", {}),
         Finding(
             "ids_conserved",
             lost == 0 and stray == 0,
@@ -106,6 +111,31 @@ def audit_lane(lane: Lane, product: str) -> list[Finding]:
         )
         for name, shards in bad.items()
     ]
+
+
+def audit_results(sample: Sample) -> Finding:
+    """One row a record in contigs.tsv, one row a frame in prediction_results.txt; files equal run.json's digests."""
+    chunks, frames = Chunks.open(sample.chunks), Frames.open(sample.translations)
+    rows = {name: _lines(sample.results / name) - 1 for name in (CONTIGS, PREDICTIONS_FILE)}
+    facts = json.loads((sample.results / RUN).read_bytes())
+    damaged = [n for n, f in facts["files"].items() if sha256_file(sample.results / n) != f["sha256"]]
+    return Finding(
+        "ids_conserved",
+        rows[CONTIGS] == chunks.n_records and rows[PREDICTIONS_FILE] == frames.n_frames and not damaged,
+        "one row a record in contigs.tsv, one row a frame in prediction_results.txt, digests of run.json",
+        {
+            "records": chunks.n_records,
+            "contigs_rows": rows[CONTIGS],
+            "frames": frames.n_frames,
+            "prediction_rows": rows[PREDICTIONS_FILE],
+            "damaged": str(damaged),
+        },
+    )
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as stream:
+        return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
 
 
 def _plausible(product: str, values_RW: np.ndarray[Any, Any]) -> bool:

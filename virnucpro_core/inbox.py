@@ -14,7 +14,7 @@ from typing import Any
 from virnucpro_core.durable import publish_bytes
 from virnucpro_core.errors import VirnucproError
 from virnucpro_core.fasta import check_readable, group_samples, is_mate, sample_name
-from virnucpro_core.samples import check_key
+from virnucpro_core.registry import check_key
 
 MATE_PATIENCE = 20
 PARTIAL = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".done")

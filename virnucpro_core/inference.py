@@ -13,7 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import BoundedSemaphore
-from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -26,11 +25,9 @@ from virnucpro_core.frames import Frames
 from virnucpro_core.packing import PackedBatch, PackedShard, pack_shard
 from virnucpro_core.shards import Entry, ShardStore
 from virnucpro_core.telemetry import Recorder
-from virnucpro_core.tokenizers import Tokenizer
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["esm2", "dnabert-s"]
 WRITES_BEHIND = 2
 
 
@@ -49,14 +46,13 @@ class ShardDataset(Dataset[PackedShard]):
     def __init__(
         self,
         frames: Path,
-        kind: Kind,
-        tokenizer: Tokenizer,
+        encoder: Encoder,
         shards: Sequence[int],
         *,
         n_shards: int,
         token_budget: int,
     ) -> None:
-        self.path, self.kind, self.tokenizer = frames, kind, tokenizer
+        self.path, self.kind, self.tokenizer, self.longest = frames, encoder.kind, encoder.tokenizer, encoder.longest
         self.shards, self.n_shards, self.token_budget = list(shards), n_shards, token_budget
         self._frames: Frames | None = None
 
@@ -70,7 +66,7 @@ class ShardDataset(Dataset[PackedShard]):
         strings = frames.proteins if self.kind == "esm2" else frames.nucleotides
         sequences = [strings[int(u)] for u in frames.shard(shard, self.n_shards)]
         tokens_T, lengths_B = self.tokenizer.encode(sequences)
-        return pack_shard(shard, tokens_T, lengths_B, self.token_budget)
+        return pack_shard(shard, tokens_T, lengths_B, self.token_budget, longest=self.longest)
 
 
 def shard_loader(
@@ -130,19 +126,25 @@ class TokenLimit:
 
 @dataclass(slots=True)
 class Computed:
-    """One shard's pooled rows on their way to disk: values (rows, dim) float32 on the host once `ready` passed."""
+    """One shard's pooled rows on their way to disk.
+
+    packed_RD (rows, dim) float32 is on the host once `ready` has passed; its row i is row order_R[i] of the
+    shard.
+    """
 
     packed: PackedShard
-    values_RD: torch.Tensor
+    packed_RD: torch.Tensor
+    order_R: NDArray[np.int64]
     ready: torch.cuda.Event | None
     seconds: float
-    started: float
 
     def wait(self) -> NDArray[np.float32]:
-        """The rows as a host array; blocks until the copy from the device is done."""
+        """The rows in the shard's order; blocks until the copy from the device is done."""
         if self.ready is not None:
             self.ready.synchronize()
-        return np.asarray(self.values_RD.numpy(), dtype=np.float32)
+        values_RD = np.empty(tuple(self.packed_RD.shape), dtype=np.float32)
+        values_RD[self.order_R] = self.packed_RD.numpy()
+        return values_RD
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,38 +203,36 @@ def _forward(
     encoder: Encoder, packed: PackedShard, limit: TokenLimit, recorder: Recorder, wait: float
 ) -> Computed:
     started = time.monotonic()
-    rows_RD = torch.full(
-        (packed.n_sequences, encoder.dim), torch.nan, dtype=torch.float32, device=encoder.device
-    )
+    rows_RD = torch.full((packed.n_sequences, encoder.dim), torch.nan, dtype=torch.float32, device=encoder.device)
+    order: list[NDArray[np.int64]] = []
+    done = 0
     todo = list(reversed(packed.batches))
     while todo:
         batch = todo.pop()
-        if batch.n_tokens > limit.tokens and batch.n_sequences > 1 and limit.tokens < packed.budget:
-            todo.extend(reversed(batch.split()))
+        if batch.n_tokens > limit.tokens and batch.n_sequences > 1:
+            todo.extend(reversed(batch.halves()))
             continue
-        if _embed_into(encoder, batch, rows_RD):
-            recorder.batch(
-                tokens=batch.n_tokens, sequences=batch.n_sequences, budget=packed.budget, wait=wait
-            )
-            wait = 0.0
+        if _embed_into(encoder, batch, rows_RD[done : done + batch.n_sequences]):
+            recorder.batch(tokens=batch.n_tokens, sequences=batch.n_sequences, budget=packed.budget, wait=wait)
+            order.append(batch.rows_B)
+            done, wait = done + batch.n_sequences, 0.0
             continue
         if batch.n_sequences == 1:
             raise DeviceError(
                 f"one sequence of {batch.n_tokens:,} tokens does not fit the memory of {encoder.device}",
                 remedy="give a smaller --chunk-size, a smaller model, or a larger device",
             )
-        limit.tokens = min(limit.tokens, batch.n_tokens) // 2
+        limit.tokens = batch.n_tokens // 2
         recorder.summary.oom_backoffs += 1
         log.warning("out of device memory: batches of at most %d tokens from here", limit.tokens)
         todo.append(batch)
-    return _to_host(packed, rows_RD, time.monotonic() - started, started)
+    return _to_host(packed, rows_RD, np.concatenate(order), time.monotonic() - started)
 
 
-def _embed_into(encoder: Encoder, batch: PackedBatch, rows_RD: torch.Tensor) -> bool:
-    """Pooled rows of `batch` to their places; False if the device ran out of memory (and is tidy again)."""
+def _embed_into(encoder: Encoder, batch: PackedBatch, rows_BD: torch.Tensor) -> bool:
+    """Pooled rows of `batch` to their place; False if the device ran out of memory (and is tidy again)."""
     try:
-        on_device = batch.to(encoder.device, non_blocking=True)
-        rows_RD[on_device.rows_B] = encoder(on_device)
+        rows_BD.copy_(encoder.forward(batch.to(encoder.device, non_blocking=True)))
     except torch.OutOfMemoryError:
         fits = False
     else:
@@ -242,9 +242,9 @@ def _embed_into(encoder: Encoder, batch: PackedBatch, rows_RD: torch.Tensor) -> 
     return fits
 
 
-def _to_host(packed: PackedShard, rows_RD: torch.Tensor, seconds: float, started: float) -> Computed:
+def _to_host(packed: PackedShard, rows_RD: torch.Tensor, order_R: NDArray[np.int64], seconds: float) -> Computed:
     if rows_RD.device.type != "cuda":
-        return Computed(packed, rows_RD, None, seconds, started)
+        return Computed(packed, rows_RD, order_R, None, seconds)
     host_RD = torch.empty(rows_RD.shape, dtype=torch.float32, pin_memory=True)
     stream = _copy_stream(rows_RD.device)
     stream.wait_stream(torch.cuda.current_stream(rows_RD.device))
@@ -253,14 +253,16 @@ def _to_host(packed: PackedShard, rows_RD: torch.Tensor, seconds: float, started
         rows_RD.record_stream(stream)
         ready = torch.cuda.Event()
         ready.record(stream)
-    return Computed(packed, host_RD, ready, seconds, started)
+    return Computed(packed, host_RD, order_R, ready, seconds)
 
 
-_STREAMS: dict[torch.device, Any] = {}
+_STREAMS: dict[torch.device, torch.cuda.Stream] = {}
 
 
 def _copy_stream(device: torch.device) -> torch.cuda.Stream:
-    return _STREAMS.setdefault(device, torch.cuda.Stream(device))  # type: ignore[no-any-return]
+    if device not in _STREAMS:
+        _STREAMS[device] = torch.cuda.Stream(device)
+    return _STREAMS[device]
 
 
 def _finish(
@@ -278,8 +280,12 @@ def _finish(
         return
     computed, bad = settled.computed, settled.bad_rows
     log.warning("shard %d: %d rows not finite, computed again in float32", computed.packed.shard, len(bad))
-    values_RD = np.array(computed.wait())
-    values_RD[bad] = encoder.in_float32(computed.packed.only(bad)).cpu().numpy()
+    values_RD = computed.wait()
+    for batch in computed.packed.batches:
+        keep = np.flatnonzero(np.isin(batch.rows_B, bad))
+        if len(keep):
+            again = batch.take(keep).to(encoder.device)
+            values_RD[batch.rows_B[keep]] = encoder.forward_float32(again).cpu().numpy()
     recorder.summary.fp32_recomputed += len(bad)
     if not np.isfinite(values_RD[bad]).all():
         raise StoreError(
@@ -287,9 +293,8 @@ def _finish(
             where=writer.store.folder,
             remedy="check the weights with `virnucpro models verify`",
         )
-    writer.submit(
-        Computed(computed.packed, torch.from_numpy(values_RD), None, computed.seconds, computed.started)
-    )
+    order_R = np.arange(len(values_RD))
+    writer.submit(Computed(computed.packed, torch.from_numpy(values_RD), order_R, None, computed.seconds))
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -23,11 +23,12 @@ from virnucpro_core.errors import DeviceError, StoreError
 from virnucpro_core.frames import Frames
 from virnucpro_core.inference import LoaderSettings, ShardDataset, embed_shards
 from virnucpro_core.models import ResolvedProfile
-from virnucpro_core.samples import Sample
+from virnucpro_core.registry import Sample
 from virnucpro_core.shards import Entry, ShardStore, State, ids_digest, lane_shards
 from virnucpro_core.telemetry import LaneSummary, Recorder
 
 DNABERT, ESM, MERGED, PREDICTIONS = "dnabert_embeddings", "esm_embeddings", "merged_features", "predictions"
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "fp8": torch.float8_e4m3fn}
 OnShard = Callable[[Entry], None]
 
 
@@ -74,7 +75,7 @@ class Lane:
     def frames(self) -> Frames:
         frames = Frames.open(self.sample.translations)
         chunks = Chunks.open(self.sample.chunks)
-        if frames.chunks_digest != chunks.digest:
+        if frames.attrs["chunks"] != chunks.digest:
             raise StoreError(
                 "translations belong to other chunks",
                 where=self.sample.translations,
@@ -186,7 +187,7 @@ def embed_lane(
                         kind,
                         folder,
                         device=device,
-                        precision=settings.precision,
+                        dtype=DTYPES[settings.precision],
                         attention=compute.attention,
                         overlong=settings.overlong,
                     )
@@ -194,8 +195,7 @@ def embed_lane(
                     summary.device = device_name(device)
                     dataset = ShardDataset(
                         lane.sample.translations,
-                        kind,
-                        encoder.tokenizer,
+                        encoder,
                         todo,
                         n_shards=lane.n_shards,
                         token_budget=compute.loader.token_budget,

@@ -1,6 +1,5 @@
 """`inbox`, `chunks`, `translations`: from files to the frame store, one partition a sample."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -9,11 +8,7 @@ from virnucpro_assets.automation import FOLLOW
 from virnucpro_assets.metadata import one_line_failures
 from virnucpro_assets.partitions import SAMPLES, sample_of
 from virnucpro_assets.resources import Platform
-from virnucpro_core.chunks import Chunks, write_chunks
-from virnucpro_core.durable import locked, publish_json
-from virnucpro_core.errors import InputError
-from virnucpro_core.frames import Frames, write_frames
-from virnucpro_core.samples import Sample
+from virnucpro_core.stages import chunk_sample, translate_sample
 
 OWNERS = ["team:virnucpro"]
 
@@ -50,19 +45,14 @@ inbox = dg.AssetSpec(
 def chunks(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     with one_line_failures():
         sample = platform.sample(sample_of(context))
-        with _locked(sample, "chunks"), _remember_refusal(sample):
-            made = Chunks.current(sample) or write_chunks(
-                [f.path for f in sample.inputs],
-                sample.chunks,
-                chunk_size=sample.settings.chunk_size,
-                duplicates=sample.settings.duplicates,
-            )
+        made = chunk_sample(sample)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": made.n_chunks,
             "records": made.n_records,
-            "bases": int(made.record_lengths.sum()),
-            "records_set_aside": int((made.reasons.lengths() > 0).sum()),
+            "bases": int(made.lengths.sum()),
+            "records_set_aside": int((made.reasons.lengths > 0).sum()),
+            "uracils_read_as_thymines": int(made.attrs["uracils"]),
             "chunk_size": made.chunk_size,
             "path": dg.MetadataValue.path(sample.chunks),
         },
@@ -94,9 +84,7 @@ def chunks(context: dg.AssetExecutionContext, platform: Platform) -> dg.Material
 def translations(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     with one_line_failures():
         sample = platform.sample(sample_of(context))
-        with _locked(sample, "translations"):
-            source = Chunks.open(sample.chunks)
-            made = Frames.current(sample, source) or write_frames(source, sample.translations)
+        made = translate_sample(sample)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": made.n_frames,
