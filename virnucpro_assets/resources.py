@@ -115,22 +115,20 @@ def dagster_home() -> Path:
     return Path(os.environ.get("DAGSTER_HOME", "") or home_folder() / "dagster").expanduser().resolve()
 
 
-def child_environment(platform: Platform) -> dict[str, str]:
-    """Environment of a lane's process: ours, with the platform's settings written out."""
-    return dict(os.environ) | {
-        "VIRNUCPRO_HOME": platform.home,
-        "VIRNUCPRO_GPUS": str(platform.gpus),
-        "VIRNUCPRO_DEVICE": platform.device,
-        "VIRNUCPRO_ATTENTION": platform.attention,
-        "VIRNUCPRO_TOKEN_BUDGET": str(platform.token_budget),
-        "VIRNUCPRO_WORKERS": str(platform.workers),
-        "DAGSTER_HOME": str(dagster_home()),
-    }
+def export(platform: Platform) -> None:
+    """Write the platform and DAGSTER_HOME into this process's environment, for Dagster and for child processes.
 
-
-def use_dagster_home() -> None:
-    """Set DAGSTER_HOME for this process, so that `DagsterInstance.get()` finds the instance."""
-    os.environ["DAGSTER_HOME"] = str(dagster_home())
+    Call it before `virnucpro_assets.definitions` is imported: the partition keys follow the number of GPUs.
+    """
+    os.environ.update(
+        VIRNUCPRO_HOME=platform.home,
+        VIRNUCPRO_GPUS=str(platform.gpus),
+        VIRNUCPRO_DEVICE=platform.device,
+        VIRNUCPRO_ATTENTION=platform.attention,
+        VIRNUCPRO_TOKEN_BUDGET=str(platform.token_budget),
+        VIRNUCPRO_WORKERS=str(platform.workers),
+        DAGSTER_HOME=str(dagster_home()),
+    )
 
 
 def visible_gpus() -> int:
