@@ -205,7 +205,7 @@ def train_classifier(
     with torch.no_grad():
         scale_D = torch.from_numpy(1.0 / spread_D)
         weight_HD = net.hidden_layer.weight.double() * scale_D
-        net.hidden_layer.bias -= (weight_HD @ torch.from_numpy(mean_D)).float()
+        net.hidden_layer.bias.sub_((weight_HD @ torch.from_numpy(mean_D)).float())
         net.hidden_layer.weight.copy_(weight_HD.float())
     classifier = Classifier(net.state_dict(), device=torch.device("cpu"))
     accuracy = float((classifier.score(features).argmax(axis=1) == labels).mean())
@@ -228,12 +228,12 @@ def _descend(
     net.train()
     for _ in range(epochs):
         total, seen = 0.0, 0
-        for rows in torch.randperm(len(y_N)).split(batch_size):
-            if len(rows) < 2:
-                continue
+        order = torch.randperm(len(y_N))
+        for start in range(0, len(order) - 1, batch_size):
+            rows = order[start : start + batch_size]
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(net(x_ND[rows]), y_N[rows])
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             total, seen = total + loss.item() * len(rows), seen + len(rows)
         schedule.step()
