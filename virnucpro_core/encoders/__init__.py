@@ -1,0 +1,104 @@
+"""The two encoders behind one door: a model folder in, pooled rows of packed batches out."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from virnucpro_core.attention import require_kernel
+from virnucpro_core.encoders.dnabert_s import DnabertModel
+from virnucpro_core.encoders.esm2 import POOLED_RESIDUES, Esm2Model
+from virnucpro_core.encoders.operations import Operations, ReferenceOperations
+from virnucpro_core.errors import DeviceError, UsageError, WeightsError
+from virnucpro_core.packing import PackedBatch
+from virnucpro_core.tokenizers import DnabertTokenizer, Esm2Tokenizer, Tokenizer
+from virnucpro_core.weights import fingerprint
+
+Kind = Literal["esm2", "dnabert-s"]
+Overlong = Literal["truncate", "isolate"]
+KINDS: tuple[Kind, ...] = ("esm2", "dnabert-s")
+
+
+class Encoder:
+    """A loaded model and its tokenizer.
+
+    `longest`: sequences of more tokens are over-long (None: no limit). `fingerprint`: identity of the
+    weights.
+    """
+
+    def __init__(
+        self, kind: Kind, model: Esm2Model | DnabertModel, tokenizer: Tokenizer, identity: str
+    ) -> None:
+        self.kind, self.tokenizer, self.fingerprint = kind, tokenizer, identity
+        self.dim, self.dtype = model.dim, model.operations.dtype
+        self.device = model.embedding_VD.device
+        self.longest = POOLED_RESIDUES + 2 if kind == "esm2" else None
+        self._model = model
+
+    @torch.inference_mode()
+    def forward(self, batch: PackedBatch) -> torch.Tensor:
+        """Pooled rows (B, dim) float32 on the device, in the batch's order; row i belongs to
+        `batch.rows_B[i]`.
+
+        No host sync: whether the rows are finite is the caller's to check (`torch.isfinite(rows).all()`).
+        """
+        return self._model.forward(batch)
+
+    @torch.inference_mode()
+    def forward_float32(self, batch: PackedBatch) -> torch.Tensor:
+        """`forward` in float32 by the reference operations, the weights in use upcast layer by layer."""
+        return self._model.forward_float32(batch)
+
+
+def load_encoder(
+    kind: Kind,
+    folder: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    attention: str,
+    overlong: Overlong = "truncate",
+) -> Encoder:
+    """Load config.json, safetensors (and tokenizer.json for dnabert-s) of `folder` onto `device` in `dtype`.
+
+    `overlong`, ESM-2 only: "truncate" pools the first 1,024 residues as the published tool does, "isolate"
+    all of them; the model sees every token either way. Raises WeightsError, DeviceError or UsageError.
+    """
+    if kind not in KINDS:
+        raise UsageError(f"no encoder is named {kind!r}", remedy=f"choose of {', '.join(KINDS)}")
+    if overlong not in ("truncate", "isolate"):
+        raise UsageError(
+            f"no policy for over-long sequences is named {overlong!r}", remedy="truncate or isolate"
+        )
+    if not folder.is_dir():
+        raise WeightsError("there is no such model folder", where=folder, remedy="fetch or import the model")
+    operations = _operations(device, dtype, attention, alibi=kind == "dnabert-s")
+    if kind == "esm2":
+        pooled = POOLED_RESIDUES if overlong == "truncate" else None
+        esm2 = Esm2Model(folder, operations, device=device, pooled_residues=pooled)
+        return Encoder(kind, esm2, Esm2Tokenizer(), fingerprint(folder))
+    dnabert = DnabertModel(folder, operations, device=device)
+    tokenizer = DnabertTokenizer(folder / "tokenizer.json")
+    if tokenizer.vocabulary > dnabert.vocabulary:
+        raise WeightsError(
+            f"the tokenizer has {tokenizer.vocabulary:,} ids, the model {dnabert.vocabulary:,}",
+            where=folder,
+            remedy="use the tokenizer of the same model",
+        )
+    return Encoder(kind, dnabert, tokenizer, fingerprint(folder))
+
+
+def _operations(device: torch.device, dtype: torch.dtype, attention: str, *, alibi: bool) -> Operations:
+    """The set of operations that was asked for, or DeviceError."""
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(
+            f"device {device} was asked for, but CUDA sees no GPU",
+            remedy="see `virnucpro doctor`, or use cpu",
+        )
+    require_kernel(attention, device, alibi=alibi)
+    if attention == "reference" and dtype == torch.float32:
+        return ReferenceOperations(dtype)
+    raise DeviceError(
+        f"{str(dtype)[6:]} with attention {attention!r} is not available on {device.type}",
+        remedy="the CPU computes in float32 with attention 'reference'",
+    )

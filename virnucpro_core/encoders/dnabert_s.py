@@ -1,0 +1,177 @@
+"""DNABERT-S (Zhou et al. 2024; the DNABERT-2 architecture), on packed sequences; knows no files but its
+weights.
+
+Post-norm transformer: ALiBi, a gated feed-forward (GEGLU), no norm after the last layer. Biases of the
+attention output and of the feed-forward output are added inside the norm that follows, as its float32
+offset.
+
+Shapes: T tokens of a batch, B sequences, D width, F feed-forward width, V vocabulary, C = 3 D, G = 2 F.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+
+from virnucpro_core.attention import Heads, alibi_slopes
+from virnucpro_core.encoders.operations import Linear, Norm, Operations, ReferenceOperations, Window
+from virnucpro_core.errors import WeightsError
+from virnucpro_core.packing import PackedBatch
+from virnucpro_core.weights import Weights, map_dnabert_names, open_weights, positive, read_config
+
+
+@dataclass(frozen=True, slots=True)
+class DnabertShape:
+    """The dimensions of a model, from its config.json."""
+
+    layers: int
+    width: int
+    heads: int
+    feed_forward: int
+    vocabulary: int
+    token_types: int
+    eps: float
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Raises WeightsError for another kind of model or dimensions that do not fit together."""
+        config = read_config(folder)
+        for key, value in {"model_type": "bert", "hidden_act": "gelu"}.items():
+            if config.get(key, value) != value:
+                raise WeightsError(
+                    f"{key} is {config[key]!r}; DNABERT-S has {value!r}",
+                    where=folder,
+                    remedy="use a DNABERT-S model",
+                )
+        shape = cls(
+            layers=positive(config, "num_hidden_layers", folder),
+            width=positive(config, "hidden_size", folder),
+            heads=positive(config, "num_attention_heads", folder),
+            feed_forward=positive(config, "intermediate_size", folder),
+            vocabulary=positive(config, "vocab_size", folder),
+            token_types=positive(config, "type_vocab_size", folder),
+            eps=float(config.get("layer_norm_eps", 1e-12)),
+        )
+        if shape.width % shape.heads:
+            raise WeightsError(
+                f"width {shape.width} does not divide into {shape.heads} heads",
+                where=folder / "config.json",
+                remedy="use the model's own config",
+            )
+        return shape
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Canonical name and shape of every tensor."""
+        vector = (self.width,)
+        shapes: dict[str, tuple[int, ...]] = {
+            "embeddings.word_embeddings.weight": (self.vocabulary, self.width),
+            "embeddings.token_type_embeddings.weight": (self.token_types, self.width),
+            "embeddings.LayerNorm.weight": vector,
+            "embeddings.LayerNorm.bias": vector,
+        }
+        for n in range(self.layers):
+            layer = f"encoder.layer.{n}."
+            shapes |= {
+                f"{layer}attention.self.Wqkv.weight": (3 * self.width, self.width),
+                f"{layer}attention.self.Wqkv.bias": (3 * self.width,),
+                f"{layer}attention.output.dense.weight": (self.width, self.width),
+                f"{layer}mlp.gated_layers.weight": (2 * self.feed_forward, self.width),
+                f"{layer}mlp.wo.weight": (self.width, self.feed_forward),
+            }
+            biased = ("attention.output.dense", "mlp.wo", "attention.output.LayerNorm", "mlp.layernorm")
+            shapes |= {f"{layer}{part}.bias": vector for part in biased}
+            shapes |= {f"{layer}{norm}.weight": vector for norm in biased[2:]}
+        return shapes
+
+
+@dataclass(frozen=True, slots=True)
+class DnabertLayer:
+    """One layer: qkv (3D, D), out (D, D), gated (2F, D), down (D, F); out and down without their biases."""
+
+    qkv: Linear
+    out: Linear
+    attention_norm: Norm
+    gated: Linear
+    down: Linear
+    mlp_norm: Norm
+
+    def float(self) -> Self:
+        linears = {name: getattr(self, name).float() for name in ("qkv", "out", "gated", "down")}
+        return replace(self, **linears)
+
+
+class DnabertModel:
+    """The forward: (B, D) float32, means over all tokens, [CLS] and [SEP] included."""
+
+    def __init__(self, folder: Path, operations: Operations, *, device: torch.device) -> None:
+        shape = DnabertShape.read(folder)
+        weights = open_weights(folder, map_dnabert_names, shape.tensors())
+        self.dim, self.operations, self.vocabulary = shape.width, operations, shape.vocabulary
+        slopes_H = torch.tensor(alibi_slopes(shape.heads), dtype=torch.float32, device=device)
+        self.heads = Heads(shape.heads, shape.width // shape.heads, slopes_H=slopes_H)
+        words_VD = weights.read("embeddings.word_embeddings.weight", device=device)
+        types_ND = weights.read("embeddings.token_type_embeddings.weight", device=device)
+        self.embedding_VD = (words_VD + types_ND[0]).to(operations.dtype)
+        self.embedding_norm = _norm(weights, "embeddings.LayerNorm", shape.eps, device)
+        self.layers = [
+            _read_layer(weights, n, shape.eps, device, operations.dtype) for n in range(shape.layers)
+        ]
+
+    def forward(self, batch: PackedBatch) -> torch.Tensor:
+        """Pooled rows (B, D) float32 in the batch's order, on the device, without a host sync."""
+        return self._forward(batch, self.operations, self.layers)
+
+    def forward_float32(self, batch: PackedBatch) -> torch.Tensor:
+        """The same in float32 by the reference operations: the weights in use, upcast one layer at a time."""
+        operations = ReferenceOperations(torch.float32)
+        return self._forward(batch, operations, (layer.float() for layer in self.layers))
+
+    def _forward(
+        self, batch: PackedBatch, operations: Operations, layers: Iterable[DnabertLayer]
+    ) -> torch.Tensor:
+        x_TD = operations.norm(F.embedding(batch.tokens_T, self.embedding_VD), self.embedding_norm)
+        for layer in layers:
+            o_TD = operations.attend(operations.linear(x_TD, layer.qkv), batch, self.heads)
+            x_TD = operations.norm(operations.add_linear(x_TD, o_TD, layer.out), layer.attention_norm)
+            f_TF = operations.gated_gelu(operations.linear(x_TD, layer.gated))
+            x_TD = operations.norm(operations.add_linear(x_TD, f_TF, layer.down), layer.mlp_norm)
+        return operations.pool(x_TD, batch, Window(first=0, last=0))
+
+
+def _read_layer(
+    weights: Weights, n: int, eps: float, device: torch.device, dtype: torch.dtype
+) -> DnabertLayer:
+    name = f"encoder.layer.{n}."
+    read: dict[str, Any] = {"device": device, "dtype": dtype}
+    out, down = f"{name}attention.output.dense", f"{name}mlp.wo"
+    qkv = f"{name}attention.self.Wqkv"
+    return DnabertLayer(
+        qkv=Linear(weights.read(f"{qkv}.weight", **read), weights.read(f"{qkv}.bias", **read)),
+        out=Linear(weights.read(f"{out}.weight", **read)),
+        attention_norm=_norm(
+            weights,
+            f"{name}attention.output.LayerNorm",
+            eps,
+            device,
+            offset_D=weights.read(f"{out}.bias", device=device),
+        ),
+        gated=Linear(weights.read(f"{name}mlp.gated_layers.weight", **read)),
+        down=Linear(weights.read(f"{down}.weight", **read)),
+        mlp_norm=_norm(
+            weights, f"{name}mlp.layernorm", eps, device, offset_D=weights.read(f"{down}.bias", device=device)
+        ),
+    )
+
+
+def _norm(
+    weights: Weights, name: str, eps: float, device: torch.device, offset_D: torch.Tensor | None = None
+) -> Norm:
+    return Norm(
+        weights.read(f"{name}.weight", device=device),
+        weights.read(f"{name}.bias", device=device),
+        eps,
+        offset_D,
+    )

@@ -1,0 +1,191 @@
+"""ESM-2 of any published size (Lin et al. 2023), on packed sequences; knows no files but its own weights.
+
+Pre-norm transformer: rotary positions, erf GELU, a norm after the last layer. Biases of the attention
+output and of the second feed-forward product are never added to the residual stream: each norm adds their
+running sum as a float32 offset, so that the products can add the residual themselves.
+
+Shapes: T tokens of a batch, B sequences, D width, F feed-forward width, V vocabulary, C = 3 D.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+
+from virnucpro_core.attention import Heads, Rotary
+from virnucpro_core.encoders.operations import Linear, Norm, Operations, ReferenceOperations, Window
+from virnucpro_core.errors import WeightsError
+from virnucpro_core.packing import PackedBatch
+from virnucpro_core.tokenizers import ESM2_VOCABULARY
+from virnucpro_core.weights import Weights, map_esm2_names, open_weights, positive, read_config
+
+# Masked-token dropout of the training run, made up for at inference: 1 - 0.15 * 0.8.
+TOKEN_DROPOUT_SCALE = 0.88
+# The published tool averages over the first 1,024 residues; training saw 1,022 residues, <cls> and <eos>.
+POOLED_RESIDUES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Esm2Shape:
+    """The dimensions of a model, from its config.json."""
+
+    layers: int
+    width: int
+    heads: int
+    feed_forward: int
+    eps: float
+    embedding_scale: float
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Raises WeightsError for another kind of model or dimensions that do not fit together."""
+        config = read_config(folder)
+        expected = {
+            "model_type": "esm",
+            "vocab_size": ESM2_VOCABULARY,
+            "position_embedding_type": "rotary",
+            "emb_layer_norm_before": False,
+            "hidden_act": "gelu",
+        }
+        for key, value in expected.items():
+            found = config.get(key, value) or False
+            if found != value:
+                raise WeightsError(
+                    f"{key} is {found!r}; ESM-2 has {value!r}", where=folder, remedy="use an ESM-2 model"
+                )
+        shape = cls(
+            layers=positive(config, "num_hidden_layers", folder),
+            width=positive(config, "hidden_size", folder),
+            heads=positive(config, "num_attention_heads", folder),
+            feed_forward=positive(config, "intermediate_size", folder),
+            eps=float(config.get("layer_norm_eps", 1e-5)),
+            embedding_scale=TOKEN_DROPOUT_SCALE if config.get("token_dropout", True) else 1.0,
+        )
+        if shape.width % (2 * shape.heads):
+            raise WeightsError(
+                f"width {shape.width} does not divide into {shape.heads} heads of even size",
+                where=folder / "config.json",
+                remedy="use the model's own config",
+            )
+        return shape
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Canonical name and shape of every tensor."""
+        wide, narrow, vector = (self.feed_forward, self.width), (self.width, self.feed_forward), (self.width,)
+        shapes: dict[str, tuple[int, ...]] = {
+            "embeddings.word_embeddings.weight": (ESM2_VOCABULARY, self.width)
+        }
+        for n in range(self.layers):
+            layer = f"encoder.layer.{n}."
+            for part in ("self.query", "self.key", "self.value", "output.dense"):
+                shapes[f"{layer}attention.{part}.weight"] = (self.width, self.width)
+                shapes[f"{layer}attention.{part}.bias"] = vector
+            shapes |= {f"{layer}intermediate.dense.weight": wide, f"{layer}intermediate.dense.bias": wide[:1]}
+            shapes |= {f"{layer}output.dense.weight": narrow, f"{layer}output.dense.bias": vector}
+            for norm in ("attention.LayerNorm", "LayerNorm"):
+                shapes |= {f"{layer}{norm}.weight": vector, f"{layer}{norm}.bias": vector}
+        final = "encoder.emb_layer_norm_after"
+        return shapes | {f"{final}.weight": vector, f"{final}.bias": vector}
+
+
+@dataclass(frozen=True, slots=True)
+class Esm2Layer:
+    """One layer: qkv (3D, D), out (D, D), up (F, D), down (D, F); out and down without their biases."""
+
+    attention_norm: Norm
+    qkv: Linear
+    out: Linear
+    mlp_norm: Norm
+    up: Linear
+    down: Linear
+
+    def float(self) -> Self:
+        linears = {name: getattr(self, name).float() for name in ("qkv", "out", "up", "down")}
+        return replace(self, **linears)
+
+
+class Esm2Model:
+    """The forward: (B, D) float32, means over residues without <cls> and <eos>."""
+
+    def __init__(
+        self, folder: Path, operations: Operations, *, device: torch.device, pooled_residues: int | None
+    ) -> None:
+        shape = Esm2Shape.read(folder)
+        weights = open_weights(folder, map_esm2_names, shape.tensors())
+        self.dim, self.operations = shape.width, operations
+        self.heads = Heads(
+            shape.heads, shape.width // shape.heads, Rotary(shape.width // shape.heads, device)
+        )
+        self.window = Window(first=1, last=1, limit=pooled_residues)
+        table_VD = weights.read("embeddings.word_embeddings.weight", device=device) * shape.embedding_scale
+        self.embedding_VD = table_VD.to(operations.dtype)
+        self.layers: list[Esm2Layer] = []
+        offset_D = torch.zeros(shape.width, device=device)
+        for layer, after_D in _read_layers(weights, shape, offset_D, operations.dtype):
+            self.layers.append(layer)
+            offset_D = after_D
+        self.final_norm = _norm(weights, "encoder.emb_layer_norm_after", shape.eps, offset_D)
+
+    def forward(self, batch: PackedBatch) -> torch.Tensor:
+        """Pooled rows (B, D) float32 in the batch's order, on the device, without a host sync."""
+        return self._forward(batch, self.operations, self.layers)
+
+    def forward_float32(self, batch: PackedBatch) -> torch.Tensor:
+        """The same in float32 by the reference operations: the weights in use, upcast one layer at a time."""
+        operations = ReferenceOperations(torch.float32)
+        return self._forward(batch, operations, (layer.float() for layer in self.layers))
+
+    def _forward(
+        self, batch: PackedBatch, operations: Operations, layers: Iterable[Esm2Layer]
+    ) -> torch.Tensor:
+        x_TD = F.embedding(batch.tokens_T, self.embedding_VD).to(operations.dtype)
+        for layer in layers:
+            h_TD = operations.norm(x_TD, layer.attention_norm)
+            qkv_TC = operations.linear(h_TD, layer.qkv)
+            o_TD = operations.attend(qkv_TC, batch, self.heads)
+            x_TD = operations.add_linear(x_TD, o_TD, layer.out)
+            h_TD = operations.norm(x_TD, layer.mlp_norm)
+            f_TF = operations.gelu(operations.linear(h_TD, layer.up))
+            x_TD = operations.add_linear(x_TD, f_TF, layer.down)
+        return operations.pool(operations.norm(x_TD, self.final_norm), batch, self.window)
+
+
+def _read_layers(
+    weights: Weights, shape: Esm2Shape, offset_D: torch.Tensor, dtype: torch.dtype
+) -> Iterator[tuple[Esm2Layer, torch.Tensor]]:
+    """Each layer, and the sum of the biases that the residual stream lacks after it."""
+    device = offset_D.device
+    for n in range(shape.layers):
+        name = f"encoder.layer.{n}."
+        parts = [f"{name}attention.self.{part}" for part in ("query", "key", "value")]
+        read: dict[str, Any] = {"device": device, "dtype": dtype}
+        attention_D = offset_D + weights.read(f"{name}attention.output.dense.bias", device=device)
+        layer = Esm2Layer(
+            attention_norm=_norm(weights, f"{name}attention.LayerNorm", shape.eps, offset_D),
+            qkv=Linear(
+                torch.cat([weights.read(f"{part}.weight", **read) for part in parts]),
+                torch.cat([weights.read(f"{part}.bias", **read) for part in parts]),
+            ),
+            out=Linear(weights.read(f"{name}attention.output.dense.weight", **read)),
+            mlp_norm=_norm(weights, f"{name}LayerNorm", shape.eps, attention_D),
+            up=Linear(
+                weights.read(f"{name}intermediate.dense.weight", **read),
+                weights.read(f"{name}intermediate.dense.bias", **read),
+            ),
+            down=Linear(weights.read(f"{name}output.dense.weight", **read)),
+        )
+        offset_D = attention_D + weights.read(f"{name}output.dense.bias", device=device)
+        yield layer, offset_D
+
+
+def _norm(weights: Weights, name: str, eps: float, offset_D: torch.Tensor) -> Norm:
+    device = offset_D.device
+    return Norm(
+        weights.read(f"{name}.weight", device=device),
+        weights.read(f"{name}.bias", device=device),
+        eps,
+        offset_D,
+    )

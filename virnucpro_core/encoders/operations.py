@@ -1,0 +1,109 @@
+"""What an encoder's forward is made of, over packed (T, D) tensors; the reference set runs on any device.
+
+An encoder is written once against `Operations`. The reference set is plain torch; another set may fuse or use
+other kernels but computes the same. Norms, softmax, positions and pooling are float32 in every set.
+
+Shapes: T tokens of a batch, B sequences, D width, F feed-forward width, H heads, K head size, O outputs, I
+inputs.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import torch
+import torch.nn.functional as F
+
+from virnucpro_core.attention import Heads, attend
+from virnucpro_core.packing import PackedBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """y = x W^T + b. `bias_O` is None where there is none, or where a later norm adds it as its offset."""
+
+    weight_OI: torch.Tensor
+    bias_O: torch.Tensor | None = None
+
+    def float(self) -> Self:
+        bias_O = None if self.bias_O is None else self.bias_O.float()
+        return type(self)(self.weight_OI.float(), bias_O)
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """LayerNorm(x + offset), all float32. `offset_D`: biases of the layers that wrote x without them."""
+
+    weight_D: torch.Tensor
+    bias_D: torch.Tensor
+    eps: float
+    offset_D: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Rows of a sequence that are pooled: without `first` and `last` tokens, at most `limit` of the rest."""
+
+    first: int
+    last: int
+    limit: int | None = None
+
+    def bounds(self, length: int) -> tuple[int, int]:
+        end = length - self.last
+        return self.first, end if self.limit is None else min(end, self.first + self.limit)
+
+
+class Operations(Protocol):
+    """The steps of a forward. Shapes as named; `x` may be overwritten by the step that takes it."""
+
+    dtype: torch.dtype
+
+    def norm(self, x_TD: torch.Tensor, norm: Norm) -> torch.Tensor: ...
+    def linear(self, x_TI: torch.Tensor, linear: Linear) -> torch.Tensor: ...
+    def add_linear(self, x_TD: torch.Tensor, h_TI: torch.Tensor, linear: Linear) -> torch.Tensor: ...
+    def attend(self, qkv_TC: torch.Tensor, batch: PackedBatch, heads: Heads) -> torch.Tensor: ...
+    def gelu(self, x_TF: torch.Tensor) -> torch.Tensor: ...
+    def gated_gelu(self, x_TG: torch.Tensor) -> torch.Tensor: ...
+    def pool(self, x_TD: torch.Tensor, batch: PackedBatch, window: Window) -> torch.Tensor: ...
+
+
+class ReferenceOperations:
+    """Plain torch in `dtype`, with one attention kernel of attention.py."""
+
+    def __init__(self, dtype: torch.dtype, attention: str = "reference") -> None:
+        self.dtype, self.attention = dtype, attention
+
+    def norm(self, x_TD: torch.Tensor, norm: Norm) -> torch.Tensor:
+        """LayerNorm of x + offset in float32, returned in the compute dtype."""
+        x_TD = x_TD.float() if norm.offset_D is None else x_TD.float() + norm.offset_D
+        return F.layer_norm(x_TD, x_TD.shape[-1:], norm.weight_D, norm.bias_D, norm.eps).to(self.dtype)
+
+    def linear(self, x_TI: torch.Tensor, linear: Linear) -> torch.Tensor:
+        """(T, O) = x W^T + b."""
+        return F.linear(x_TI, linear.weight_OI, linear.bias_O)
+
+    def add_linear(self, x_TD: torch.Tensor, h_TI: torch.Tensor, linear: Linear) -> torch.Tensor:
+        """x += h W^T in place: the product adds the residual itself. The bias is a later norm's offset."""
+        return x_TD.addmm_(h_TI, linear.weight_OI.t())
+
+    def attend(self, qkv_TC: torch.Tensor, batch: PackedBatch, heads: Heads) -> torch.Tensor:
+        """(T, H*K) from (T, 3*H*K): all q, then all k, then all v, head by head."""
+        q_THK, k_THK, v_THK = qkv_TC.view(-1, 3, heads.count, heads.size).unbind(1)
+        return attend(q_THK, k_THK, v_THK, batch, heads, kernel=self.attention).flatten(1)
+
+    def gelu(self, x_TF: torch.Tensor) -> torch.Tensor:
+        """erf GELU."""
+        return F.gelu(x_TF)
+
+    def gated_gelu(self, x_TG: torch.Tensor) -> torch.Tensor:
+        """(T, F) from (T, 2F): erf GELU of the first half times the second."""
+        gate_TF, value_TF = x_TG.chunk(2, dim=1)
+        return F.gelu(gate_TF) * value_TF
+
+    def pool(self, x_TD: torch.Tensor, batch: PackedBatch, window: Window) -> torch.Tensor:
+        """(B, D) float32 mean of the window's rows, one run of equal lengths at a time."""
+        means = []
+        for row, count, length in batch.equal_lengths():
+            x_nLD = x_TD[row : row + count * length].view(count, length, -1)
+            first, end = window.bounds(length)
+            means.append(x_nLD[:, first:end].float().mean(dim=1))
+        return torch.cat(means)
