@@ -17,7 +17,11 @@ DRIVER_TAG = "virnucpro/driver"
 
 AC = dg.AutomationCondition
 # Runs of `virnucpro predict` drive their sample themselves; their news starts nothing here.
-_NEWS = AC.newly_updated() & ~AC.executed_with_root_target() & ~AC.any_new_update_has_run_tags(tag_keys={DRIVER_TAG})
+_NEWS = (
+    AC.newly_updated()
+    & ~AC.executed_with_root_target()
+    & ~AC.any_new_update_has_run_tags(tag_keys={DRIVER_TAG})
+)
 FOLLOW = (
     AC.any_deps_match(_NEWS | AC.will_be_requested()).since_last_handled()
     & ~AC.any_deps_missing()
@@ -67,7 +71,11 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.
             names.append(name)
             events.append(_arrived(platform.folder, name))
     return dg.SensorResult(
-        skip_reason=None if events else f"{len(seen.waiting)} files still arriving" if seen.waiting else "nothing new",
+        skip_reason=None
+        if events
+        else f"{len(seen.waiting)} files still arriving"
+        if seen.waiting
+        else "nothing new",
         cursor=json.dumps(seen.memory),
         dynamic_partitions_requests=[SAMPLES.build_add_request(names)] if names else [],
         asset_events=events,
@@ -111,7 +119,9 @@ def _arrived(home: Path, name: str) -> dg.AssetMaterialization:
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Requests the first layer that is missing of every sample; what follows, follows by itself.",
 )
-def nightly(context: dg.ScheduleEvaluationContext, platform: Platform) -> Iterator[dg.RunRequest] | dg.SkipReason:
+def nightly(
+    context: dg.ScheduleEvaluationContext, platform: Platform
+) -> Iterator[dg.RunRequest] | dg.SkipReason:
     return iter(missing_layers(context.instance, platform))
 
 

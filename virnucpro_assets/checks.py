@@ -20,9 +20,13 @@ WORDS = {
 }
 
 
-def _specs(asset: str, names: tuple[str, ...], partitions: dg.PartitionsDefinition) -> list[dg.AssetCheckSpec]:
+def _specs(
+    asset: str, names: tuple[str, ...], partitions: dg.PartitionsDefinition
+) -> list[dg.AssetCheckSpec]:
     return [
-        dg.AssetCheckSpec(name, asset=asset, blocking=True, partitions_def=partitions, description=WORDS[name])
+        dg.AssetCheckSpec(
+            name, asset=asset, blocking=True, partitions_def=partitions, description=WORDS[name]
+        )
         for name in names
     ]
 
@@ -73,7 +77,12 @@ def _records_agree(context: dg.AssetCheckExecutionContext, lane: Lane, asset: st
     recorded = value.value if isinstance(value, dg.JsonMetadataValue) else {}
     entries = {str(k): lane.store(asset).entry(k) for k in lane.shards}
     manifest = {k: e.sha256 for k, e in entries.items() if e is not None}
-    return Finding(AGREE, recorded == manifest, WORDS[AGREE], {"recorded": len(recorded or {}), "manifest": len(manifest)})
+    return Finding(
+        AGREE,
+        recorded == manifest,
+        WORDS[AGREE],
+        {"recorded": len(recorded or {}), "manifest": len(manifest)},
+    )
 
 
 @dg.asset_check(
@@ -83,7 +92,9 @@ def _records_agree(context: dg.AssetCheckExecutionContext, lane: Lane, asset: st
     partitions_def=SAMPLES,
     description="one row a record in contigs.tsv, one row a frame in prediction_results.txt",
 )
-def consensus_ids_conserved(context: dg.AssetCheckExecutionContext, platform: Platform) -> dg.AssetCheckResult:
+def consensus_ids_conserved(
+    context: dg.AssetCheckExecutionContext, platform: Platform
+) -> dg.AssetCheckResult:
     with one_line_failures():
         finding = audit_results(platform.sample(sample_of(context)))
     return dg.AssetCheckResult(passed=finding.passed, description=finding.what, metadata=finding.facts)

@@ -85,8 +85,12 @@ def _run_lanes(sample: Sample, platform: Platform, watch: Watch) -> None:
         failed = [(rank, lane) for rank, lane in enumerate(lanes) if lane.returncode]
     for rank, lane in failed:
         said = (logs / f"lane-{rank}.out").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        line = said[-1] if said else f"ended with code {lane.returncode}; its log is {logs / f'lane-{rank}.err'}"
-        raise RunFailedError(line, where=f"lane {rank}|{sample.name}", exit_code=2 if lane.returncode == 2 else 3)
+        line = (
+            said[-1] if said else f"ended with code {lane.returncode}; its log is {logs / f'lane-{rank}.err'}"
+        )
+        raise RunFailedError(
+            line, where=f"lane {rank}|{sample.name}", exit_code=2 if lane.returncode == 2 else 3
+        )
 
 
 @contextmanager

@@ -12,13 +12,15 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from virnucpro_core.errors import UsageError
 from virnucpro_core.inference import LoaderSettings
-from virnucpro_core.lanes import Compute, Lane
-from virnucpro_core.models import PROFILES, ModelStore, resolve_profile
+from virnucpro_core.lanes import Compute, Lane, default_attention
+from virnucpro_core.models import ModelStore
+from virnucpro_core.profiles import PROFILES, ResolvedProfile, resolve_profile
 from virnucpro_core.registry import Sample, SampleSettings, open_sample
 
 CUDA_BUDGET, CPU_BUDGET = 16_384, 4_096
@@ -55,10 +57,22 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
             raise UsageError(f"no profile {profile!r}", remedy=f"choose one of {', '.join(PROFILES)}")
         return self.device or PROFILES[profile].default_device
 
-    def sample_settings(self) -> SampleSettings:
-        """Settings of samples that come without any: those of the inbox."""
-        precision = "float16" if self.device_of(self.profile) == "cuda" else "float32"
-        return SampleSettings(profile=self.profile, chunk_size=self.chunk_size, precision=precision)  # type: ignore[arg-type]
+    def asked(self, *, gpus: int = 0, device: str = "") -> "Platform":
+        """This platform with what was asked for on the command line; zero and "" ask for nothing."""
+        return self.model_copy(update={"gpus": gpus or self.gpus, "device": device or self.device})
+
+    def sample_settings(self, **given: Any) -> SampleSettings:
+        """Settings of a new sample: what is given, else this platform's; None and absent mean not given."""
+        settings = {"profile": self.profile, "chunk_size": self.chunk_size} | {
+            name: value for name, value in given.items() if value is not None
+        }
+        precision = "float16" if self.device_of(settings["profile"]) == "cuda" else "float32"
+        return SampleSettings(**{"precision": precision} | settings)
+
+    def profile_of(self, settings: SampleSettings) -> ResolvedProfile:
+        """The profile's weights, found and checked against each other. Raises WeightsError or UsageError."""
+        classifier = Path(settings.classifier) if settings.classifier else None
+        return resolve_profile(settings.profile, settings.chunk_size, self.models, classifier=classifier)
 
     def sample(self, name: str) -> Sample:
         """A registered sample; its name is checked here again, whoever launched the run."""
@@ -67,11 +81,7 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
     def lane(self, name: str, rank: int) -> Lane:
         """The (sample, rank) share with its profile's weights found and checked against each other."""
         sample = self.sample(name)
-        settings = sample.settings
-        profile = resolve_profile(
-            settings.profile, settings.chunk_size, self.models, classifier=settings.classifier or None
-        )
-        return Lane(sample, profile, rank, self.gpus)
+        return Lane(sample, self.profile_of(sample.settings), rank, self.gpus)
 
     def compute(self, lane: Lane) -> Compute:
         """How the lane computes: one device a rank, one process a device."""
@@ -80,11 +90,13 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
         cores = os.cpu_count() or 1
         loader = LoaderSettings(
             token_budget=self.token_budget or (CUDA_BUDGET if cuda else CPU_BUDGET),
-            workers=self.workers if self.workers >= 0 else (max(1, min(8, cores // self.gpus - 1)) if cuda else 1),
+            workers=self.workers
+            if self.workers >= 0
+            else (max(1, min(8, cores // self.gpus - 1)) if cuda else 1),
         )
         return Compute(
             device=f"cuda:{lane.rank}" if cuda else "cpu",
-            attention=self.attention or ("torch-varlen" if cuda else "reference"),
+            attention=self.attention or default_attention(kind),
             loader=loader,
             device_lock=self.folder / "locks" / f"cuda-{lane.rank}.lock" if cuda else None,
         )

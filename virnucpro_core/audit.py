@@ -40,12 +40,22 @@ def audit_chunks(sample: Sample) -> list[Finding]:
     inputs = {f.sha256 for f in sample.inputs}
     stored = {f["sha256"] for f in chunks.attrs["files"]}
     return [
-        Finding("digests_verify", inputs == stored, "columns equal their sha256; inputs are the registered files", {}),
+        Finding(
+            "digests_verify",
+            inputs == stored,
+            "columns equal their sha256; inputs are the registered files",
+            {},
+        ),
         Finding(
             "ids_conserved",
             wrong == 0,
             "every record has all its chunks or a reason",
-            {"records": chunks.n_records, "chunks": chunks.n_chunks, "set_aside": int((~usable).sum()), "wrong": wrong},
+            {
+                "records": chunks.n_records,
+                "chunks": chunks.n_chunks,
+                "set_aside": int((~usable).sum()),
+                "wrong": wrong,
+            },
         ),
     ]
 
@@ -63,7 +73,12 @@ def audit_translations(sample: Sample) -> list[Finding]:
     lost = int((seen != 1).sum()) + int((~named).sum())
     stray = int((np.asarray(frames.frame_chunk) >= chunks.n_chunks).sum())
     return [
-        Finding("digests_verify", frames.attrs["chunks"] == chunks.digest, "columns equal their sha256; chunks match", {}),
+        Finding(
+            "digests_verify",
+            frames.attrs["chunks"] == chunks.digest,
+            "columns equal their sha256; chunks match",
+            {},
+        ),
         Finding(
             "ids_conserved",
             lost == 0 and stray == 0,
@@ -76,7 +91,12 @@ def audit_translations(sample: Sample) -> list[Finding]:
 def audit_lane(lane: Lane, product: str) -> list[Finding]:
     """Digests, ids, finiteness, and for merged features that both encoders' rows stand in the same order."""
     store = lane.store(product)
-    bad: dict[str, list[int]] = {"digests_verify": [], "ids_conserved": [], "values_finite": [], "row_order_equal": []}
+    bad: dict[str, list[int]] = {
+        "digests_verify": [],
+        "ids_conserved": [],
+        "values_finite": [],
+        "row_order_equal": [],
+    }
     rows = 0
     for shard in lane.shards:
         expected_R = lane.frames.shard(shard, lane.n_shards)

@@ -13,8 +13,9 @@ from typing import Any
 
 from virnucpro_core.durable import publish_bytes
 from virnucpro_core.errors import VirnucproError
-from virnucpro_core.fasta import check_readable, group_samples, is_mate, sample_name
+from virnucpro_core.fasta import read_records
 from virnucpro_core.registry import check_key
+from virnucpro_core.samples import group_samples, named_as_mate, sample_name
 
 MATE_PATIENCE = 20
 PARTIAL = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".done")
@@ -72,7 +73,7 @@ def scan(inbox: Path, memory: Mapping[str, Any], *, now: float, stable_seconds: 
         try:
             check_key(arrival.name)
             for path in arrival.paths:
-                check_readable(path)
+                next(read_records([path]), None)  # refuses at the first record what is no sequence file
         except VirnucproError as error:
             for entry in arrival.entries:
                 found.refusals.append(_set_aside(inbox, entry, str(error)))
@@ -90,7 +91,7 @@ def _arrivals(whole: Mapping[Path, float], found: Scan, *, patience: float) -> l
     ]
     for name, paths in group_samples([p for p in whole if not p.is_dir()]):
         marked = any(p.with_name(p.name + ".done").exists() for p in paths)
-        if len(paths) == 1 and is_mate(paths[0]) and whole[paths[0]] < patience and not marked:
+        if len(paths) == 1 and named_as_mate(paths[0]) and whole[paths[0]] < patience and not marked:
             found.waiting.append(paths[0].name)
         else:
             arrivals.append(Arrival(name, tuple(paths), tuple(paths)))
@@ -98,13 +99,19 @@ def _arrivals(whole: Mapping[Path, float], found: Scan, *, patience: float) -> l
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".") and p.suffix not in PARTIAL)
+    return sorted(
+        p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".") and p.suffix not in PARTIAL
+    )
 
 
 def _signature(entry: Path) -> list[list[Any]]:
     """Name, size and modification time of every file of the entry; empty for an empty folder."""
     files = _files(entry) if entry.is_dir() else [entry]
-    return [[str(f.relative_to(entry.parent)), f.stat().st_size, f.stat().st_mtime_ns] for f in files if f.exists()]
+    return [
+        [str(f.relative_to(entry.parent)), f.stat().st_size, f.stat().st_mtime_ns]
+        for f in files
+        if f.exists()
+    ]
 
 
 def _set_aside(inbox: Path, entry: Path, reason: str) -> Refusal:

@@ -52,7 +52,12 @@ class ShardDataset(Dataset[PackedShard]):
         n_shards: int,
         token_budget: int,
     ) -> None:
-        self.path, self.kind, self.tokenizer, self.longest = frames, encoder.kind, encoder.tokenizer, encoder.longest
+        self.path, self.kind, self.tokenizer, self.longest = (
+            frames,
+            encoder.kind,
+            encoder.tokenizer,
+            encoder.longest,
+        )
         self.shards, self.n_shards, self.token_budget = list(shards), n_shards, token_budget
         self._frames: Frames | None = None
 
@@ -203,7 +208,9 @@ def _forward(
     encoder: Encoder, packed: PackedShard, limit: TokenLimit, recorder: Recorder, wait: float
 ) -> Computed:
     started = time.monotonic()
-    rows_RD = torch.full((packed.n_sequences, encoder.dim), torch.nan, dtype=torch.float32, device=encoder.device)
+    rows_RD = torch.full(
+        (packed.n_sequences, encoder.dim), torch.nan, dtype=torch.float32, device=encoder.device
+    )
     order: list[NDArray[np.int64]] = []
     done = 0
     todo = list(reversed(packed.batches))
@@ -213,7 +220,9 @@ def _forward(
             todo.extend(reversed(batch.halves()))
             continue
         if _embed_into(encoder, batch, rows_RD[done : done + batch.n_sequences]):
-            recorder.batch(tokens=batch.n_tokens, sequences=batch.n_sequences, budget=packed.budget, wait=wait)
+            recorder.batch(
+                tokens=batch.n_tokens, sequences=batch.n_sequences, budget=packed.budget, wait=wait
+            )
             order.append(batch.rows_B)
             done, wait = done + batch.n_sequences, 0.0
             continue
@@ -242,7 +251,9 @@ def _embed_into(encoder: Encoder, batch: PackedBatch, rows_BD: torch.Tensor) -> 
     return fits
 
 
-def _to_host(packed: PackedShard, rows_RD: torch.Tensor, order_R: NDArray[np.int64], seconds: float) -> Computed:
+def _to_host(
+    packed: PackedShard, rows_RD: torch.Tensor, order_R: NDArray[np.int64], seconds: float
+) -> Computed:
     if rows_RD.device.type != "cuda":
         return Computed(packed, rows_RD, order_R, None, seconds)
     host_RD = torch.empty(rows_RD.shape, dtype=torch.float32, pin_memory=True)

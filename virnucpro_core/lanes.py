@@ -22,7 +22,7 @@ from virnucpro_core.encoders import load_encoder
 from virnucpro_core.errors import DeviceError, StoreError
 from virnucpro_core.frames import Frames
 from virnucpro_core.inference import LoaderSettings, ShardDataset, embed_shards
-from virnucpro_core.models import ResolvedProfile
+from virnucpro_core.profiles import ResolvedProfile
 from virnucpro_core.registry import Sample
 from virnucpro_core.shards import Entry, ShardStore, State, ids_digest, lane_shards
 from virnucpro_core.telemetry import LaneSummary, Recorder
@@ -41,25 +41,29 @@ class Compute:
     loader: LoaderSettings
     device_lock: Path | None = None
 
-    def torch_device(self, precision: str) -> torch.device:
-        """Raises DeviceError when the device is not there or cannot compute in `precision`; nothing is substituted."""
-        device = torch.device(self.device)
-        if device.type == "cuda":
-            if not torch.cuda.is_available():
-                raise DeviceError(
-                    f"{self.device} was asked for and no CUDA device is usable",
-                    remedy="check `virnucpro doctor`, or ask for the CPU with --device cpu",
-                )
-            if (device.index or 0) >= torch.cuda.device_count():
-                raise DeviceError(
-                    f"{self.device}: there are {torch.cuda.device_count()} GPUs", remedy="lower --gpus"
-                )
-        elif precision != "float32":
+
+def usable_device(name: str, precision: str) -> torch.device:
+    """Raises DeviceError when the device is not there or cannot compute in `precision`; nothing is substituted."""
+    device = torch.device(name)
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
             raise DeviceError(
-                f"the CPU computes float32, the sample was registered for {precision}",
-                remedy="register it again with --device cpu, or compute on a GPU",
+                f"{name} was asked for and no CUDA device is usable",
+                remedy="check `virnucpro doctor`, or ask for the CPU with --device cpu",
             )
-        return device
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise DeviceError(f"{name}: there are {torch.cuda.device_count()} GPUs", remedy="lower --gpus")
+    elif precision != "float32":
+        raise DeviceError(
+            f"the CPU computes float32, {precision} was asked for",
+            remedy="ask for --precision float32, or compute on a GPU",
+        )
+    return device
+
+
+def default_attention(device: str) -> str:
+    """The kernel for a device where none was asked for."""
+    return "triton" if device.startswith("cuda") else "reference"
 
 
 @dataclass(frozen=True)
@@ -97,12 +101,13 @@ class Lane:
 
     def embeddings(self, product: str) -> ShardStore:
         settings = self.sample.settings
-        encoder = self.profile.dnabert if product == DNABERT else self.profile.esm2
+        profile = self.profile
+        encoder = profile.dnabert_fingerprint if product == DNABERT else profile.esm2_fingerprint
         identity = {
             "product": product,
             "frames": self.frames.digest,
             "shards": self.n_shards,
-            "encoder": encoder.fingerprint,
+            "encoder": encoder,
             "precision": settings.precision,
         }
         if product == ESM:
@@ -121,7 +126,7 @@ class Lane:
         identity = {
             "product": PREDICTIONS,
             MERGED: self.merged.identity_sha256,
-            "classifier": self.profile.classifier.fingerprint,
+            "classifier": self.profile.classifier_fingerprint,
         }
         return ShardStore(self.sample.product(PREDICTIONS), dataset="scores", identity=identity)
 
@@ -164,7 +169,7 @@ def embed_lane(
     """
     store = lane.store(product)
     kind: Literal["esm2", "dnabert-s"] = "dnabert-s" if product == DNABERT else "esm2"
-    folder = (lane.profile.dnabert if product == DNABERT else lane.profile.esm2).folder
+    folder = lane.profile.dnabert if product == DNABERT else lane.profile.esm2
     settings = lane.sample.settings
     with _lane_lock(lane, product):
         todo, states = _survey(lane, store)
@@ -180,7 +185,7 @@ def embed_lane(
         )
         with Recorder(lane.sample.telemetry(product, lane.rank), summary) as recorder:
             if todo:
-                device = compute.torch_device(settings.precision)
+                device = usable_device(compute.device, settings.precision)
                 with _device(compute):
                     started = recorder.elapsed()
                     encoder = load_encoder(
@@ -228,9 +233,9 @@ def score_lane(lane: Lane, compute: Compute, *, on_shard: OnShard) -> LaneResult
     with _lane_lock(lane, PREDICTIONS):
         todo, states = _survey(lane, lane.predictions)
         if todo:
-            device = compute.torch_device(lane.sample.settings.precision)
+            device = usable_device(compute.device, lane.sample.settings.precision)
             with _device(compute):
-                classifier = load_classifier(lane.profile.classifier.folder, device=device)
+                classifier = load_classifier(lane.profile.classifier, device)
                 for shard in todo:
                     ids = lane.ids(shard)
                     for product in (DNABERT, ESM):

@@ -110,17 +110,23 @@ def check_key(name: str) -> str:
     return name
 
 
+def check_inputs(paths: Sequence[Path]) -> None:
+    """Raises InputError for the first path that is not a regular file."""
+    for path in paths:
+        if not path.exists():
+            raise InputError("no such file", path=path, remedy="check the path")
+        if not path.is_file():
+            raise InputError("not a regular file", path=path, remedy="give FASTA or FASTQ files")
+
+
 def digest_inputs(paths: Sequence[Path]) -> tuple[InputFile, ...]:
     """Sizes and sha256 of the files, sorted by file name so that the order they are given in is no matter.
 
     Raises InputError for what is not a readable regular file.
     """
     files = []
+    check_inputs(paths)
     for path in sorted(paths, key=lambda p: (p.name, str(p))):
-        if not path.exists():
-            raise InputError("no such file", path=path, remedy="check the path")
-        if not path.is_file():
-            raise InputError("not a regular file", path=path, remedy="give FASTA or FASTQ files")
         try:
             files.append(InputFile(path.resolve(), path.stat().st_size, sha256_file(path)))
         except OSError as error:

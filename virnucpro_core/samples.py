@@ -35,6 +35,11 @@ def mates(paths: Sequence[Path]) -> list[int]:
     return [key[1] if key and (key[0], 3 - key[1]) in keys else 0 for key in keys]
 
 
+def named_as_mate(path: Path) -> bool:
+    """Whether a FASTQ's name says that it is one of two."""
+    return _mate_key(path) is not None
+
+
 def sample_name(path: Path, *, is_mate: bool = False) -> str:
     """The sample that a file makes: its name without suffixes, other characters than `[A-Za-z0-9_-]` as `_`,
     at most 64; for a mate without the R1 or R2. Raises InputError for a name of suffixes only."""

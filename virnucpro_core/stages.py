@@ -18,6 +18,7 @@ from virnucpro_core.registry import Sample, SampleSettings
 from virnucpro_core.results import write_results
 from virnucpro_core.summary import InputFile, ResultSummary, RunInfo
 
+DEMO_PROFILE = "demo"
 PACKAGES = ("virnucpro", "torch", "numpy", "h5py", "dnaio")
 
 
@@ -38,7 +39,9 @@ def chunk_sample(sample: Sample) -> Chunks:
             )
             if not _made_from(made, sample):
                 raise InputError(
-                    "changed since the sample was registered", path=sample.inputs[0].path, remedy="predict it anew"
+                    "changed since the sample was registered",
+                    path=sample.inputs[0].path,
+                    remedy="predict it anew",
                 )
         except InputError as error:
             publish_json(sample.rejected, {"reason": str(error), "content": sample.content})
@@ -81,14 +84,14 @@ def run_info(lane: Lane) -> RunInfo:
         "sample": sample.content,
         "chunks": Chunks.open(sample.chunks).digest,
         "translations": lane.frames.digest,
-        "dnabert-s": profile.dnabert.fingerprint,
-        "esm2": profile.esm2.fingerprint,
-        "classifier": profile.classifier.fingerprint,
+        "dnabert-s": profile.dnabert_fingerprint,
+        "esm2": profile.esm2_fingerprint,
+        "classifier": profile.classifier_fingerprint,
     }
     return RunInfo(
         sample=sample.name,
         profile=sample.settings.profile,
-        note=profile.note,
+        note=profile.profile.note if profile.profile.name == DEMO_PROFILE else "",
         inputs=[InputFile(f.path.name, f.bytes, f.sha256) for f in sample.inputs],
         settings=_shown(sample.settings),
         versions={name: importlib.metadata.version(name) for name in PACKAGES},

@@ -33,7 +33,9 @@ TOP_ROWS = 20
 def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     with one_line_failures():
         lane = platform.lane(*lane_of(context))
-        result = score_lane(lane, platform.compute(lane), on_shard=lambda entry: observe_shard(context, entry))
+        result = score_lane(
+            lane, platform.compute(lane), on_shard=lambda entry: observe_shard(context, entry)
+        )
     return lane_materialization(result)
 
 
@@ -49,7 +51,9 @@ def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
     metadata={
         "dagster/column_schema": dg.TableSchema(
             columns=[
-                dg.TableColumn("record_id", "string", description="every record of the sample, in input order"),
+                dg.TableColumn(
+                    "record_id", "string", description="every record of the sample, in input order"
+                ),
                 dg.TableColumn("call", "string", description="virus, others or no_call"),
                 dg.TableColumn("score", "float", description="mean over the record's scored chunks, 0 to 1"),
                 dg.TableColumn("reason", "string", description="why no call could be made, or empty"),

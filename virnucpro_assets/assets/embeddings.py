@@ -74,12 +74,16 @@ def esm_embeddings(context: dg.AssetExecutionContext, platform: Platform) -> dg.
 )
 def merged_features(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     with one_line_failures():
-        result = merge_lane(platform.lane(*lane_of(context)), on_shard=lambda entry: observe_shard(context, entry))
+        result = merge_lane(
+            platform.lane(*lane_of(context)), on_shard=lambda entry: observe_shard(context, entry)
+        )
     return lane_materialization(result)
 
 
 def _embed(
-    context: dg.AssetExecutionContext, platform: Platform, product: Literal["dnabert_embeddings", "esm_embeddings"]
+    context: dg.AssetExecutionContext,
+    platform: Platform,
+    product: Literal["dnabert_embeddings", "esm_embeddings"],
 ) -> dg.MaterializeResult[Any]:
     with one_line_failures():
         lane = platform.lane(*lane_of(context))

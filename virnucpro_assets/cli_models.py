@@ -1,0 +1,91 @@
+"""Commands about models and this machine: `models`, `train`, `doctor`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+PATH = click.Path(path_type=Path)
+FILES = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.group()
+def models() -> None:
+    """The local model store: fetch, import and verify weights."""
+
+
+@models.command("list")
+def list_models() -> None:
+    """Models that can be fetched, and which are here."""
+    from virnucpro_assets.resources import platform_from_environment
+    from virnucpro_core.sources import SOURCES
+
+    store = platform_from_environment().models
+    for name, source in SOURCES.items():
+        state = (
+            "here"
+            if (store.root / name / "manifest.json").exists()
+            else f"{source.size / 1e9:.1f} GB to fetch"
+        )
+        click.echo(f"{name:16} {state:20} {source.address}")
+
+
+@models.command()
+@click.argument("names", nargs=-1, required=True)
+def fetch(names: tuple[str, ...]) -> None:
+    """Download the published weights NAMES at their pinned revisions and convert them to safetensors."""
+    from virnucpro_assets.resources import platform_from_environment
+
+    store = platform_from_environment().models
+    for name in names:
+        click.echo(f"{name}: {store.fetch(name)}")
+
+
+@models.command("import")
+@click.argument("kind", type=click.Choice(["esm2", "dnabert-s", "classifier"]))
+@click.argument("path", type=click.Path(exists=True, path_type=Path))
+@click.option("--out", required=True, type=PATH, help="Folder to make.")
+def import_(kind: Any, path: Path, out: Path) -> None:
+    """Convert PATH (fair-esm .pt, Hugging Face folder, classifier .pth); no pickle is executed."""
+    from virnucpro_core.model_import import import_model
+
+    click.echo(import_model(kind, path, out))
+
+
+@models.command()
+@click.argument("folders", nargs=-1, type=PATH)
+def verify(folders: tuple[Path, ...]) -> None:
+    """Check model FOLDERS (default: all in the store) against their manifests."""
+    from virnucpro_assets.resources import platform_from_environment
+    from virnucpro_core.models import verify as verify_folder
+
+    found = folders or tuple(
+        p.parent for p in sorted(platform_from_environment().models.root.glob("*/manifest.json"))
+    )
+    for folder in found:
+        verify_folder(folder)
+        click.echo(f"{folder}: sound")
+    if not found:
+        click.echo("no models in the store; see `virnucpro models list`")
+
+
+@click.command()
+@click.option(
+    "--viral", required=True, multiple=True, type=FILES, help="FASTA of viral sequences; may repeat."
+)
+@click.option("--non-viral", required=True, multiple=True, type=FILES, help="FASTA of others; may repeat.")
+@click.option("--dnabert", required=True, type=PATH, help="Folder of the DNABERT-S weights.")
+@click.option("--esm2", required=True, type=PATH, help="Folder of the ESM-2 weights.")
+@click.option("--out", required=True, type=PATH, help="Folder of the new classifier.")
+@click.option("--chunk-size", default=500, show_default=True)
+@click.option("--device", default="cuda", show_default=True, help="cpu or cuda[:i]")
+@click.option("--seed", default=0, show_default=True)
+def train(viral: tuple[Path, ...], non_viral: tuple[Path, ...], **options: Any) -> None:
+    """Train a classifier of the published architecture for another pair of encoders."""
+    ...
+
+
+@click.command()
+def doctor() -> None:
+    """Preflight: GPUs, kernels, weights, disk, DAGSTER_HOME, dimensions."""
+    ...
