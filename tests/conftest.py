@@ -1,4 +1,4 @@
-"""Fixtures of all tests."""
+"""Fixtures that every test may use."""
 
 from pathlib import Path
 
@@ -7,9 +7,9 @@ import pytest
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Golden files beside the repository; tests that need them are skipped where they are absent."""
-    root = Path(__file__).resolve().parents[1]
-    for folder in (root / "shared", root.parent / "shared", root.parent.parent / "shared"):
+    """The folder of golden files beside the repository; tests that need it are skipped without it."""
+    repository = Path(__file__).resolve().parents[1]
+    for folder in (repository.parent / "shared", repository.parent.parent / "shared"):
         if folder.is_dir():
             return folder
-    pytest.skip("the shared golden files are not here")
+    pytest.skip("the golden files are not here")
