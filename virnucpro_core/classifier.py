@@ -17,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import nn
 
 from virnucpro_core import durable
 from virnucpro_core.errors import UsageError, WeightsError
+from virnucpro_core.tensor_files import TensorSource, write_tensors
 
 CLASSES = ("others", "virus")
 MODEL_TYPE = "virnucpro-classifier"
@@ -95,6 +96,11 @@ class Classifier:
                 scores_N2[start : start + len(rows)] = torch.softmax(logits_N2, dim=1).cpu().numpy()
         return scores_N2
 
+    @property
+    def parameters(self) -> int:
+        """Number of trained values."""
+        return sum(parameter.numel() for parameter in self._net.parameters())
+
     def config(self) -> dict[str, Any]:
         """The content of `config.json`."""
         return {
@@ -107,7 +113,8 @@ class Classifier:
 
     def save(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors` into `folder` (the same bytes for the same numbers)."""
-        durable.publish_bytes(folder / "model.safetensors", save(self.state))
+        tensors = {name: TensorSource.of(tensor) for name, tensor in self.state.items()}
+        write_tensors(folder / "model.safetensors", tensors)
         durable.publish_json(folder / "config.json", self.config())
 
 
