@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -112,38 +111,44 @@ def _arrived(home: Path, name: str) -> dg.AssetMaterialization:
     )
 
 
-@dg.schedule(
-    name="nightly",
-    cron_schedule="0 2 * * *",
-    target=dg.AssetSelection.all(),
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Requests the first layer that is missing of every sample; what follows, follows by itself.",
-)
-def nightly(
-    context: dg.ScheduleEvaluationContext, platform: Platform
-) -> Iterator[dg.RunRequest] | dg.SkipReason:
-    return iter(missing_layers(context.instance, platform))
+def missing_partitions(instance: dg.DagsterInstance, platform: Platform) -> dict[str, list[str]]:
+    """Job -> partitions that it has to run now: of each sample the first layer that is missing.
 
-
-def missing_layers(instance: dg.DagsterInstance, platform: Platform) -> list[dg.RunRequest]:
-    """Run requests for what each sample lacks first; samples whose input was refused are left alone."""
+    Samples whose input was refused are left alone; what follows a layer, follows by itself.
+    """
     done = {
         name: instance.get_materialized_partitions(dg.AssetKey(name))
-        for name in ("chunks", "translations", "predictions", "consensus")
+        for name in ("translations", "predictions", "consensus")
     }
-    requests: list[dg.RunRequest] = []
+    missing: dict[str, list[str]] = {"sequences": [], "lane": [], "results": []}
     for name in sorted(instance.get_dynamic_partitions(str(SAMPLES.name))):
         if name in done["consensus"] or open_sample(platform.folder, name).rejected.exists():
             continue
-        if name not in done["translations"]:
-            requests.append(_request(name, ["chunks", "translations"]))
-            continue
         lanes = [lane_key(name, int(rank)) for rank in RANKS.get_partition_keys()]
-        missing = [key for key in lanes if key not in done["predictions"]]
-        assets = ["dnabert_embeddings", "esm_embeddings", "merged_features", "predictions"]
-        requests += [_request(key, assets) for key in missing] or [_request(name, ["consensus"])]
-    return requests
+        open_lanes = [key for key in lanes if key not in done["predictions"]]
+        if name not in done["translations"]:
+            missing["sequences"].append(name)
+        elif open_lanes:
+            missing["lane"] += open_lanes
+        else:
+            missing["results"].append(name)
+    return missing
 
 
-def _request(partition: str, assets: list[str]) -> dg.RunRequest:
-    return dg.RunRequest(partition_key=partition, asset_selection=[dg.AssetKey(a) for a in assets])
+def _nightly(job: str) -> dg.ScheduleDefinition:
+    @dg.schedule(
+        name=f"nightly_{job}",
+        job_name=job,
+        cron_schedule="0 2 * * *",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"Runs `{job}` for every sample that lacks it next, because it failed or was never asked for.",
+    )
+    def request(context: dg.ScheduleEvaluationContext, platform: Platform) -> list[dg.RunRequest]:
+        keys = missing_partitions(context.instance, platform)[job]
+        return [dg.RunRequest(partition_key=key) for key in keys]
+
+    return request
+
+
+# A schedule has one job, and a job one kind of partition: hence one schedule a layer.
+NIGHTLY = [_nightly(job) for job in ("sequences", "lane", "results")]

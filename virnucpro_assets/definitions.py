@@ -9,7 +9,7 @@ warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 from virnucpro_assets.assets import calls, embeddings, sequences  # noqa: E402
-from virnucpro_assets.automation import follow, inbox_sensor, nightly  # noqa: E402
+from virnucpro_assets.automation import NIGHTLY, follow, inbox_sensor  # noqa: E402
 from virnucpro_assets.checks import CHECKS  # noqa: E402
 from virnucpro_assets.partitions import LANES, SAMPLES  # noqa: E402
 from virnucpro_assets.resources import platform_from_environment  # noqa: E402
@@ -45,7 +45,7 @@ defs = dg.Definitions(
         ),
     ],
     sensors=[inbox_sensor, follow],
-    schedules=[nightly],
+    schedules=NIGHTLY,
     resources={"platform": platform_from_environment()},
     # Steps of a lane share one device: they run one after another in the run's process.
     executor=dg.in_process_executor,

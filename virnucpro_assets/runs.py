@@ -45,7 +45,10 @@ def _why(events: list[dg.DagsterEvent]) -> tuple[str, bool]:
         if told is not None:
             return str(told.description), not told.allow_retries
         if data.error is not None:
-            return f"{failure.step_key}: {data.error.message.strip().splitlines()[0]}", False
+            error = data.error
+            while error.cause is not None:
+                error = error.cause
+            return f"{failure.step_key}: {error.message.strip().splitlines()[0]}", False
     return "the run failed outside its steps; see it in the web UI", False
 
 

@@ -4,7 +4,7 @@ The four functions `embed_lane`, `merge_lane`, `score_lane` and `collect_scores`
 They decide by the manifests alone, hold the lane's lock while they write, and return what they found and did.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -95,6 +95,10 @@ class Lane:
     def shards(self) -> range:
         return lane_shards(self.n_shards, self.rank, self.world_size)
 
+    def rows(self, shards: Iterable[int]) -> int:
+        """Unique frames in these shards."""
+        return sum(len(self.frames.shard(shard, self.n_shards)) for shard in shards)
+
     def ids(self, shard: int) -> str:
         """Digest of the frame ids that the shard has to hold, in order."""
         return ids_digest(self.frames.digests[self.frames.shard(shard, self.n_shards)])
@@ -181,7 +185,8 @@ def embed_lane(
             precision=settings.precision,
             attention=compute.attention,
             shards_resumed=len(lane.shards) - len(todo),
-            sequences_total=sum(len(lane.frames.shard(k, lane.n_shards)) for k in todo),
+            sequences_resumed=lane.rows(set(lane.shards) - set(todo)),
+            sequences_total=lane.rows(lane.shards),
         )
         with Recorder(lane.sample.telemetry(product, lane.rank), summary) as recorder:
             if todo:

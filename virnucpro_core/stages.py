@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any
 
+from virnucpro_core import __version__
 from virnucpro_core.chunks import Chunks, write_chunks
 from virnucpro_core.durable import locked, publish_json, sweep
 from virnucpro_core.errors import InputError, StoreError
@@ -19,7 +20,7 @@ from virnucpro_core.results import write_results
 from virnucpro_core.summary import InputFile, ResultSummary, RunInfo
 
 DEMO_PROFILE = "demo"
-PACKAGES = ("virnucpro", "torch", "numpy", "h5py", "dnaio")
+PACKAGES = ("torch", "numpy", "h5py", "dnaio")
 
 
 def chunk_sample(sample: Sample) -> Chunks:
@@ -94,7 +95,7 @@ def run_info(lane: Lane) -> RunInfo:
         note=profile.profile.note if profile.profile.name == DEMO_PROFILE else "",
         inputs=[InputFile(f.path.name, f.bytes, f.sha256) for f in sample.inputs],
         settings=_shown(sample.settings),
-        versions={name: importlib.metadata.version(name) for name in PACKAGES},
+        versions={"virnucpro": __version__} | {name: importlib.metadata.version(name) for name in PACKAGES},
         digests=digests,
         telemetry={product: _makers(lane, product) for product in (DNABERT, ESM)},
     )

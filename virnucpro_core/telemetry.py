@@ -30,6 +30,7 @@ class LaneSummary:
     shards: int = 0
     shards_resumed: int = 0
     sequences: int = 0
+    sequences_resumed: int = 0
     sequences_total: int = 0
     tokens: int = 0
     batches: int = 0
@@ -114,14 +115,21 @@ class Recorder:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a lane's product stands: sequences done of total (this run's share), and seconds since its start."""
+    """Where a lane's product stands: sequences done of the lane's total, those found done among them."""
 
     product: str
     rank: int
     done: int
+    resumed: int
     total: int
     seconds: float
     ended: bool
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the pace of this run so far; None before the first batch. Every shard has the same mix of lengths."""
+        computed = self.done - self.resumed
+        return (self.total - self.done) * self.seconds / computed if computed else None
 
 
 def read_progress(path: Path) -> Progress | None:
@@ -141,7 +149,8 @@ def read_progress(path: Path) -> Progress | None:
     return Progress(
         product=str(start["product"]),
         rank=int(start["rank"]),
-        done=int(last["done"]),
+        done=int(start["sequences_resumed"]) + int(last["done"]),
+        resumed=int(start["sequences_resumed"]),
         total=int(start["sequences_total"]),
         seconds=float(last["t"]),
         ended=last["event"] == "end",
