@@ -15,7 +15,7 @@ from virnucpro_core.durable import publish_bytes
 from virnucpro_core.errors import VirnucproError
 from virnucpro_core.fasta import read_records
 from virnucpro_core.registry import check_key
-from virnucpro_core.samples import group_samples, named_as_mate, sample_name
+from virnucpro_core.samples import join_mates, named_as_mate, sample_name
 
 MATE_PATIENCE = 20
 PARTIAL = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".done")
@@ -89,7 +89,7 @@ def _arrivals(whole: Mapping[Path, float], found: Scan, *, patience: float) -> l
     arrivals = [
         Arrival(sample_name(folder), tuple(_files(folder)), (folder,)) for folder in whole if folder.is_dir()
     ]
-    for name, paths in group_samples([p for p in whole if not p.is_dir()]):
+    for name, paths in join_mates([p for p in whole if not p.is_dir()]):
         marked = any(p.with_name(p.name + ".done").exists() for p in paths)
         if len(paths) == 1 and named_as_mate(paths[0]) and whole[paths[0]] < patience and not marked:
             found.waiting.append(paths[0].name)

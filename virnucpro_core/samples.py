@@ -57,20 +57,25 @@ def sample_name(path: Path, *, is_mate: bool = False) -> str:
 def group_samples(paths: Sequence[Path]) -> list[tuple[str, list[Path]]]:
     """Mates together, every other file for itself: (sample name, files) in the order of the names.
 
-    Raises UsageError when two samples would have one name.
+    Raises UsageError for no file, and when two samples would have one name.
     """
-    files = in_order(paths)
+    groups = join_mates(in_order(paths))
+    taken: dict[str, Path] = {}
+    for name, group in groups:
+        if name in taken:
+            what = f"makes the sample {name!r}, and so does {taken[name]}"
+            raise UsageError(what, where=group[0], remedy="rename one of the files")
+        taken[name] = group[0]
+    return groups
+
+
+def join_mates(files: Sequence[Path]) -> list[tuple[str, list[Path]]]:
+    """`group_samples` without its demand: names may repeat, and there may be no file at all."""
     groups: dict[object, tuple[str, list[Path]]] = {}
     for path, mate in zip(files, mates(files), strict=True):
         key = _mate_key(path)
         name = sample_name(path, is_mate=mate > 0)
         groups.setdefault(key[0] if key and mate else path, (name, []))[1].append(path)
-    taken: dict[str, Path] = {}
-    for name, group in groups.values():
-        if name in taken:
-            what = f"makes the sample {name!r}, and so does {taken[name]}"
-            raise UsageError(what, where=group[0], remedy="rename one of the files")
-        taken[name] = group[0]
     return sorted(groups.values())
 
 
