@@ -2,8 +2,8 @@
 
 A chunk's score is s = max(score2) / (max(score1) + max(score2)) over its frames, in float64, so s >= 0.5
 exactly when the published tool calls the chunk virus. A record's score is the mean of s over its chunks that
-have a frame; the record is called virus when the score is at least the cut-off, else others. It is monotone: no
-frame that becomes more virus-like can lower it. A record without any frame gets no call, and a reason.
+have a frame; the record is called virus when the score is at least the cut-off, else others. No frame that
+becomes more virus-like can lower it. A record without any frame gets no call, and a reason.
 
 `contigs.tsv` is data for programs: every record in input order, ids and scores verbatim (the score as the
 shortest decimal that reads back as the same float64; empty where there is no call). An id may begin with
@@ -121,7 +121,7 @@ def write_viral_records(stream: BinaryIO, chunks: Chunks, block: RecordCalls) ->
 
 
 def _block_bounds(chunks: Chunks, first: int) -> Array:
-    """Chunk offsets of the next block of records: bounded in records and, unless it is one record, in chunks."""
+    """Chunk offsets of the next records: bounded in number and, unless it is one record, in chunks."""
     bounds = np.asarray(chunks.chunk_offsets[first : first + BLOCK_RECORDS + 1])
     last = int(np.searchsorted(bounds, bounds[0] + BLOCK_CHUNKS, side="right")) - 1
     return bounds[: max(last, 1) + 1]

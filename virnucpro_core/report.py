@@ -1,7 +1,7 @@
 """`report.html`: one self-contained page over a sample's calls.
 
-Knows what people look at and in which order; computes no score. Everything is inside the file: no font, script
-or picture is fetched, and its content security policy forbids it to. Scripts and styles run only with the
+Knows what people look at and in which order; computes no score. Everything is inside the file: no font or
+script is fetched, and its content security policy forbids it to. Scripts and styles run only with the
 digest that the policy names, so markup in an id could not run even if it were not escaped.
 
 A page has limits that a sample has not. The table holds TABLE_ROWS records: those called virus first, then
@@ -168,7 +168,7 @@ def write_report(path: Path, summary: ResultSummary, run: RunInfo, selection: Se
 
 
 def script_json(value: Any) -> Markup:
-    """JSON that may stand inside a script element: ASCII only, and no <, > or & that could end or open one."""
+    """JSON that may stand inside a script element: ASCII only, without <, > and & that could end it."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for letter in "<>&":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
@@ -182,7 +182,7 @@ def printable(text: str) -> str:
 
 
 def _best(kept: list[Ranked], keys: Array, limit: int, make: Callable[[int], dict[str, Any]]) -> list[Ranked]:
-    """The `limit` entries with the smallest keys, of those kept and of candidates with `keys` (n, k) int64."""
+    """The `limit` entries with the smallest keys, of those kept and of candidates by `keys` (n, k)."""
     new: list[Ranked] = []
     for k in np.lexsort(keys.T[::-1])[:limit].tolist():
         key = tuple(keys[k].tolist())
