@@ -60,8 +60,9 @@ class RecordCalls:
 
 def chunk_scores(maxima_C2: NDArray[np.float32]) -> NDArray[np.float64]:
     """s of each chunk from its highest score1 and score2 (C, 2); NaN stays NaN. See the module's formula."""
-    wide_C2 = maxima_C2.astype(np.float64)
-    return wide_C2[:, 1] / wide_C2.sum(axis=1)
+    others_C, virus_C = maxima_C2.astype(np.float64).T
+    scores_C: NDArray[np.float64] = virus_C / (others_C + virus_C)
+    return scores_C
 
 
 def call_records(
@@ -148,6 +149,7 @@ def _why_no_frame(chunks: Chunks, record: int) -> str:
     if len(sequence) < 3:
         return TOO_SHORT
     # Chunk by chunk: three readable bases that lie across a border of chunks are a codon of neither.
-    starts = chunk_starts(len(sequence), chunks.chunk_size).tolist()
+    whole = len(sequence) <= chunks.chunk_size
+    starts = [0] if whole else chunk_starts(len(sequence), chunks.chunk_size).tolist()
     readable = any(_CODON.search(sequence, start, start + chunks.chunk_size) for start in starts)
     return ALL_STOPPED if readable else NO_CODON
