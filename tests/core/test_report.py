@@ -115,6 +115,7 @@ def test_counts_and_ids_equal_the_table(page: "Page", rows: list[dict[str, str]]
 def test_ids_are_text_and_nothing_runs(page: "Page") -> None:
     assert page.locator("#table img, #figures img, #table b, #figures b, main script").count() == 0
     assert page.locator("aside.note").inner_text().endswith(NOTE)
+    page.get_by_role("button", name="Show all 9 tracks").click()
     tracks = page.locator(".track .name bdi").all_inner_texts()
     assert sorted(tracks) == sorted(HOSTILE)
     page.fill("#find", HOSTILE[1])
@@ -214,19 +215,20 @@ def embedded(path: Path) -> dict[str, Any]:
 def test_a_large_sample_shows_a_part_and_says_which(
     sample: Scored, rows: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "TABLE_ROWS", 12)
+    monkeypatch.setattr(report, "TABLE_ROWS", (6, 5, 2))
     monkeypatch.setattr(report, "TRACKS", 4)
     sample.write(tmp_path)
     data, text = embedded(tmp_path / "report.html"), (tmp_path / "report.html").read_text()
-    order = sorted(range(len(rows)), key=lambda k: (rank(rows[k]), -int(rows[k]["length"]), k))
-    assert [row[0] - 1 for row in data["rows"]] == order[:12]
-    assert [len(data["tracks"])] == [4]
-    assert f"The 12 records shown here, of {len(rows)}" in text
+    shown = []
+    for call, limit in (("virus", 6), ("others", 5), ("no_call", 2)):
+        mine = [k for k, row in enumerate(rows) if row["call"] == call]
+        mine.sort(key=lambda k: (-int(rows[k]["length"]), -float(rows[k]["score"] or 0), k))
+        shown += mine[:limit]
+        noun = "without a call" if call == "no_call" else f"called {call}"
+        assert f"{limit} of {len(mine)} {noun}" in text
+    assert [row[0] - 1 for row in data["rows"]] == shown
+    assert len(data["tracks"]) == 4
     assert f"Shown are 4 of the {len(HOSTILE)} records" in text
-
-
-def rank(row: dict[str, str]) -> int:
-    return ("virus", "others", "no_call").index(row["call"])
 
 
 def test_selection_does_not_depend_on_blocks(

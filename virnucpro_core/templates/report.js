@@ -40,6 +40,7 @@ const COLUMNS = [
 ].filter((column) => column.field !== "reason" || data.rows.some((row) => row[FIELD.reason]));
 
 const tracked = new Map(data.tracks.map((track, index) => [track.number, `track-${index}`]));
+const FOLDED = 8; // tracks beyond these wait for a click; all of them are printed
 const state = { sort: null, down: false, call: "", find: "", page: 0, rows: data.rows };
 
 function compare(a, b) {
@@ -69,6 +70,7 @@ function cell(row, column) {
     if (anchor) {
       const link = make("a");
       link.href = `#${anchor}`;
+      link.addEventListener("click", unfold);
       link.append(name);
       td.append(link);
     } else td.append(name);
@@ -96,7 +98,7 @@ function fill() {
     return tr;
   }));
   document.getElementById("range").textContent = shown.length
-    ? `${whole.format(first + 1)}–${whole.format(first + shown.length)} of ${whole.format(state.rows.length)} records`
+    ? `${whole.format(first + 1)}–${whole.format(first + shown.length)} of ${whole.format(state.rows.length)} records${data.complete ? "" : " shown here"}`
     : "no record matches";
   document.getElementById("previous").disabled = state.page === 0;
   document.getElementById("next").disabled = first + PAGE >= state.rows.length;
@@ -271,9 +273,22 @@ function figure(track, index) {
 const figures = document.getElementById("figures");
 const painted = data.tracks.map((track, index) => {
   const [box, svg] = figure(track, index);
+  box.classList.toggle("folded", index >= FOLDED);
   figures.append(box);
   return () => paint(svg, track);
 });
 const repaint = () => painted.forEach((again) => again());
+const more = make("button", "more", `Show all ${data.tracks.length} tracks`);
+more.type = "button";
+
+function unfold() {
+  if (!more.isConnected) return;
+  more.remove();
+  for (const box of figures.querySelectorAll(".folded")) box.classList.remove("folded");
+  repaint();
+}
+
+more.addEventListener("click", unfold);
+if (data.tracks.length > FOLDED) figures.append(more);
 repaint();
 addEventListener("resize", repaint);
