@@ -226,7 +226,7 @@ def _shares(summary: ResultSummary, rows: list[dict[str, Any]]) -> list[dict[str
                 "shown": sum(row["call"] == kind for row in rows),
                 "count": count,
                 "bases": summary.counts.bases[kind],
-                "percent": f"{width:.1f} %",
+                "percent": f"{width:.1f}\u00a0%",
                 "x": round(x, 3),
                 "width": round(width, 3),
             }
@@ -275,8 +275,8 @@ def _facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _bases(number: int) -> str:
     for unit, size in (("Gb", 1e9), ("Mb", 1e6), ("kb", 1e3)):
         if number >= size:
-            return f"{number / size:.1f} {unit}"
-    return f"{number} bases"
+            return f"{number / size:.1f}\u00a0{unit}"
+    return f"{number}\u00a0bases"
 
 
 def _template_text(name: str) -> str:
