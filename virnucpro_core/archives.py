@@ -8,6 +8,7 @@ of the standard library stop in silence at the last two, so the decompressors ar
 import bz2
 import io
 import lzma
+import os
 import re
 import stat
 import sys
@@ -50,14 +51,16 @@ def unescape(text: str) -> bytes:
     return _ESCAPED.sub(lambda match: bytes.fromhex(match[1].decode()), data) if _ESCAPE in data else data
 
 
-def check_regular(path: Path) -> None:
-    """Raises InputError unless `path` is a regular file (a pipe would block, a folder has no bytes)."""
+def stat_regular(path: Path) -> os.stat_result:
+    """Size and times of a regular file. Raises InputError for others: a pipe would block, a folder has no
+    bytes."""
     try:
-        mode = path.stat().st_mode
+        found = path.stat()
     except OSError as error:
         raise InputError(error.strerror or str(error), path=path) from error
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(found.st_mode):
         raise InputError("not a regular file", path=path, remedy="give a file, not a folder, pipe or device")
+    return found
 
 
 def is_cut_bgzip(path: Path) -> bool:
@@ -138,7 +141,7 @@ _DAMAGE = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zstd.ZstdE
 
 def _unpacked(path: Path) -> Iterator[bytes]:
     """Blocks of the file's content, each of at most `_WRITE` bytes."""
-    check_regular(path)
+    stat_regular(path)
     try:
         with path.open("rb") as stream:
             head = stream.read(16)
@@ -192,22 +195,20 @@ def _decompressed(path: Path, stream: BinaryIO, packing: _Packing) -> Iterator[b
 
 def _escaped(path: Path, blocks: Iterator[bytes]) -> Iterator[bytes]:
     """Text fit for an ASCII parser: no mark, no NUL, bytes outside ASCII as ESC and two hex digits."""
-    first, held = True, b""
+    mark, held = b"\xef\xbb\xbf", b""
     for block in blocks:
-        if first:
-            block = block.removeprefix(b"\xef\xbb\xbf")  # noqa: PLW2901
-            first = False
-        if b"\0" in block:
-            raise InputError("binary data, not text", path=path, remedy="give FASTA or FASTQ")
-        if not block.isascii() or _ESCAPE in block:
-            block = _TO_ESCAPE.sub(lambda match: b"\x1b%02x" % match[0][0], block)  # noqa: PLW2901
+        text, mark = block.removeprefix(mark), b""
+        if b"\0" in text:
+            raise InputError("binary data, not text", path=path, remedy="give FASTA or FASTQ as UTF-8")
+        if not text.isascii() or _ESCAPE in text:
+            text = _TO_ESCAPE.sub(lambda match: b"\x1b%02x" % match[0][0], text)
         # Line ends at the end of a block are held back: a parser of FASTQ takes empty last lines for a
         # record.
-        text = block.rstrip(b"\r\n")
-        if text:
-            yield held + text
-            held = block[len(text) :]
+        body = text.rstrip(b"\r\n")
+        if body:
+            yield held + body
+            held = text[len(body) :]
         else:
-            held += block
+            held += text
     if held:
         yield held[: 2 if held.startswith(b"\r\n") else 1]

@@ -29,10 +29,13 @@ def in_order(paths: Sequence[Path]) -> list[Path]:
 
 
 def mates(paths: Sequence[Path]) -> list[int]:
-    """For each file 1 or 2 if another one is its mate (FASTQ by suffix, names equal but for R1/R2 or 1/2),
-    else 0."""
+    """For each file 1 or 2 if another one is its mate, else 0.
+
+    Mates are FASTQ by suffix, and their names differ in nothing but an R1 and R2, or a last 1 and 2.
+    """
     keys = [_mate_key(path) for path in paths]
-    return [key[1] if key and (key[0], 3 - key[1]) in keys else 0 for key in keys]
+    present = set(keys)
+    return [key[1] if key and (key[0], 3 - key[1]) in present else 0 for key in keys]
 
 
 def sample_name(path: Path, *, is_mate: bool = False) -> str:
