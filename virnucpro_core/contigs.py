@@ -2,8 +2,8 @@
 
 A chunk's score is s = max(score2) / (max(score1) + max(score2)) over its frames, in float64, so s >= 0.5
 exactly when the published tool calls the chunk virus. A record's score is the mean of s over its chunks that
-have a frame; the record is called virus when the score is at least the cut-off, else others. It is monotone: no
-frame that becomes more virus-like can lower it. A record without any frame gets no call, and a reason.
+have a frame; the record is called virus when the score is at least the cut-off, else others. No frame that
+becomes more virus-like can lower it. A record without any frame gets no call, and a reason.
 
 `contigs.tsv` is data for programs: every record in input order, ids and scores verbatim (the score as the
 shortest decimal that reads back as the same float64; empty where there is no call). An id may begin with
@@ -60,8 +60,9 @@ class RecordCalls:
 
 def chunk_scores(maxima_C2: NDArray[np.float32]) -> NDArray[np.float64]:
     """s of each chunk from its highest score1 and score2 (C, 2); NaN stays NaN. See the module's formula."""
-    wide_C2 = maxima_C2.astype(np.float64)
-    return wide_C2[:, 1] / wide_C2.sum(axis=1)
+    others_C, virus_C = maxima_C2.astype(np.float64).T
+    scores_C: NDArray[np.float64] = virus_C / (others_C + virus_C)
+    return scores_C
 
 
 def call_records(
@@ -121,7 +122,7 @@ def write_viral_records(stream: BinaryIO, chunks: Chunks, block: RecordCalls) ->
 
 
 def _block_bounds(chunks: Chunks, first: int) -> Array:
-    """Chunk offsets of the next block of records: bounded in records and, unless it is one record, in chunks."""
+    """Chunk offsets of the next records: bounded in number and, unless it is one record, in chunks."""
     bounds = np.asarray(chunks.chunk_offsets[first : first + BLOCK_RECORDS + 1])
     last = int(np.searchsorted(bounds, bounds[0] + BLOCK_CHUNKS, side="right")) - 1
     return bounds[: max(last, 1) + 1]
@@ -148,6 +149,7 @@ def _why_no_frame(chunks: Chunks, record: int) -> str:
     if len(sequence) < 3:
         return TOO_SHORT
     # Chunk by chunk: three readable bases that lie across a border of chunks are a codon of neither.
-    starts = chunk_starts(len(sequence), chunks.chunk_size).tolist()
+    whole = len(sequence) <= chunks.chunk_size
+    starts = [0] if whole else chunk_starts(len(sequence), chunks.chunk_size).tolist()
     readable = any(_CODON.search(sequence, start, start + chunks.chunk_size) for start in starts)
     return ALL_STOPPED if readable else NO_CODON

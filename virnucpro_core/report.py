@@ -1,13 +1,13 @@
 """`report.html`: one self-contained page over a sample's calls.
 
-Knows what people look at and in which order; computes no score. Everything is inside the file: no font, script
-or picture is fetched, and its content security policy forbids it to. Scripts and styles run only with the
+Knows what people look at and in which order; computes no score. Everything is inside the file: no font or
+script is fetched, and its content security policy forbids it to. Scripts and styles run only with the
 digest that the policy names, so markup in an id could not run even if it were not escaped.
 
-A page has limits that a sample has not. The table holds TABLE_ROWS records: those called virus first, then
-others, then those without a call; within each the longest first. Tracks are drawn for TRACKS records of those
-with at least TRACK_CHUNKS chunks: those with the most chunks called virus first, then the longest. A track
-has at most TRACK_BARS bars; beyond that a bar is the mean of neighbouring chunks. The page says so.
+A page has limits that a sample has not. The table holds at most TABLE_ROWS records of each call: the longest,
+of equal length those with the highest score. Tracks are drawn for TRACKS records of those with at least
+TRACK_CHUNKS chunks: those with the most chunks called virus first, then the longest. A track has at most
+TRACK_BARS bars; beyond that a bar is the mean of neighbouring chunks. The page says so.
 """
 
 import base64
@@ -15,6 +15,7 @@ import hashlib
 import heapq
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from virnucpro_core.columns import Array
 from virnucpro_core.contigs import CALLS, NO_CALL, VIRUS, RecordCalls
 from virnucpro_core.summary import BINS, ResultSummary, RunInfo, TopRecord
 
-TABLE_ROWS = 5_000
+TABLE_ROWS = (3_000, 1_000, 1_000)  # called virus, others, without a call
 TRACKS = 50
 TRACK_CHUNKS = 5
 TRACK_BARS = 1_000
@@ -47,10 +48,11 @@ FIELDS = (
     "frames",
     "reason",
 )
-_WORDS = dict(zip(CALLS, ("Virus", "Others", "No call"), strict=True))
+_WORDS = ("Virus", "Others", "No call")
+_NOUNS = ("called virus", "called others", "without a call")
 _LONGEST_TEXT = 300
 
-Ranked = tuple[tuple[int, ...], dict[str, Any]]
+Ranked = tuple[tuple[float, ...], dict[str, Any]]
 
 
 class Selection:
@@ -58,15 +60,17 @@ class Selection:
 
     def __init__(self, chunks: Chunks) -> None:
         self._chunks = chunks
-        self._rows: list[Ranked] = []
+        self._rows: list[list[Ranked]] = [[] for _ in CALLS]
         self._tracks: list[Ranked] = []
         self.track_candidates = 0
 
     def add(self, block: RecordCalls) -> None:
         """Consider the records of one block."""
         record = block.first + np.arange(len(block.call))
-        keys = np.stack([block.call.astype(np.int64), -block.length, record], axis=1)
-        self._rows = _best(self._rows, keys, TABLE_ROWS, lambda k: self._row(block, k))
+        keys = np.stack([-block.length, -np.nan_to_num(block.score), record], axis=1)
+        for call, limit in enumerate(TABLE_ROWS):
+            chosen = np.flatnonzero(block.call == call)
+            self._rows[call] = _best(self._rows[call], keys[chosen], limit, partial(self._row, block, chosen))
 
         ends = np.cumsum(block.chunks)
         viral = np.concatenate([[0], np.cumsum(block.chunk_score >= 0.5)])
@@ -74,12 +78,12 @@ class Selection:
         candidates = np.flatnonzero((block.chunks >= TRACK_CHUNKS) & (block.call != NO_CALL))
         self.track_candidates += len(candidates)
         keys = np.stack([-viral, -block.length, record], axis=1)[candidates]
-        self._tracks = _best(self._tracks, keys, TRACKS, lambda k: self._track(block, int(candidates[k])))
+        self._tracks = _best(self._tracks, keys, TRACKS, partial(self._track, block, candidates))
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The table's records, best first, each with the keys FIELDS."""
-        return [row for _, row in self._rows]
+        """The table's records, virus before others before no call, each with the keys FIELDS."""
+        return [row for ranked in self._rows for _, row in ranked]
 
     @property
     def tracks(self) -> list[dict[str, Any]]:
@@ -89,10 +93,11 @@ class Selection:
     def top(self) -> tuple[TopRecord, ...]:
         """The first records of the table that are called virus, at most TOP_RECORDS."""
         names = TopRecord.__dataclass_fields__
-        best = [row for row in self.rows[:TOP_RECORDS] if row["call"] == CALLS[VIRUS]]
-        return tuple(TopRecord(**{name: row[name] for name in names}) for row in best)
+        best = self._rows[VIRUS][:TOP_RECORDS]
+        return tuple(TopRecord(**{name: row[name] for name in names}) for _, row in best)
 
-    def _row(self, block: RecordCalls, k: int) -> dict[str, Any]:
+    def _row(self, block: RecordCalls, chosen: Array, number: int) -> dict[str, Any]:
+        k = int(chosen[number])
         called = block.call[k] != NO_CALL
         return {
             "number": block.first + k + 1,
@@ -107,7 +112,8 @@ class Selection:
             "reason": block.reasons[k],
         }
 
-    def _track(self, block: RecordCalls, k: int) -> dict[str, Any]:
+    def _track(self, block: RecordCalls, chosen: Array, number: int) -> dict[str, Any]:
+        k = int(chosen[number])
         lo = int(block.chunks[:k].sum())
         n = int(block.chunks[k])
         s = block.chunk_score[lo : lo + n]
@@ -115,7 +121,7 @@ class Selection:
         step = -(-n // TRACK_BARS)
         firsts = np.arange(0, n, step)
         ends = (windows.start + windows.length)[np.minimum(firsts + step, n) - 1]
-        return self._row(block, k) | {
+        return self._row(block, chosen, number) | {
             "step": step,
             "start": windows.start[firsts].tolist(),
             "end": ends.tolist(),
@@ -136,7 +142,8 @@ def write_report(path: Path, summary: ResultSummary, run: RunInfo, selection: Se
         lstrip_blocks=True,
     )
     environment.filters |= {"thousands": "{:,}".format, "bases": _bases}
-    counts = summary.counts
+    counts, rows = summary.counts, selection.rows
+    complete = len(rows) == counts.records
     page = environment.get_template("report.html.j2").render(
         summary=summary,
         run=run,
@@ -146,13 +153,14 @@ def write_report(path: Path, summary: ResultSummary, run: RunInfo, selection: Se
         script=Markup(script),  # noqa: S704 - a file of this package
         data=script_json(
             {
+                "complete": complete,
                 "fields": FIELDS,
-                "rows": [[row[name] for name in FIELDS] for row in selection.rows],
+                "rows": [[row[name] for name in FIELDS] for row in rows],
                 "tracks": selection.tracks,
             }
         ),
-        shares=_shares(summary),
-        shown_rows=len(selection.rows),
+        shares=_shares(summary, rows),
+        complete=complete,
         shown_tracks=len(selection.tracks),
         track_candidates=selection.track_candidates,
         track_minimum=TRACK_CHUNKS,
@@ -168,7 +176,7 @@ def write_report(path: Path, summary: ResultSummary, run: RunInfo, selection: Se
 
 
 def script_json(value: Any) -> Markup:
-    """JSON that may stand inside a script element: ASCII only, and no <, > or & that could end or open one."""
+    """JSON that may stand inside a script element: ASCII only, without <, > and & that could end it."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for letter in "<>&":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
@@ -182,7 +190,7 @@ def printable(text: str) -> str:
 
 
 def _best(kept: list[Ranked], keys: Array, limit: int, make: Callable[[int], dict[str, Any]]) -> list[Ranked]:
-    """The `limit` entries with the smallest keys, of those kept and of candidates with `keys` (n, k) int64."""
+    """The `limit` entries with the smallest keys, of those kept and of candidates by `keys` (n, k)."""
     new: list[Ranked] = []
     for k in np.lexsort(keys.T[::-1])[:limit].tolist():
         key = tuple(keys[k].tolist())
@@ -203,20 +211,22 @@ def _bars(s_C: Array, firsts: Array) -> list[float | None]:
     return [None if s < 0 else s for s in (np.floor(means * 1e4 + 1e-7) / 1e4).tolist()]
 
 
-def _shares(summary: ResultSummary) -> list[dict[str, Any]]:
-    """The parts of the headline's bar: position and width in percent of all records."""
+def _shares(summary: ResultSummary, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The parts of the headline's bar: place and width in percent of all records, and how many are shown."""
     total = max(summary.counts.records, 1)
     parts, x = [], 0.0
-    for kind in CALLS:
+    for kind, words, noun in zip(CALLS, _WORDS, _NOUNS, strict=True):
         count = summary.counts.calls[kind]
         width = 100 * count / total
         parts.append(
             {
                 "kind": kind,
-                "words": _WORDS[kind],
+                "words": words,
+                "noun": noun,
+                "shown": sum(row["call"] == kind for row in rows),
                 "count": count,
                 "bases": summary.counts.bases[kind],
-                "percent": f"{width:.1f} %",
+                "percent": f"{width:.1f}\u00a0%",
                 "x": round(x, 3),
                 "width": round(width, 3),
             }
@@ -265,8 +275,8 @@ def _facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _bases(number: int) -> str:
     for unit, size in (("Gb", 1e9), ("Mb", 1e6), ("kb", 1e3)):
         if number >= size:
-            return f"{number / size:.1f} {unit}"
-    return f"{number} bases"
+            return f"{number / size:.1f}\u00a0{unit}"
+    return f"{number}\u00a0bases"
 
 
 def _template_text(name: str) -> str:

@@ -1,7 +1,7 @@
 """The results folder of a sample: two tables of the published tool, a call per record, the page, the facts.
 
 Knows the file names and the order of publishing; the formats are those of `consensus.py`, `contigs.py` and
-`report.py`. Files of the user in the folder are left alone. A folder whose `run.json` is there is whole: it is
+`report.py`. Files of the user in the folder are left alone. A folder with a `run.json` is whole: that file is
 taken away before the first file is replaced, and published last.
 
 Apart from `telemetry` in `run.json`, the same scores and settings give the same bytes: no file holds a time.
@@ -129,7 +129,7 @@ def _write_frames(
 
 
 def _publish_together(paths: Sequence[Path], write: Callable[[Sequence[BinaryIO]], None]) -> None:
-    """`durable.publish` of several files that one `write` fills side by side; none appears before it returns."""
+    """`durable.publish` of files that one `write` fills side by side; none appears before it returns."""
 
     def step(streams: list[BinaryIO]) -> None:
         if len(streams) == len(paths):

@@ -30,17 +30,17 @@ function draw(parent, name, attributes, text) {
 
 const FIELD = Object.fromEntries(data.fields.map((name, index) => [name, index]));
 const COLUMNS = [
-  { field: "number", title: "#", number: true },
   { field: "id", title: "Record" },
-  { field: "length", title: "Length", number: true },
   { field: "call", title: "Call" },
   { field: "score", title: "Score", number: true },
+  { field: "length", title: "Length", number: true },
   { field: "chunks_scored", title: "Chunks scored", number: true },
   { field: "frames", title: "Frames", number: true },
   { field: "reason", title: "Reason" },
 ].filter((column) => column.field !== "reason" || data.rows.some((row) => row[FIELD.reason]));
 
 const tracked = new Map(data.tracks.map((track, index) => [track.number, `track-${index}`]));
+const FOLDED = 8; // tracks beyond these wait for a click; all of them are printed
 const state = { sort: null, down: false, call: "", find: "", page: 0, rows: data.rows };
 
 function compare(a, b) {
@@ -63,13 +63,14 @@ function select() {
 
 function cell(row, column) {
   const value = row[FIELD[column.field]];
-  const td = make("td", column.number ? "number" : column.field);
+  const td = make("td", column.number ? "number" : `${column.field}-cell`);
   if (column.field === "id") {
     const name = make("bdi", "", value);
     const anchor = tracked.get(row[FIELD.number]);
     if (anchor) {
       const link = make("a");
       link.href = `#${anchor}`;
+      link.addEventListener("click", unfold);
       link.append(name);
       td.append(link);
     } else td.append(name);
@@ -97,7 +98,7 @@ function fill() {
     return tr;
   }));
   document.getElementById("range").textContent = shown.length
-    ? `${whole.format(first + 1)}–${whole.format(first + shown.length)} of ${whole.format(state.rows.length)} records`
+    ? `${whole.format(first + 1)}–${whole.format(first + shown.length)} of ${whole.format(state.rows.length)} records${data.complete ? "" : " shown here"}`
     : "no record matches";
   document.getElementById("previous").disabled = state.page === 0;
   document.getElementById("next").disabled = first + PAGE >= state.rows.length;
@@ -113,11 +114,14 @@ function header(column) {
   th.scope = "col";
   const button = make("button", "", column.title);
   button.type = "button";
+  const downFirst = Boolean(column.number);
   button.addEventListener("click", () => {
-    state.down = state.sort === column.field ? !state.down : column.field === "score" || column.field === "length";
-    state.sort = column.field;
+    // First click, the other direction, then the order in which the page lists the records.
+    if (state.sort !== column.field) [state.sort, state.down] = [column.field, downFirst];
+    else if (state.down === downFirst) state.down = !downFirst;
+    else state.sort = null;
     for (const other of th.parentNode.children) other.removeAttribute("aria-sort");
-    th.setAttribute("aria-sort", state.down ? "descending" : "ascending");
+    if (state.sort) th.setAttribute("aria-sort", state.down ? "descending" : "ascending");
     select();
   });
   th.append(button);
@@ -171,6 +175,22 @@ function edges(track) {
   ]);
 }
 
+// Neighbouring bars of one call, joined; a gap between two of the same call is bridged, in a fainter shade.
+function stretches(track) {
+  const found = [];
+  track.edges.forEach(([from, to], i) => {
+    if (track.s[i] === null) return;
+    const kind = track.s[i] >= 0.5 ? "virus" : "others", last = found.at(-1);
+    if (last && last.kind === kind && last.to >= from) {
+      last.to = to;
+      return;
+    }
+    if (last && last.kind === kind) found.push({ kind, from: last.to, to: from, bridge: true });
+    found.push({ kind, from, to, bridge: false });
+  });
+  return found;
+}
+
 function paint(svg, track) {
   const width = Math.max(240, svg.clientWidth || 1000), inner = width - LEFT - 1, middle = TOP + HEIGHT / 2;
   const x = (base) => LEFT + (base / track.length) * inner;
@@ -179,19 +199,17 @@ function paint(svg, track) {
   draw(svg, "rect", { class: "plot", x: LEFT, y: TOP, width: inner, height: HEIGHT });
   for (const [value, y] of [["1", TOP], ["0.5", middle], ["0", TOP + HEIGHT]])
     draw(svg, "text", { x: LEFT - 5, y: y + 4, "text-anchor": "end" }, value);
-  const bars = { virus: "", others: "" }, blocks = { virus: "", others: "" };
+  const bars = { virus: "", others: "" };
   track.edges.forEach(([from, to], i) => {
     const s = track.s[i];
     if (s === null) return;
     const kind = s >= 0.5 ? "virus" : "others", a = x(from).toFixed(2), b = x(to).toFixed(2);
     const y = TOP + HEIGHT * (1 - s), tip = Math.abs(y - middle) < 1 ? middle + (s >= 0.5 ? -1 : 1) : y;
     bars[kind] += `M${a} ${middle}V${tip.toFixed(2)}H${b}V${middle}Z`;
-    blocks[kind] += `M${a} ${TOP + HEIGHT + 5}H${b}v${RIBBON}H${a}Z`;
   });
-  for (const kind of ["others", "virus"]) {
-    draw(svg, "path", { class: kind, d: bars[kind] });
-    draw(svg, "path", { class: kind, d: blocks[kind] });
-  }
+  for (const kind of ["others", "virus"]) draw(svg, "path", { class: kind, d: bars[kind] });
+  for (const { kind, from, to, bridge } of stretches(track))
+    draw(svg, "rect", { class: bridge ? `${kind} bridge` : kind, x: x(from), y: TOP + HEIGHT + 5, width: x(to) - x(from), height: RIBBON });
   draw(svg, "line", { class: "axis", x1: LEFT, x2: width - 1, y1: middle, y2: middle });
   draw(svg, "rect", { class: "ribbon", x: LEFT, y: TOP + HEIGHT + 5, width: inner, height: RIBBON });
   const step = tickStep(track.length, Math.max(2, inner / 110)), base = TOP + HEIGHT + RIBBON + 5;
@@ -225,6 +243,7 @@ function figure(track, index) {
   const summary = `${whole.format(track.virus)} of ${whole.format(track.scored)} scored chunks called virus` +
     (track.step > 1 ? ` · a bar is the mean of ${track.step} chunks` : "");
   readout.textContent = summary;
+  if (track.description) name.append(make("span", "about", track.description));
   caption.append(name, readout);
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("tabindex", "0");
@@ -254,9 +273,22 @@ function figure(track, index) {
 const figures = document.getElementById("figures");
 const painted = data.tracks.map((track, index) => {
   const [box, svg] = figure(track, index);
+  box.classList.toggle("folded", index >= FOLDED);
   figures.append(box);
   return () => paint(svg, track);
 });
 const repaint = () => painted.forEach((again) => again());
+const more = make("button", "more", `Show all ${data.tracks.length} tracks`);
+more.type = "button";
+
+function unfold() {
+  if (!more.isConnected) return;
+  more.remove();
+  for (const box of figures.querySelectorAll(".folded")) box.classList.remove("folded");
+  repaint();
+}
+
+more.addEventListener("click", unfold);
+if (data.tracks.length > FOLDED) figures.append(more);
 repaint();
 addEventListener("resize", repaint);
