@@ -82,15 +82,16 @@ def _read_files(files: Sequence[Path]) -> Iterator[Record]:
 
 
 def _read_file(path: Path, index: int, mate: int) -> Iterator[Record]:
+    count = 0
     with open_text(path) as stream:
         kind = _format(path, stream.peek(1 << 12))
-        records = _parsed(path, index, kind, stream)
-        if kind == "fastq":
-            records = (_named_mate(r, mate) for r in records) if mate else _interleaved(records)
-        count = 0
-        for record in records:
-            count += 1
-            yield record
+        with contextlib.closing(_Lines(path, kind)) as lines:
+            records = _parsed(path, index, stream, lines)
+            if kind == "fastq":
+                records = (_named_mate(r, mate) for r in records) if mate else _interleaved(records)
+            for record in records:
+                count += 1
+                yield record
     if not count:
         raise InputError("no records", path=path, remedy="give FASTA or FASTQ")
     if kind == "fasta" and is_cut_bgzip(path):
@@ -116,11 +117,9 @@ def _format(path: Path, head: bytes) -> Format:
     )
 
 
-def _parsed(path: Path, index: int, kind: Format, stream: io.BufferedReader) -> Iterator[Record]:
-    lines = _Lines(path, kind)
-    number = 0
+def _parsed(path: Path, index: int, stream: io.BufferedReader, lines: "_Lines") -> Iterator[Record]:
     try:
-        with contextlib.closing(lines), dnaio.open(stream, fileformat=kind) as reader:
+        with dnaio.open(stream, fileformat=lines.kind) as reader:
             for number, entry in enumerate(reader, 1):
                 yield _record(entry, index, number, lines)
     except dnaio.FileFormatError as error:
@@ -128,7 +127,9 @@ def _parsed(path: Path, index: int, kind: Format, stream: io.BufferedReader) -> 
         if "Premature end" in what:
             what = "the last record is incomplete"
         line = None if error.line is None else error.line + 1
-        remedy = "one FASTQ record is four lines; the file may be cut or wrapped" if kind == "fastq" else ""
+        remedy = (
+            "one FASTQ record is four lines; the file may be cut or wrapped" if lines.kind == "fastq" else ""
+        )
         raise InputError(what, path=path, line=line, remedy=remedy) from error
 
 
