@@ -21,13 +21,15 @@ _NEWS = (
     & ~AC.executed_with_root_target()
     & ~AC.any_new_update_has_run_tags(tag_keys={DRIVER_TAG})
 )
+# Follows within one run, whose blocking checks stop it in time.
 FOLLOW = (
     AC.any_deps_match(_NEWS | AC.will_be_requested()).since_last_handled()
     & ~AC.any_deps_missing()
     & ~AC.any_deps_in_progress()
     & ~AC.in_progress()
-    & AC.all_deps_blocking_checks_passed()
 ).with_label("follow upstream")
+# Begins a run of its own on what another run made, once that has passed its blocking checks.
+FOLLOW_CHECKED = (FOLLOW & AC.all_deps_blocking_checks_passed()).with_label("follow checked upstream")
 
 follow = dg.AutomationConditionSensorDefinition(
     "follow",

@@ -6,7 +6,7 @@ import dagster as dg
 
 from virnucpro_assets.assets.embeddings import merged_features, shard_schema
 from virnucpro_assets.assets.sequences import OWNERS
-from virnucpro_assets.automation import FOLLOW
+from virnucpro_assets.automation import FOLLOW, FOLLOW_CHECKED
 from virnucpro_assets.metadata import lane_materialization, observe_shard, one_line_failures
 from virnucpro_assets.partitions import LANES, SAMPLES, lane_of, sample_of
 from virnucpro_assets.resources import Platform
@@ -46,7 +46,7 @@ def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
     kinds={"python", "tsv"},
     owners=OWNERS,
     code_version="1",
-    automation_condition=FOLLOW,
+    automation_condition=FOLLOW_CHECKED,
     description="All lanes joined: a call per record, the published tool's two tables, the report.",
     metadata={
         "dagster/column_schema": dg.TableSchema(

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import dagster as dg
 
 from virnucpro_assets.assets.sequences import OWNERS, translations
-from virnucpro_assets.automation import FOLLOW
+from virnucpro_assets.automation import FOLLOW, FOLLOW_CHECKED
 from virnucpro_assets.metadata import lane_materialization, observe_shard, one_line_failures
 from virnucpro_assets.partitions import LANES, lane_of
 from virnucpro_assets.resources import Platform
@@ -36,7 +36,7 @@ def shard_schema(dataset: str, width: str, description: str) -> dict[str, dg.Tab
     owners=OWNERS,
     code_version="1",
     retry_policy=RETRY,
-    automation_condition=FOLLOW,
+    automation_condition=FOLLOW_CHECKED,
     description="DNABERT-S: mean over all tokens of each unique frame's nucleotide slice.",
     metadata=shard_schema("embeddings", "768", "mean of the last hidden state"),
 )
@@ -53,7 +53,7 @@ def dnabert_embeddings(context: dg.AssetExecutionContext, platform: Platform) ->
     owners=OWNERS,
     code_version="1",
     retry_policy=RETRY,
-    automation_condition=FOLLOW,
+    automation_condition=FOLLOW_CHECKED,
     description="ESM-2: mean over the residues of each unique frame's protein, after the final layer norm.",
     metadata=shard_schema("embeddings", "2560", "mean of the last representation (3B: 2,560 columns)"),
 )
