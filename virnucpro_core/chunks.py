@@ -172,7 +172,11 @@ def write_chunks(
 
 def _identity(path: Path, before: os.stat_result) -> dict[str, Any]:
     """Name, size and sha256 of a file that has been read. Raises InputError if it is not as it was."""
-    digest, after = durable.sha256_file(path), stat_regular(path)
+    try:
+        digest = durable.sha256_file(path)
+    except OSError as error:
+        raise InputError(error.strerror or str(error), path=path) from error
+    after = stat_regular(path)
     if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
         raise InputError("changed while it was read", path=path, remedy="run again when it is complete")
     return {"name": path.name, "size": after.st_size, "sha256": digest}
