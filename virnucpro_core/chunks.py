@@ -130,18 +130,15 @@ class Chunks:
         `starts` and `lengths` (n,) int64 are windows into `bases`. A block holds at least one chunk.
         """
         lo = 0
-        while lo < self.n_chunks:
-            windows = self.windows(lo, min(lo + max(n_bases // 32, 1), self.n_chunks))
-            start = self.sequences.offsets[windows.record] + windows.start
-            end = start + windows.length
-            n = max(int(np.searchsorted(end, start[0] + n_bases, side="right")), 1)
-            yield (
-                lo,
-                self.sequences.flat[start[0] : end[n - 1]].tobytes(),
-                start[:n] - start[0],
-                windows.length[:n],
-            )
-            lo += n
+        with self.store.stream("sequences") as letters:
+            while lo < self.n_chunks:
+                windows = self.windows(lo, min(lo + max(n_bases // 32, 1), self.n_chunks))
+                start = self.sequences.offsets[windows.record] + windows.start
+                end = start + windows.length
+                n = max(int(np.searchsorted(end, start[0] + n_bases, side="right")), 1)
+                letters.seek(int(start[0]))
+                yield lo, letters.read(int(end[n - 1] - start[0])), start[:n] - start[0], windows.length[:n]
+                lo += n
 
 
 def write_chunks(
