@@ -1,9 +1,13 @@
 """Fixtures of all tests."""
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# The partition keys follow the environment when the definitions are imported: two lanes on the CPU.
+os.environ.update(VIRNUCPRO_GPUS="2", VIRNUCPRO_DEVICE="cpu", VIRNUCPRO_PROFILE="demo")
 
 # Stores are synced to disk: a slow disk is no failure.
 settings.register_profile("project", deadline=None)

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from virnucpro_assets.cli_models import doctor, models, train
+from virnucpro_assets.cli_models import doctor, models, train, ui
 from virnucpro_core.errors import VirnucproError, one_line
 
 INTERRUPTED = 130
@@ -31,6 +31,7 @@ def app() -> None:
 app.add_command(models)
 app.add_command(train)
 app.add_command(doctor)
+app.add_command(ui)
 
 
 @app.command()

@@ -11,7 +11,6 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning)
 from virnucpro_assets.assets import calls, embeddings, sequences  # noqa: E402
 from virnucpro_assets.automation import NIGHTLY, follow, inbox_sensor  # noqa: E402
 from virnucpro_assets.checks import CHECKS  # noqa: E402
-from virnucpro_assets.partitions import LANES, SAMPLES  # noqa: E402
 from virnucpro_assets.resources import platform_from_environment  # noqa: E402
 
 LANE_ASSETS = [
@@ -28,19 +27,16 @@ defs = dg.Definitions(
         dg.define_asset_job(
             "sequences",
             selection=dg.AssetSelection.assets(sequences.chunks, sequences.translations),
-            partitions_def=SAMPLES,
             description="A sample's files to its frame store.",
         ),
         dg.define_asset_job(
             "lane",
             selection=dg.AssetSelection.assets(*LANE_ASSETS),
-            partitions_def=LANES,
             description="One GPU's share of a sample: both encoders, merge, scores, one after another.",
         ),
         dg.define_asset_job(
             "results",
             selection=dg.AssetSelection.assets(calls.consensus),
-            partitions_def=SAMPLES,
             description="All lanes of a sample to its results folder.",
         ),
     ],

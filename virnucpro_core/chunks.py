@@ -130,18 +130,15 @@ class Chunks:
         `starts` and `lengths` (n,) int64 are windows into `bases`. A block holds at least one chunk.
         """
         lo = 0
-        while lo < self.n_chunks:
-            windows = self.windows(lo, min(lo + max(n_bases // 32, 1), self.n_chunks))
-            start = self.sequences.offsets[windows.record] + windows.start
-            end = start + windows.length
-            n = max(int(np.searchsorted(end, start[0] + n_bases, side="right")), 1)
-            yield (
-                lo,
-                self.sequences.flat[start[0] : end[n - 1]].tobytes(),
-                start[:n] - start[0],
-                windows.length[:n],
-            )
-            lo += n
+        with self.store.stream("sequences") as letters:
+            while lo < self.n_chunks:
+                windows = self.windows(lo, min(lo + max(n_bases // 32, 1), self.n_chunks))
+                start = self.sequences.offsets[windows.record] + windows.start
+                end = start + windows.length
+                n = max(int(np.searchsorted(end, start[0] + n_bases, side="right")), 1)
+                letters.seek(int(start[0]))
+                yield lo, letters.read(int(end[n - 1] - start[0])), start[:n] - start[0], windows.length[:n]
+                lo += n
 
 
 def write_chunks(
@@ -172,7 +169,11 @@ def write_chunks(
 
 def _identity(path: Path, before: os.stat_result) -> dict[str, Any]:
     """Name, size and sha256 of a file that has been read. Raises InputError if it is not as it was."""
-    digest, after = durable.sha256_file(path), stat_regular(path)
+    try:
+        digest = durable.sha256_file(path)
+    except OSError as error:
+        raise InputError(error.strerror or str(error), path=path) from error
+    after = stat_regular(path)
     if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
         raise InputError("changed while it was read", path=path, remedy="run again when it is complete")
     return {"name": path.name, "size": after.st_size, "sha256": digest}

@@ -32,7 +32,8 @@ _FOREIGN = (
     (b"@HD\t", "SAM", "convert it with `samtools fasta`"),
     (b"@SQ\t", "SAM", "convert it with `samtools fasta`"),
     (b"LOCUS ", "GenBank", "convert it to FASTA"),
-    (b"##", "an annotation table", "give the sequences as FASTA"),
+    (b"##gff-version", "GFF", "give the sequences as FASTA"),
+    (b"##fileformat=VCF", "VCF", "give the sequences as FASTA"),
 )
 
 
@@ -57,6 +58,7 @@ class Record:
 def read_records(paths: Sequence[Path], *, duplicates: Duplicates = "refuse") -> Iterator[Record]:
     """All records of one sample's files, in the order of the file names.
 
+    A FASTA line that begins with `#` is a comment; blanks inside a sequence are dropped.
     Ids are distinct over the sample: mates get `/1` and `/2`, and equal ids are refused when the last record
     has been read, or made distinct as `id_2`, `id_3`, ... if `duplicates` is "rename" (the files are then
     read twice). Raises InputError.

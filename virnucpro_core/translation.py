@@ -6,7 +6,7 @@ position, and only the frames that are kept, about one in ten of short reads, ar
 index arithmetic.
 
 Legend: P positions of both strands laid end to end (forward, then reverse complement), W windows of both
-strands (forward ones, then the same in reverse), K kept frames.
+strands (forward ones, then the same in reverse), 3 the frames of a strand, K kept frames.
 """
 
 from dataclasses import dataclass

@@ -145,3 +145,12 @@ def test_rows_of_another_type_are_refused(tmp_path: Path) -> None:
 def test_strings_view_any_arrays() -> None:
     view = Strings(np.frombuffer(b"abcdef", np.uint8), np.array([0, 2, 2, 6]))
     assert (len(view), view[0], view[1:], view[::-1]) == (3, b"ab", [b"", b"cdef"], [b"cdef", b"", b"ab"])
+
+
+def test_a_store_of_version_1_still_opens() -> None:
+    store = ColumnStore.open(Path(__file__).parent / "data" / "columns_v1", kind="test")
+    store.verify()
+    assert store.attrs == {"size": 500}
+    assert store["numbers"].tolist() == [3, 1, 4, 1, 5]
+    assert store.strings("words")[:] == [b"one", b"", b"three"]
+    assert store.digest == "c02ff507cabc7565ea5f9934708962ce0ef4f350dca43f2119607af06481057f"

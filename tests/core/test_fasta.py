@@ -135,6 +135,8 @@ def test_reasons_in_fastq(tmp_path: Path) -> None:
         (">a\nACGT\n".encode("utf-16"), "binary data, not text"),
         (gzip.compress(gzip.compress(b">a\nACGT\n", mtime=1)), "binary data, not text"),
         (b"@HD\tVN:1.6\n", "SAM, not FASTA or FASTQ"),
+        (b"# note\nACGT\n", "line 2: Expected '>' at beginning of record, but got 'ACGT'."),
+        (b"##gff-version 3\n", "GFF, not FASTA or FASTQ"),
         (b"LOCUS  X\n", "GenBank, not FASTA or FASTQ"),
         (b">a\nACGT\n>\nAC\n", "line 3: record 2 has no id"),
         (b">a\nACGT\n> \t \nAC\n", "line 3: record 2 has no id"),
