@@ -81,14 +81,14 @@ class Server:
 
 @contextlib.contextmanager
 def web_ui(site: Site) -> Iterator[Server]:
-    """`dagster dev` at the site; at the end of the block none of its processes is left."""
+    """`virnucpro ui` at the site; at the end of the block none of its processes is left."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    site.run("-c", "from virnucpro_assets.instance import prepare_instance; prepare_instance()")
-    with (site.home / "dagster-dev.log").open("wb") as log:
+    site.home.mkdir(parents=True, exist_ok=True)
+    with (site.home / "ui.log").open("wb") as log:
         # A session of its own: the daemon and the code server outlive a parent that is killed alone.
         process = subprocess.Popen(
-            [sys.executable, "-m", "dagster", "dev", "-h", "127.0.0.1", "-p", str(port)],
+            [sys.executable, "-m", "virnucpro_assets.cli", "ui", "--port", str(port)],
             env=site.environment,
             cwd=ROOT,
             stdout=log,
@@ -113,7 +113,7 @@ def wait_until(condition: Callable[[], T], *, seconds: float, what: str) -> T:
 
 
 def _loaded(server: Server, process: subprocess.Popen[bytes]) -> bool:
-    assert process.poll() is None, "dagster dev ended by itself"
+    assert process.poll() is None, "the web UI ended by itself"
     try:
         found = server.ask("{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }")
     except (urllib.error.URLError, ConnectionError, TimeoutError):
@@ -122,13 +122,11 @@ def _loaded(server: Server, process: subprocess.Popen[bytes]) -> bool:
 
 
 def _end(process: subprocess.Popen[bytes], site: Site) -> None:
-    began = time.monotonic()
     for sent in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, sent)
         with contextlib.suppress(AssertionError):
             wait_until(lambda: process.poll() is not None and not _left(site), seconds=20, what="the end")
-            print("ENDED", sent, time.monotonic()-began)
             return
     raise AssertionError(f"processes are left: {_left(site)}")
 

@@ -57,29 +57,29 @@ def lane_materialization(result: LaneResult, telemetry: Path | None = None) -> d
         "dagster/row_count": result.rows,
         "shards": len(result.entries),
         "shards_resumed": result.resumed,
-        "manifest": dg.MetadataValue.json({str(e.shard): e.sha256 for e in result.entries}),
-        "shard_table": dg.MetadataValue.table(
-            records=[
-                dg.TableRecord(
-                    {
-                        "shard": e.shard,
-                        "rows": e.rows,
-                        "sha256": e.sha256,
-                        "by": f"rank {e.maker.get('rank', '-')}, {e.maker.get('device', '-')}",
-                    }
-                )
-                for e in result.entries[:TABLE_ROWS]
-            ],
-            schema=SHARD_SCHEMA,
-        ),
     }
     damaged = result.states.get("damaged", 0)
     if damaged:
         metadata["shards_damaged_and_redone"] = damaged
-    if result.summary is not None:
-        metadata |= _telemetry(result.summary)
     if telemetry is not None and (picture := throughput_picture(telemetry)):
         metadata["throughput"] = dg.MetadataValue.md(picture)
+    if result.summary is not None:
+        metadata |= _telemetry(result.summary)
+    metadata["shard_table"] = dg.MetadataValue.table(
+        records=[
+            dg.TableRecord(
+                {
+                    "shard": e.shard,
+                    "rows": e.rows,
+                    "sha256": e.sha256,
+                    "by": f"rank {e.maker.get('rank', '-')}, {e.maker.get('device', '-')}",
+                }
+            )
+            for e in result.entries[:TABLE_ROWS]
+        ],
+        schema=SHARD_SCHEMA,
+    )
+    metadata["manifest"] = dg.MetadataValue.json({str(e.shard): e.sha256 for e in result.entries})
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(result.digest))
 
 
@@ -113,7 +113,8 @@ def _telemetry(summary: LaneSummary) -> dict[str, Any]:
     known = {name: value for name, value in asdict(summary).items() if value is not None}
     for name in ("product", "shards", "shards_resumed"):
         del known[name]
-    return known | {
+    figures = {
         "tokens_per_second": summary.tokens_per_second,
         "sequences_per_second": summary.sequences_per_second,
-    }
+    } | known
+    return {name: round(v, 4) if isinstance(v, float) else v for name, v in figures.items()}
