@@ -190,7 +190,7 @@ def _weight_files(path: Path) -> list[Path]:
     for whole in ("model.safetensors", "pytorch_model.bin"):
         index, names = path / f"{whole}.index.json", [whole]
         if index.is_file():
-            names = sorted(set(attributes(json.loads(index.read_bytes())).get("weight_map", {}).values()))
+            names = _shards(index)
         elif not (path / whole).is_file():
             continue
         for name in names:
@@ -200,6 +200,14 @@ def _weight_files(path: Path) -> list[Path]:
                 )
         return [path / name for name in names]
     raise WeightsError("neither model.safetensors nor pytorch_model.bin in it", where=path)
+
+
+def _shards(index: Path) -> list[str]:
+    """File names of an index.json."""
+    try:
+        return sorted({str(name) for name in json.loads(index.read_bytes())["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError("not an index of weight files", where=index, remedy="fetch it again") from error
 
 
 def _read_safetensors(path: Path) -> dict[str, TensorSource]:

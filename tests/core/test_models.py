@@ -138,6 +138,10 @@ def test_hugging_face_layouts_give_one_fingerprint(hugging_face: Path, tmp_path:
         expected = model.esm(ids).last_hidden_state[0, 1:-1].mean(0).numpy()
     np.testing.assert_allclose(embed(folders[0]), expected, rtol=1e-5, atol=1e-6)
     (sharded / "pytorch_model-00002-of-00002.bin").unlink()
+    for content in ("{", "[]", '{"weight_map": []}'):
+        (whole / "pytorch_model.bin.index.json").write_text(content)
+        with pytest.raises(WeightsError, match=r"index\.json: not an index of weight files"):
+            import_model("esm2", whole, tmp_path / "none")
     with pytest.raises(WeightsError, match=r"'pytorch_model-00002-of-00002.bin' is missing"):
         import_model("esm2", sharded, tmp_path / "none")
 
