@@ -161,7 +161,9 @@ def _import_encoder(kind: Kind, path: Path, folder: Path, dtype: torch.dtype | N
         parameters = write_tensors(folder / "model.safetensors", tensors, dtype)
         open_weights(folder, rename, shape.tensors())
     except WeightsError as error:
-        raise WeightsError(error.what, where=path, remedy=error.remedy) from error
+        is_named = error.where and not error.where.startswith(str(folder))  # `folder` is temporary
+        where = error.where if is_named else path
+        raise WeightsError(error.what, where=where, remedy=error.remedy) from error
     if kind == "dnabert-s":
         if not (path / "tokenizer.json").is_file():
             raise WeightsError(
