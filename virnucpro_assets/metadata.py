@@ -16,6 +16,7 @@ from virnucpro_core.shards import Entry
 from virnucpro_core.telemetry import LaneSummary, read_lines
 
 TABLE_ROWS = 200
+EXIT_CODE = "exit_code"
 SHARD_SCHEMA = dg.TableSchema(
     columns=[
         dg.TableColumn("shard", "int", description="number of the shard"),
@@ -34,7 +35,7 @@ def one_line_failures() -> Iterator[None]:
     except VirnucproError as error:
         raise dg.Failure(
             description=str(error),
-            metadata={"what": error.what, "where": error.where},
+            metadata={"where": error.where, EXIT_CODE: error.exit_code},
             allow_retries=error.exit_code == VirnucproError.exit_code,
         ) from error
 

@@ -15,7 +15,7 @@ from virnucpro_core.profiles import DEMO
 from virnucpro_core.registry import Sample, register
 
 GENOMES = ("NC_001422.1", "HM138502.1", "KF527485.1")
-NAME, SHARD_ROWS = "genomes", 16
+NAME, SHARD_ROWS = "genomes", 4
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 
 from tests.assets.conftest import NAME, Finished, make_platform, run, whole_graph
-from virnucpro_assets.definitions import defs
+from virnucpro_assets.checks import records_agree
 from virnucpro_assets.partitions import lane_key
 from virnucpro_assets.resources import Platform
 from virnucpro_core import encoders
+from virnucpro_core.audit import audit_lane
 from virnucpro_core.lanes import DNABERT, ESM, MERGED, PREDICTIONS
 from virnucpro_core.registry import Sample, register
 
@@ -113,7 +114,7 @@ def test_bytes_do_not_depend_on_the_number_of_lanes(finished: Finished, tmp_path
 
 
 def test_a_run_started_on_two_lanes_goes_on_on_one(finished: Finished) -> None:
-    for file in (finished.sample.folder / ESM).glob("0000[02468].*"):
+    for file in (finished.sample.folder / ESM).glob("0000[02468].json"):
         file.unlink()
     key = lane_key(NAME, 0)
     assert run("lane", key, finished.instance, make_platform(finished.platform.folder, gpus=1)).success
@@ -131,21 +132,11 @@ def test_a_check_fails_when_the_records_and_the_manifest_disagree(finished: Fini
         digest_RD = file["digest"][:]
     store.write(0, frame_R, digest_RD, values_RD + 1, maker={})
 
-    look = dg.define_asset_job("look", selection=dg.AssetSelection.checks_for_assets(ESM))
-    with_look = dg.Definitions.merge(defs, dg.Definitions(jobs=[look]))
-    result = with_look.resolve_job_def("look").execute_in_process(
-        partition_key=key,
-        instance=finished.instance,
-        resources={"platform": finished.platform},
-        raise_on_error=False,
-    )
-    passed = {c.check_name: c.passed for c in result.get_asset_check_evaluations()}
-    assert passed == {
-        "digests_verify": True,
-        "ids_conserved": True,
-        "values_finite": True,
-        "records_agree": False,
-    }
+    with dg.build_op_context(instance=finished.instance, partition_key=key) as context:
+        lane = finished.platform.lane(NAME, 0)
+        assert [f.name for f in audit_lane(lane, ESM) if not f.passed] == []
+        assert not records_agree(context, lane, ESM).passed
+        assert records_agree(context, lane, DNABERT).passed
 
 
 def test_bad_input_is_one_line_and_never_retried(
@@ -161,7 +152,8 @@ def test_bad_input_is_one_line_and_never_retried(
     assert failure is not None
     assert "line 1" in str(failure.description)
     assert "line 3" in str(failure.description)
-    assert failure.allow_retries is False
+    assert failure.metadata["exit_code"].value == 2
+    assert not [e for e in result.all_events if e.is_step_up_for_retry]
     assert twice.rejected.exists()
 
 
