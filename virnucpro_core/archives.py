@@ -6,13 +6,15 @@ of the standard library stop in silence at the last two, so the decompressors ar
 """
 
 import bz2
+import contextlib
 import io
 import lzma
+import os
 import re
 import stat
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -29,6 +31,8 @@ _WRITE = 1 << 20
 _RATIO, _RATIO_FROM = 1_100, 64 << 20
 _XZ_MEMORY = 256 << 20
 _BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
+# An empty FASTQ record at the end, but for the line of its qualities.
+_EMPTY_RECORD, _TAIL = re.compile(rb"\n\r?\n\+[^\n]*$"), 1 << 12
 _ESCAPE = b"\x1b"
 _TO_ESCAPE = re.compile(rb"[\x1b\x80-\xff]")
 _ESCAPED = re.compile(rb"\x1b([0-9a-f]{2})")
@@ -37,7 +41,7 @@ _ESCAPED = re.compile(rb"\x1b([0-9a-f]{2})")
 def open_text(path: Path) -> io.BufferedReader:
     """The unpacked bytes of a regular file, as ASCII: `unescape` gives other bytes back.
 
-    A UTF-8 byte order mark is dropped and empty lines at the end are cut to one. Raises InputError, here or
+    A UTF-8 byte order mark is dropped and so are empty lines at the end. Raises InputError, here or
     while reading: not a regular file, unreadable, cut, damaged, binary, or a file that unpacks to far too
     much.
     """
@@ -50,18 +54,23 @@ def unescape(text: str) -> bytes:
     return _ESCAPED.sub(lambda match: bytes.fromhex(match[1].decode()), data) if _ESCAPE in data else data
 
 
-def check_regular(path: Path) -> None:
-    """Raises InputError unless `path` is a regular file (a pipe would block, a folder has no bytes)."""
+def stat_regular(path: Path) -> os.stat_result:
+    """Size and times of a regular file. Raises InputError for others: a pipe would block, a folder has no
+    bytes."""
     try:
-        mode = path.stat().st_mode
+        found = path.stat()
     except OSError as error:
         raise InputError(error.strerror or str(error), path=path) from error
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(found.st_mode):
         raise InputError("not a regular file", path=path, remedy="give a file, not a folder, pipe or device")
+    return found
 
 
 def is_cut_bgzip(path: Path) -> bool:
-    """Whether a file made by bgzip lacks the empty block that ends one: it was cut between two blocks."""
+    """Whether a file in bgzip's blocks lacks the empty one that should be last, so that it may be cut.
+
+    Of FASTQ this says little: sequencers' software leaves the last block out, and half a record shows a cut.
+    """
     with path.open("rb") as stream:
         head = stream.read(18)
         if not (head.startswith(b"\x1f\x8b\x08\x04") and head[12:16] == b"BC\x02\x00"):
@@ -73,14 +82,14 @@ def is_cut_bgzip(path: Path) -> bool:
 class _Blocks(io.RawIOBase):
     """An iterator of blocks as a stream."""
 
-    def __init__(self, blocks: Iterator[bytes]) -> None:
+    def __init__(self, blocks: Generator[bytes]) -> None:
         self._blocks, self._rest = blocks, memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while not self._rest:
+        while not self._rest:  # a block may be empty
             block = next(self._blocks, None)
             if block is None:
                 return 0
@@ -88,6 +97,10 @@ class _Blocks(io.RawIOBase):
         n = min(len(buffer), len(self._rest))
         buffer[:n], self._rest = self._rest[:n], self._rest[n:]
         return n
+
+    def close(self) -> None:
+        self._blocks.close()
+        super().close()
 
 
 class _Gzip:
@@ -136,9 +149,9 @@ _PACKINGS = (
 _DAMAGE = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zstd.ZstdError)
 
 
-def _unpacked(path: Path) -> Iterator[bytes]:
+def _unpacked(path: Path) -> Generator[bytes]:
     """Blocks of the file's content, each of at most `_WRITE` bytes."""
-    check_regular(path)
+    stat_regular(path)
     try:
         with path.open("rb") as stream:
             head = stream.read(16)
@@ -152,7 +165,7 @@ def _unpacked(path: Path) -> Iterator[bytes]:
         raise InputError(error.strerror or str(error), path=path) from error
 
 
-def _decompressed(path: Path, stream: BinaryIO, packing: _Packing) -> Iterator[bytes]:
+def _decompressed(path: Path, stream: BinaryIO, packing: _Packing) -> Generator[bytes]:
     decoder, read, written = packing.start(), 0, 0
     data = b""
     while True:
@@ -190,24 +203,23 @@ def _decompressed(path: Path, stream: BinaryIO, packing: _Packing) -> Iterator[b
             yield block
 
 
-def _escaped(path: Path, blocks: Iterator[bytes]) -> Iterator[bytes]:
+def _escaped(path: Path, blocks: Generator[bytes]) -> Generator[bytes]:
     """Text fit for an ASCII parser: no mark, no NUL, bytes outside ASCII as ESC and two hex digits."""
-    first, held = True, b""
-    for block in blocks:
-        if first:
-            block = block.removeprefix(b"\xef\xbb\xbf")  # noqa: PLW2901
-            first = False
-        if b"\0" in block:
-            raise InputError("binary data, not text", path=path, remedy="give FASTA or FASTQ")
-        if not block.isascii() or _ESCAPE in block:
-            block = _TO_ESCAPE.sub(lambda match: b"\x1b%02x" % match[0][0], block)  # noqa: PLW2901
-        # Line ends at the end of a block are held back: a parser of FASTQ takes empty last lines for a
-        # record.
-        text = block.rstrip(b"\r\n")
-        if text:
-            yield held + text
-            held = block[len(text) :]
-        else:
-            held += block
-    if held:
-        yield held[: 2 if held.startswith(b"\r\n") else 1]
+    mark, held, tail = b"\xef\xbb\xbf", b"", b""
+    with contextlib.closing(blocks):
+        for block in blocks:
+            text, mark = block.removeprefix(mark), b""
+            if b"\0" in text:
+                raise InputError("binary data, not text", path=path, remedy="give FASTA or FASTQ as UTF-8")
+            if not text.isascii() or _ESCAPE in text:
+                text = _TO_ESCAPE.sub(lambda match: b"\x1b%02x" % match[0][0], text)
+            # Line ends at the end of a block are held back: empty last lines are no FASTQ record.
+            body = text.rstrip(b"\r\n")
+            if body:
+                yield held + body
+                tail = (tail + held + body)[-_TAIL:]
+                held = text[len(body) :]
+            else:
+                held += text
+    end = b"\r\n" if held.startswith(b"\r\n") else held[:1]
+    yield 2 * end if _EMPTY_RECORD.search(tail) else end

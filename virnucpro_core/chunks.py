@@ -5,6 +5,7 @@ stands is kept with its reason and has no chunks. Nothing is held per chunk: a c
 record, start and length follow from the record's length.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from virnucpro_core import durable
-from virnucpro_core.archives import check_regular
+from virnucpro_core.archives import stat_regular
 from virnucpro_core.columns import Array, ColumnStore, ColumnWriter
 from virnucpro_core.errors import InputError, UsageError
 from virnucpro_core.fasta import Duplicates, Record, read_records
@@ -129,18 +130,15 @@ class Chunks:
         `starts` and `lengths` (n,) int64 are windows into `bases`. A block holds at least one chunk.
         """
         lo = 0
-        while lo < self.n_chunks:
-            windows = self.windows(lo, min(lo + max(n_bases // 32, 1), self.n_chunks))
-            start = self.sequences.offsets[windows.record] + windows.start
-            end = start + windows.length
-            n = max(int(np.searchsorted(end, start[0] + n_bases, side="right")), 1)
-            yield (
-                lo,
-                self.sequences.flat[start[0] : end[n - 1]].tobytes(),
-                start[:n] - start[0],
-                windows.length[:n],
-            )
-            lo += n
+        with self.store.stream("sequences") as letters:
+            while lo < self.n_chunks:
+                windows = self.windows(lo, min(lo + max(n_bases // 32, 1), self.n_chunks))
+                start = self.sequences.offsets[windows.record] + windows.start
+                end = start + windows.length
+                n = max(int(np.searchsorted(end, start[0] + n_bases, side="right")), 1)
+                letters.seek(int(start[0]))
+                yield lo, letters.read(int(end[n - 1] - start[0])), start[:n] - start[0], windows.length[:n]
+                lo += n
 
 
 def write_chunks(
@@ -153,7 +151,8 @@ def write_chunks(
     """
     if chunk_size < 3:
         raise UsageError(f"chunk size {chunk_size} holds no codon", remedy="use 300 or 500")
-    files = [_identity(path) for path in in_order(paths)]
+    files = in_order(paths)
+    before = [stat_regular(path) for path in files]
     with ColumnWriter.publishing(out, kind=KIND) as writer:
         writer.append("chunk_offsets", np.zeros(1, np.int64))
         chunks = uracils = 0
@@ -164,27 +163,20 @@ def write_chunks(
             writer.append("chunk_offsets", offsets)
             chunks, uracils = int(offsets[-1]), uracils + sum(r.uracils for r in batch)
         writer.attrs |= {"chunk_size": chunk_size, "uracils": uracils, "duplicates": duplicates}
-        writer.attrs["files"] = [{k: v for k, v in file.items() if k != "mtime"} for file in files]
-        for path, before in zip(in_order(paths), files, strict=True):
-            if (path.stat().st_size, path.stat().st_mtime_ns) != (before["size"], before["mtime"]):
-                raise InputError(
-                    "changed while it was read", path=path, remedy="run again when it is complete"
-                )
+        writer.attrs["files"] = [_identity(path, stat) for path, stat in zip(files, before, strict=True)]
     return Chunks.open(out)
 
 
-def _identity(path: Path) -> dict[str, Any]:
-    check_regular(path)
+def _identity(path: Path, before: os.stat_result) -> dict[str, Any]:
+    """Name, size and sha256 of a file that has been read. Raises InputError if it is not as it was."""
     try:
-        stat = path.stat()
-        return {
-            "name": path.name,
-            "size": stat.st_size,
-            "mtime": stat.st_mtime_ns,
-            "sha256": durable.sha256_file(path),
-        }
+        digest = durable.sha256_file(path)
     except OSError as error:
         raise InputError(error.strerror or str(error), path=path) from error
+    after = stat_regular(path)
+    if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise InputError("changed while it was read", path=path, remedy="run again when it is complete")
+    return {"name": path.name, "size": after.st_size, "sha256": digest}
 
 
 def _append(writer: ColumnWriter, batch: Sequence[Record]) -> None:

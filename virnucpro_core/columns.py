@@ -209,6 +209,10 @@ class ColumnStore:
             return np.empty(shape, dtype)
         return np.memmap(self._file(name), dtype, mode="r", shape=shape).view(np.ndarray)
 
+    def stream(self, name: str) -> BinaryIO:
+        """The bytes of a column, for one pass in order: a memory map would stay resident."""
+        return self._file(name).open("rb")
+
     def strings(self, name: str) -> Strings:
         """The view over the columns `name` and `NAME_offsets`."""
         return Strings(self[name], self[f"{name}_offsets"])

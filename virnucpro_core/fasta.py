@@ -15,7 +15,7 @@ from typing import Literal
 import dnaio
 import numpy as np
 
-from virnucpro_core.archives import check_regular, is_cut_bgzip, open_text, unescape
+from virnucpro_core.archives import is_cut_bgzip, open_text, unescape
 from virnucpro_core.errors import InputError
 from virnucpro_core.identities import Identities
 from virnucpro_core.samples import in_order, mates
@@ -32,7 +32,8 @@ _FOREIGN = (
     (b"@HD\t", "SAM", "convert it with `samtools fasta`"),
     (b"@SQ\t", "SAM", "convert it with `samtools fasta`"),
     (b"LOCUS ", "GenBank", "convert it to FASTA"),
-    (b"##", "an annotation table", "give the sequences as FASTA"),
+    (b"##gff-version", "GFF", "give the sequences as FASTA"),
+    (b"##fileformat=VCF", "VCF", "give the sequences as FASTA"),
 )
 
 
@@ -57,6 +58,7 @@ class Record:
 def read_records(paths: Sequence[Path], *, duplicates: Duplicates = "refuse") -> Iterator[Record]:
     """All records of one sample's files, in the order of the file names.
 
+    A FASTA line that begins with `#` is a comment; blanks inside a sequence are dropped.
     Ids are distinct over the sample: mates get `/1` and `/2`, and equal ids are refused when the last record
     has been read, or made distinct as `id_2`, `id_3`, ... if `duplicates` is "rename" (the files are then
     read twice). Raises InputError.
@@ -82,16 +84,16 @@ def _read_files(files: Sequence[Path]) -> Iterator[Record]:
 
 
 def _read_file(path: Path, index: int, mate: int) -> Iterator[Record]:
-    check_regular(path)
+    count = 0
     with open_text(path) as stream:
         kind = _format(path, stream.peek(1 << 12))
-        records = _parsed(path, index, kind, stream)
-        if kind == "fastq":
-            records = (_named_mate(r, mate) for r in records) if mate else _interleaved(records)
-        count = 0
-        for record in records:
-            count += 1
-            yield record
+        with contextlib.closing(_Lines(path, kind)) as lines:
+            records = _parsed(path, index, stream, lines)
+            if kind == "fastq":
+                records = (_named_mate(r, mate) for r in records) if mate else _interleaved(records)
+            for record in records:
+                count += 1
+                yield record
     if not count:
         raise InputError("no records", path=path, remedy="give FASTA or FASTQ")
     if kind == "fasta" and is_cut_bgzip(path):
@@ -117,11 +119,9 @@ def _format(path: Path, head: bytes) -> Format:
     )
 
 
-def _parsed(path: Path, index: int, kind: Format, stream: io.BufferedReader) -> Iterator[Record]:
-    lines = _Lines(path, kind)
-    number = 0
+def _parsed(path: Path, index: int, stream: io.BufferedReader, lines: "_Lines") -> Iterator[Record]:
     try:
-        with contextlib.closing(lines), dnaio.open(stream, fileformat=kind) as reader:
+        with dnaio.open(stream, fileformat=lines.kind) as reader:
             for number, entry in enumerate(reader, 1):
                 yield _record(entry, index, number, lines)
     except dnaio.FileFormatError as error:
@@ -129,17 +129,21 @@ def _parsed(path: Path, index: int, kind: Format, stream: io.BufferedReader) -> 
         if "Premature end" in what:
             what = "the last record is incomplete"
         line = None if error.line is None else error.line + 1
-        remedy = "one FASTQ record is four lines; the file may be cut or wrapped" if kind == "fastq" else ""
-        raise InputError(what, path=path, record=f"number {number + 1}", line=line, remedy=remedy) from error
+        remedy = (
+            "one FASTQ record is four lines; the file may be cut or wrapped" if lines.kind == "fastq" else ""
+        )
+        raise InputError(what, path=path, line=line, remedy=remedy) from error
 
 
 def _record(entry: dnaio.SequenceRecord, index: int, number: int, lines: "_Lines") -> Record:
     try:
         words = unescape(entry.name).decode().split(None, 1)
     except UnicodeDecodeError as error:
-        raise lines.error("the header is not UTF-8", number, remedy="mend its characters") from error
+        raise lines.error(
+            f"the header of record {number:,} is not UTF-8", number, remedy="mend its characters"
+        ) from error
     if not words:
-        raise lines.error("a record without an id", number, remedy="give every record an id")
+        raise lines.error(f"record {number:,} has no id", number, remedy="give it one")
     name, description = words[0], words[1] if len(words) > 1 else ""
     if not name.isprintable():
         raise lines.error("control characters in the id", number, record=name, remedy="rename the record")
@@ -163,7 +167,7 @@ def _strange(name: str, sequence: bytes, number: int, lines: "_Lines") -> str:
     amino = len(sequence) - len(sequence.translate(None, AMINO_ACIDS_ONLY))
     if amino >= _PROTEIN_SHARE * len(sequence):
         raise lines.error("looks like protein", number, record=name, remedy="give nucleotide sequences")
-    if b">" in sequence:
+    if b">" in sequence and lines.kind == "fasta":
         what = "'>' inside a sequence"
         raise lines.error(
             what, number, record=name, letter=sequence.index(b">"), remedy="a line end is missing before it"
@@ -180,13 +184,13 @@ class _Lines:
     """
 
     def __init__(self, path: Path, kind: Format) -> None:
-        self._path, self._kind = path, kind
+        self._path, self.kind = path, kind
         self._stream: io.TextIOWrapper | None = None
         self._line = self._records = 0
 
     def of(self, number: int, letter: int | None = None) -> int:
         """The line, from 1, of the header of record `number`, or of its letter (from 0, without spaces)."""
-        if self._kind == "fastq":
+        if self.kind == "fastq":
             return 4 * number - (3 if letter is None else 2)
         if self._stream is None:
             self._stream = io.TextIOWrapper(open_text(self._path), encoding="ascii")
@@ -204,9 +208,7 @@ class _Lines:
     ) -> InputError:
         """An InputError that names this place."""
         line = self.of(number, letter)
-        return InputError(
-            what, path=self._path, record=record or f"number {number}", line=line, remedy=remedy
-        )
+        return InputError(what, path=self._path, record=record, line=line, remedy=remedy)
 
     def close(self) -> None:
         if self._stream is not None:
@@ -272,11 +274,11 @@ def _renamed(files: Sequence[Path]) -> Iterator[Record]:
     first = identities.first()
     next_suffix = np.full(len(first), 2, np.int32)
     for ordinal, record in enumerate(_read_files(files)):
-        name = record.id
-        if first[ordinal] != ordinal:
-            suffix = int(next_suffix[first[ordinal]])
-            while is_taken(f"{name}_{suffix}".encode()):
-                suffix += 1
-            next_suffix[first[ordinal]] = suffix + 1
-            record = replace(record, id=f"{name}_{suffix}")  # noqa: PLW2901
-        yield record
+        if first[ordinal] == ordinal:
+            yield record
+            continue
+        suffix = int(next_suffix[first[ordinal]])
+        while is_taken(f"{record.id}_{suffix}".encode()):
+            suffix += 1
+        next_suffix[first[ordinal]] = suffix + 1
+        yield replace(record, id=f"{record.id}_{suffix}")

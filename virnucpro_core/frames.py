@@ -17,7 +17,7 @@ from virnucpro_core.translation import FRAMES, Translation, translate
 KIND = "frames"
 SHARD_ROWS = 10_000
 
-_BLOCK_BASES = 1 << 20
+_BLOCK_BASES = 1 << 18  # the working set of a translation then lies in a core's cache
 
 
 class Frames:
@@ -74,8 +74,8 @@ def write_frames(chunks: Chunks, out: Path) -> Frames:
         _append_frames(writer, np.empty(0, np.int64), np.empty(0, np.uint8))
         for lo, frames in _translations(chunks):
             _append_frames(writer, lo + frames.chunk, frames.code)
-            for nucleotides, protein in zip(frames.nucleotides, frames.proteins, strict=True):
-                identities.add(nucleotides + b"\n" + protein)
+            pairs = zip(frames.nucleotides[:], frames.proteins[:], strict=True)
+            identities.extend(b"%b\n%b" % pair for pair in pairs)
         first = identities.first()
         is_unique = first == np.arange(len(first))
         writer.append("frame_unique", (np.cumsum(is_unique) - 1)[first])

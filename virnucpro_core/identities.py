@@ -4,7 +4,7 @@ Knows digests; knows nothing of the things. With 128 bits of BLAKE2b equal diges
 million things collide by chance with a probability below 1e-24), so nothing is compared again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 
 import numpy as np
@@ -26,6 +26,10 @@ class Identities:
     def add(self, thing: bytes) -> None:
         """Append the digest of `thing`."""
         self._digests += blake2b(thing, digest_size=SIZE).digest()
+
+    def extend(self, things: Iterable[bytes]) -> None:
+        """Append the digests of many things."""
+        self._digests += b"".join([blake2b(thing, digest_size=SIZE).digest() for thing in things])
 
     @property
     def digests(self) -> Array:

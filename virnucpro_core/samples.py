@@ -29,10 +29,18 @@ def in_order(paths: Sequence[Path]) -> list[Path]:
 
 
 def mates(paths: Sequence[Path]) -> list[int]:
-    """For each file 1 or 2 if another one is its mate (FASTQ by suffix, names equal but for R1/R2 or 1/2),
-    else 0."""
+    """For each file 1 or 2 if another one is its mate, else 0.
+
+    Mates are FASTQ by suffix, and their names differ in nothing but an R1 and R2, or a last 1 and 2.
+    """
     keys = [_mate_key(path) for path in paths]
-    return [key[1] if key and (key[0], 3 - key[1]) in keys else 0 for key in keys]
+    present = set(keys)
+    return [key[1] if key and (key[0], 3 - key[1]) in present else 0 for key in keys]
+
+
+def named_as_mate(path: Path) -> bool:
+    """Whether a FASTQ's name says that it is one of two."""
+    return _mate_key(path) is not None
 
 
 def sample_name(path: Path, *, is_mate: bool = False) -> str:
@@ -49,20 +57,25 @@ def sample_name(path: Path, *, is_mate: bool = False) -> str:
 def group_samples(paths: Sequence[Path]) -> list[tuple[str, list[Path]]]:
     """Mates together, every other file for itself: (sample name, files) in the order of the names.
 
-    Raises UsageError when two samples would have one name.
+    Raises UsageError for no file, and when two samples would have one name.
     """
-    files = in_order(paths)
+    groups = join_mates(in_order(paths))
+    taken: dict[str, Path] = {}
+    for name, group in groups:
+        if name in taken:
+            what = f"makes the sample {name!r}, and so does {taken[name]}"
+            raise UsageError(what, where=group[0], remedy="rename one of the files")
+        taken[name] = group[0]
+    return groups
+
+
+def join_mates(files: Sequence[Path]) -> list[tuple[str, list[Path]]]:
+    """`group_samples` without its demand: names may repeat, and there may be no file at all."""
     groups: dict[object, tuple[str, list[Path]]] = {}
     for path, mate in zip(files, mates(files), strict=True):
         key = _mate_key(path)
         name = sample_name(path, is_mate=mate > 0)
         groups.setdefault(key[0] if key and mate else path, (name, []))[1].append(path)
-    taken: dict[str, Path] = {}
-    for name, group in groups.values():
-        if name in taken:
-            what = f"makes the sample {name!r}, and so does {taken[name]}"
-            raise UsageError(what, where=group[0], remedy="rename one of the files")
-        taken[name] = group[0]
     return sorted(groups.values())
 
 
