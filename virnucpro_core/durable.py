@@ -118,9 +118,7 @@ def locked(path: Path, *, busy: str, wait: bool = False) -> Iterator[None]:
         except BlockingIOError:
             stream.seek(0)
             raise StoreError(
-                busy,
-                where=path,
-                remedy=f"wait for it or stop it ({stream.read().strip() or 'holder unknown'})",
+                busy, where=path, remedy=f"wait for it or stop it ({stream.read().strip() or 'holder unknown'})"
             ) from None
         stream.truncate(0)
         stream.write(f"process {os.getpid()}")
