@@ -1,8 +1,13 @@
 """Fixtures of all tests."""
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported: its kernels then run on the CPU
 
 
 @pytest.fixture(scope="session")

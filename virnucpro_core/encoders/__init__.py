@@ -98,7 +98,11 @@ def _operations(device: torch.device, dtype: torch.dtype, attention: str, *, ali
     require_kernel(attention, device, alibi=alibi)
     if attention == "reference" and dtype == torch.float32:
         return ReferenceOperations(dtype)
+    if attention != "reference" and dtype in (torch.float16, torch.bfloat16):
+        from virnucpro_core.encoders.fused import FusedOperations  # noqa: PLC0415 (needs triton)
+
+        return FusedOperations(dtype, attention)
     raise DeviceError(
-        f"{str(dtype)[6:]} with attention {attention!r} is not available on {device.type}",
-        remedy="the CPU computes in float32 with attention 'reference'",
+        f"{str(dtype)[6:]} with attention {attention!r} is not available",
+        remedy="use float32 with 'reference', or on a GPU float16 with 'triton'",
     )
