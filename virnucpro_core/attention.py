@@ -169,9 +169,8 @@ def _torch_varlen(
     if heads.rotary is not None:
         q_THK, k_THK = (_rotate(x, batch, heads.rotary) for x in (q_THK, k_THK))
     starts, longest = batch.starts_B1, batch.max_length
-    o_THK: torch.Tensor = varlen_attn(
-        q_THK, k_THK, v_THK, starts, starts, longest, longest, scale=heads.scale
-    )
+    o_THK = varlen_attn(q_THK, k_THK, v_THK, starts, starts, longest, longest, scale=heads.scale)
+    assert isinstance(o_THK, torch.Tensor)
     return o_THK
 
 

@@ -7,6 +7,7 @@ Shapes: T tokens of a batch, B sequences, D width, F feed-forward width, H heads
 """
 
 # ruff: noqa: PLR0913, PLR0917 (the arguments of a kernel are its pointers, sizes and tile constants)
+# mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 import torch
 import triton
@@ -91,8 +92,8 @@ def _attend_cut(
     for block in range(begin, end, KEYS):
         key = block + tl.arange(0, KEYS)
         valid = (key < end)[:, None] & (wide < SIZE)[None, :]
-        at = key.to(tl.int64)[:, None] * stride + head * SIZE + wide[None, :]
-        keys = tl.load(k + at, mask=valid, other=0.0)
+        there = key.to(tl.int64)[:, None] * stride + head * SIZE + wide[None, :]
+        keys = tl.load(k + there, mask=valid, other=0.0)
         scores = tl.dot(queries, tl.trans(keys))
         if ALIBI:
             scores = scores - slope * tl.abs((row[:, None] - key[None, :]).to(tl.float32))
@@ -101,7 +102,7 @@ def _attend_cut(
         weights = tl.exp2(scores - higher[:, None])
         shrink = tl.exp2(top - higher)
         total = total * shrink + tl.sum(weights, 1)
-        values = tl.load(v + at, mask=valid, other=0.0)
+        values = tl.load(v + there, mask=valid, other=0.0)
         mean = tl.dot(weights.to(dtype), values, mean * shrink[:, None])
         top = higher
     target = o + row.to(tl.int64)[:, None] * (HEADS * SIZE) + head * SIZE + wide[None, :]

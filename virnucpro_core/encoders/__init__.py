@@ -1,5 +1,6 @@
 """The two encoders behind one door: a model folder in, pooled rows of packed batches out."""
 
+import functools
 from pathlib import Path
 from typing import Literal
 
@@ -22,23 +23,26 @@ KINDS: tuple[Kind, ...] = ("esm2", "dnabert-s")
 class Encoder:
     """A loaded model and its tokenizer.
 
-    `longest`: sequences of more tokens are over-long (None: no limit). `fingerprint`: identity of the
-    weights.
+    `longest`: sequences of more tokens are over-long (None: no limit).
     """
 
     def __init__(
-        self, kind: Kind, model: Esm2Model | DnabertModel, tokenizer: Tokenizer, identity: str
+        self, kind: Kind, folder: Path, model: Esm2Model | DnabertModel, tokenizer: Tokenizer
     ) -> None:
-        self.kind, self.tokenizer, self.fingerprint = kind, tokenizer, identity
+        self.kind, self.folder, self.tokenizer = kind, folder, tokenizer
         self.dim, self.dtype = model.dim, model.operations.dtype
         self.device = model.embedding_VD.device
         self.longest = POOLED_RESIDUES + 2 if kind == "esm2" else None
         self._model = model
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Identity of the model's files; computed when first asked for (see weights.fingerprint)."""
+        return fingerprint(self.folder)
+
     @torch.inference_mode()
     def forward(self, batch: PackedBatch) -> torch.Tensor:
-        """Pooled rows (B, dim) float32 on the device, in the batch's order; row i belongs to
-        `batch.rows_B[i]`.
+        """Pooled rows (B, dim) float32 on the device; row i belongs to `batch.rows_B[i]`.
 
         No host sync: whether the rows are finite is the caller's to check (`torch.isfinite(rows).all()`).
         """
@@ -76,7 +80,7 @@ def load_encoder(
     if kind == "esm2":
         pooled = POOLED_RESIDUES if overlong == "truncate" else None
         esm2 = Esm2Model(folder, operations, device=device, pooled_residues=pooled)
-        return Encoder(kind, esm2, Esm2Tokenizer(), fingerprint(folder))
+        return Encoder(kind, folder, esm2, Esm2Tokenizer())
     dnabert = DnabertModel(folder, operations, device=device)
     tokenizer = DnabertTokenizer(folder / "tokenizer.json")
     if tokenizer.vocabulary > dnabert.vocabulary:
@@ -85,7 +89,7 @@ def load_encoder(
             where=folder,
             remedy="use the tokenizer of the same model",
         )
-    return Encoder(kind, dnabert, tokenizer, fingerprint(folder))
+    return Encoder(kind, folder, dnabert, tokenizer)
 
 
 def _operations(device: torch.device, dtype: torch.dtype, attention: str, *, alibi: bool) -> Operations:
