@@ -2,9 +2,9 @@
 
     python -m benchmarks.encoders --out benchmarks/results
 
-Every row: the median of repeats of at least --seconds each after a warm-up (the card's clocks fall under load,
-so short bursts mislead), tokens counted with BOS and EOS and without padding; the share of the ceiling (the
-layers' matrix products alone, measured before and after); peak memory; and how far the pooled embeddings are from
+Every row: the median of repeats of at least --seconds each after a warm-up (clocks fall under load, so
+short bursts mislead), tokens counted with BOS and EOS and without padding; the share of the ceiling (the
+layers' products alone, before and after); peak memory; how far the pooled embeddings are from
 fair-esm in float32 with the same weights (cosine, relative L2). Weights are random: figures, not biology.
 """
 
@@ -26,7 +26,7 @@ from benchmarks.seeded import GEOMETRIES, byte_pair_tokens, proteins, write_mode
 from virnucpro_core.durable import publish_json
 from virnucpro_core.encoders.dnabert_s import DnabertModel
 from virnucpro_core.encoders.esm2 import Esm2Model
-from virnucpro_core.encoders.fused import FusedOperations
+from virnucpro_core.encoders.fused import Fp8Operations, FusedOperations
 from virnucpro_core.packing import PackedBatch, pack
 from virnucpro_core.tokenizers import Esm2Tokenizer
 
@@ -72,7 +72,7 @@ class Bench:
 
     def row(self, **columns: object) -> None:
         self.rows.append(columns)
-        shown = (f"{k} {v:,.4g}" if isinstance(v, float) and v < 100 else f"{k} {v:,.0f}"
+        shown = (f"{k} {v:.3f}" if isinstance(v, float) and v < 100 else f"{k} {v:,.0f}"
                  if isinstance(v, float) else f"{v}" for k, v in columns.items())  # fmt: skip
         print(" | ".join(shown), flush=True)
 
@@ -108,7 +108,11 @@ def ours(model: Esm2Model | DnabertModel, batches: tuple[PackedBatch, ...], coun
 
 
 def bench_ours(
-    bench: Bench, name: str, model: Esm2Model | DnabertModel, top: float, expected: dict[str, torch.Tensor]
+    bench: Bench,
+    what: dict[str, str],
+    model: Esm2Model | DnabertModel,
+    top: float,
+    expected: dict[str, torch.Tensor],
 ) -> None:
     """Our forward on the three workloads: batches on the device, pooled rows left there."""
     for workload in WORKLOADS:
@@ -134,8 +138,7 @@ def bench_ours(
                 close = closeness(ours(model, batches, len(few)), expected[workload])
             else:
                 close = closeness(model.forward(batches[0]), model.forward_float32(batches[0]))
-        bench.row(model=name, what="ours, float16", workload=workload, tokens_s=rate, share=rate / top,
-                  peak_gib=peak, **close)  # fmt: skip
+        bench.row(**what, workload=workload, tokens_s=rate, share=rate / top, peak_gib=peak, **close)
 
 
 def bench_peers(bench: Bench, name: str, folder: Path, top: float, expected: dict[str, torch.Tensor]) -> None:
@@ -200,20 +203,24 @@ def bench_model(bench: Bench, name: str, root: Path, *, with_peers: bool) -> Non
                   total_s=imported + loaded + first)  # fmt: skip
     if with_peers and esm2:
         bench_peers(bench, name, folder, top, expected)
-    operations = FusedOperations(HALF)
     model: Esm2Model | DnabertModel
     if esm2:
-        model = Esm2Model(folder, operations, device=CUDA, pooled_residues=1024)
+        model = Esm2Model(folder, FusedOperations(HALF), device=CUDA, pooled_residues=1024)
     else:
-        model = DnabertModel(folder, operations, device=CUDA)
-    bench_ours(bench, name, model, top, expected)
-    bench.row(model=name, what="products alone float16", workload="before", tokens_s=top, share=1.0)
-    bench.row(model=name, what="products alone float16", workload="after", tokens_s=ceiling(bench, name))
-    bench.row(
-        model=name, what="products alone fp8", workload="after", tokens_s=ceiling(bench, name, fp8=True)
-    )
+        model = DnabertModel(folder, FusedOperations(HALF), device=CUDA)
+    bench_ours(bench, {"model": name, "what": "ours, float16"}, model, top, expected)
     del model
     _free()
+    eighth = ceiling(bench, name, fp8=True)
+    bench.row(model=name, what="products alone fp8", tokens_s=eighth, share=eighth / top)
+    if esm2:
+        model = Esm2Model(folder, Fp8Operations(), device=CUDA, pooled_residues=1024)
+        bench_ours(bench, {"model": name, "what": "ours, fp8"}, model, eighth, expected)
+        del model
+        _free()
+    after = ceiling(bench, name)
+    bench.row(model=name, what="products alone float16, before", tokens_s=top, share=1.0)
+    bench.row(model=name, what="products alone float16, after", tokens_s=after, share=after / top)
 
 
 def _free() -> None:

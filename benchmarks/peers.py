@@ -1,6 +1,6 @@
-"""What others do with the same weights: fair-esm and transformers, padded; plain packed torch; products alone.
+"""What others do with the same weights: fair-esm, transformers (padded), plain packed torch; products alone.
 
-Each peer is a function from a model folder to `embed(proteins) -> (n, D) float32`, batched as the tool is used.
+Each peer is made from a model folder: `embed(proteins) -> (n, D) float32`, batched as the tool is used.
 """
 
 import json
@@ -97,7 +97,9 @@ def products_alone(shapes: list[tuple[int, int]], tokens: int, *, fp8: bool) -> 
     def eighth() -> None:
         for weight in narrow:
             columns = ones[weight.shape[0]]
-            torch._scaled_mm(small[weight.shape[1]], weight.t(), rows, columns, out_dtype=dtype)
+            torch._scaled_mm(
+                small[weight.shape[1]], weight.t(), rows, columns, out_dtype=dtype, use_fast_accum=True
+            )
 
     return eighth
 

@@ -1,4 +1,4 @@
-"""Triton kernels of the fused encoders: attention, LayerNorm, GELU, gated GELU, pooling; knows no model.
+"""Triton kernels of the fused encoders: attention, LayerNorm, GELU, quantisation, pooling; knows no model.
 
 Half-precision tensors in and out, float32 inside. Each launcher is tested against the reference operations,
 on a GPU and under Triton's interpreter. No autotuning: the constants were measured.
@@ -9,14 +9,19 @@ Shapes: T tokens of a batch, B sequences, D width, F feed-forward width, H heads
 # ruff: noqa: PLR0913, PLR0917 (the arguments of a kernel are its pointers, sizes and tile constants)
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
+import functools
+
 import torch
 import triton
 import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from virnucpro_core.attention import Heads
 from virnucpro_core.packing import MIDDLE_TILE, SHORT_TILE, PackedBatch
 
 LOG2_E = tl.constexpr(1.4426950408889634)  # softmax is computed with powers of two
+E4M3_MAX = tl.constexpr(448.0)
+TINY = tl.constexpr(1e-8)  # keeps the scale of a row of zeros positive
 NEVER = tl.constexpr(-1e30)  # a score that no softmax sees; not infinite, so that empty rows stay finite
 
 
@@ -80,7 +85,9 @@ def _attend_cut(
     end = tl.load(tiles + 4 * tile + 3)
     row = low + tl.arange(0, ROWS)
     wide = tl.arange(0, WIDE)
-    whole = (row < high)[:, None] & (wide < SIZE)[None, :]
+    whole = (row < high)[:, None]
+    if WIDE != SIZE:
+        whole = whole & (wide < SIZE)[None, :]
     dtype = q.dtype.element_ty
     at = row.to(tl.int64)[:, None] * stride + head * SIZE + wide[None, :]
     queries = (tl.load(q + at, mask=whole, other=0.0).to(tl.float32) * (scale * LOG2_E)).to(dtype)
@@ -91,7 +98,9 @@ def _attend_cut(
         slope = tl.load(slopes + head) * LOG2_E
     for block in range(begin, end, KEYS):
         key = block + tl.arange(0, KEYS)
-        valid = (key < end)[:, None] & (wide < SIZE)[None, :]
+        valid = (key < end)[:, None]
+        if WIDE != SIZE:
+            valid = valid & (wide < SIZE)[None, :]
         there = key.to(tl.int64)[:, None] * stride + head * SIZE + wide[None, :]
         keys = tl.load(k + there, mask=valid, other=0.0)
         scores = tl.dot(queries, tl.trans(keys))
@@ -133,31 +142,6 @@ def _rotate(
 
 
 @triton.jit
-def _norm(
-    x, offset, weight, bias, o, eps,
-    D: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr, OFFSET: tl.constexpr,
-):  # fmt: skip
-    """LayerNorm of one row, read once: D columns as LOW + HIGH, powers of two (masked beyond D)."""
-    row = tl.program_id(0).to(tl.int64) * D
-    i = tl.arange(0, LOW)
-    j = LOW + tl.arange(0, HIGH)
-    there = j < D
-    a = tl.load(x + row + i).to(tl.float32)
-    b = tl.load(x + row + j, mask=there, other=0.0).to(tl.float32)
-    if OFFSET:
-        a += tl.load(offset + i)
-        b += tl.load(offset + j, mask=there, other=0.0)
-    mean = (tl.sum(a, 0) + tl.sum(b, 0)) / D
-    a -= mean
-    b = tl.where(there, b - mean, 0.0)
-    rate = tl.rsqrt((tl.sum(a * a, 0) + tl.sum(b * b, 0)) / D + eps)
-    a = a * rate * tl.load(weight + i) + tl.load(bias + i)
-    b = b * rate * tl.load(weight + j, mask=there, other=0.0) + tl.load(bias + j, mask=there, other=0.0)
-    tl.store(o + row + i, a.to(o.dtype.element_ty))
-    tl.store(o + row + j, b.to(o.dtype.element_ty), mask=there)
-
-
-@triton.jit
 def _erf_gelu(x):
     """x * Phi(x), erf by Abramowitz & Stegun 7.1.26 (absolute error 1.5e-7)."""
     z = tl.abs(x) * 0.7071067811865476
@@ -168,6 +152,62 @@ def _erf_gelu(x):
 
 
 @triton.jit
+def _norm(
+    x, y, offset, weight, bias, o, scales, eps,
+    D: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr,
+    SUM: tl.constexpr, OFFSET: tl.constexpr, QUANTISE: tl.constexpr,
+):  # fmt: skip
+    """LayerNorm of one row, read once: D columns as LOW + HIGH, powers of two (masked beyond D).
+
+    SUM: y is added to x first, and stored there. QUANTISE: e4m3 with the row's own scale.
+    """
+    row = tl.program_id(0).to(tl.int64) * D
+    i = tl.arange(0, LOW)
+    j = LOW + tl.arange(0, HIGH)
+    there = j < D
+    a = tl.load(x + row + i).to(tl.float32)
+    b = tl.load(x + row + j, mask=there, other=0.0).to(tl.float32)
+    if SUM:
+        a += tl.load(y + row + i).to(tl.float32)
+        b += tl.load(y + row + j, mask=there, other=0.0).to(tl.float32)
+        tl.store(x + row + i, a.to(x.dtype.element_ty))
+        tl.store(x + row + j, b.to(x.dtype.element_ty), mask=there)
+    if OFFSET:
+        a += tl.load(offset + i)
+        b += tl.load(offset + j, mask=there, other=0.0)
+    mean = (tl.sum(a, 0) + tl.sum(b, 0)) / D
+    a -= mean
+    b = tl.where(there, b - mean, 0.0)
+    rate = tl.rsqrt((tl.sum(a * a, 0) + tl.sum(b * b, 0)) / D + eps)
+    a = a * rate * tl.load(weight + i) + tl.load(bias + i)
+    b = b * rate * tl.load(weight + j, mask=there, other=0.0) + tl.load(bias + j, mask=there, other=0.0)
+    if QUANTISE:
+        top = tl.maximum(tl.maximum(tl.max(tl.abs(a), 0), tl.max(tl.abs(b), 0)), TINY)
+        tl.store(scales + tl.program_id(0), top / E4M3_MAX)
+        a *= E4M3_MAX / top
+        b *= E4M3_MAX / top
+    tl.store(o + row + i, a.to(o.dtype.element_ty))
+    tl.store(o + row + j, b.to(o.dtype.element_ty), mask=there)
+
+
+@triton.jit
+def _quantise(x, o, scales, D: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr, GELU: tl.constexpr):
+    """One row to e4m3 with its own scale, after erf GELU where GELU; columns as in `_norm`."""
+    row = tl.program_id(0).to(tl.int64) * D
+    i = tl.arange(0, LOW)
+    j = LOW + tl.arange(0, HIGH)
+    a = tl.load(x + row + i).to(tl.float32)
+    b = tl.load(x + row + j, mask=j < D, other=0.0).to(tl.float32)
+    if GELU:
+        a = _erf_gelu(a)
+        b = _erf_gelu(b)
+    top = tl.maximum(tl.maximum(tl.max(tl.abs(a), 0), tl.max(tl.abs(b), 0)), TINY)
+    tl.store(scales + tl.program_id(0), top / E4M3_MAX)
+    tl.store(o + row + i, (a * (E4M3_MAX / top)).to(o.dtype.element_ty))
+    tl.store(o + row + j, (b * (E4M3_MAX / top)).to(o.dtype.element_ty), mask=j < D)
+
+
+@triton.jit
 def _gelu(x, count, BLOCK: tl.constexpr):
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     value = tl.load(x + i, mask=i < count, other=0.0).to(tl.float32)
@@ -175,12 +215,37 @@ def _gelu(x, count, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _gated_gelu(x, o, F, BLOCK: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64)
-    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    gate = tl.load(x + row * 2 * F + i, mask=i < F, other=0.0).to(tl.float32)
-    value = tl.load(x + row * 2 * F + F + i, mask=i < F, other=0.0).to(tl.float32)
-    tl.store(o + row * F + i, (_erf_gelu(gate) * value).to(o.dtype.element_ty), mask=i < F)
+def _linear_gelu(
+    x, weight, bias, o, T, F, inputs,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr,
+    PROGRAMS: tl.constexpr, GATED: tl.constexpr,
+):  # fmt: skip
+    """Persistent product with activation: o = gelu(x W^T + b), or GATED gelu(x G^T) * (x V^T), W = [G; V].
+
+    x, weight and o are tensor descriptors. Tiles of ROWS x COLUMNS of o, GROUP row tiles at a time (cache).
+    """
+    down = tl.cdiv(T, ROWS)
+    across = tl.cdiv(F, COLUMNS)
+    for tile in tl.range(tl.program_id(0), down * across, PROGRAMS, flatten=True):
+        first = tile // (GROUP * across) * GROUP
+        high = tl.minimum(down - first, GROUP)
+        r = (first + tile % (GROUP * across) % high) * ROWS
+        c = tile % (GROUP * across) // high * COLUMNS
+        sums = tl.zeros((ROWS, COLUMNS), tl.float32)
+        values = tl.zeros((ROWS, COLUMNS), tl.float32)
+        for d in range(0, inputs, DEPTH):
+            left = x.load([r, d])
+            sums = tl.dot(left, weight.load([c, d]).T, sums)
+            if GATED:
+                values = tl.dot(left, weight.load([F + c, d]).T, values)
+        if GATED:
+            result = _erf_gelu(sums) * values
+        else:
+            column = c + tl.arange(0, COLUMNS)
+            result = _erf_gelu(
+                sums + tl.load(bias + column, mask=column < F, other=0.0).to(tl.float32)[None, :]
+            )
+        o.store([r, c], result.to(o.dtype))
 
 
 @triton.jit
@@ -252,28 +317,68 @@ def norm(
     offset_D: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """LayerNorm(x + offset) (T, D) in the dtype of x; weight, bias and offset are float32."""
-    rows, width = x_TD.shape
-    low = triton.next_power_of_2(width) // 2
     o_TD = torch.empty_like(x_TD)
-    _norm[(rows,)](
-        x_TD, weight_D if offset_D is None else offset_D, weight_D, bias_D, o_TD, eps,
-        D=width, LOW=low, HIGH=triton.next_power_of_2(width - low), OFFSET=offset_D is not None, num_warps=4,
+    _norm[(len(x_TD),)](
+        x_TD, x_TD, weight_D if offset_D is None else offset_D, weight_D, bias_D, o_TD, o_TD, eps,
+        **_columns(x_TD), SUM=False, OFFSET=offset_D is not None, QUANTISE=False, num_warps=4,
     )  # fmt: skip
     return o_TD
+
+
+def norm_quantised(
+    x_TD: torch.Tensor,
+    y_TD: torch.Tensor | None,
+    weight_D: torch.Tensor,
+    bias_D: torch.Tensor,
+    eps: float,
+    offset_D: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """x += y in place, then LayerNorm(x + offset) as (T, D) e4m3 and scales (T, 1) float32."""
+    o_TD = torch.empty(x_TD.shape, dtype=torch.float8_e4m3fn, device=x_TD.device)
+    scales_T1 = torch.empty(len(x_TD), 1, dtype=torch.float32, device=x_TD.device)
+    _norm[(len(x_TD),)](
+        x_TD, x_TD if y_TD is None else y_TD, offset_D, weight_D, bias_D, o_TD, scales_T1, eps,
+        **_columns(x_TD), SUM=y_TD is not None, OFFSET=True, QUANTISE=True, num_warps=4,
+    )  # fmt: skip
+    return o_TD, scales_T1
+
+
+def quantised(x_TI: torch.Tensor, *, gelu: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """(T, I) e4m3 and scales (T, 1) float32, one scale a row; erf GELU first where `gelu`."""
+    o_TI = torch.empty(x_TI.shape, dtype=torch.float8_e4m3fn, device=x_TI.device)
+    scales_T1 = torch.empty(len(x_TI), 1, dtype=torch.float32, device=x_TI.device)
+    _quantise[(len(x_TI),)](x_TI, o_TI, scales_T1, **_columns(x_TI), GELU=gelu, num_warps=8)
+    return o_TI, scales_T1
+
+
+def linear_gelu(
+    x_TI: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor | None, *, gated: bool
+) -> torch.Tensor:
+    """gelu(x W^T + b) (T, O); `gated`: gelu(x G^T) * (x V^T) (T, O/2) of W = [G; V], without bias.
+
+    Half precision; O/2 is a multiple of 128 where `gated`, I of 8 (the rows of a tensor descriptor).
+    """
+    rows, inputs = x_TI.shape
+    width = len(weight_OI) // 2 if gated else len(weight_OI)
+    o_TF = torch.empty(rows, width, dtype=x_TI.dtype, device=x_TI.device)
+    tile = (128, 128 if gated else 256, 64)
+    programs = _multiprocessors(x_TI.device)
+    _linear_gelu[(programs,)](
+        TensorDescriptor.from_tensor(x_TI, [tile[0], tile[2]]),
+        TensorDescriptor.from_tensor(weight_OI, [tile[1], tile[2]]),
+        x_TI if bias_O is None else bias_O,
+        TensorDescriptor.from_tensor(o_TF, [tile[0], tile[1]]),
+        rows, width, inputs,
+        ROWS=tile[0], COLUMNS=tile[1], DEPTH=tile[2], GROUP=8, PROGRAMS=programs, GATED=gated,
+        num_warps=8, num_stages=3,
+    )  # fmt: skip
+    return o_TF
 
 
 def gelu(x_TF: torch.Tensor) -> torch.Tensor:
     """erf GELU in place, x contiguous."""
     _gelu[(triton.cdiv(x_TF.numel(), 4096),)](x_TF, x_TF.numel(), BLOCK=4096, num_warps=8)
     return x_TF
-
-
-def gated_gelu(x_TG: torch.Tensor) -> torch.Tensor:
-    """(T, F) = erf GELU of the first half of x (T, 2F) times the second."""
-    rows, width = x_TG.shape[0], x_TG.shape[1] // 2
-    o_TF = torch.empty(rows, width, dtype=x_TG.dtype, device=x_TG.device)
-    _gated_gelu[(rows, triton.cdiv(width, 1024))](x_TG, o_TF, width, BLOCK=1024, num_warps=4)
-    return o_TF
 
 
 def pool(x_TD: torch.Tensor, starts_B1: torch.Tensor, *, first: int, last: int, limit: int) -> torch.Tensor:
@@ -284,3 +389,15 @@ def pool(x_TD: torch.Tensor, starts_B1: torch.Tensor, *, first: int, last: int, 
         x_TD, starts_B1, o_BD, first, last, limit, width, ROWS=8, BLOCK=256, num_warps=4
     )
     return o_BD
+
+
+def _columns(x_TD: torch.Tensor) -> dict[str, int]:
+    width = x_TD.shape[1]
+    low = triton.next_power_of_2(width) // 2
+    return {"D": width, "LOW": low, "HIGH": triton.next_power_of_2(width - low)}
+
+
+@functools.cache
+def _multiprocessors(device: torch.device) -> int:
+    """Programs of a persistent kernel: one for each multiprocessor; two where Triton interprets."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2

@@ -14,7 +14,7 @@ from benchmarks.seeded import proteins, write_model
 from virnucpro_core.attention import usable_kernels
 from virnucpro_core.encoders.dnabert_s import DnabertModel
 from virnucpro_core.encoders.esm2 import Esm2Model
-from virnucpro_core.encoders.fused import FusedOperations
+from virnucpro_core.encoders.fused import Fp8Operations, FusedOperations
 from virnucpro_core.encoders.operations import Operations, ReferenceOperations
 from virnucpro_core.packing import PackedBatch, pack
 from virnucpro_core.tokenizers import Esm2Tokenizer
@@ -84,6 +84,22 @@ def test_recomputation_in_float32_upcasts_the_same_weights(load: Load) -> None:
         rows = model.forward_float32(batch.to(CUDA))
     expected = _rows(load(ReferenceOperations(torch.float32)), (batch,))[batch.rows_B]
     assert torch.cosine_similarity(rows.cpu(), expected).min() > 0.999999
+
+
+@pytest.mark.skipif(torch.cuda.get_device_capability() < (8, 9), reason="needs fp8 units (Hopper, Ada)")
+def test_fp8_is_near_float32_deterministic_and_blind_to_neighbours(tmp_path: Path) -> None:
+    folder = write_model("esm2-650m", tmp_path, device=CUDA, dtype=torch.float16)
+    reference = Esm2Model(folder, ReferenceOperations(torch.float32), device=CUDA, pooled_residues=1024)
+    model = Esm2Model(folder, Fp8Operations(), device=CUDA, pooled_residues=1024)
+    (batch,) = _packed(0)
+    found = _rows(model, (batch,))
+    assert torch.cosine_similarity(found, _rows(reference, (batch,))).min() > 0.995
+    assert torch.equal(found, _rows(model, (batch,)))
+    starts = batch.starts_B1.tolist()
+    batch.tokens_T[starts[3] : starts[4]] = 9
+    changed = _rows(model, (batch,))
+    others = torch.arange(len(LENGTHS)) != batch.rows_B[3]
+    assert torch.equal(found[others], changed[others])
 
 
 @pytest.mark.parametrize("kernel", ["torch-varlen", "flash-attn"])

@@ -39,11 +39,22 @@ def test_norm(width: int) -> None:
 
 
 @pytest.mark.parametrize("width", [80, 1280, 3072, 10240])
-def test_activations(width: int) -> None:
-    checks.check_activations(CUDA, 33, width)
+def test_gelu(width: int) -> None:
+    checks.check_gelu(CUDA, 33, width)
 
 
 @pytest.mark.parametrize("window", [Window(1, 1, 1024), Window(1, 1, 30), Window(0, 0)])
 @pytest.mark.parametrize("width", [320, 768, 2560])
 def test_pool(width: int, window: Window) -> None:
     checks.check_pool(CUDA, [1100, 300, 64, 64, 3], width, window)
+
+
+@pytest.mark.parametrize(("rows", "width", "inputs"), [(1, 128, 64), (77, 256, 320), (1000, 3072, 768)])
+def test_linear_with_gelu(rows: int, width: int, inputs: int) -> None:
+    checks.check_linear_gelu(CUDA, rows, width, inputs)
+
+
+@pytest.mark.parametrize("width", [320, 1280, 2560, 10240])
+def test_quantised_rows(width: int) -> None:
+    checks.check_quantised(CUDA, 77, width)
+    checks.check_norm_quantised(CUDA, 77, width)
