@@ -19,7 +19,7 @@ AC = dg.AutomationCondition
 _NEWS = (
     AC.newly_updated()
     & ~AC.executed_with_root_target()
-    & ~AC.any_new_update_has_run_tags(tag_keys={DRIVER_TAG})
+    & ~AC.executed_with_tags(tag_keys={DRIVER_TAG})
 )
 # Follows within one run, whose blocking checks stop it in time.
 FOLLOW = (
