@@ -67,7 +67,9 @@ def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
     return look
 
 
-def records_agree(context: dg.AssetCheckExecutionContext | dg.OpExecutionContext, lane: Lane, asset: str) -> Finding:
+def records_agree(
+    context: dg.AssetCheckExecutionContext | dg.OpExecutionContext, lane: Lane, asset: str
+) -> Finding:
     """The latest materialization of the partition lists exactly what the manifest holds."""
     found = context.instance.fetch_materializations(
         dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[context.partition_key]), limit=1

@@ -89,8 +89,8 @@ def throughput_picture(telemetry: Path) -> str | None:
     batches = [line for line in read_lines(telemetry) if line["event"] == "batch"]
     if not batches:
         return None
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - slow to import, seldom needed
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
     end = float(batches[-1]["t"])
     bins = max(1, min(60, len(batches)))

@@ -1,6 +1,6 @@
 """Run one of the jobs in this process, on the instance, so that the web UI shows it; no daemon is needed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import dagster as dg
@@ -40,7 +40,7 @@ def run_job(job: str, partition: str) -> Outcome:
         return Outcome(result.run_id, *_why(result.all_events))
 
 
-def _why(events: list[dg.DagsterEvent]) -> tuple[str, int]:
+def _why(events: Sequence[dg.DagsterEvent]) -> tuple[str, int]:
     """The first failure's line and exit code: 2 for refused input, 3 for what the same command resumes."""
     for failure in _failures(events):
         data = failure.step_failure_data
@@ -55,5 +55,5 @@ def _why(events: list[dg.DagsterEvent]) -> tuple[str, int]:
     return "the run failed outside its steps; see it in the web UI", RESUMABLE
 
 
-def _failures(events: list[dg.DagsterEvent]) -> Iterator[dg.DagsterEvent]:
+def _failures(events: Sequence[dg.DagsterEvent]) -> Iterator[dg.DagsterEvent]:
     return (event for event in events if event.is_step_failure)

@@ -83,7 +83,9 @@ def make_sample(platform: Platform, instance: dg.DagsterInstance, genomes: Path)
     return register(platform.folder, NAME, [genomes], platform.sample_settings(shard_rows=SHARD_ROWS))
 
 
-def whole_graph(sample: Sample, instance: dg.DagsterInstance, platform: Platform) -> list[dg.ExecuteInProcessResult]:
+def whole_graph(
+    sample: Sample, instance: dg.DagsterInstance, platform: Platform
+) -> list[dg.ExecuteInProcessResult]:
     """All layers, as the driver runs them."""
     keys = [lane_key(sample.name, rank) for rank in range(platform.gpus)]
     return [

@@ -15,13 +15,23 @@ from virnucpro_assets.partitions import SAMPLES, lane_key
 from virnucpro_assets.resources import Platform
 from virnucpro_core.registry import Sample, open_sample, register
 
-ASSETS = ("chunks", "translations", "dnabert_embeddings", "esm_embeddings", "merged_features", "predictions", "consensus")
+ASSETS = (
+    "chunks",
+    "translations",
+    "dnabert_embeddings",
+    "esm_embeddings",
+    "merged_features",
+    "predictions",
+    "consensus",
+)
 
 
 class Sensor:
     """The inbox sensor as the daemon calls it: the cursor and the partitions live on between the ticks."""
 
-    def __init__(self, instance: dg.DagsterInstance, platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self, instance: dg.DagsterInstance, platform: Platform, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         self.instance, self.platform, self.cursor = instance, platform, None
         self.now = time.time()
         monkeypatch.setattr("virnucpro_assets.automation.time.time", lambda: self.now)
@@ -50,7 +60,9 @@ def sensor(instance: dg.DagsterInstance, platform: Platform, monkeypatch: pytest
     return Sensor(instance, platform, monkeypatch)
 
 
-def test_a_file_that_arrives_slowly_becomes_one_sample_when_it_is_whole(sensor: Sensor, genomes: Path) -> None:
+def test_a_file_that_arrives_slowly_becomes_one_sample_when_it_is_whole(
+    sensor: Sensor, genomes: Path
+) -> None:
     text = genomes.read_bytes()
     file = sensor.platform.inbox / "slow.fa"
     for part in range(4):

@@ -16,21 +16,28 @@ def described() -> str:
     for key in sorted(graph.get_all_asset_keys()):
         node = graph.get(key)
         partitions = node.partitions_def
-        named = partitions.partition_dimension_names if isinstance(partitions, dg.MultiPartitionsDefinition) else None
+        named = (
+            partitions.partition_dimension_names
+            if isinstance(partitions, dg.MultiPartitionsDefinition)
+            else None
+        )
         checks = sorted(check.name for check in graph.get_check_keys_for_assets({key}))
+        condition = node.automation_condition
         schema = node.metadata.get("dagster/column_schema")
         lines += [
             key.to_user_string(),
             f"  from {', '.join(sorted(k.to_user_string() for k in node.parent_keys)) or '-'}",
             f"  by {' x '.join(named) if named else getattr(partitions, 'name', None)}",
             f"  group {node.group_name}, kinds {', '.join(sorted(node.kinds))}, owners {', '.join(node.owners)}",
-            f"  code {node.code_version}, automation {node.automation_condition.get_label() if node.automation_condition else '-'}",
+            f"  code {node.code_version}, automation {condition.get_label() if condition else '-'}",
             f"  checks {', '.join(checks) or '-'}",
             f"  columns {', '.join(c.name for c in schema.columns) if schema else '-'}",  # type: ignore[union-attr]
             "",
         ]
     repository = defs.get_repository_def()
-    lines.append(f"jobs {', '.join(sorted(j.name for j in repository.get_all_jobs() if not j.name.startswith('__')))}")
+    lines.append(
+        f"jobs {', '.join(sorted(j.name for j in repository.get_all_jobs() if not j.name.startswith('__')))}"
+    )
     lines.append(f"sensors {', '.join(sorted(s.name for s in repository.sensor_defs))}")
     lines.append(f"schedules {', '.join(sorted(s.name for s in repository.schedule_defs))}")
     return "\n".join(lines) + "\n"

@@ -35,7 +35,9 @@ def materialization(instance: dg.DagsterInstance, asset: str, key: str) -> dg.As
     return found.asset_materialization
 
 
-def test_the_whole_graph_on_two_ranks(sample: Sample, instance: dg.DagsterInstance, platform: Platform) -> None:
+def test_the_whole_graph_on_two_ranks(
+    sample: Sample, instance: dg.DagsterInstance, platform: Platform
+) -> None:
     results = whole_graph(sample, instance, platform)
     assert all(r.success for r in results)
     checks = [e for r in results for e in r.get_asset_check_evaluations()]
@@ -51,7 +53,13 @@ def test_the_whole_graph_on_two_ranks(sample: Sample, instance: dg.DagsterInstan
     key = lane_key(sample.name, 1)
     made = materialization(instance, ESM, key)
     assert set(made.metadata["manifest"].value) == {str(k) for k in range(1, len(shards), 2)}  # type: ignore[arg-type]
-    for name in ("tokens_per_second", "sequences_per_second", "packing_efficiency", "io_wait_p99_ms", "precision"):
+    for name in (
+        "tokens_per_second",
+        "sequences_per_second",
+        "packing_efficiency",
+        "io_wait_p99_ms",
+        "precision",
+    ):
         assert name in made.metadata
     assert 0.5 < float(made.metadata["packing_efficiency"].value) <= 1.0  # type: ignore[arg-type]
     assert str(made.metadata["throughput"].value).startswith("![throughput](data:image/png;base64,")
@@ -120,7 +128,7 @@ def test_a_run_started_on_two_lanes_goes_on_on_one(finished: Finished) -> None:
     assert run("lane", key, finished.instance, make_platform(finished.platform.folder, gpus=1)).success
     made = materialization(finished.instance, ESM, key)
     shards = int(str(made.metadata["shards"].value))
-    assert len((made.metadata["manifest"].value)) == shards  # type: ignore[arg-type]
+    assert len(made.metadata["manifest"].value) == shards  # type: ignore[arg-type]
     assert made.metadata["shards_resumed"].value == shards // 2
 
 

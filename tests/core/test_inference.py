@@ -25,7 +25,9 @@ N_SHARDS = 3
 def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("frames")
     letters = random.Random(1)
-    records = "".join(f">r{i}\n{''.join(letters.choices('ACGT', k=letters.randint(40, 160)))}\n" for i in range(60))
+    records = "".join(
+        f">r{i}\n{''.join(letters.choices('ACGT', k=letters.randint(40, 160)))}\n" for i in range(60)
+    )
     (folder / "reads.fa").write_text(records)
     write_frames(write_chunks([folder / "reads.fa"], folder / "chunks", chunk_size=300), folder / "frames")
     return folder / "frames"
@@ -33,7 +35,9 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def esm() -> Encoder:
-    return load_encoder("esm2", DEMO / "esm2", device=torch.device("cpu"), dtype=torch.float32, attention="reference")
+    return load_encoder(
+        "esm2", DEMO / "esm2", device=torch.device("cpu"), dtype=torch.float32, attention="reference"
+    )
 
 
 class Lane:
@@ -41,7 +45,9 @@ class Lane:
 
     def __init__(self, folder: Path, frames: Path, encoder: Encoder, settings: LoaderSettings) -> None:
         self.frames, self.encoder, self.settings = frames, encoder, settings
-        self.store = ShardStore(folder / "esm", dataset="embeddings", identity={"encoder": encoder.fingerprint})
+        self.store = ShardStore(
+            folder / "esm", dataset="embeddings", identity={"encoder": encoder.fingerprint}
+        )
         self.telemetry = folder / "telemetry.jsonl"
         self.summary = LaneSummary("esm_embeddings", 0, 1, "cpu", "float32", "reference")
         self.entries: list[Entry] = []
@@ -77,7 +83,9 @@ def test_every_row_is_the_embedding_of_its_frame(tmp_path: Path, frames: Path, e
 
 
 def test_a_spawned_worker_gives_the_same_bytes(tmp_path: Path, frames: Path, esm: Encoder) -> None:
-    lanes = [Lane(tmp_path / str(w), frames, esm, LoaderSettings(token_budget=700, workers=w)) for w in (0, 1)]
+    lanes = [
+        Lane(tmp_path / str(w), frames, esm, LoaderSettings(token_budget=700, workers=w)) for w in (0, 1)
+    ]
     for lane in lanes:
         lane.run()
     assert [e.sha256 for e in lanes[0].entries] == [e.sha256 for e in lanes[1].entries]
@@ -96,7 +104,11 @@ class Faulty:
     def __init__(self, encoder: Encoder, *, sound_in_float32: bool) -> None:
         self.inner, self.sound = encoder, sound_in_float32
         self.kind, self.dim, self.device = encoder.kind, encoder.dim, encoder.device
-        self.tokenizer, self.longest, self.fingerprint = encoder.tokenizer, encoder.longest, encoder.fingerprint
+        self.tokenizer, self.longest, self.fingerprint = (
+            encoder.tokenizer,
+            encoder.longest,
+            encoder.fingerprint,
+        )
 
     def forward(self, batch: PackedBatch) -> torch.Tensor:
         rows_BD = self.inner.forward(batch).clone()
@@ -108,14 +120,20 @@ class Faulty:
         return rows_BD if self.sound else rows_BD * torch.inf
 
 
-def test_rows_that_are_not_finite_are_computed_again_in_float32(tmp_path: Path, frames: Path, esm: Encoder) -> None:
+def test_rows_that_are_not_finite_are_computed_again_in_float32(
+    tmp_path: Path, frames: Path, esm: Encoder
+) -> None:
     sound = Lane(tmp_path / "sound", frames, esm, LoaderSettings(500, workers=0))
     sound.run()
-    lane = Lane(tmp_path / "faulty", frames, Faulty(esm, sound_in_float32=True), LoaderSettings(500, workers=0))  # type: ignore[arg-type]
+    lane = Lane(
+        tmp_path / "faulty", frames, Faulty(esm, sound_in_float32=True), LoaderSettings(500, workers=0)
+    )  # type: ignore[arg-type]
     lane.run()
     assert lane.summary.fp32_recomputed == lane.summary.batches
     for shard in range(N_SHARDS):
-        np.testing.assert_allclose(lane.store.read(shard)[1], sound.store.read(shard)[1], rtol=2e-5, atol=2e-5)
+        np.testing.assert_allclose(
+            lane.store.read(shard)[1], sound.store.read(shard)[1], rtol=2e-5, atol=2e-5
+        )
 
 
 def test_the_lane_fails_when_they_stay_bad_and_publishes_nothing_bad(
@@ -133,7 +151,11 @@ class Small:
     def __init__(self, encoder: Encoder, room: int) -> None:
         self.inner, self.room = encoder, room
         self.kind, self.dim, self.device = encoder.kind, encoder.dim, encoder.device
-        self.tokenizer, self.longest, self.fingerprint = encoder.tokenizer, encoder.longest, encoder.fingerprint
+        self.tokenizer, self.longest, self.fingerprint = (
+            encoder.tokenizer,
+            encoder.longest,
+            encoder.fingerprint,
+        )
 
     def forward(self, batch: PackedBatch) -> torch.Tensor:
         if batch.n_tokens > self.room:
@@ -141,7 +163,9 @@ class Small:
         return self.inner.forward(batch)
 
 
-def test_out_of_memory_halves_the_batches_and_loses_nothing(tmp_path: Path, frames: Path, esm: Encoder) -> None:
+def test_out_of_memory_halves_the_batches_and_loses_nothing(
+    tmp_path: Path, frames: Path, esm: Encoder
+) -> None:
     whole = Lane(tmp_path / "whole", frames, esm, LoaderSettings(1000, workers=0))
     whole.run()
     lane = Lane(tmp_path / "small", frames, Small(esm, 150), LoaderSettings(1000, workers=0))  # type: ignore[arg-type]
@@ -149,7 +173,9 @@ def test_out_of_memory_halves_the_batches_and_loses_nothing(tmp_path: Path, fram
     assert lane.summary.oom_backoffs >= 2
     assert lane.summary.sequences == whole.summary.sequences
     for shard in range(N_SHARDS):
-        np.testing.assert_allclose(lane.store.read(shard)[1], whole.store.read(shard)[1], rtol=2e-5, atol=2e-5)
+        np.testing.assert_allclose(
+            lane.store.read(shard)[1], whole.store.read(shard)[1], rtol=2e-5, atol=2e-5
+        )
 
 
 def test_one_sequence_that_does_not_fit_ends_the_lane_with_a_remedy(
