@@ -16,11 +16,7 @@ DRIVER_TAG = "virnucpro/driver"
 
 AC = dg.AutomationCondition
 # Runs of `virnucpro predict` drive their sample themselves; their news starts nothing here.
-_NEWS = (
-    AC.newly_updated()
-    & ~AC.executed_with_root_target()
-    & ~AC.any_new_update_has_run_tags(tag_keys={DRIVER_TAG})
-)
+_NEWS = AC.newly_updated() & ~AC.executed_with_root_target() & ~AC.executed_with_tags(tag_keys={DRIVER_TAG})
 # Follows within one run, whose blocking checks stop it in time.
 FOLLOW = (
     AC.any_deps_match(_NEWS | AC.will_be_requested()).since_last_handled()

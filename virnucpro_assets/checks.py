@@ -62,12 +62,14 @@ def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
         with one_line_failures():
             lane = platform.lane(*lane_of(context))
             findings = audit_lane(lane, asset)
-        yield from _results(asset, [*findings, _records_agree(context, lane, asset)])
+        yield from _results(asset, [*findings, records_agree(context, lane, asset)])
 
     return look
 
 
-def _records_agree(context: dg.AssetCheckExecutionContext, lane: Lane, asset: str) -> Finding:
+def records_agree(
+    context: dg.AssetCheckExecutionContext | dg.OpExecutionContext, lane: Lane, asset: str
+) -> Finding:
     """The latest materialization of the partition lists exactly what the manifest holds."""
     found = context.instance.fetch_materializations(
         dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[context.partition_key]), limit=1

@@ -47,11 +47,14 @@ def fetch(names: tuple[str, ...]) -> None:
 @click.argument("kind", type=click.Choice(["esm2", "dnabert-s", "classifier"]))
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
 @click.option("--out", required=True, type=PATH, help="Folder to make.")
-def import_(kind: Any, path: Path, out: Path) -> None:
+@click.option(
+    "--chunk-size", type=click.IntRange(6), help="Of a classifier: bases of the chunks it was trained on."
+)
+def import_(kind: Any, path: Path, out: Path, chunk_size: int | None) -> None:
     """Convert PATH (fair-esm .pt, Hugging Face folder, classifier .pth); no pickle is executed."""
     from virnucpro_core.model_import import import_model
 
-    click.echo(import_model(kind, path, out))
+    click.echo(import_model(kind, path, out, chunk_size=chunk_size))
 
 
 @models.command()
@@ -72,7 +75,9 @@ def verify(folders: tuple[Path, ...]) -> None:
 
 
 @click.command()
-@click.option("--viral", required=True, multiple=True, type=FILES, help="FASTA of viral sequences; may repeat.")
+@click.option(
+    "--viral", required=True, multiple=True, type=FILES, help="FASTA of viral sequences; may repeat."
+)
 @click.option("--non-viral", required=True, multiple=True, type=FILES, help="FASTA of others; may repeat.")
 @click.option("--dnabert", required=True, type=PATH, help="Folder of the DNABERT-S weights.")
 @click.option("--esm2", required=True, type=PATH, help="Folder of the ESM-2 weights.")
@@ -111,7 +116,9 @@ def doctor(profile: str, chunk_size: int, device: str) -> None:
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="The server has no login: keep it on loopback.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="The server has no login: keep it on loopback."
+)
 @click.option("--port", default=3000, show_default=True)
 @click.option("--read-only", is_flag=True, help="For viewers: nothing can be launched; no daemon.")
 def ui(host: str, port: int, *, read_only: bool) -> None:

@@ -46,9 +46,9 @@ class Watch:
 def predict(sample: Sample, platform: Platform, watch: Watch) -> None:
     """Bring the sample to its results folder. Raises RunFailedError; KeyboardInterrupt leaves everything resumable."""
     export(platform)
-    from virnucpro_assets.instance import open_instance  # noqa: PLC0415 - the definitions read what was exported
-    from virnucpro_assets.partitions import SAMPLES  # noqa: PLC0415
-    from virnucpro_assets.runs import run_job  # noqa: PLC0415
+    from virnucpro_assets.instance import open_instance  # the definitions read what was exported
+    from virnucpro_assets.partitions import SAMPLES
+    from virnucpro_assets.runs import run_job
 
     with locked(sample.lock("driver"), busy=f"sample {sample.name!r} is being predicted by another process"):
         with open_instance() as instance:

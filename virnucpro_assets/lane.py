@@ -17,7 +17,7 @@ PARENT_POLL_SECONDS = 1.0
 def main(sample: str, rank: int) -> int:
     """Exit code: 0 done, 2 wrong input or weights, 3 failed and resumable."""
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    from virnucpro_assets.partitions import lane_key  # noqa: PLC0415 - after the watch has begun
+    from virnucpro_assets.partitions import lane_key
 
     outcome: Outcome = run_job("lane", lane_key(sample, rank))
     if outcome.failure:

@@ -16,6 +16,7 @@ from virnucpro_core.shards import Entry
 from virnucpro_core.telemetry import LaneSummary, read_lines
 
 TABLE_ROWS = 200
+EXIT_CODE = "exit_code"
 SHARD_SCHEMA = dg.TableSchema(
     columns=[
         dg.TableColumn("shard", "int", description="number of the shard"),
@@ -34,7 +35,7 @@ def one_line_failures() -> Iterator[None]:
     except VirnucproError as error:
         raise dg.Failure(
             description=str(error),
-            metadata={"what": error.what, "where": error.where},
+            metadata={"where": error.where, EXIT_CODE: error.exit_code},
             allow_retries=error.exit_code == VirnucproError.exit_code,
         ) from error
 
@@ -88,8 +89,8 @@ def throughput_picture(telemetry: Path) -> str | None:
     batches = [line for line in read_lines(telemetry) if line["event"] == "batch"]
     if not batches:
         return None
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - slow to import, seldom needed
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
 
     end = float(batches[-1]["t"])
     bins = max(1, min(60, len(batches)))

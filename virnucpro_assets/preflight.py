@@ -29,7 +29,9 @@ class Report:
 
 def examine(platform: Platform, profile: str, chunk_size: int) -> Iterator[Report]:
     """Look at Python, GPUs, kernels, the profile's weights, disk and the Dagster home, in this order."""
-    yield Report("python", sys.version_info >= (3, 11), f"{sys.version.split()[0]}, torch {torch.__version__}")
+    yield Report(
+        "python", sys.version_info >= (3, 11), f"{sys.version.split()[0]}, torch {torch.__version__}"
+    )
     device = platform.device_of(profile)
     yield from _gpus(platform, wanted=device == "cuda")
     yield from _kernels(default_attention(device) if not platform.attention else platform.attention)
@@ -41,14 +43,22 @@ def _gpus(platform: Platform, *, wanted: bool) -> Iterator[Report]:
     count = torch.cuda.device_count()
     for index in range(count):
         found = torch.cuda.get_device_properties(index)
-        text = f"{found.name}, {found.total_memory / 1e9:.0f} GB, compute capability {found.major}.{found.minor}"
+        text = (
+            f"{found.name}, {found.total_memory / 1e9:.0f} GB, compute capability {found.major}.{found.minor}"
+        )
         yield Report(f"cuda:{index}", None, text)
     if wanted:
         text = f"{platform.gpus} lanes, {count} usable GPUs"
-        remedy = "" if count >= platform.gpus else "; check the driver, set VIRNUCPRO_GPUS, or ask for --device cpu"
+        remedy = (
+            ""
+            if count >= platform.gpus
+            else "; check the driver, set VIRNUCPRO_GPUS, or ask for --device cpu"
+        )
         yield Report("lanes", count >= platform.gpus, text + remedy)
     else:
-        yield Report("lanes", True, f"{platform.gpus} on the CPU (float32; chosen, not fallen back to)")
+        yield Report(
+            "lanes", good=True, text=f"{platform.gpus} on the CPU (float32; chosen, not fallen back to)"
+        )
 
 
 def _kernels(wanted: str) -> Iterator[Report]:
@@ -61,9 +71,9 @@ def _weights(platform: Platform, profile: str, chunk_size: int) -> Report:
     try:
         found = platform.profile_of(platform.sample_settings(profile=profile, chunk_size=chunk_size))
     except VirnucproError as error:
-        return Report("weights", False, str(error))
+        return Report("weights", good=False, text=str(error))
     dims = f"{found.dnabert_dim} + {found.esm2_dim} = {found.dnabert_dim + found.esm2_dim} columns fit the classifier"
-    return Report("weights", True, f"profile {profile}, chunks of {chunk_size}: {dims}")
+    return Report("weights", good=True, text=f"profile {profile}, chunks of {chunk_size}: {dims}")
 
 
 def _folders(platform: Platform) -> Iterator[Report]:
@@ -80,4 +90,3 @@ def _folders(platform: Platform) -> Iterator[Report]:
 
 def _writable(folder: Path) -> bool:
     return os.access(folder, os.W_OK)
-

@@ -96,7 +96,7 @@ class _Lines:
 
 def print_calls(sample: Sample, out: Path, seconds: float) -> None:
     """The first records' calls from `contigs.tsv`, the counts, and the report's path."""
-    import pandas as pd  # noqa: PLC0415 - only here
+    import pandas as pd
 
     rows = pd.read_csv(out / "contigs.tsv", sep="\t", dtype=str, keep_default_na=False, quoting=3)
     table = Table("record", "length", "call", "score", "chunks", "frames", "reason", box=None, pad_edge=False)

@@ -63,9 +63,8 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def sample_settings(self, **given: Any) -> SampleSettings:
         """Settings of a new sample: what is given, else this platform's; None and absent mean not given."""
-        settings = {"profile": self.profile, "chunk_size": self.chunk_size} | {
-            name: value for name, value in given.items() if value is not None
-        }
+        settings: dict[str, Any] = {"profile": self.profile, "chunk_size": self.chunk_size}
+        settings |= {name: value for name, value in given.items() if value is not None}
         precision = "float16" if self.device_of(settings["profile"]) == "cuda" else "float32"
         return SampleSettings(**{"precision": precision} | settings)
 
@@ -148,7 +147,7 @@ def visible_gpus() -> int:
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
         return max(1, len([d for d in listed.split(",") if d.strip() and d.strip() != "-1"]))
-    import pynvml  # noqa: PLC0415 - only where no list is given
+    import pynvml
 
     try:
         pynvml.nvmlInit()

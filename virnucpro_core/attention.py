@@ -5,6 +5,7 @@ No token ever sees another sequence. What a kernel cannot do is an error: none s
 Shapes: T tokens of a batch, H heads, K head size, L tokens of one sequence, P positions of a table.
 """
 
+import functools
 import importlib.util
 from dataclasses import dataclass
 
@@ -68,6 +69,7 @@ def alibi_slopes(heads: int) -> list[float]:
     return slopes
 
 
+@functools.cache
 def usable_kernels() -> dict[str, str]:
     """Kernel name -> "" where it can be used here, else why not."""
     no_cuda = "" if torch.cuda.is_available() else "needs a CUDA device"
@@ -149,4 +151,55 @@ def _reference(
     return o_THK
 
 
-_ATTEND = {"reference": _reference}
+def _triton(
+    q_THK: torch.Tensor, k_THK: torch.Tensor, v_THK: torch.Tensor, batch: PackedBatch, heads: Heads
+) -> torch.Tensor:
+    """Own kernels, positions inside; see kernels.attend."""
+    from virnucpro_core import kernels  # noqa: PLC0415 (triton is not everywhere)
+
+    return kernels.attend(q_THK, k_THK, v_THK, batch, heads)
+
+
+def _torch_varlen(
+    q_THK: torch.Tensor, k_THK: torch.Tensor, v_THK: torch.Tensor, batch: PackedBatch, heads: Heads
+) -> torch.Tensor:
+    """torch.nn.attention.varlen (FlashAttention inside torch); half precision."""
+    from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 (torch 2.10)
+
+    if heads.rotary is not None:
+        q_THK, k_THK = (_rotate(x, batch, heads.rotary) for x in (q_THK, k_THK))
+    starts, longest = batch.starts_B1, batch.max_length
+    o_THK = varlen_attn(q_THK, k_THK, v_THK, starts, starts, longest, longest, scale=heads.scale)
+    assert isinstance(o_THK, torch.Tensor)
+    return o_THK
+
+
+def _flash_attn(
+    q_THK: torch.Tensor, k_THK: torch.Tensor, v_THK: torch.Tensor, batch: PackedBatch, heads: Heads
+) -> torch.Tensor:
+    """The flash-attn package; half precision. Its ALiBi is -slope * |i - j|, as here."""
+    from flash_attn import flash_attn_varlen_func  # noqa: PLC0415 (optional)
+
+    if heads.rotary is not None:
+        q_THK, k_THK = (_rotate(x, batch, heads.rotary) for x in (q_THK, k_THK))
+    starts, longest = batch.starts_B1, batch.max_length
+    o_THK: torch.Tensor = flash_attn_varlen_func(
+        q_THK,
+        k_THK,
+        v_THK,
+        starts,
+        starts,
+        longest,
+        longest,
+        softmax_scale=heads.scale,
+        alibi_slopes=heads.slopes_H,
+    )
+    return o_THK
+
+
+_ATTEND = {
+    "reference": _reference,
+    "triton": _triton,
+    "torch-varlen": _torch_varlen,
+    "flash-attn": _flash_attn,
+}

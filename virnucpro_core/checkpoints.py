@@ -126,6 +126,8 @@ class _Archive:
     def _start(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> int:
         """Offset of the entry's data, all of which must lie in the file, uncompressed."""
         assert archive.fp is not None
+        if entry.header_offset < 0:
+            raise zipfile.BadZipFile(f"entry {entry.filename!r} begins before the file")
         archive.fp.seek(entry.header_offset)
         header = archive.fp.read(30)
         start = entry.header_offset + 30 + int.from_bytes(header[26:28], "little")

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro_core.archives import check_regular, open_text, unescape
+from virnucpro_core.archives import open_text, stat_regular, unescape
 from virnucpro_core.durable import publish
 from virnucpro_core.encoders import Encoder
 from virnucpro_core.errors import InputError, StoreError, UsageError
@@ -72,11 +72,12 @@ def embed_sequences(
 
 
 def _entries(path: Path) -> Iterator[tuple[str, bytes]]:
-    check_regular(path)
+    stat_regular(path)
     number = 0
     try:
         with open_text(path) as stream, dnaio.open(stream) as reader:
-            for number, entry in enumerate(reader, 1):
+            for entry in reader:
+                number += 1
                 words = unescape(entry.name).decode(errors="replace").split(None, 1)
                 yield words[0] if words else "", entry.sequence.encode("ascii")
     except dnaio.UnknownFileFormat as error:

@@ -6,6 +6,7 @@ been built from. Knows nothing of torch: what the few harmless names mean is the
 """
 
 import pickletools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,10 +59,20 @@ def read_pickle(data: bytes, *, rebuild: Rebuild, persistent: Persistent) -> Any
     `persistent(id)` for external parts. Raises WeightsError for bytes that are no pickle.
     """
     try:
-        return _Machine(rebuild, persistent).run(data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)  # an escape that no string literal has
+            return _Machine(rebuild, persistent).run(data)
     except WeightsError:
         raise
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (
+        DeprecationWarning,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise WeightsError(f"damaged pickle ({type(error).__name__}: {str(error)[:80]})") from error
 
 

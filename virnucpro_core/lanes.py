@@ -24,10 +24,13 @@ from virnucpro_core.frames import Frames
 from virnucpro_core.inference import LoaderSettings, ShardDataset, embed_shards
 from virnucpro_core.profiles import ResolvedProfile
 from virnucpro_core.registry import Sample
-from virnucpro_core.shards import Entry, ShardStore, State, ids_digest, lane_shards
+from virnucpro_core.shards import Entry, ShardStore, ids_digest, lane_shards
 from virnucpro_core.telemetry import LaneSummary, Recorder
 
-DNABERT, ESM, MERGED, PREDICTIONS = "dnabert_embeddings", "esm_embeddings", "merged_features", "predictions"
+Embedding = Literal["dnabert_embeddings", "esm_embeddings"]
+DNABERT: Literal["dnabert_embeddings"] = "dnabert_embeddings"
+ESM: Literal["esm_embeddings"] = "esm_embeddings"
+MERGED, PREDICTIONS = "merged_features", "predictions"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "fp8": torch.float8_e4m3fn}
 OnShard = Callable[[Entry], None]
 
@@ -103,8 +106,12 @@ class Lane:
         """Digest of the frame ids that the shard has to hold, in order."""
         return ids_digest(self.frames.digests[self.frames.shard(shard, self.n_shards)])
 
+    def precision(self, product: str) -> str:
+        """What the product is computed in; fp8 is a mode of ESM-2, DNABERT-S then computes float16."""
+        asked = self.sample.settings.precision
+        return "float16" if asked == "fp8" and product == DNABERT else asked
+
     def embeddings(self, product: str) -> ShardStore:
-        settings = self.sample.settings
         profile = self.profile
         encoder = profile.dnabert_fingerprint if product == DNABERT else profile.esm2_fingerprint
         identity = {
@@ -112,10 +119,10 @@ class Lane:
             "frames": self.frames.digest,
             "shards": self.n_shards,
             "encoder": encoder,
-            "precision": settings.precision,
+            "precision": self.precision(product),
         }
         if product == ESM:
-            identity["overlong"] = settings.overlong
+            identity["overlong"] = self.sample.settings.overlong
         return ShardStore(self.sample.product(product), dataset="embeddings", identity=identity)
 
     @cached_property
@@ -162,7 +169,7 @@ class LaneResult:
 
 def embed_lane(
     lane: Lane,
-    product: Literal["dnabert_embeddings", "esm_embeddings"],
+    product: Embedding,
     compute: Compute,
     *,
     on_shard: OnShard,
@@ -182,7 +189,7 @@ def embed_lane(
             rank=lane.rank,
             world_size=lane.world_size,
             device=compute.device,
-            precision=settings.precision,
+            precision=lane.precision(product),
             attention=compute.attention,
             shards_resumed=len(lane.shards) - len(todo),
             sequences_resumed=lane.rows(set(lane.shards) - set(todo)),
@@ -197,7 +204,7 @@ def embed_lane(
                         kind,
                         folder,
                         device=device,
-                        dtype=DTYPES[settings.precision],
+                        dtype=DTYPES[lane.precision(product)],
                         attention=compute.attention,
                         overlong=settings.overlong,
                     )
@@ -218,7 +225,8 @@ def merge_lane(lane: Lane, *, on_shard: OnShard) -> LaneResult:
     """DNABERT-S columns, then ESM-2 columns, per shard, as virtual datasets; the sources must verify."""
     with _lane_lock(lane, MERGED):
         sources = [lane.embeddings(p) for p in (DNABERT, ESM)]
-        resumed, states = 0, {}
+        resumed = 0
+        states: dict[str, int] = {}
         for shard in lane.shards:
             ids = lane.ids(shard)
             entries = [s.require(shard, ids) for s in sources]
@@ -284,7 +292,7 @@ def device_name(device: torch.device) -> str:
 
 def _survey(lane: Lane, store: ShardStore) -> tuple[list[int], dict[str, int]]:
     """The lane's shards that must be computed, and how many were found in each state."""
-    states: dict[int, State] = {shard: store.state(shard, lane.ids(shard)) for shard in lane.shards}
+    states: dict[int, str] = {shard: store.state(shard, lane.ids(shard)) for shard in lane.shards}
     found = list(states.values())
     return [k for k, state in states.items() if state != "done"], {
         s: found.count(s) for s in dict.fromkeys(found)

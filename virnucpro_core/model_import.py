@@ -161,7 +161,9 @@ def _import_encoder(kind: Kind, path: Path, folder: Path, dtype: torch.dtype | N
         parameters = write_tensors(folder / "model.safetensors", tensors, dtype)
         open_weights(folder, rename, shape.tensors())
     except WeightsError as error:
-        raise WeightsError(error.what, where=path, remedy=error.remedy) from error
+        is_named = error.where and not error.where.startswith(str(folder))  # `folder` is temporary
+        where = error.where if is_named else path
+        raise WeightsError(error.what, where=where, remedy=error.remedy) from error
     if kind == "dnabert-s":
         if not (path / "tokenizer.json").is_file():
             raise WeightsError(
@@ -190,7 +192,7 @@ def _weight_files(path: Path) -> list[Path]:
     for whole in ("model.safetensors", "pytorch_model.bin"):
         index, names = path / f"{whole}.index.json", [whole]
         if index.is_file():
-            names = sorted(set(attributes(json.loads(index.read_bytes())).get("weight_map", {}).values()))
+            names = _shards(index)
         elif not (path / whole).is_file():
             continue
         for name in names:
@@ -200,6 +202,14 @@ def _weight_files(path: Path) -> list[Path]:
                 )
         return [path / name for name in names]
     raise WeightsError("neither model.safetensors nor pytorch_model.bin in it", where=path)
+
+
+def _shards(index: Path) -> list[str]:
+    """File names of an index.json."""
+    try:
+        return sorted({str(name) for name in json.loads(index.read_bytes())["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError("not an index of weight files", where=index, remedy="fetch it again") from error
 
 
 def _read_safetensors(path: Path) -> dict[str, TensorSource]:

@@ -6,7 +6,6 @@ Knows the store's layout and what to tell a person whose model is missing. How f
 
 import re
 import shutil
-import tempfile
 from pathlib import Path
 
 from virnucpro_core import durable
@@ -51,14 +50,29 @@ class ModelStore:
     def fetch(self, name: str, get: Download = download) -> Path:
         """Download a published model at its pinned revision, check it, convert it; the model's folder.
 
-        The download is deleted afterwards. Raises WeightsError where no pinned files are known, the network
-        refuses or a file is not the pinned one; StoreError where the disk has no room.
+        A model that is there, whole and of this revision is left as it is. Files that arrived before a
+        failure serve the next attempt; after success the download is deleted. Raises WeightsError where no
+        pinned files are known, the network refuses or a file is not the pinned one; StoreError where the
+        disk has no room or another process fetches the same model.
         """
         folder = self.path(name)
         source = SOURCES.get(name)
         if source is None or not source.files:
             raise WeightsError(f"the model {name} cannot be fetched", remedy=remedy(name, folder))
-        self.root.mkdir(parents=True, exist_ok=True)
+        files = self.root / f".fetch-{name}"
+        with durable.locked(files / "lock", busy=f"another process is fetching {name}"):
+            if _is_current(folder, source):
+                shutil.rmtree(files)
+                return folder
+            self._make_sure_of_room(name, source)
+            fetch_files(source, files, get)
+            path = files / source.files[0].name if source.kind == "classifier" else files
+            origin = Origin(source.address, source.revision, source.licence)
+            import_model(source.kind, path, folder, origin=origin, chunk_size=source.chunk_size)
+            shutil.rmtree(files)
+        return folder
+
+    def _make_sure_of_room(self, name: str, source: Source) -> None:
         free, needed = shutil.disk_usage(self.root).free, 2.1 * source.size
         if free < needed:
             raise StoreError(
@@ -66,12 +80,14 @@ class ModelStore:
                 where=self.root,
                 remedy="make room on this disk",
             )
-        with tempfile.TemporaryDirectory(prefix=durable.TEMPORARY, dir=self.root) as temporary:
-            files = Path(temporary)
-            fetch_files(source, files, get)
-            origin = Origin(source.address, source.revision, source.licence)
-            path = files / source.files[0].name if source.kind == "classifier" else files
-            return import_model(source.kind, path, folder, origin=origin, chunk_size=source.chunk_size)
+
+
+def _is_current(folder: Path, source: Source) -> bool:
+    """Whether `folder` holds `source` at its revision, every byte as its manifest says."""
+    try:
+        return bool(verify(folder).get("revision") == source.revision)
+    except WeightsError:
+        return False
 
 
 def remedy(name: str, folder: Path) -> str:
@@ -79,7 +95,7 @@ def remedy(name: str, folder: Path) -> str:
     source = SOURCES.get(name)
     if source is None:
         return (
-            "it is not a published model: train it with `python -m virnucpro_core.training --help`, or import"
+            "it is not a published model: train it with `virnucpro train --help`, or import"
             f" one with `virnucpro models import classifier PATH --out {folder}`"
         )
     by_hand = f"`virnucpro models import {source.kind} PATH --out {folder}`"

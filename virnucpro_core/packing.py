@@ -53,6 +53,11 @@ class PackedBatch:
         return int(self.lengths_B[0])
 
     @property
+    def n_long_tokens(self) -> int:
+        """Rows of the sequences above MIDDLE_TILE tokens: the first rows of the batch."""
+        return int(self.lengths_B[self.lengths_B > MIDDLE_TILE].sum())
+
+    @property
     def tokens_T(self) -> torch.Tensor:
         return self._section(0)
 

@@ -130,6 +130,7 @@ class ShardStore:
             with h5py.File(temporary, "w", libver="v110") as file:
                 _describe(file, frame_R, digest_RD, self.identity)
                 layout = h5py.VirtualLayout(shape=(len(frame_R), width), dtype=np.float32)
+                layout.dcpl.set_obj_track_times(False)  # a time stamp would make equal content unequal bytes
                 column = 0
                 for store, entry in parts:
                     relative = Path("..") / store.folder.name / store.path(shard).name

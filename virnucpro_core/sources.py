@@ -191,14 +191,10 @@ def fetch_files(source: Source, folder: Path, get: Download = download) -> None:
             ) from error
         size = path.stat().st_size
         if file.size not in (None, size):
-            raise WeightsError(
-                f"{file.name} has {size:,} bytes, {file.size:,} are expected",
-                where=source.address,
-                remedy="fetch it again",
-            )
-        if file.sha256 is not None and sha256_file(path) != file.sha256:
-            raise WeightsError(
-                f"{file.name} does not have the pinned sha256 {file.sha256}",
-                where=source.address,
-                remedy="do not use this file; fetch it again",
-            )
+            what = f"{file.name} has {size:,} bytes, {file.size:,} are expected"
+        elif file.sha256 is not None and sha256_file(path) != file.sha256:
+            what = f"{file.name} does not have the pinned sha256 {file.sha256}"
+        else:
+            continue
+        path.unlink()
+        raise WeightsError(what, where=source.address, remedy="do not use this file; fetch it again")

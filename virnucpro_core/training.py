@@ -1,9 +1,6 @@
 """A classifier for a pair of encoders, trained and judged on FASTA files of viral and non-viral sequences.
 
-The demo's classifiers are made by it, and so is one for another size of ESM-2:
-
-    python -m virnucpro_core.training --viral viral.fa --non-viral bacteria.fa human.fa --chunk-size 500 \\
-        --dnabert models/dnabert-s --esm2 models/esm2-650m --out models/virnucpro-esm2-650m-500
+The demo's classifiers are made by it, and so is a user's for another size of ESM-2 (`virnucpro train`).
 
 Every record is cut into blocks of 5,000 bases; a fifth of the blocks of each class is held out, never trained
 on, and judges the result. Blocks become chunks, frames and features by the code that a sample runs through.
@@ -12,8 +9,6 @@ Knows no published model. The features of all frames are held in memory (4 bytes
 Shapes: N frames, U unique frames, D features.
 """
 
-import argparse
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -28,7 +23,7 @@ from virnucpro_core import durable
 from virnucpro_core.chunks import write_chunks
 from virnucpro_core.classifier import CLASSES, Classifier, Features, train_classifier
 from virnucpro_core.encoders import Encoder, load_encoder
-from virnucpro_core.errors import UsageError, VirnucproError
+from virnucpro_core.errors import UsageError
 from virnucpro_core.fasta import read_records
 from virnucpro_core.frames import SHARD_ROWS, write_frames
 from virnucpro_core.model_import import Origin, write_manifest
@@ -68,6 +63,7 @@ class Evaluation:
     frames: int
     frame_accuracy: float
     chunks: int
+    viral_chunks: int
     chunk_accuracy: float
     chunk_recall: dict[str, float]
 
@@ -232,36 +228,9 @@ def evaluate(classifier: Classifier, frames: LabelledFrames) -> Evaluation:
         frames=len(is_right),
         frame_accuracy=round(float(is_right.mean()), 4),
         chunks=len(chunk),
+        viral_chunks=int(truth.sum()),
         chunk_accuracy=round(float(is_chunk_right.mean()), 4),
         chunk_recall={
             name: round(float(is_chunk_right[truth == label].mean()), 4) for label, name in enumerate(CLASSES)
         },
     )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0, or the exit code of the error whose line it prints."""
-    parser = argparse.ArgumentParser(prog="python -m virnucpro_core.training", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    for name in ("--viral", "--non-viral"):
-        parser.add_argument(name, type=Path, nargs="+", required=True, help="FASTA files of this class")
-    for name in ("--dnabert", "--esm2", "--out"):
-        parser.add_argument(name, type=Path, required=True, help="model folder")
-    defaults = TrainingSettings()
-    for name, value in asdict(defaults).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value, help=f"[{value}]")
-    given = vars(parser.parse_args(arguments))
-    settings = TrainingSettings(**{name: given[name] for name in asdict(defaults)})
-    try:
-        evaluation = train_from_fasta(
-            given["viral"], given["non_viral"], given["dnabert"], given["esm2"], given["out"], settings
-        )
-    except VirnucproError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"{given['out']}: {evaluation}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,7 +15,7 @@ from virnucpro_core.profiles import DEMO
 from virnucpro_core.registry import Sample, register
 
 GENOMES = ("NC_001422.1", "HM138502.1", "KF527485.1")
-NAME, SHARD_ROWS = "genomes", 16
+NAME, SHARD_ROWS = "genomes", 4
 
 
 @pytest.fixture
@@ -83,7 +83,9 @@ def make_sample(platform: Platform, instance: dg.DagsterInstance, genomes: Path)
     return register(platform.folder, NAME, [genomes], platform.sample_settings(shard_rows=SHARD_ROWS))
 
 
-def whole_graph(sample: Sample, instance: dg.DagsterInstance, platform: Platform) -> list[dg.ExecuteInProcessResult]:
+def whole_graph(
+    sample: Sample, instance: dg.DagsterInstance, platform: Platform
+) -> list[dg.ExecuteInProcessResult]:
     """All layers, as the driver runs them."""
     keys = [lane_key(sample.name, rank) for rank in range(platform.gpus)]
     return [

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import copyreg
+import io
 import os
 import pickle
 import struct
@@ -34,6 +35,15 @@ def archive(path: Path, data: bytes, entries: dict[str, bytes] | None = None) ->
         for name, content in (entries or {}).items():
             file.writestr(f"archive/{name}", content)
     return path
+
+
+def saved_module() -> bytes:
+    stream = io.BytesIO()
+    torch.save(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4)), stream)
+    return stream.getvalue()
+
+
+GOOD_ARCHIVE = saved_module()
 
 
 # What torch.save writes
@@ -117,6 +127,19 @@ def test_mutilated_pickles_end_in_one_kind_of_error(data: st.DataObject) -> None
     bad = good[:place] + data.draw(st.binary(max_size=3)) + good[place + 1 :]
     with contextlib.suppress(WeightsError):
         read_plain(bad)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_mutilated_archives_end_in_one_kind_of_error(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    good, path = GOOD_ARCHIVE, tmp_path_factory.getbasetemp() / "mutilated.pt"
+    place, cut = data.draw(st.integers(0, len(good) - 1)), data.draw(st.integers(0, 40))
+    path.write_bytes(good[:place] + data.draw(st.binary(max_size=4)) + good[place + cut :])
+    with contextlib.suppress(WeightsError):
+        for tensor_ in read_checkpoint(path)[1].values():
+            tensor_.sum()
 
 
 # Hostile files

@@ -24,13 +24,18 @@ from virnucpro_core.errors import StoreError
 def test_a_failing_writer_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     publish_bytes(file, b"old")
-    with pytest.raises(RuntimeError, match="half way"), publish_folder(tmp_path / "b") as folder:
-        (folder / "part").write_bytes(b"x")
-        raise RuntimeError("half way")
+    with pytest.raises(RuntimeError, match="half way"):
+        _half_a_folder(tmp_path / "b")
     with pytest.raises(StoreError, match=r"free\); make room"):
         publish_bytes(tmp_path / "a.txt" / "below-a-file", b"new")
     assert file.read_bytes() == b"old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt"]
+
+
+def _half_a_folder(path: Path) -> None:
+    with publish_folder(path) as folder:
+        (folder / "part").write_bytes(b"x")
+        raise RuntimeError("half way")
 
 
 def test_a_folder_replaces_the_old_one_as_a_whole(tmp_path: Path) -> None:
@@ -48,7 +53,9 @@ def test_json_is_canonical(tmp_path: Path) -> None:
 
 
 def test_sweep_takes_what_a_dead_writer_left_and_spares_the_living(tmp_path: Path) -> None:
-    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
+    )
     host = socket.gethostname()
     dead = tmp_path / f"{TEMPORARY}{host}-{int(ended.stdout)}-x.h5"
     alive = tmp_path / f"{TEMPORARY}{host}-{os.getpid()}-y.h5"
@@ -71,8 +78,9 @@ def test_a_lock_names_its_holder_and_vanishes_when_the_holder_is_killed(tmp_path
     holder = context.Process(target=_hold, args=(tmp_path / "lane.lock", ready))
     holder.start()
     assert ready.wait(30)
-    with pytest.raises(StoreError, match=f"lane busy.*process {holder.pid}"), locked(
-        tmp_path / "lane.lock", busy="lane busy"
+    with (
+        pytest.raises(StoreError, match=f"lane busy.*process {holder.pid}"),
+        locked(tmp_path / "lane.lock", busy="lane busy"),
     ):
         pytest.fail("two holders")
     holder.kill()

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from transformers import EsmConfig, EsmModel
 
 from virnucpro_core.encoders import Encoder, load_encoder
-from virnucpro_core.errors import DeviceError, UsageError
+from virnucpro_core.errors import DeviceError, UsageError, WeightsError
 from virnucpro_core.packing import pack
 from virnucpro_core.weights import map_esm2_names
 
@@ -172,3 +172,15 @@ def test_what_is_absent_is_refused(folder: Path) -> None:
         load_encoder("esm2", folder, device=cpu, dtype=torch.float32, attention="fast")
     with pytest.raises(UsageError, match="over-long"):
         _load(folder, overlong="split")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("hidden_size", 64), ("num_hidden_layers", 2), ("num_attention_heads", 5), ("model_type", "bert")],
+)
+def test_a_config_of_another_model_is_refused(folder: Path, tmp_path: Path, key: str, value: object) -> None:
+    """Dimensions follow from config and weights, which must agree."""
+    (tmp_path / "model.safetensors").symlink_to(folder / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG | {key: value}))
+    with pytest.raises(WeightsError):
+        _load(tmp_path)

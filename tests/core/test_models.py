@@ -138,6 +138,10 @@ def test_hugging_face_layouts_give_one_fingerprint(hugging_face: Path, tmp_path:
         expected = model.esm(ids).last_hidden_state[0, 1:-1].mean(0).numpy()
     np.testing.assert_allclose(embed(folders[0]), expected, rtol=1e-5, atol=1e-6)
     (sharded / "pytorch_model-00002-of-00002.bin").unlink()
+    for content in ("{", "[]", '{"weight_map": []}'):
+        (whole / "pytorch_model.bin.index.json").write_text(content)
+        with pytest.raises(WeightsError, match=r"index\.json: not an index of weight files"):
+            import_model("esm2", whole, tmp_path / "none")
     with pytest.raises(WeightsError, match=r"'pytorch_model-00002-of-00002.bin' is missing"):
         import_model("esm2", sharded, tmp_path / "none")
 
@@ -317,6 +321,13 @@ def test_fetch_converts_and_leaves_no_download(
     manifest = verify(folder)
     assert manifest["source"].endswith(f"facebook/esm2_t6_8M_UR50D/tree/{manifest['revision']}")
     assert [p.name for p in store.root.iterdir()] == ["esm2-8m"]
+    asked.clear()
+    assert store.fetch("esm2-8m", get) == folder
+    assert asked == []
+    (folder / "config.json").write_text("{}")
+    store.fetch("esm2-8m", get)
+    assert asked
+    assert store.verify("esm2-8m") == folder
     assert fingerprint(folder) == fingerprint(import_model("esm2", hugging_face, tmp_path / "by_hand"))
 
 
@@ -341,7 +352,8 @@ def test_fetch_refuses_other_bytes(
     source = Source("esm2", "huggingface.co", "a/b", "c", "", 1, (RemoteFile("config.json", 7),))
     with pytest.raises(WeightsError, match=r"config\.json has [\d,]+ bytes, 7 are expected"):
         fetch_files(source, tmp_path, get)
-    assert list(store.root.iterdir()) == []
+    assert not store.path("esm2-8m").exists()
+    assert not (tmp_path / "config.json").exists()
 
 
 def test_fetch_without_network_says_so_in_one_line(tmp_path: Path) -> None:
@@ -353,7 +365,7 @@ def test_fetch_without_network_says_so_in_one_line(tmp_path: Path) -> None:
     ) as e:
         ModelStore(tmp_path).fetch("esm2-35m", offline)
     assert "\n" not in str(e.value)
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "esm2-35m").exists()
 
 
 def test_what_is_not_pinned_is_not_fetched(tmp_path: Path) -> None:
@@ -367,7 +379,7 @@ def test_what_is_not_pinned_is_not_fetched(tmp_path: Path) -> None:
         ),
         (
             "virnucpro-esm2-8m-300",
-            r"not a published model: train it with `python -m virnucpro_core\.training",
+            r"not a published model: train it with `virnucpro train",
         ),
     ):
         with pytest.raises(WeightsError, match=rf"{name} cannot be fetched; .*{words}.*models import"):

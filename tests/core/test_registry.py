@@ -56,7 +56,13 @@ def test_a_damaged_description_is_an_error_and_not_a_new_sample(tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("chunk_size", 2), ("cutoff", 1.5), ("shard_rows", 10_001), ("duplicates", "merge"), ("precision", "int8")],
+    [
+        ("chunk_size", 2),
+        ("cutoff", 1.5),
+        ("shard_rows", 10_001),
+        ("duplicates", "merge"),
+        ("precision", "int8"),
+    ],
 )
 def test_a_setting_out_of_range_is_named_with_its_range(name: str, value: object) -> None:
     with pytest.raises(UsageError, match=f"{name} is .*; give "):

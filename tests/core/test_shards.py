@@ -48,7 +48,9 @@ def test_equal_content_gives_equal_bytes(tmp_path: Path) -> None:
     assert entries[0].sha256 == entries[1].sha256
 
 
-def test_another_identity_or_other_ids_make_it_stale(written: tuple[ShardStore, Entry, str], tmp_path: Path) -> None:
+def test_another_identity_or_other_ids_make_it_stale(
+    written: tuple[ShardStore, Entry, str], tmp_path: Path
+) -> None:
     store, _, ids = written
     assert _store(tmp_path, model="other").state(3, ids) == "stale"
     assert store.state(3, ids_digest(_rows(1)[1])) == "stale"
@@ -111,7 +113,10 @@ def test_what_is_not_finite_is_never_published(tmp_path: Path, bad: float) -> No
 def test_a_virtual_shard_copies_nothing_and_shows_missing_sources_as_nan(tmp_path: Path) -> None:
     frame_R, digest_RD, values_RW = _rows()
     left, right = _store(tmp_path, "left"), _store(tmp_path, "right")
-    pairs = [(s, s.write(0, frame_R, digest_RD, v, maker={})) for s, v in ((left, values_RW), (right, values_RW * 2))]
+    pairs = [
+        (s, s.write(0, frame_R, digest_RD, v, maker={}))
+        for s, v in ((left, values_RW), (right, values_RW * 2))
+    ]
     merged = ShardStore(tmp_path / "merged", dataset="features", identity={})
     entry = merged.write_virtual(0, frame_R, digest_RD, pairs)
     assert np.array_equal(merged.read(0)[1], np.hstack([values_RW, values_RW * 2]))

@@ -1,13 +1,13 @@
 """Training from FASTA: nothing held out is trained on, and the numbers mean what they say."""
 
-import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from virnucpro_core.classifier import Classifier, ClassifierNet
+from virnucpro_core.classifier import Classifier, ClassifierNet, load_classifier
 from virnucpro_core.errors import UsageError
 from virnucpro_core.fasta import read_records
 from virnucpro_core.model_import import verify
@@ -18,9 +18,10 @@ from virnucpro_core.training import (
     TrainingSettings,
     equal_classes,
     evaluate,
-    main,
     split_blocks,
+    train_from_fasta,
 )
+from virnucpro_core.weights import fingerprint
 
 
 def test_blocks_are_dealt_out_whole_and_once(tmp_path: Path) -> None:
@@ -77,31 +78,22 @@ def test_evaluation_counts_frames_and_chunks() -> None:
         chunk=np.array([5, 5, 7, 7, 9]),
     )
     evaluation = evaluate(classifier, frames)
-    assert (evaluation.frames, evaluation.chunks) == (5, 3)
+    assert (evaluation.frames, evaluation.chunks, evaluation.viral_chunks) == (5, 3, 1)
     assert evaluation.frame_accuracy == pytest.approx(3 / 5)
     assert evaluation.chunk_accuracy == pytest.approx(2 / 3, abs=1e-4)
     assert evaluation.chunk_recall == {"others": 0.5, "virus": 1.0}
 
 
-def test_command_trains_a_folder_that_says_what_it_is_for(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    models = [
-        "--dnabert",
-        str(DEMO / "dnabert_s"),
-        "--esm2",
-        str(DEMO / "esm2"),
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    fasta = ["--viral", str(DEMO / "viral.fa"), "--non-viral", str(DEMO / "non_viral.fa")]
-    options = ["--chunk-size", "1000", "--epochs", "1", "--hidden", "8"]
-    assert main([*fasta, *models, *options]) == 0
+def test_trained_folder_says_what_it_is_for(tmp_path: Path) -> None:
+    settings = TrainingSettings(chunk_size=1000, epochs=1, hidden=8)
+    files = ([DEMO / "viral.fa"], [DEMO / "non_viral.fa"], DEMO / "dnabert_s", DEMO / "esm2")
+    evaluation = train_from_fasta(*files, tmp_path / "out", settings)
     manifest = verify(tmp_path / "out")
     assert (manifest["chunk_size"], manifest["hidden_dim"], manifest["input_dim"]) == (1000, 8, 128)
-    assert manifest["trained_on"].keys() == {"dnabert-s", "esm2"}
-    assert manifest["held_out"]["chunks"] > 0
-    assert json.loads((tmp_path / "out/config.json").read_text())["chunk_size"] == 1000
-    capsys.readouterr()
-    assert main(["--viral", str(tmp_path / "none.fa"), *fasta[2:], *models, *options]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    assert manifest["trained_on"] == {
+        "dnabert-s": fingerprint(DEMO / "dnabert_s"),
+        "esm2": fingerprint(DEMO / "esm2"),
+    }
+    assert manifest["held_out"] == asdict(evaluation)
+    assert evaluation.chunks > evaluation.viral_chunks > 0
+    assert load_classifier(tmp_path / "out", torch.device("cpu")).chunk_size == 1000

@@ -1,6 +1,6 @@
 """`dnabert_embeddings`, `esm_embeddings`, `merged_features`: one partition a sample and GPU rank."""
 
-from typing import Any, Literal
+from typing import Any
 
 import dagster as dg
 
@@ -9,7 +9,7 @@ from virnucpro_assets.automation import FOLLOW, FOLLOW_CHECKED
 from virnucpro_assets.metadata import lane_materialization, observe_shard, one_line_failures
 from virnucpro_assets.partitions import LANES, lane_of
 from virnucpro_assets.resources import Platform
-from virnucpro_core.lanes import DNABERT, ESM, embed_lane, merge_lane
+from virnucpro_core.lanes import DNABERT, ESM, Embedding, embed_lane, merge_lane
 
 RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
 
@@ -83,7 +83,7 @@ def merged_features(context: dg.AssetExecutionContext, platform: Platform) -> dg
 def _embed(
     context: dg.AssetExecutionContext,
     platform: Platform,
-    product: Literal["dnabert_embeddings", "esm_embeddings"],
+    product: Embedding,
 ) -> dg.MaterializeResult[Any]:
     with one_line_failures():
         lane = platform.lane(*lane_of(context))

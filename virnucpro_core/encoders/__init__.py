@@ -1,5 +1,6 @@
 """The two encoders behind one door: a model folder in, pooled rows of packed batches out."""
 
+import functools
 from pathlib import Path
 from typing import Literal
 
@@ -22,23 +23,31 @@ KINDS: tuple[Kind, ...] = ("esm2", "dnabert-s")
 class Encoder:
     """A loaded model and its tokenizer.
 
-    `longest`: sequences of more tokens are over-long (None: no limit). `fingerprint`: identity of the
-    weights.
+    `longest`: sequences of more tokens are over-long (None: no limit).
     """
 
     def __init__(
-        self, kind: Kind, model: Esm2Model | DnabertModel, tokenizer: Tokenizer, identity: str
+        self,
+        kind: Kind,
+        folder: Path,
+        model: Esm2Model | DnabertModel,
+        tokenizer: Tokenizer,
+        dtype: torch.dtype,
     ) -> None:
-        self.kind, self.tokenizer, self.fingerprint = kind, tokenizer, identity
-        self.dim, self.dtype = model.dim, model.operations.dtype
+        self.kind, self.folder, self.tokenizer, self.dtype = kind, folder, tokenizer, dtype
+        self.dim = model.dim
         self.device = model.embedding_VD.device
         self.longest = POOLED_RESIDUES + 2 if kind == "esm2" else None
         self._model = model
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Identity of the model's files; computed when first asked for (see weights.fingerprint)."""
+        return fingerprint(self.folder)
+
     @torch.inference_mode()
     def forward(self, batch: PackedBatch) -> torch.Tensor:
-        """Pooled rows (B, dim) float32 on the device, in the batch's order; row i belongs to
-        `batch.rows_B[i]`.
+        """Pooled rows (B, dim) float32 on the device; row i belongs to `batch.rows_B[i]`.
 
         No host sync: whether the rows are finite is the caller's to check (`torch.isfinite(rows).all()`).
         """
@@ -72,11 +81,11 @@ def load_encoder(
         )
     if not folder.is_dir():
         raise WeightsError("there is no such model folder", where=folder, remedy="fetch or import the model")
-    operations = _operations(device, dtype, attention, alibi=kind == "dnabert-s")
+    operations = _operations(kind, device, dtype, attention)
     if kind == "esm2":
         pooled = POOLED_RESIDUES if overlong == "truncate" else None
         esm2 = Esm2Model(folder, operations, device=device, pooled_residues=pooled)
-        return Encoder(kind, esm2, Esm2Tokenizer(), fingerprint(folder))
+        return Encoder(kind, folder, esm2, Esm2Tokenizer(), dtype)
     dnabert = DnabertModel(folder, operations, device=device)
     tokenizer = DnabertTokenizer(folder / "tokenizer.json")
     if tokenizer.vocabulary > dnabert.vocabulary:
@@ -85,20 +94,27 @@ def load_encoder(
             where=folder,
             remedy="use the tokenizer of the same model",
         )
-    return Encoder(kind, dnabert, tokenizer, fingerprint(folder))
+    return Encoder(kind, folder, dnabert, tokenizer, dtype)
 
 
-def _operations(device: torch.device, dtype: torch.dtype, attention: str, *, alibi: bool) -> Operations:
+def _operations(kind: Kind, device: torch.device, dtype: torch.dtype, attention: str) -> Operations:
     """The set of operations that was asked for, or DeviceError."""
     if device.type == "cuda" and not torch.cuda.is_available():
         raise DeviceError(
             f"device {device} was asked for, but CUDA sees no GPU",
             remedy="see `virnucpro doctor`, or use cpu",
         )
-    require_kernel(attention, device, alibi=alibi)
+    require_kernel(attention, device, alibi=kind == "dnabert-s")
     if attention == "reference" and dtype == torch.float32:
         return ReferenceOperations(dtype)
+    if attention != "reference":
+        from virnucpro_core.encoders.fused import E4M3, Fp8Operations, FusedOperations  # noqa: PLC0415 (triton)
+
+        if dtype in (torch.float16, torch.bfloat16):
+            return FusedOperations(dtype, attention)
+        if dtype == E4M3 and kind == "esm2" and torch.cuda.get_device_capability(device) >= (8, 9):
+            return Fp8Operations(attention)
     raise DeviceError(
-        f"{str(dtype)[6:]} with attention {attention!r} is not available on {device.type}",
-        remedy="the CPU computes in float32 with attention 'reference'",
+        f"{str(dtype)[6:]} with attention {attention!r} is not available for {kind} on {device}",
+        remedy="use float32 with 'reference'; on a GPU float16 with 'triton'; fp8 (ESM-2) on Hopper or Ada",
     )

@@ -136,9 +136,9 @@ class DnabertModel:
         for layer in layers:
             o_TD = operations.attend(operations.linear(x_TD, layer.qkv), batch, self.heads)
             x_TD = operations.norm(operations.add_linear(x_TD, o_TD, layer.out), layer.attention_norm)
-            f_TF = operations.gated_gelu(operations.linear(x_TD, layer.gated))
+            f_TF = operations.gated_gelu(x_TD, layer.gated)
             x_TD = operations.norm(operations.add_linear(x_TD, f_TF, layer.down), layer.mlp_norm)
-        return operations.pool(x_TD, batch, Window(first=0, last=0))
+        return operations.pool(x_TD, batch, Window(first=0, last=0), None)
 
 
 def _read_layer(

@@ -93,14 +93,17 @@ class Esm2Shape:
 
 @dataclass(frozen=True, slots=True)
 class Esm2Layer:
-    """One layer: qkv (3D, D), out (D, D), up (F, D), down (D, F); out and down without their biases."""
+    """One layer: qkv (3D, D), out (D, D), up (F, D), down (D, F), as the operations prepared them.
+
+    out and down are without their biases.
+    """
 
     attention_norm: Norm
-    qkv: Linear
-    out: Linear
+    qkv: Any
+    out: Any
     mlp_norm: Norm
-    up: Linear
-    down: Linear
+    up: Any
+    down: Any
 
     def float(self) -> Self:
         linears = {name: getattr(self, name).float() for name in ("qkv", "out", "up", "down")}
@@ -124,7 +127,7 @@ class Esm2Model:
         self.embedding_VD = table_VD.to(operations.dtype)
         self.layers: list[Esm2Layer] = []
         offset_D = torch.zeros(shape.width, device=device)
-        for layer, after_D in _read_layers(weights, shape, offset_D, operations.dtype):
+        for layer, after_D in _read_layers(weights, shape, offset_D, operations):
             self.layers.append(layer)
             offset_D = after_D
         self.final_norm = _norm(weights, "encoder.emb_layer_norm_after", shape.eps, offset_D)
@@ -148,34 +151,38 @@ class Esm2Model:
             o_TD = operations.attend(qkv_TC, batch, self.heads)
             x_TD = operations.add_linear(x_TD, o_TD, layer.out)
             h_TD = operations.norm(x_TD, layer.mlp_norm)
-            f_TF = operations.gelu(operations.linear(h_TD, layer.up))
+            f_TF = operations.linear_gelu(h_TD, layer.up)
             x_TD = operations.add_linear(x_TD, f_TF, layer.down)
-        return operations.pool(operations.norm(x_TD, self.final_norm), batch, self.window)
+        return operations.pool(x_TD, batch, self.window, self.final_norm)
 
 
 def _read_layers(
-    weights: Weights, shape: Esm2Shape, offset_D: torch.Tensor, dtype: torch.dtype
+    weights: Weights, shape: Esm2Shape, offset_D: torch.Tensor, operations: Operations
 ) -> Iterator[tuple[Esm2Layer, torch.Tensor]]:
     """Each layer, and the sum of the biases that the residual stream lacks after it."""
     device = offset_D.device
     for n in range(shape.layers):
         name = f"encoder.layer.{n}."
         parts = [f"{name}attention.self.{part}" for part in ("query", "key", "value")]
-        read: dict[str, Any] = {"device": device, "dtype": dtype}
+        read: dict[str, Any] = {"device": device, "dtype": operations.dtype}
         attention_D = offset_D + weights.read(f"{name}attention.output.dense.bias", device=device)
         layer = Esm2Layer(
             attention_norm=_norm(weights, f"{name}attention.LayerNorm", shape.eps, offset_D),
-            qkv=Linear(
-                torch.cat([weights.read(f"{part}.weight", **read) for part in parts]),
-                torch.cat([weights.read(f"{part}.bias", **read) for part in parts]),
+            qkv=operations.prepare(
+                Linear(
+                    torch.cat([weights.read(f"{part}.weight", **read) for part in parts]),
+                    torch.cat([weights.read(f"{part}.bias", **read) for part in parts]),
+                )
             ),
-            out=Linear(weights.read(f"{name}attention.output.dense.weight", **read)),
+            out=operations.prepare(Linear(weights.read(f"{name}attention.output.dense.weight", **read))),
             mlp_norm=_norm(weights, f"{name}LayerNorm", shape.eps, attention_D),
-            up=Linear(
-                weights.read(f"{name}intermediate.dense.weight", **read),
-                weights.read(f"{name}intermediate.dense.bias", **read),
+            up=operations.prepare(
+                Linear(
+                    weights.read(f"{name}intermediate.dense.weight", **read),
+                    weights.read(f"{name}intermediate.dense.bias", **read),
+                )
             ),
-            down=Linear(weights.read(f"{name}output.dense.weight", **read)),
+            down=operations.prepare(Linear(weights.read(f"{name}output.dense.weight", **read))),
         )
         offset_D = attention_D + weights.read(f"{name}output.dense.bias", device=device)
         yield layer, offset_D

@@ -8,7 +8,7 @@ inputs.
 """
 
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -53,17 +53,22 @@ class Window:
 
 
 class Operations(Protocol):
-    """The steps of a forward. Shapes as named; `x` may be overwritten by the step that takes it."""
+    """The steps of a forward. A step may overwrite the `x` or `qkv` that it takes.
+
+    What norm, attend and the GELUs hand to the next product (Any) is the set's own: a tensor, or one with its
+    scales; so are the weights that `prepare` returns and the residual stream that `add_linear` returns.
+    """
 
     dtype: torch.dtype
 
-    def norm(self, x_TD: torch.Tensor, norm: Norm) -> torch.Tensor: ...
-    def linear(self, x_TI: torch.Tensor, linear: Linear) -> torch.Tensor: ...
-    def add_linear(self, x_TD: torch.Tensor, h_TI: torch.Tensor, linear: Linear) -> torch.Tensor: ...
-    def attend(self, qkv_TC: torch.Tensor, batch: PackedBatch, heads: Heads) -> torch.Tensor: ...
-    def gelu(self, x_TF: torch.Tensor) -> torch.Tensor: ...
-    def gated_gelu(self, x_TG: torch.Tensor) -> torch.Tensor: ...
-    def pool(self, x_TD: torch.Tensor, batch: PackedBatch, window: Window) -> torch.Tensor: ...
+    def prepare(self, linear: Linear) -> Any: ...
+    def norm(self, x_TD: Any, norm: Norm) -> Any: ...
+    def linear(self, h_TI: Any, linear: Any) -> torch.Tensor: ...
+    def add_linear(self, x_TD: Any, h_TI: Any, linear: Any) -> Any: ...
+    def attend(self, qkv_TC: torch.Tensor, batch: PackedBatch, heads: Heads) -> Any: ...
+    def linear_gelu(self, h_TI: Any, linear: Any) -> Any: ...
+    def gated_gelu(self, h_TI: Any, linear: Any) -> Any: ...
+    def pool(self, x_TD: Any, batch: PackedBatch, window: Window, norm: Norm | None) -> torch.Tensor: ...
 
 
 class ReferenceOperations:
@@ -72,14 +77,18 @@ class ReferenceOperations:
     def __init__(self, dtype: torch.dtype, attention: str = "reference") -> None:
         self.dtype, self.attention = dtype, attention
 
+    def prepare(self, linear: Linear) -> Linear:
+        """The weights as they are."""
+        return linear
+
     def norm(self, x_TD: torch.Tensor, norm: Norm) -> torch.Tensor:
         """LayerNorm of x + offset in float32, returned in the compute dtype."""
         x_TD = x_TD.float() if norm.offset_D is None else x_TD.float() + norm.offset_D
         return F.layer_norm(x_TD, x_TD.shape[-1:], norm.weight_D, norm.bias_D, norm.eps).to(self.dtype)
 
-    def linear(self, x_TI: torch.Tensor, linear: Linear) -> torch.Tensor:
+    def linear(self, h_TI: torch.Tensor, linear: Linear) -> torch.Tensor:
         """(T, O) = x W^T + b."""
-        return F.linear(x_TI, linear.weight_OI, linear.bias_O)
+        return F.linear(h_TI, linear.weight_OI, linear.bias_O)
 
     def add_linear(self, x_TD: torch.Tensor, h_TI: torch.Tensor, linear: Linear) -> torch.Tensor:
         """x += h W^T in place: the product adds the residual itself. The bias is a later norm's offset."""
@@ -90,17 +99,19 @@ class ReferenceOperations:
         q_THK, k_THK, v_THK = qkv_TC.view(-1, 3, heads.count, heads.size).unbind(1)
         return attend(q_THK, k_THK, v_THK, batch, heads, kernel=self.attention).flatten(1)
 
-    def gelu(self, x_TF: torch.Tensor) -> torch.Tensor:
-        """erf GELU."""
-        return F.gelu(x_TF)
+    def linear_gelu(self, h_TI: torch.Tensor, linear: Linear) -> torch.Tensor:
+        """(T, O) = erf GELU of x W^T + b."""
+        return F.gelu(self.linear(h_TI, linear))
 
-    def gated_gelu(self, x_TG: torch.Tensor) -> torch.Tensor:
-        """(T, F) from (T, 2F): erf GELU of the first half times the second."""
-        gate_TF, value_TF = x_TG.chunk(2, dim=1)
+    def gated_gelu(self, h_TI: torch.Tensor, linear: Linear) -> torch.Tensor:
+        """(T, O/2): erf GELU of the first half of x W^T times the second."""
+        gate_TF, value_TF = self.linear(h_TI, linear).chunk(2, dim=1)
         return F.gelu(gate_TF) * value_TF
 
-    def pool(self, x_TD: torch.Tensor, batch: PackedBatch, window: Window) -> torch.Tensor:
-        """(B, D) float32 mean of the window's rows, one run of equal lengths at a time."""
+    def pool(self, x_TD: torch.Tensor, batch: PackedBatch, window: Window, norm: Norm | None) -> torch.Tensor:
+        """(B, D) float32 mean of the window's rows, normed first where `norm`; by runs of equal lengths."""
+        if norm is not None:
+            x_TD = self.norm(x_TD, norm)
         means = []
         for row, count, length in batch.equal_lengths():
             x_nLD = x_TD[row : row + count * length].view(count, length, -1)

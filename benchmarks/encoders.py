@@ -1,0 +1,259 @@
+"""Tokens per second of the packed encoders, beside their peers and the chip's own ceiling, in one run.
+
+    python -m benchmarks.encoders --out benchmarks/results
+
+Every row: the median of repeats of at least --seconds each after a warm-up (clocks fall under load, so
+short bursts mislead), tokens counted with BOS and EOS and without padding; the share of the ceiling (the
+layers' products alone, before and after); peak memory; how far the pooled embeddings are from
+fair-esm in float32 with the same weights (cosine, relative L2). Weights are random: figures, not biology.
+"""
+
+import argparse
+import gc
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks import peers
+from benchmarks.seeded import GEOMETRIES, byte_pair_tokens, proteins, write_model
+from virnucpro_core.durable import publish_json
+from virnucpro_core.encoders.dnabert_s import DnabertModel
+from virnucpro_core.encoders.esm2 import Esm2Model
+from virnucpro_core.encoders.fused import Fp8Operations, FusedOperations
+from virnucpro_core.packing import PackedBatch, pack
+from virnucpro_core.tokenizers import Esm2Tokenizer
+
+CUDA = torch.device("cuda")
+HALF = torch.float16
+WORKLOADS = ("short", "chunks", "mixed")
+BUDGET = 16_384
+COLD = """
+import time; t0 = time.perf_counter()
+import sys, torch, numpy as np; from pathlib import Path
+from virnucpro_core.encoders import load_encoder; from virnucpro_core.packing import pack
+t1 = time.perf_counter()
+cuda, half = torch.device("cuda"), torch.float16
+e = load_encoder("esm2", Path(sys.argv[1]), device=cuda, dtype=half, attention="triton")
+torch.cuda.synchronize(); t2 = time.perf_counter()
+b, = pack(*e.tokenizer.encode([b"MKV" * 15] * 300 + [b"MKV" * 30, b"MKV" * 99]), 16384)
+e.forward(b.to(e.device)).cpu(); t3 = time.perf_counter()
+print(t1 - t0, t2 - t1, t3 - t2)
+"""
+
+
+class Bench:
+    """Measures and collects rows."""
+
+    def __init__(self, seconds: float, repeats: int) -> None:
+        self.seconds, self.repeats = seconds, repeats
+        self.rows: list[dict[str, object]] = []
+
+    def rate(self, step: Callable[[], object], tokens: int) -> float:
+        """Median tokens per second over repeats, each of as many whole steps as `seconds` need."""
+        with torch.inference_mode():
+            step()
+            torch.cuda.synchronize()
+            rates = []
+            for _ in range(self.repeats):
+                start, count = time.perf_counter(), 0
+                while time.perf_counter() - start < self.seconds:
+                    step()
+                    torch.cuda.synchronize()
+                    count += 1
+                rates.append(count * tokens / (time.perf_counter() - start))
+        return statistics.median(rates)
+
+    def row(self, **columns: object) -> None:
+        self.rows.append(columns)
+        shown = (f"{k} {v:.3f}" if isinstance(v, float) and v < 100 else f"{k} {v:,.0f}"
+                 if isinstance(v, float) else f"{v}" for k, v in columns.items())  # fmt: skip
+        print(" | ".join(shown), flush=True)
+
+
+def ceiling(bench: Bench, name: str, *, fp8: bool = False) -> float:
+    """Tokens per second if a forward were its matrix products alone."""
+    kind, layers, width, _, feed = GEOMETRIES[name]
+    up = 2 * feed if kind == "dnabert-s" else feed
+    shapes = [(3 * width, width), (width, width), (up, width), (width, feed)]
+    once = peers.products_alone(shapes, BUDGET, fp8=fp8)
+
+    def step() -> None:
+        for _ in range(layers):
+            once()
+
+    return bench.rate(step, BUDGET)
+
+
+def closeness(found: torch.Tensor, expected: torch.Tensor) -> dict[str, object]:
+    found, expected = found.double(), expected.double()
+    cosine = torch.cosine_similarity(found, expected).min()
+    return {
+        "cos_min": f"{float(cosine):.6f}",
+        "rel_l2": f"{float((found - expected).norm() / expected.norm()):.1e}",
+    }
+
+
+def ours(model: Esm2Model | DnabertModel, batches: tuple[PackedBatch, ...], count: int) -> torch.Tensor:
+    rows = torch.empty(count, model.dim, device=CUDA)
+    for batch in batches:
+        rows[torch.from_numpy(batch.rows_B).to(CUDA)] = model.forward(batch.to(CUDA))
+    return rows
+
+
+def bench_ours(
+    bench: Bench,
+    what: dict[str, str],
+    model: Esm2Model | DnabertModel,
+    top: float,
+    expected: dict[str, torch.Tensor],
+) -> None:
+    """Our forward on the three workloads: batches on the device, pooled rows left there."""
+    for workload in WORKLOADS:
+        count = 12_000 if workload == "short" else 3_000
+        if isinstance(model, Esm2Model):
+            tokens = Esm2Tokenizer().encode(proteins(workload, count))
+        else:
+            count *= 4
+            tokens = byte_pair_tokens(workload, count)
+        batches = tuple(batch.to(CUDA) for batch in pack(*tokens, BUDGET))
+        torch.cuda.reset_peak_memory_stats()
+
+        def step(batches: tuple[PackedBatch, ...] = batches) -> None:
+            for batch in batches:
+                model.forward(batch)
+
+        rate = bench.rate(step, len(tokens[0]))
+        peak = torch.cuda.max_memory_allocated() / 2**30
+        with torch.inference_mode():
+            if isinstance(model, Esm2Model):
+                few = proteins(workload, len(expected[workload]))
+                batches = pack(*Esm2Tokenizer().encode(few), BUDGET)
+                close = closeness(ours(model, batches, len(few)), expected[workload])
+            else:
+                close = closeness(model.forward(batches[0]), model.forward_float32(batches[0]))
+        bench.row(**what, workload=workload, tokens_s=rate, share=rate / top, peak_gib=peak, **close)
+
+
+def bench_peers(bench: Bench, name: str, folder: Path, top: float, expected: dict[str, torch.Tensor]) -> None:
+    makers: dict[str, Callable[[], peers.Embed]] = {
+        "fair-esm float16, padded 16,384": lambda: peers.fair_esm(folder, dtype=HALF, tokens=BUDGET),
+        "transformers float16 sdpa": lambda: peers.transformers_esm(
+            folder, dtype=HALF, tokens=BUDGET, attention="sdpa"
+        ),
+        "transformers float16 eager": lambda: peers.transformers_esm(
+            folder, dtype=HALF, tokens=BUDGET, attention="eager"
+        ),
+        "plain packed torch + varlen, float16": lambda: peers.plain_packed(folder, tokens=BUDGET),
+    }
+    for what, make in makers.items():
+        embed = make()
+        for workload in WORKLOADS:
+            few = proteins(workload, 1_200 if workload == "short" else 400)
+            torch.cuda.reset_peak_memory_stats()
+            rate = bench.rate(lambda embed=embed, few=few: embed(few), sum(len(p) + 2 for p in few))
+            peak = torch.cuda.max_memory_allocated() / 2**30
+            with torch.inference_mode():
+                close = closeness(embed(proteins(workload, len(expected[workload]))), expected[workload])
+            bench.row(model=name, what=what, workload=workload, tokens_s=rate, share=rate / top,
+                      peak_gib=peak, **close)  # fmt: skip
+        del embed
+        _free()
+
+
+def reference(bench: Bench, name: str, folder: Path, top: float, *, timed: bool) -> dict[str, torch.Tensor]:
+    """fair-esm in float32, 2,048 padded tokens a batch as published: the yardstick of every answer."""
+    embed = peers.fair_esm(folder, dtype=torch.float32, tokens=2048)
+    expected = {}
+    for workload in WORKLOADS:
+        few = proteins(workload, 64)
+        with torch.inference_mode():
+            expected[workload] = embed(few)
+        if timed:
+            rate = bench.rate(lambda few=few, embed=embed: embed(few), sum(len(p) + 2 for p in few))
+            bench.row(model=name, what="fair-esm float32, as published", workload=workload, tokens_s=rate,
+                      share=rate / top)  # fmt: skip
+    del embed
+    _free()
+    return expected
+
+
+def bench_model(bench: Bench, name: str, root: Path, *, with_peers: bool) -> None:
+    start = time.perf_counter()
+    folder = write_model(name, root / name, device=CUDA, dtype=HALF)
+    size = (folder / "model.safetensors").stat().st_size
+    print(f"\n{name}: {size / 1e9:.2f} GB written in {time.perf_counter() - start:.1f} s", flush=True)
+    _free()
+    top = ceiling(bench, name)
+    expected = {}
+    esm2 = GEOMETRIES[name][0] == "esm2"
+    if esm2:
+        expected = reference(bench, name, folder, top, timed=with_peers)
+        cold = subprocess.run(
+            [sys.executable, "-c", COLD, str(folder)], check=True, capture_output=True, text=True
+        )
+        imported, loaded, first = map(float, cold.stdout.split())
+        bench.row(model=name, what="cold start", import_s=imported, load_s=loaded, first_batch_s=first,
+                  total_s=imported + loaded + first)  # fmt: skip
+    if with_peers and esm2:
+        bench_peers(bench, name, folder, top, expected)
+    model: Esm2Model | DnabertModel
+    if esm2:
+        model = Esm2Model(folder, FusedOperations(HALF), device=CUDA, pooled_residues=1024)
+    else:
+        model = DnabertModel(folder, FusedOperations(HALF), device=CUDA)
+    bench_ours(bench, {"model": name, "what": "ours, float16"}, model, top, expected)
+    del model
+    _free()
+    eighth = ceiling(bench, name, fp8=True)
+    bench.row(model=name, what="products alone fp8", tokens_s=eighth, share=eighth / top)
+    if esm2:
+        model = Esm2Model(folder, Fp8Operations(), device=CUDA, pooled_residues=1024)
+        bench_ours(bench, {"model": name, "what": "ours, fp8"}, model, eighth, expected)
+        del model
+        _free()
+    after = ceiling(bench, name)
+    bench.row(model=name, what="products alone float16, before", tokens_s=top, share=1.0)
+    bench.row(model=name, what="products alone float16, after", tokens_s=after, share=after / top)
+
+
+def _free() -> None:
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Tokens per second of the encoders beside their peers.")
+    parser.add_argument(
+        "--models", nargs="+", default=["dnabert-s", "esm2-650m", "esm2-3b"], choices=GEOMETRIES
+    )
+    parser.add_argument("--seconds", type=float, default=1.5)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--no-peers", action="store_true", help="only our forwards and the ceiling")
+    parser.add_argument("--out", type=Path, help="folder of the results file")
+    options = parser.parse_args()
+    bench = Bench(options.seconds, options.repeats)
+    with tempfile.TemporaryDirectory() as root:
+        for name in options.models:
+            bench_model(bench, name, Path(root), with_peers=not options.no_peers)
+    result = {
+        "device": torch.cuda.get_device_name(),
+        "torch": torch.__version__,
+        "command": " ".join(["python -m benchmarks.encoders", *sys.argv[1:]]),
+        "budget_tokens": BUDGET,
+        "rows": bench.rows,
+    }
+    if options.out is not None:
+        name = str(result["device"]).replace(" ", "-").lower()
+        publish_json(options.out / f"encoders-{name}.json", result)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Seeded stand-ins for the benchmarks: model folders of published geometry, and workloads.
+
+Random weights of the published shapes cost what the real ones cost; what they compute means nothing.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from virnucpro_core.encoders.dnabert_s import DnabertShape
+from virnucpro_core.encoders.esm2 import Esm2Shape
+
+ESM2 = {"model_type": "esm", "vocab_size": 33, "position_embedding_type": "rotary", "token_dropout": True}
+DNABERT = {"model_type": "bert", "vocab_size": 4096, "type_vocab_size": 2, "layer_norm_eps": 1e-12}
+# name -> (encoder, layers, width, heads, feed-forward)
+GEOMETRIES = {
+    "esm2-3b": ("esm2", 36, 2560, 40, 10240),
+    "esm2-650m": ("esm2", 33, 1280, 20, 5120),
+    "esm2-8m": ("esm2", 6, 320, 20, 1280),
+    "dnabert-s": ("dnabert-s", 12, 768, 12, 3072),
+    "dnabert-tiny": ("dnabert-s", 3, 128, 4, 256),
+}
+RESIDUES = np.frombuffer(b"LAGVSERTIDPKQNFYMHWC", dtype=np.uint8)
+
+
+def write_model(name: str, folder: Path, *, device: torch.device, dtype: torch.dtype) -> Path:
+    """config.json and model.safetensors of the geometry `name`, normal weights of scale 0.02, in `dtype`."""
+    kind, layers, width, heads, feed_forward = GEOMETRIES[name]
+    config = (ESM2 if kind == "esm2" else DNABERT) | {
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "num_attention_heads": heads,
+        "intermediate_size": feed_forward,
+    }
+    if kind == "esm2":
+        config |= {"layer_norm_eps": 1e-5, "pad_token_id": 1, "mask_token_id": 32}
+        config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    shape = Esm2Shape.read(folder) if kind == "esm2" else DnabertShape.read(folder)
+    generator = torch.Generator(device).manual_seed(0)
+    tensors = {}
+    for tensor, size in shape.tensors().items():
+        value = torch.randn(size, generator=generator, device=device) * 0.02
+        if "orm" in tensor and tensor.endswith("weight"):
+            value += 1
+        if "word_embeddings" in tensor and kind == "esm2":
+            value *= 50  # rows of unit scale, so that the residual stream is not all biases
+        tensors[tensor] = value.to(dtype).cpu()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def residues(workload: str, count: int) -> np.ndarray:
+    """(count,) protein lengths: short: uniform 36-66; chunks: 100 and 166; mixed: log-normal, 30 to 1,022."""
+    random = np.random.default_rng(1)
+    if workload == "short":
+        return random.integers(36, 67, count)
+    if workload == "chunks":
+        return np.where(np.arange(count) % 2, 100, 166)
+    if workload == "mixed":
+        return np.clip(random.lognormal(5.3, 0.8, count).astype(int), 30, 1022)
+    raise ValueError(workload)
+
+
+def proteins(workload: str, count: int) -> list[bytes]:
+    """Random proteins of the workload's lengths."""
+    random = np.random.default_rng(2)
+    return [random.choice(RESIDUES, length).tobytes() for length in residues(workload, count)]
+
+
+def byte_pair_tokens(workload: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(ids (T,), lengths (count,)) of the workload's nucleotide slices: 4.6 bases a token."""
+    lengths_B = ((3 * residues(workload, count) + 1) / 4.6).astype(np.int32) + 2
+    tokens_T = np.random.default_rng(3).integers(5, 4096, int(lengths_B.sum()), dtype=np.int32)
+    return tokens_T, lengths_B

@@ -1,0 +1,47 @@
+"""The Triton kernels under Triton's interpreter on the CPU; tests/gpu has the same checks on a GPU."""
+
+import pytest
+import torch
+
+pytest.importorskip("triton", minversion="3.9")  # its interpreter works with numpy 2.4
+if torch.cuda.is_available():
+    pytest.skip("tests/gpu checks the compiled kernels", allow_module_level=True)
+
+from tests import kernel_checks as checks
+from virnucpro_core.encoders.operations import Window
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("position", ["none", "rotary", "alibi"])
+@pytest.mark.parametrize(("lengths", "size"), [([3, 1, 64, 40, 20], 64), ([200, 129, 65, 128, 9], 24)])
+def test_attention(lengths: list[int], size: int, position: str) -> None:
+    checks.check_attention(CPU, lengths, size, 2, position)
+
+
+def test_attention_never_sees_a_neighbour() -> None:
+    checks.check_neighbours(CPU, [140, 64, 30, 30, 2])
+
+
+@pytest.mark.parametrize("width", [64, 80, 320])
+def test_norm(width: int) -> None:
+    checks.check_norm(CPU, 3, width, 1e-5)
+
+
+def test_gelu() -> None:
+    checks.check_gelu(CPU, 3, 1100)
+
+
+@pytest.mark.parametrize("window", [Window(1, 1, 20), Window(0, 0)])
+def test_pool(window: Window) -> None:
+    checks.check_pool(CPU, [40, 22, 3], 300, window)
+
+
+@pytest.mark.parametrize("rows", [5, 130])
+def test_linear_with_gelu(rows: int) -> None:
+    checks.check_linear_gelu(CPU, rows, 128, 72)
+
+
+def test_quantised_rows() -> None:
+    checks.check_quantised(CPU, 4, 80)
+    checks.check_norm_quantised(CPU, 4, 80)
