@@ -17,11 +17,12 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from virnucpro_core.attention import Heads
-from virnucpro_core.packing import MIDDLE_TILE, SHORT_TILE, PackedBatch
+from virnucpro_core.packing import CUT_TILE, MIDDLE_TILE, SHORT_TILE, PackedBatch
 
 LOG2_E = tl.constexpr(1.4426950408889634)  # softmax is computed with powers of two
 E4M3_MAX = tl.constexpr(448.0)
 TINY = tl.constexpr(1e-8)  # keeps the scale of a row of zeros positive
+GATE_ROWS = 128  # of the gate, then of the value, in an interleaved weight
 NEVER = tl.constexpr(-1e30)  # a score that no softmax sees; not infinite, so that empty rows stay finite
 
 
@@ -208,21 +209,15 @@ def _quantise(x, o, scales, D: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constex
 
 
 @triton.jit
-def _gelu(x, count, BLOCK: tl.constexpr):
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    value = tl.load(x + i, mask=i < count, other=0.0).to(tl.float32)
-    tl.store(x + i, _erf_gelu(value).to(x.dtype.element_ty), mask=i < count)
-
-
-@triton.jit
 def _linear_gelu(
     x, weight, bias, o, T, F, inputs,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr,
     PROGRAMS: tl.constexpr, GATED: tl.constexpr,
 ):  # fmt: skip
-    """Persistent product with activation: o = gelu(x W^T + b), or GATED gelu(x G^T) * (x V^T), W = [G; V].
+    """Persistent product of ROWS x COLUMNS tiles with its activation, GROUP row tiles at a time (cache).
 
-    x, weight and o are tensor descriptors. Tiles of ROWS x COLUMNS of o, GROUP row tiles at a time (cache).
+    o = gelu(x W^T + b); or, GATED, gelu(x G^T) * (x V^T), with COLUMNS / 2 rows of G, then as many of V, in turn
+    in W. x, weight and o are tensor descriptors; F is the width of W.
     """
     down = tl.cdiv(T, ROWS)
     across = tl.cdiv(F, COLUMNS)
@@ -232,20 +227,15 @@ def _linear_gelu(
         r = (first + tile % (GROUP * across) % high) * ROWS
         c = tile % (GROUP * across) // high * COLUMNS
         sums = tl.zeros((ROWS, COLUMNS), tl.float32)
-        values = tl.zeros((ROWS, COLUMNS), tl.float32)
         for d in range(0, inputs, DEPTH):
-            left = x.load([r, d])
-            sums = tl.dot(left, weight.load([c, d]).T, sums)
-            if GATED:
-                values = tl.dot(left, weight.load([F + c, d]).T, values)
+            sums = tl.dot(x.load([r, d]), weight.load([c, d]).T, sums)
         if GATED:
-            result = _erf_gelu(sums) * values
+            gate, value = tl.split(tl.permute(tl.reshape(sums, (ROWS, 2, COLUMNS // 2)), (0, 2, 1)))
+            o.store([r, c // 2], (_erf_gelu(gate) * value).to(o.dtype))
         else:
             column = c + tl.arange(0, COLUMNS)
-            result = _erf_gelu(
-                sums + tl.load(bias + column, mask=column < F, other=0.0).to(tl.float32)[None, :]
-            )
-        o.store([r, c], result.to(o.dtype))
+            shift = tl.load(bias + column, mask=column < F, other=0.0).to(tl.float32)
+            o.store([r, c], _erf_gelu(sums + shift[None, :]).to(o.dtype))
 
 
 @triton.jit
@@ -292,8 +282,8 @@ def attend(
             rotate(q_THK, k_THK, batch, heads, rows=batch.n_long_tokens)
         _attend_cut[(len(batch.long_N4) * heads.count,)](
             q_THK, k_THK, v_THK, o_THK, batch.long_N4, slopes, heads.scale, stride,
-            HEADS=heads.count, SIZE=heads.size, WIDE=wide, ROWS=MIDDLE_TILE, KEYS=64, ALIBI=alibi,
-            num_warps=8, num_stages=3,
+            HEADS=heads.count, SIZE=heads.size, WIDE=wide, ROWS=CUT_TILE, KEYS=64, ALIBI=alibi,
+            num_warps=4, num_stages=3,
         )  # fmt: skip
     return o_THK
 
@@ -351,34 +341,45 @@ def quantised(x_TI: torch.Tensor, *, gelu: bool) -> tuple[torch.Tensor, torch.Te
     return o_TI, scales_T1
 
 
-def linear_gelu(
-    x_TI: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor | None, *, gated: bool
-) -> torch.Tensor:
-    """gelu(x W^T + b) (T, O); `gated`: gelu(x G^T) * (x V^T) (T, O/2) of W = [G; V], without bias.
-
-    Half precision; O/2 is a multiple of 128 where `gated`, I of 8 (the rows of a tensor descriptor).
-    """
-    rows, inputs = x_TI.shape
-    width = len(weight_OI) // 2 if gated else len(weight_OI)
-    o_TF = torch.empty(rows, width, dtype=x_TI.dtype, device=x_TI.device)
-    tile = (128, 128 if gated else 256, 64)
-    programs = _multiprocessors(x_TI.device)
-    _linear_gelu[(programs,)](
-        TensorDescriptor.from_tensor(x_TI, [tile[0], tile[2]]),
-        TensorDescriptor.from_tensor(weight_OI, [tile[1], tile[2]]),
-        x_TI if bias_O is None else bias_O,
-        TensorDescriptor.from_tensor(o_TF, [tile[0], tile[1]]),
-        rows, width, inputs,
-        ROWS=tile[0], COLUMNS=tile[1], DEPTH=tile[2], GROUP=8, PROGRAMS=programs, GATED=gated,
-        num_warps=8, num_stages=3,
-    )  # fmt: skip
+def linear_gelu(x_TI: torch.Tensor, weight_FI: torch.Tensor, bias_F: torch.Tensor) -> torch.Tensor:
+    """gelu(x W^T + b) (T, F), half precision; I and F are multiples of 8 (tensor descriptors)."""
+    o_TF = torch.empty(len(x_TI), len(weight_FI), dtype=x_TI.dtype, device=x_TI.device)
+    _launch_linear_gelu(x_TI, weight_FI, bias_F, o_TF, gated=False)
     return o_TF
 
 
-def gelu(x_TF: torch.Tensor) -> torch.Tensor:
-    """erf GELU in place, x contiguous."""
-    _gelu[(triton.cdiv(x_TF.numel(), 4096),)](x_TF, x_TF.numel(), BLOCK=4096, num_warps=8)
-    return x_TF
+def gated_gelu(x_TI: torch.Tensor, weight_GI: torch.Tensor) -> torch.Tensor:
+    """gelu(x Wg^T) * (x Wv^T) (T, F), half precision; weight_GI (2F, I) is `interleaved`, I a multiple of 8."""
+    o_TF = torch.empty(len(x_TI), len(weight_GI) // 2, dtype=x_TI.dtype, device=x_TI.device)
+    _launch_linear_gelu(x_TI, weight_GI, x_TI, o_TF, gated=True)
+    return o_TF
+
+
+def interleaved(weight_GI: torch.Tensor) -> torch.Tensor:
+    """(2F, I), F gate rows and F value rows, as blocks of GATE_ROWS gate and GATE_ROWS value rows in turn."""
+    gate_FI, value_FI = (half.view(-1, GATE_ROWS, half.shape[1]) for half in weight_GI.chunk(2))
+    return torch.stack([gate_FI, value_FI], dim=1).reshape(weight_GI.shape)
+
+
+def separated(weight_GI: torch.Tensor) -> torch.Tensor:
+    """The inverse of `interleaved`."""
+    return weight_GI.view(-1, 2, GATE_ROWS, weight_GI.shape[1]).transpose(0, 1).reshape(weight_GI.shape)
+
+
+def _launch_linear_gelu(
+    x_TI: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor, o_TF: torch.Tensor, *, gated: bool
+) -> None:
+    rows, columns, depth = 128, 2 * GATE_ROWS, 64
+    programs = _multiprocessors(x_TI.device)
+    _linear_gelu[(programs,)](
+        TensorDescriptor.from_tensor(x_TI, [rows, depth]),
+        TensorDescriptor.from_tensor(weight_OI, [columns, depth]),
+        bias_O,
+        TensorDescriptor.from_tensor(o_TF, [rows, GATE_ROWS if gated else columns]),
+        len(x_TI), len(weight_OI), x_TI.shape[1],
+        ROWS=rows, COLUMNS=columns, DEPTH=depth, GROUP=8, PROGRAMS=programs, GATED=gated,
+        num_warps=8, num_stages=3,
+    )  # fmt: skip
 
 
 def pool(x_TD: torch.Tensor, starts_B1: torch.Tensor, *, first: int, last: int, limit: int) -> torch.Tensor:

@@ -28,10 +28,6 @@ def test_norm(width: int) -> None:
     checks.check_norm(CPU, 3, width, 1e-5)
 
 
-def test_gelu() -> None:
-    checks.check_gelu(CPU, 3, 1100)
-
-
 @pytest.mark.parametrize("window", [Window(1, 1, 20), Window(0, 0)])
 def test_pool(window: Window) -> None:
     checks.check_pool(CPU, [40, 22, 3], 300, window)

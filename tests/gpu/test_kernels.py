@@ -38,11 +38,6 @@ def test_norm(width: int) -> None:
     checks.check_norm(CUDA, 77, width, 1e-5)
 
 
-@pytest.mark.parametrize("width", [80, 1280, 3072, 10240])
-def test_gelu(width: int) -> None:
-    checks.check_gelu(CUDA, 33, width)
-
-
 @pytest.mark.parametrize("window", [Window(1, 1, 1024), Window(1, 1, 30), Window(0, 0)])
 @pytest.mark.parametrize("width", [320, 768, 2560])
 def test_pool(width: int, window: Window) -> None:
