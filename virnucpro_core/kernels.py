@@ -209,33 +209,34 @@ def _quantise(x, o, scales, D: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constex
 
 
 @triton.jit
-def _linear_gelu(
-    x, weight, bias, o, T, F, inputs,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr,
-    PROGRAMS: tl.constexpr, GATED: tl.constexpr,
-):  # fmt: skip
-    """Persistent product of ROWS x COLUMNS tiles with its activation, GROUP row tiles at a time (cache).
+def _gelu(x, count, BLOCK: tl.constexpr):
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    value = tl.load(x + i, mask=i < count, other=0.0).to(tl.float32)
+    tl.store(x + i, _erf_gelu(value).to(x.dtype.element_ty), mask=i < count)
 
-    o = gelu(x W^T + b); or, GATED, gelu(x G^T) * (x V^T), with COLUMNS / 2 rows of G, then as many of V, in turn
-    in W. x, weight and o are tensor descriptors; F is the width of W.
+
+@triton.jit
+def _gated_gelu(
+    x, weight, o, T, G, inputs,
+    ROWS: tl.constexpr, GATE: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr, PROGRAMS: tl.constexpr,
+):  # fmt: skip
+    """Persistent product with its activation: o = gelu(x Wg^T) * (x Wv^T), ROWS x GATE of o at a time.
+
+    GATE rows of the gate's weights and as many of the value's lie in turn in W (G rows). GROUP row tiles go
+    before the next columns, for the cache. x, weight and o are tensor descriptors.
     """
     down = tl.cdiv(T, ROWS)
-    across = tl.cdiv(F, COLUMNS)
+    across = tl.cdiv(G, 2 * GATE)
     for tile in tl.range(tl.program_id(0), down * across, PROGRAMS, flatten=True):
         first = tile // (GROUP * across) * GROUP
         high = tl.minimum(down - first, GROUP)
         r = (first + tile % (GROUP * across) % high) * ROWS
-        c = tile % (GROUP * across) // high * COLUMNS
-        sums = tl.zeros((ROWS, COLUMNS), tl.float32)
+        c = tile % (GROUP * across) // high * GATE
+        sums = tl.zeros((ROWS, 2 * GATE), tl.float32)
         for d in range(0, inputs, DEPTH):
-            sums = tl.dot(x.load([r, d]), weight.load([c, d]).T, sums)
-        if GATED:
-            gate, value = tl.split(tl.permute(tl.reshape(sums, (ROWS, 2, COLUMNS // 2)), (0, 2, 1)))
-            o.store([r, c // 2], (_erf_gelu(gate) * value).to(o.dtype))
-        else:
-            column = c + tl.arange(0, COLUMNS)
-            shift = tl.load(bias + column, mask=column < F, other=0.0).to(tl.float32)
-            o.store([r, c], _erf_gelu(sums + shift[None, :]).to(o.dtype))
+            sums = tl.dot(x.load([r, d]), weight.load([2 * c, d]).T, sums)
+        gate, value = tl.split(tl.permute(tl.reshape(sums, (ROWS, 2, GATE)), (0, 2, 1)))
+        o.store([r, c], (_erf_gelu(gate) * value).to(o.dtype))
 
 
 @triton.jit
@@ -310,7 +311,8 @@ def norm(
     o_TD = torch.empty_like(x_TD)
     _norm[(len(x_TD),)](
         x_TD, x_TD, weight_D if offset_D is None else offset_D, weight_D, bias_D, o_TD, o_TD, eps,
-        **_columns(x_TD), SUM=False, OFFSET=offset_D is not None, QUANTISE=False, num_warps=4,
+        **_columns(x_TD), SUM=False, OFFSET=offset_D is not None, QUANTISE=False,
+        num_warps=1 if x_TD.shape[1] < 1024 else 4,
     )  # fmt: skip
     return o_TD
 
@@ -341,17 +343,23 @@ def quantised(x_TI: torch.Tensor, *, gelu: bool) -> tuple[torch.Tensor, torch.Te
     return o_TI, scales_T1
 
 
-def linear_gelu(x_TI: torch.Tensor, weight_FI: torch.Tensor, bias_F: torch.Tensor) -> torch.Tensor:
-    """gelu(x W^T + b) (T, F), half precision; I and F are multiples of 8 (tensor descriptors)."""
-    o_TF = torch.empty(len(x_TI), len(weight_FI), dtype=x_TI.dtype, device=x_TI.device)
-    _launch_linear_gelu(x_TI, weight_FI, bias_F, o_TF, gated=False)
-    return o_TF
+def gelu(x_TF: torch.Tensor) -> torch.Tensor:
+    """erf GELU in place, x contiguous."""
+    _gelu[(triton.cdiv(x_TF.numel(), 4096),)](x_TF, x_TF.numel(), BLOCK=4096, num_warps=8)
+    return x_TF
 
 
 def gated_gelu(x_TI: torch.Tensor, weight_GI: torch.Tensor) -> torch.Tensor:
-    """gelu(x Wg^T) * (x Wv^T) (T, F), half precision; weight_GI (2F, I) is `interleaved`, I a multiple of 8."""
+    """gelu(x Wg^T) * (x Wv^T) (T, F), half precision; weight_GI (2F, I) `interleaved`, I a multiple of 8."""
     o_TF = torch.empty(len(x_TI), len(weight_GI) // 2, dtype=x_TI.dtype, device=x_TI.device)
-    _launch_linear_gelu(x_TI, weight_GI, x_TI, o_TF, gated=True)
+    rows, depth, programs = 128, 64, _multiprocessors(x_TI.device)
+    _gated_gelu[(programs,)](
+        TensorDescriptor.from_tensor(x_TI, [rows, depth]),
+        TensorDescriptor.from_tensor(weight_GI, [2 * GATE_ROWS, depth]),
+        TensorDescriptor.from_tensor(o_TF, [rows, GATE_ROWS]),
+        len(x_TI), len(weight_GI), x_TI.shape[1],
+        ROWS=rows, GATE=GATE_ROWS, DEPTH=depth, GROUP=8, PROGRAMS=programs, num_warps=8, num_stages=3,
+    )  # fmt: skip
     return o_TF
 
 
@@ -364,22 +372,6 @@ def interleaved(weight_GI: torch.Tensor) -> torch.Tensor:
 def separated(weight_GI: torch.Tensor) -> torch.Tensor:
     """The inverse of `interleaved`."""
     return weight_GI.view(-1, 2, GATE_ROWS, weight_GI.shape[1]).transpose(0, 1).reshape(weight_GI.shape)
-
-
-def _launch_linear_gelu(
-    x_TI: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor, o_TF: torch.Tensor, *, gated: bool
-) -> None:
-    rows, columns, depth = 128, 2 * GATE_ROWS, 64
-    programs = _multiprocessors(x_TI.device)
-    _linear_gelu[(programs,)](
-        TensorDescriptor.from_tensor(x_TI, [rows, depth]),
-        TensorDescriptor.from_tensor(weight_OI, [columns, depth]),
-        bias_O,
-        TensorDescriptor.from_tensor(o_TF, [rows, GATE_ROWS if gated else columns]),
-        len(x_TI), len(weight_OI), x_TI.shape[1],
-        ROWS=rows, COLUMNS=columns, DEPTH=depth, GROUP=8, PROGRAMS=programs, GATED=gated,
-        num_warps=8, num_stages=3,
-    )  # fmt: skip
 
 
 def pool(x_TD: torch.Tensor, starts_B1: torch.Tensor, *, first: int, last: int, limit: int) -> torch.Tensor:

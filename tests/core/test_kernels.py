@@ -34,8 +34,12 @@ def test_pool(window: Window) -> None:
 
 
 @pytest.mark.parametrize("rows", [5, 130])
-def test_linear_with_gelu(rows: int) -> None:
-    checks.check_linear_gelu(CPU, rows, 128, 72)
+def test_gated_gelu(rows: int) -> None:
+    checks.check_gated_gelu(CPU, rows, 256, 72)
+
+
+def test_gelu() -> None:
+    checks.check_gelu(CPU, 3, 1400)
 
 
 def test_quantised_rows() -> None:

@@ -45,8 +45,13 @@ def test_pool(width: int, window: Window) -> None:
 
 
 @pytest.mark.parametrize(("rows", "width", "inputs"), [(1, 128, 64), (77, 256, 320), (1000, 3072, 768)])
-def test_linear_with_gelu(rows: int, width: int, inputs: int) -> None:
-    checks.check_linear_gelu(CUDA, rows, width, inputs)
+def test_gated_gelu(rows: int, width: int, inputs: int) -> None:
+    checks.check_gated_gelu(CUDA, rows, width, inputs)
+
+
+@pytest.mark.parametrize("width", [80, 1280, 10240])
+def test_gelu(width: int) -> None:
+    checks.check_gelu(CUDA, 33, width)
 
 
 @pytest.mark.parametrize("width", [320, 1280, 2560, 10240])

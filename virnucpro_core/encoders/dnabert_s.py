@@ -149,10 +149,9 @@ def _read_layer(
     read: dict[str, Any] = {"device": device, "dtype": operations.dtype}
     out, down = f"{name}attention.output.dense", f"{name}mlp.wo"
     qkv = f"{name}attention.self.Wqkv"
+    qkv_bias = weights.read(f"{qkv}.bias", **read)
     return DnabertLayer(
-        qkv=operations.prepare(
-            Linear(weights.read(f"{qkv}.weight", **read), weights.read(f"{qkv}.bias", **read))
-        ),
+        qkv=operations.prepare(Linear(weights.read(f"{qkv}.weight", **read), qkv_bias)),
         out=operations.prepare(Linear(weights.read(f"{out}.weight", **read))),
         attention_norm=_norm(
             weights,

@@ -56,7 +56,7 @@ class Operations(Protocol):
     """The steps of a forward. A step may overwrite the `x` or `qkv` that it takes.
 
     What norm, attend and the GELUs hand to the next product (Any) is the set's own: a tensor, or one with its
-    scales; so are the weights that `prepare` and `prepare_gated` return and the residual stream that `add_linear` returns.
+    scales. So are the weights that the `prepare`s return and the residual stream that `add_linear` returns.
     """
 
     dtype: torch.dtype
