@@ -63,12 +63,6 @@ def check_norm(device: torch.device, rows: int, width: int, eps: float) -> None:
         assert relative(found, REFERENCE.norm(x_TD, Norm(weight_D, bias_D, eps, offset))) < 1e-3
 
 
-def check_gelu(device: torch.device, rows: int, width: int) -> None:
-    x_TF = random(rows, width, device=device, scale=3.0).to(HALF)
-    expected = F.gelu(x_TF.float())
-    assert relative(kernels.gelu(x_TF), expected) < 1e-3
-
-
 def check_pool(device: torch.device, lengths: list[int], width: int, window: Window) -> None:
     batch = packed(lengths, device)
     x_TD = random(batch.n_tokens, width, device=device).to(HALF)
@@ -81,7 +75,7 @@ def check_pool(device: torch.device, lengths: list[int], width: int, window: Win
 
 def _e4m3_error(device: torch.device) -> float:
     """3 mantissa bits round to 2.6 % in all; Triton's interpreter cuts off instead of rounding."""
-    return 0.03 if device.type == "cuda" else 0.06
+    return 0.03 if device.type == "cuda" else 0.08
 
 
 def check_quantised(device: torch.device, rows: int, width: int) -> None:
@@ -103,13 +97,16 @@ def check_norm_quantised(device: torch.device, rows: int, width: int) -> None:
     assert relative(values.float() * scales_T1, expected) < _e4m3_error(device)
 
 
-def check_linear_gelu(device: torch.device, rows: int, width: int, inputs: int) -> None:
+def check_gelu(device: torch.device, rows: int, width: int) -> None:
+    x_TF = random(rows, width, device=device, scale=3.0).to(HALF)
+    expected = F.gelu(x_TF.float())
+    assert relative(kernels.gelu(x_TF), expected) < 1e-3
+
+
+def check_gated_gelu(device: torch.device, rows: int, width: int, inputs: int) -> None:
     x_TI = random(rows, inputs, device=device).to(HALF)
-    weight_OI = random(2 * width, inputs, device=device, scale=2 * inputs**-0.5).to(HALF)
-    bias_O = random(2 * width, device=device).to(HALF)
-    product = x_TI.float() @ weight_OI.float().t()
-    plain = kernels.linear_gelu(x_TI, weight_OI, bias_O, gated=False)
-    assert relative(plain, F.gelu(product + bias_O.float())) < 1e-3
-    gated = kernels.linear_gelu(x_TI, weight_OI, None, gated=True)
-    gate, value = product.chunk(2, dim=1)
-    assert relative(gated, F.gelu(gate) * value) < 1e-3
+    weight_GI = random(2 * width, inputs, device=device, scale=2 * inputs**-0.5).to(HALF)
+    gate, value = (x_TI.float() @ weight_GI.float().t()).chunk(2, dim=1)
+    found = kernels.gated_gelu(x_TI, kernels.interleaved(weight_GI))
+    assert relative(found, F.gelu(gate) * value) < 1e-3
+    assert torch.equal(kernels.separated(kernels.interleaved(weight_GI)), weight_GI)

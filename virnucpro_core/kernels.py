@@ -17,11 +17,12 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from virnucpro_core.attention import Heads
-from virnucpro_core.packing import MIDDLE_TILE, SHORT_TILE, PackedBatch
+from virnucpro_core.packing import CUT_TILE, MIDDLE_TILE, SHORT_TILE, PackedBatch
 
 LOG2_E = tl.constexpr(1.4426950408889634)  # softmax is computed with powers of two
 E4M3_MAX = tl.constexpr(448.0)
 TINY = tl.constexpr(1e-8)  # keeps the scale of a row of zeros positive
+GATE_ROWS = 128  # of the gate, then of the value, in an interleaved weight
 NEVER = tl.constexpr(-1e30)  # a score that no softmax sees; not infinite, so that empty rows stay finite
 
 
@@ -215,37 +216,27 @@ def _gelu(x, count, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _linear_gelu(
-    x, weight, bias, o, T, F, inputs,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr,
-    PROGRAMS: tl.constexpr, GATED: tl.constexpr,
+def _gated_gelu(
+    x, weight, o, T, G, inputs,
+    ROWS: tl.constexpr, GATE: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr, PROGRAMS: tl.constexpr,
 ):  # fmt: skip
-    """Persistent product with activation: o = gelu(x W^T + b), or GATED gelu(x G^T) * (x V^T), W = [G; V].
+    """Persistent product with its activation: o = gelu(x Wg^T) * (x Wv^T), ROWS x GATE of o at a time.
 
-    x, weight and o are tensor descriptors. Tiles of ROWS x COLUMNS of o, GROUP row tiles at a time (cache).
+    GATE rows of the gate's weights and as many of the value's lie in turn in W (G rows). GROUP row tiles go
+    before the next columns, for the cache. x, weight and o are tensor descriptors.
     """
     down = tl.cdiv(T, ROWS)
-    across = tl.cdiv(F, COLUMNS)
+    across = tl.cdiv(G, 2 * GATE)
     for tile in tl.range(tl.program_id(0), down * across, PROGRAMS, flatten=True):
         first = tile // (GROUP * across) * GROUP
         high = tl.minimum(down - first, GROUP)
         r = (first + tile % (GROUP * across) % high) * ROWS
-        c = tile % (GROUP * across) // high * COLUMNS
-        sums = tl.zeros((ROWS, COLUMNS), tl.float32)
-        values = tl.zeros((ROWS, COLUMNS), tl.float32)
+        c = tile % (GROUP * across) // high * GATE
+        sums = tl.zeros((ROWS, 2 * GATE), tl.float32)
         for d in range(0, inputs, DEPTH):
-            left = x.load([r, d])
-            sums = tl.dot(left, weight.load([c, d]).T, sums)
-            if GATED:
-                values = tl.dot(left, weight.load([F + c, d]).T, values)
-        if GATED:
-            result = _erf_gelu(sums) * values
-        else:
-            column = c + tl.arange(0, COLUMNS)
-            result = _erf_gelu(
-                sums + tl.load(bias + column, mask=column < F, other=0.0).to(tl.float32)[None, :]
-            )
-        o.store([r, c], result.to(o.dtype))
+            sums = tl.dot(x.load([r, d]), weight.load([2 * c, d]).T, sums)
+        gate, value = tl.split(tl.permute(tl.reshape(sums, (ROWS, 2, GATE)), (0, 2, 1)))
+        o.store([r, c], (_erf_gelu(gate) * value).to(o.dtype))
 
 
 @triton.jit
@@ -292,8 +283,8 @@ def attend(
             rotate(q_THK, k_THK, batch, heads, rows=batch.n_long_tokens)
         _attend_cut[(len(batch.long_N4) * heads.count,)](
             q_THK, k_THK, v_THK, o_THK, batch.long_N4, slopes, heads.scale, stride,
-            HEADS=heads.count, SIZE=heads.size, WIDE=wide, ROWS=MIDDLE_TILE, KEYS=64, ALIBI=alibi,
-            num_warps=8, num_stages=3,
+            HEADS=heads.count, SIZE=heads.size, WIDE=wide, ROWS=CUT_TILE, KEYS=64, ALIBI=alibi,
+            num_warps=4, num_stages=3,
         )  # fmt: skip
     return o_THK
 
@@ -320,7 +311,8 @@ def norm(
     o_TD = torch.empty_like(x_TD)
     _norm[(len(x_TD),)](
         x_TD, x_TD, weight_D if offset_D is None else offset_D, weight_D, bias_D, o_TD, o_TD, eps,
-        **_columns(x_TD), SUM=False, OFFSET=offset_D is not None, QUANTISE=False, num_warps=4,
+        **_columns(x_TD), SUM=False, OFFSET=offset_D is not None, QUANTISE=False,
+        num_warps=1 if x_TD.shape[1] < 1024 else 4,
     )  # fmt: skip
     return o_TD
 
@@ -351,34 +343,35 @@ def quantised(x_TI: torch.Tensor, *, gelu: bool) -> tuple[torch.Tensor, torch.Te
     return o_TI, scales_T1
 
 
-def linear_gelu(
-    x_TI: torch.Tensor, weight_OI: torch.Tensor, bias_O: torch.Tensor | None, *, gated: bool
-) -> torch.Tensor:
-    """gelu(x W^T + b) (T, O); `gated`: gelu(x G^T) * (x V^T) (T, O/2) of W = [G; V], without bias.
-
-    Half precision; O/2 is a multiple of 128 where `gated`, I of 8 (the rows of a tensor descriptor).
-    """
-    rows, inputs = x_TI.shape
-    width = len(weight_OI) // 2 if gated else len(weight_OI)
-    o_TF = torch.empty(rows, width, dtype=x_TI.dtype, device=x_TI.device)
-    tile = (128, 128 if gated else 256, 64)
-    programs = _multiprocessors(x_TI.device)
-    _linear_gelu[(programs,)](
-        TensorDescriptor.from_tensor(x_TI, [tile[0], tile[2]]),
-        TensorDescriptor.from_tensor(weight_OI, [tile[1], tile[2]]),
-        x_TI if bias_O is None else bias_O,
-        TensorDescriptor.from_tensor(o_TF, [tile[0], tile[1]]),
-        rows, width, inputs,
-        ROWS=tile[0], COLUMNS=tile[1], DEPTH=tile[2], GROUP=8, PROGRAMS=programs, GATED=gated,
-        num_warps=8, num_stages=3,
-    )  # fmt: skip
-    return o_TF
-
-
 def gelu(x_TF: torch.Tensor) -> torch.Tensor:
     """erf GELU in place, x contiguous."""
     _gelu[(triton.cdiv(x_TF.numel(), 4096),)](x_TF, x_TF.numel(), BLOCK=4096, num_warps=8)
     return x_TF
+
+
+def gated_gelu(x_TI: torch.Tensor, weight_GI: torch.Tensor) -> torch.Tensor:
+    """gelu(x Wg^T) * (x Wv^T) (T, F), half precision; weight_GI (2F, I) `interleaved`, I a multiple of 8."""
+    o_TF = torch.empty(len(x_TI), len(weight_GI) // 2, dtype=x_TI.dtype, device=x_TI.device)
+    rows, depth, programs = 128, 64, _multiprocessors(x_TI.device)
+    _gated_gelu[(programs,)](
+        TensorDescriptor.from_tensor(x_TI, [rows, depth]),
+        TensorDescriptor.from_tensor(weight_GI, [2 * GATE_ROWS, depth]),
+        TensorDescriptor.from_tensor(o_TF, [rows, GATE_ROWS]),
+        len(x_TI), len(weight_GI), x_TI.shape[1],
+        ROWS=rows, GATE=GATE_ROWS, DEPTH=depth, GROUP=8, PROGRAMS=programs, num_warps=8, num_stages=3,
+    )  # fmt: skip
+    return o_TF
+
+
+def interleaved(weight_GI: torch.Tensor) -> torch.Tensor:
+    """(2F, I), F gate rows and F value rows, as blocks of GATE_ROWS gate and GATE_ROWS value rows in turn."""
+    gate_FI, value_FI = (half.view(-1, GATE_ROWS, half.shape[1]) for half in weight_GI.chunk(2))
+    return torch.stack([gate_FI, value_FI], dim=1).reshape(weight_GI.shape)
+
+
+def separated(weight_GI: torch.Tensor) -> torch.Tensor:
+    """The inverse of `interleaved`."""
+    return weight_GI.view(-1, 2, GATE_ROWS, weight_GI.shape[1]).transpose(0, 1).reshape(weight_GI.shape)
 
 
 def pool(x_TD: torch.Tensor, starts_B1: torch.Tensor, *, first: int, last: int, limit: int) -> torch.Tensor:

@@ -19,6 +19,8 @@ from virnucpro_core.errors import UsageError
 # Rows of an attention tile. Sequences of at most SHORT_TILE (MIDDLE_TILE) tokens lie whole in one tile.
 SHORT_TILE = 64
 MIDDLE_TILE = 128
+# Longer sequences are cut into tiles of query rows.
+CUT_TILE = 64
 # Sections of `words` start at multiples of 16 bytes, so that compiled kernels see one alignment only.
 _ALIGN = 4
 
@@ -265,13 +267,13 @@ def _whole_tiles(starts_N1: np.ndarray, rows: int) -> np.ndarray:
 
 
 def _cut_tiles(starts_N1: np.ndarray) -> np.ndarray:
-    """(N, 4): each sequence cut into tiles of MIDDLE_TILE query rows, with the bounds of the sequence."""
+    """(N, 4): each sequence cut into tiles of CUT_TILE query rows, with the bounds of the sequence."""
     lengths = np.diff(starts_N1)
-    counts = -(-lengths // MIDDLE_TILE)
+    counts = -(-lengths // CUT_TILE)
     begin, end = np.repeat(starts_N1[:-1], counts), np.repeat(starts_N1[1:], counts)
     index = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
-    low = begin + index * MIDDLE_TILE
-    return np.stack([low, np.minimum(low + MIDDLE_TILE, end), begin, end], axis=1).astype(np.int32)
+    low = begin + index * CUT_TILE
+    return np.stack([low, np.minimum(low + CUT_TILE, end), begin, end], axis=1).astype(np.int32)
 
 
 def _aligned(size: int) -> int:

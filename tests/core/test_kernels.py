@@ -28,18 +28,18 @@ def test_norm(width: int) -> None:
     checks.check_norm(CPU, 3, width, 1e-5)
 
 
-def test_gelu() -> None:
-    checks.check_gelu(CPU, 3, 1100)
-
-
 @pytest.mark.parametrize("window", [Window(1, 1, 20), Window(0, 0)])
 def test_pool(window: Window) -> None:
     checks.check_pool(CPU, [40, 22, 3], 300, window)
 
 
 @pytest.mark.parametrize("rows", [5, 130])
-def test_linear_with_gelu(rows: int) -> None:
-    checks.check_linear_gelu(CPU, rows, 128, 72)
+def test_gated_gelu(rows: int) -> None:
+    checks.check_gated_gelu(CPU, rows, 256, 72)
+
+
+def test_gelu() -> None:
+    checks.check_gelu(CPU, 3, 1400)
 
 
 def test_quantised_rows() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virnucpro_core.errors import UsageError
-from virnucpro_core.packing import MIDDLE_TILE, SHORT_TILE, PackedBatch, pack, pack_shard
+from virnucpro_core.packing import CUT_TILE, MIDDLE_TILE, SHORT_TILE, PackedBatch, pack, pack_shard
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=60)
 BUDGETS = st.integers(1, 600)
@@ -71,7 +71,7 @@ def test_tiles_cover_every_row_once_and_never_split_a_short_sequence(lengths: li
             assert batch.first_T[low] == batch.first_T[high - 1] == begin
             assert {begin, end} <= starts
             assert end - begin > MIDDLE_TILE
-            assert high - low <= MIDDLE_TILE
+            assert high - low <= CUT_TILE
             rows += range(low, high)
         assert sorted(rows) == list(range(batch.n_tokens))
 

@@ -38,11 +38,6 @@ def test_norm(width: int) -> None:
     checks.check_norm(CUDA, 77, width, 1e-5)
 
 
-@pytest.mark.parametrize("width", [80, 1280, 3072, 10240])
-def test_gelu(width: int) -> None:
-    checks.check_gelu(CUDA, 33, width)
-
-
 @pytest.mark.parametrize("window", [Window(1, 1, 1024), Window(1, 1, 30), Window(0, 0)])
 @pytest.mark.parametrize("width", [320, 768, 2560])
 def test_pool(width: int, window: Window) -> None:
@@ -50,8 +45,13 @@ def test_pool(width: int, window: Window) -> None:
 
 
 @pytest.mark.parametrize(("rows", "width", "inputs"), [(1, 128, 64), (77, 256, 320), (1000, 3072, 768)])
-def test_linear_with_gelu(rows: int, width: int, inputs: int) -> None:
-    checks.check_linear_gelu(CUDA, rows, width, inputs)
+def test_gated_gelu(rows: int, width: int, inputs: int) -> None:
+    checks.check_gated_gelu(CUDA, rows, width, inputs)
+
+
+@pytest.mark.parametrize("width", [80, 1280, 10240])
+def test_gelu(width: int) -> None:
+    checks.check_gelu(CUDA, 33, width)
 
 
 @pytest.mark.parametrize("width", [320, 1280, 2560, 10240])

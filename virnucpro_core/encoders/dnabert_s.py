@@ -89,13 +89,16 @@ class DnabertShape:
 
 @dataclass(frozen=True, slots=True)
 class DnabertLayer:
-    """One layer: qkv (3D, D), out (D, D), gated (2F, D), down (D, F); out and down without their biases."""
+    """One layer: qkv (3D, D), out (D, D), gated (2F, D), down (D, F), as the operations prepared them.
 
-    qkv: Linear
-    out: Linear
+    out and down are without their biases.
+    """
+
+    qkv: Any
+    out: Any
     attention_norm: Norm
-    gated: Linear
-    down: Linear
+    gated: Any
+    down: Any
     mlp_norm: Norm
 
     def float(self) -> Self:
@@ -116,9 +119,7 @@ class DnabertModel:
         types_ND = weights.read("embeddings.token_type_embeddings.weight", device=device)
         self.embedding_VD = (words_VD + types_ND[0]).to(operations.dtype)
         self.embedding_norm = _norm(weights, "embeddings.LayerNorm", shape.eps, device)
-        self.layers = [
-            _read_layer(weights, n, shape.eps, device, operations.dtype) for n in range(shape.layers)
-        ]
+        self.layers = [_read_layer(weights, n, shape.eps, device, operations) for n in range(shape.layers)]
 
     def forward(self, batch: PackedBatch) -> torch.Tensor:
         """Pooled rows (B, D) float32 in the batch's order, on the device, without a host sync."""
@@ -142,15 +143,16 @@ class DnabertModel:
 
 
 def _read_layer(
-    weights: Weights, n: int, eps: float, device: torch.device, dtype: torch.dtype
+    weights: Weights, n: int, eps: float, device: torch.device, operations: Operations
 ) -> DnabertLayer:
     name = f"encoder.layer.{n}."
-    read: dict[str, Any] = {"device": device, "dtype": dtype}
+    read: dict[str, Any] = {"device": device, "dtype": operations.dtype}
     out, down = f"{name}attention.output.dense", f"{name}mlp.wo"
     qkv = f"{name}attention.self.Wqkv"
+    qkv_bias = weights.read(f"{qkv}.bias", **read)
     return DnabertLayer(
-        qkv=Linear(weights.read(f"{qkv}.weight", **read), weights.read(f"{qkv}.bias", **read)),
-        out=Linear(weights.read(f"{out}.weight", **read)),
+        qkv=operations.prepare(Linear(weights.read(f"{qkv}.weight", **read), qkv_bias)),
+        out=operations.prepare(Linear(weights.read(f"{out}.weight", **read))),
         attention_norm=_norm(
             weights,
             f"{name}attention.output.LayerNorm",
@@ -158,8 +160,8 @@ def _read_layer(
             device,
             offset_D=weights.read(f"{out}.bias", device=device),
         ),
-        gated=Linear(weights.read(f"{name}mlp.gated_layers.weight", **read)),
-        down=Linear(weights.read(f"{down}.weight", **read)),
+        gated=operations.prepare_gated(Linear(weights.read(f"{name}mlp.gated_layers.weight", **read))),
+        down=operations.prepare(Linear(weights.read(f"{down}.weight", **read))),
         mlp_norm=_norm(
             weights, f"{name}mlp.layernorm", eps, device, offset_D=weights.read(f"{down}.bias", device=device)
         ),

@@ -10,11 +10,23 @@ import torch
 from virnucpro_core import kernels
 from virnucpro_core.attention import Heads, attend
 from virnucpro_core.encoders.operations import Linear, Norm, Window
+from virnucpro_core.errors import WeightsError
 from virnucpro_core.packing import PackedBatch
 
 E4M3 = torch.float8_e4m3fn
 E4M3_MAX = 448.0
 _NO_LIMIT = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class GatedLinear:
+    """Gate and value rows interleaved as kernels.gated_gelu reads them."""
+
+    weight_GI: torch.Tensor
+
+    def float(self) -> Linear:
+        """The weights in use, in float32 and in their own order."""
+        return Linear(kernels.separated(self.weight_GI).float())
 
 
 class FusedOperations:
@@ -26,6 +38,16 @@ class FusedOperations:
     def prepare(self, linear: Linear) -> Linear:
         """The weights as they are."""
         return linear
+
+    def prepare_gated(self, linear: Linear) -> GatedLinear:
+        """Gate and value rows interleaved. Raises WeightsError for a width that no tile fits."""
+        rows = len(linear.weight_OI)
+        if rows % (2 * kernels.GATE_ROWS):
+            raise WeightsError(
+                f"a gated feed-forward of width {rows // 2} is no multiple of {kernels.GATE_ROWS}",
+                remedy="use float32 with attention 'reference'",
+            )
+        return GatedLinear(kernels.interleaved(linear.weight_OI))
 
     def norm(self, x_TD: torch.Tensor, norm: Norm) -> torch.Tensor:
         """LayerNorm(x + offset), one pass over x."""
@@ -47,12 +69,12 @@ class FusedOperations:
         return attend(q_THK, k_THK, v_THK, batch, heads, kernel=self.attention).flatten(1)
 
     def linear_gelu(self, h_TI: torch.Tensor, linear: Linear) -> torch.Tensor:
-        """(T, O): erf GELU after the product: cuBLAS and one pass beat a fused product here."""
+        """(T, O): erf GELU in place of the product; under load cuBLAS and a pass beat one fused product."""
         return kernels.gelu(self.linear(h_TI, linear))
 
-    def gated_gelu(self, h_TI: torch.Tensor, linear: Linear) -> torch.Tensor:
+    def gated_gelu(self, h_TI: torch.Tensor, linear: GatedLinear) -> torch.Tensor:
         """(T, O/2), the activation in the product's epilogue."""
-        return kernels.linear_gelu(h_TI, linear.weight_OI, linear.bias_O, gated=True)
+        return kernels.gated_gelu(h_TI, linear.weight_GI)
 
     def pool(self, x_TD: torch.Tensor, batch: PackedBatch, window: Window, norm: Norm | None) -> torch.Tensor:
         """(B, D) float32 means of the window's rows, normed first where `norm`."""
@@ -142,6 +164,10 @@ class Fp8Operations:
     def linear_gelu(self, h_TI: Quantised, linear: QuantisedLinear) -> Quantised:
         """erf GELU of the product and its quantisation in one pass."""
         return Quantised(*kernels.quantised(self.linear(h_TI, linear), gelu=True))
+
+    def prepare_gated(self, linear: Linear) -> QuantisedLinear:
+        """No encoder with fp8 has a gated feed-forward."""
+        raise NotImplementedError
 
     def gated_gelu(self, h_TI: Quantised, linear: QuantisedLinear) -> Quantised:
         """No encoder with fp8 has a gated feed-forward."""

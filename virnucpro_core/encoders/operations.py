@@ -56,12 +56,13 @@ class Operations(Protocol):
     """The steps of a forward. A step may overwrite the `x` or `qkv` that it takes.
 
     What norm, attend and the GELUs hand to the next product (Any) is the set's own: a tensor, or one with its
-    scales; so are the weights that `prepare` returns and the residual stream that `add_linear` returns.
+    scales. So are the weights that the `prepare`s return and the residual stream that `add_linear` returns.
     """
 
     dtype: torch.dtype
 
     def prepare(self, linear: Linear) -> Any: ...
+    def prepare_gated(self, linear: Linear) -> Any: ...
     def norm(self, x_TD: Any, norm: Norm) -> Any: ...
     def linear(self, h_TI: Any, linear: Any) -> torch.Tensor: ...
     def add_linear(self, x_TD: Any, h_TI: Any, linear: Any) -> Any: ...
@@ -79,6 +80,10 @@ class ReferenceOperations:
 
     def prepare(self, linear: Linear) -> Linear:
         """The weights as they are."""
+        return linear
+
+    def prepare_gated(self, linear: Linear) -> Linear:
+        """The weights as they are: the gate's rows, then the value's."""
         return linear
 
     def norm(self, x_TD: torch.Tensor, norm: Norm) -> torch.Tensor:
