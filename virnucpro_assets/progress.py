@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from virnucpro_assets.driver import Watch, deliver, predict
 from virnucpro_assets.resources import Platform
@@ -23,7 +24,7 @@ console = Console(highlight=False)
 def show_prediction(sample: Sample, platform: Platform, out: Path) -> None:
     """Predict with progress, deliver the results to `out`, and print the calls."""
     started = time.monotonic()
-    console.print(f"[bold]{sample.name}[/]: {', '.join(f.path.name for f in sample.inputs)}", markup=True)
+    console.print(Text(f"{sample.name}: {', '.join(f.path.name for f in sample.inputs)}"))
     view = _Bars() if sys.stdout.isatty() else _Lines()
     with view:
         predict(sample, platform, Watch(view.layer, view.lanes))
@@ -84,10 +85,10 @@ class _Lines:
             key = (state.product, state.rank)
             if key in self._ended or not (due or state.ended):
                 continue
-            left = (state.total - state.done) * state.seconds / state.done if state.done else 0.0
-            tail = (
-                "done" if state.ended else f"about {left:,.0f} s left" if state.done else "loading the model"
-            )
+            left = state.seconds_left
+            tail = "loading the model" if left is None else f"about {left:,.0f} s left"
+            if state.ended:
+                tail = f"done ({state.resumed:,} were done before)" if state.resumed else "done"
             print(f"  {_title(state)}: {state.done:,} of {state.total:,} frames, {tail}", flush=True)
             self._last = time.monotonic()
             if state.ended:
@@ -99,13 +100,15 @@ def print_calls(sample: Sample, out: Path, seconds: float) -> None:
     import pandas as pd
 
     rows = pd.read_csv(out / "contigs.tsv", sep="\t", dtype=str, keep_default_na=False, quoting=3)
-    table = Table("record", "length", "call", "score", "chunks", "frames", "reason", box=None, pad_edge=False)
+    table = Table(
+        "record", "length", "call", "score", "scored/chunks", "frames", "reason", box=None, pad_edge=False
+    )
     for row in rows.head(SHOWN_RECORDS).to_dict("records"):
-        table.add_row(
-            *(row[c] for c in ("record_id", "length", "call", "score", "chunks_scored", "frames", "reason")),
-            style="bold" if row["call"] == "virus" else "",
-        )
-    console.print(table, markup=False)
+        score = f"{float(row['score']):.3f}" if row["score"] else ""
+        chunks = f"{row['chunks_scored']}/{row['chunks']}"
+        cells = (row["record_id"], row["length"], row["call"], score, chunks, row["frames"], row["reason"])
+        table.add_row(*map(Text, cells), style="bold" if row["call"] == "virus" else "")
+    console.print(table)
     if len(rows) > SHOWN_RECORDS:
         console.print(f"... and {len(rows) - SHOWN_RECORDS:,} more in contigs.tsv")
     counts = rows["call"].value_counts()
@@ -113,7 +116,7 @@ def print_calls(sample: Sample, out: Path, seconds: float) -> None:
     console.print(f"{len(rows):,} records: {said}; {seconds:.0f} s")
     if sample.settings.profile == "demo":
         console.print("demo profile: the scores carry no biological meaning")
-    console.print(f"report: {(out / REPORT).resolve()}")
+    console.print(Text(f"report: {(out / REPORT).resolve()}"), soft_wrap=True)
 
 
 def _title(state: LaneProgress) -> str:

@@ -4,6 +4,7 @@ The four functions `embed_lane`, `merge_lane`, `score_lane` and `collect_scores`
 They decide by the manifests alone, hold the lane's lock while they write, and return what they found and did.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -293,10 +294,7 @@ def device_name(device: torch.device) -> str:
 def _survey(lane: Lane, store: ShardStore) -> tuple[list[int], dict[str, int]]:
     """The lane's shards that must be computed, and how many were found in each state."""
     states: dict[int, str] = {shard: store.state(shard, lane.ids(shard)) for shard in lane.shards}
-    found = list(states.values())
-    return [k for k, state in states.items() if state != "done"], {
-        s: found.count(s) for s in dict.fromkeys(found)
-    }
+    return [k for k, state in states.items() if state != "done"], dict(Counter(states.values()))
 
 
 def _result(
