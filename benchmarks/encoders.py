@@ -230,7 +230,7 @@ def bench_model(bench: Bench, name: str, root: Path, *, with_peers: bool) -> Non
 
 
 def bench_tokenizer(bench: Bench, path: Path) -> None:
-    """300-base slices per second of the DNABERT-S tokenizer, one process, its own threads on and the rest idle."""
+    """300-base slices per second of the DNABERT-S tokenizer: one process, its threads on all cores."""
     random = np.random.default_rng(4)
     bases = np.frombuffer(b"ACGT", dtype=np.uint8)
     slices = [random.choice(bases, 300).tobytes() for _ in range(20_000)]
