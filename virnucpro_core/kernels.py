@@ -330,7 +330,7 @@ def norm_quantised(
     scales_T1 = torch.empty(len(x_TD), 1, dtype=torch.float32, device=x_TD.device)
     _norm[(len(x_TD),)](
         x_TD, x_TD if y_TD is None else y_TD, offset_D, weight_D, bias_D, o_TD, scales_T1, eps,
-        **_columns(x_TD), SUM=y_TD is not None, OFFSET=True, QUANTISE=True, num_warps=4,
+        **_columns(x_TD), SUM=y_TD is not None, OFFSET=True, QUANTISE=True, num_warps=8,
     )  # fmt: skip
     return o_TD, scales_T1
 
