@@ -1,13 +1,20 @@
-"""Fixtures of all tests."""
+"""Fixtures of all tests, and what has to be set before anything is imported."""
 
 import os
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
+# The partition keys follow the environment when the definitions are imported: two lanes on the CPU.
+os.environ.update(VIRNUCPRO_GPUS="2", VIRNUCPRO_DEVICE="cpu", VIRNUCPRO_PROFILE="demo")
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported: its kernels then run on the CPU
+
+# Stores are synced to disk: a slow disk is no failure.
+settings.register_profile("project", deadline=None)
+settings.load_profile("project")
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,17 @@
 """The only place that publishes a file: temporary name, fsync, rename, fsync of the folder.
 
-A name that can be seen is a whole file. Temporary names start with `.tmp-` and are swept when the folder's
-owner (who holds its lock) starts again.
+A name that can be seen is a whole file. Temporary names carry the writer's host and process, so that anyone
+can sweep what a dead writer left and nobody touches what a living one is writing.
 """
 
 import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any
 from virnucpro_core.errors import StoreError
 
 TEMPORARY = ".tmp-"
+log = logging.getLogger(__name__)
 
 
 def publish(path: Path, write: Callable[[Path], None]) -> None:
@@ -27,7 +30,7 @@ def publish(path: Path, write: Callable[[Path], None]) -> None:
     """
     with _named_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=_prefix(), suffix=path.suffix, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         try:
@@ -56,7 +59,7 @@ def publish_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder that replaces `path` when the block ends without an exception."""
     with _named_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=_prefix(), dir=path.parent))
         try:
             yield temporary
             for file in sorted(temporary.rglob("*")):
@@ -64,7 +67,7 @@ def publish_folder(path: Path) -> Iterator[Path]:
             temporary.chmod(0o755)
             sync(temporary)
             if path.exists():
-                old = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
+                old = Path(tempfile.mkdtemp(prefix=_prefix(), dir=path.parent))
                 path.replace(old / path.name)
                 temporary.replace(path)
                 shutil.rmtree(old)
@@ -77,12 +80,15 @@ def publish_folder(path: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what an interrupted writer left in `folder`; call it only while holding the folder's lock."""
-    for left in folder.glob(TEMPORARY + "*"):
-        if left.is_dir():
-            shutil.rmtree(left)
-        else:
-            left.unlink(missing_ok=True)
+    """Remove what writers on this host that are dead by now left in `folder`."""
+    host = f"{TEMPORARY}{socket.gethostname()}-"
+    for left in folder.glob(host + "*"):
+        process = left.name.removeprefix(host).split("-", 1)[0]
+        if process.isdecimal() and not _alive(int(process)):
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
@@ -109,17 +115,19 @@ def sha256_json(value: Any) -> str:
 def locked(path: Path, *, busy: str, wait: bool = False) -> Iterator[None]:
     """Hold an exclusive OS lock on `path`; it vanishes with the process, however that dies.
 
-    Raises StoreError(`busy` and the holder's note) when another process holds it and `wait` is false.
+    When another process holds it: says so and waits, or raises StoreError if `wait` is false.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             stream.seek(0)
-            raise StoreError(
-                busy, where=path, remedy=f"wait for it or stop it ({stream.read().strip() or 'holder unknown'})"
-            ) from None
+            holder = stream.read().strip() or "holder unknown"
+            if not wait:
+                raise StoreError(f"{busy} ({holder})", where=path, remedy="wait for it or stop it") from None
+            log.warning("%s (%s): waiting for it", busy, holder)
+            fcntl.flock(stream, fcntl.LOCK_EX)
         stream.truncate(0)
         stream.write(f"process {os.getpid()}")
         stream.flush()
@@ -128,6 +136,20 @@ def locked(path: Path, *, busy: str, wait: bool = False) -> Iterator[None]:
 
 def _write_bytes(path: Path, data: bytes) -> None:
     path.write_bytes(data)
+
+
+def _prefix() -> str:
+    return f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-"
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @contextlib.contextmanager

@@ -92,6 +92,19 @@ class PackedBatch:
             row += len(run) * int(run[0])
         return groups
 
+    def take(self, keep: np.ndarray) -> "PackedBatch":
+        """The batch of the sequences at positions `keep` (ascending) alone; host only."""
+        starts = np.asarray(self.starts_B1)
+        tokens_T = np.asarray(self.tokens_T)
+        parts = [tokens_T[starts[i] : starts[i + 1]] for i in keep.tolist()]
+        return _batch(np.concatenate(parts), self.lengths_B[keep].astype(np.int64), self.rows_B[keep])
+
+    def halves(self) -> "tuple[PackedBatch, PackedBatch]":
+        """Two batches of half the sequences each, for a device that could not hold them all."""
+        positions = np.arange(self.n_sequences)
+        middle = self.n_sequences // 2
+        return self.take(positions[:middle]), self.take(positions[middle:])
+
     def pin_memory(self) -> Self:
         return replace(self, words=self.words.pin_memory())
 

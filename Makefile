@@ -1,0 +1,58 @@
+# Few verbs. `make demo` and `make test` work on a fresh machine with Python >= 3.11 and nothing else;
+# the browser tests want Debian's chromium package and are skipped without it.
+
+PYTHON ?= python3
+# On a machine with NVIDIA GPUs this brings CUDA along; for another build see pytorch.org/get-started.
+TORCH ?= torch==2.13.0
+VENV ?= .venv
+PORT ?= 3000
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
+DEMO := virnucpro_core/demo
+export VIRNUCPRO_HOME ?= $(CURDIR)/.virnucpro
+export DAGSTER_HOME ?= $(VIRNUCPRO_HOME)/dagster
+
+.PHONY: help demo ui test lint bench screenshots clean
+.DEFAULT_GOAL := help
+
+help:  ## these verbs
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.user  ## call the genomes that ship with the package, in the demo profile
+	$(BIN)/virnucpro predict $(DEMO)/viral.fa $(DEMO)/non_viral.fa \
+	  --sample demo --profile demo --chunk-size 300 --out demo-results
+
+ui: $(VENV)/.user  ## the web UI and the daemon on loopback; drop files into .virnucpro/inbox
+	$(BIN)/virnucpro ui --port $(PORT)
+
+test: $(VENV)/.dev  ## all tests that need no GPU
+	$(BIN)/python -m pytest -m "not gpu"
+
+lint: $(VENV)/.dev  ## design rules: ruff, mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev  ## benchmarks that need no GPU
+	$(BIN)/python benchmarks/sequences.py
+
+screenshots: $(VENV)/.dev  ## the pictures of the README
+	$(BIN)/python docs/screenshots.py
+
+clean:  ## remove the environment, the demo's results and .virnucpro
+	rm -rf $(VENV) .virnucpro demo-results
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "$(PYTHON) is older than 3.11: make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+	$(PIP) "$(TORCH)"
+
+$(VENV)/.user: $(BIN)/python pyproject.toml requirements.lock
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml requirements.lock
+	$(PIP) --editable ".[dev]"
+	touch $@ $(VENV)/.user

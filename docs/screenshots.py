@@ -1,0 +1,106 @@
+"""Makes the pictures of the README: drops the demo genomes into an inbox, waits for the calls, opens the browser.
+
+`make screenshots` runs it. Two lanes on the CPU, the demo profile, a home of its own that is removed at the end;
+about two minutes. Needs Chromium.
+"""
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from browser import chromium  # noqa: E402
+from live_platform import Server, Site, wait_until, web_ui  # noqa: E402
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+IMAGES = Path(__file__).parent / "images"
+GENOMES = [ROOT / "virnucpro_core" / "demo" / name for name in ("viral.fa", "non_viral.fa")]
+SAMPLE = "demo"
+WIDTH = 1600  # pixels
+MARGIN = 24  # pixels around the graph
+SETTLE_MS = 3000  # the UI draws in steps
+DONE = """{ assetNodeOrError(assetKey: {path: ["consensus"]}) { ... on AssetNode {
+  assetMaterializations(limit: 1) { runId } assetChecksOrError { ... on AssetChecks { checks {
+    executionForLatestMaterialization { status } } } } } } }"""
+
+
+def main() -> None:
+    IMAGES.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        site = Site(Path(folder) / "home", gpus=2, extra={"VIRNUCPRO_INBOX_STABLE_SECONDS": "2"})
+        inbox = site.home / "inbox" / SAMPLE
+        inbox.mkdir(parents=True)
+        for genome in GENOMES:
+            shutil.copy(genome, inbox)
+        with web_ui(site) as server, chromium() as browser:
+            wait_until(lambda: called(server), seconds=600, what="the calls")
+            asset_graph(browser, server)
+            materialization(browser, server)
+            report(browser, site.home / "samples" / SAMPLE / "results" / "report.html")
+
+
+def called(server: Server) -> bool:
+    """Whether the sample's consensus is there and checked."""
+    node = server.ask(DONE)["assetNodeOrError"]
+    checks = [c["executionForLatestMaterialization"] for c in node["assetChecksOrError"]["checks"]]
+    return bool(node["assetMaterializations"]) and all(c and c["status"] == "SUCCEEDED" for c in checks)
+
+
+def asset_graph(browser: "Browser", server: Server) -> None:
+    """All assets with their partitions and checks; wide enough that the UI draws the nodes in full."""
+    page = browser.new_page(viewport={"width": 3000, "height": 900})
+    page.goto(f"{server.url}/asset-groups")
+    page.get_by_text("sequences", exact=True).first.wait_for()
+    page.keyboard.press("Alt+e")
+    page.locator("svg foreignObject").get_by_text("consensus").wait_for()
+    page.wait_for_timeout(SETTLE_MS)
+    boxes = [box for node in page.locator("svg foreignObject").all() if (box := node.bounding_box())]
+    left, top = (min(b[side] for b in boxes) - MARGIN for side in ("x", "y"))
+    right = max(b["x"] + b["width"] for b in boxes) + MARGIN
+    bottom = max(b["y"] + b["height"] for b in boxes) + MARGIN
+    area = {"x": left, "y": top, "width": right - left, "height": bottom - top}
+    page.screenshot(path=IMAGES / "asset-graph.png", clip=area)
+    page.close()
+
+
+def materialization(browser: "Browser", server: Server) -> None:
+    """The numbers that a lane recorded; the picture's dialog is moved aside, so that it hides none of them."""
+    page = browser.new_page(viewport={"width": WIDTH + 100, "height": 1000})
+    page.goto(f"{server.url}/assets/esm_embeddings?view=partitions&partition=0|{SAMPLE}")
+    page.get_by_text("Hide navigation").click()
+    page.get_by_text("Show Markdown").click()
+    page.get_by_role("img", name="throughput").wait_for()
+    page.wait_for_timeout(SETTLE_MS)
+    page.add_style_tag(content=".dagster-backdrop { background: none !important }")
+    page.locator(".dagster-dialog").evaluate(
+        "(dialog, [x, y]) => { const now = dialog.getBoundingClientRect();"
+        " dialog.style.transform = `translate(${x - now.x}px, ${y - now.y}px)` }",
+        [74, 380],
+    )
+    page.wait_for_timeout(SETTLE_MS)
+    page.screenshot(path=IMAGES / "materialization.png")
+    page.close()
+
+
+def report(browser: "Browser", file: Path) -> None:
+    """The table of the calls, and the score tracks below it."""
+    page = browser.new_page(viewport={"width": 1120, "height": 900}, device_scale_factor=1.5)
+    page.goto(file.as_uri())
+    page.wait_for_timeout(SETTLE_MS)
+    tracks = page.get_by_role("heading", name="Scores along the sequence").bounding_box()
+    assert tracks is not None
+    split = tracks["y"] - 30
+    for name, top, height in (("report", 0, split), ("report-tracks", split, 1025)):
+        area = {"x": 0, "y": top, "width": 1120, "height": height}
+        page.screenshot(path=IMAGES / f"{name}.png", clip=area, full_page=True)
+    page.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Publishing is whole or nothing, locks vanish with their holder, sweeping touches only what the dead left."""
+
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from virnucpro_core.durable import (
+    TEMPORARY,
+    locked,
+    publish_bytes,
+    publish_folder,
+    publish_json,
+    sha256_file,
+    sweep,
+)
+from virnucpro_core.errors import StoreError
+
+
+def test_a_failing_writer_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    publish_bytes(file, b"old")
+    with pytest.raises(RuntimeError, match="half way"):
+        _half_a_folder(tmp_path / "b")
+    with pytest.raises(StoreError, match=r"free\); make room"):
+        publish_bytes(tmp_path / "a.txt" / "below-a-file", b"new")
+    assert file.read_bytes() == b"old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt"]
+
+
+def _half_a_folder(path: Path) -> None:
+    with publish_folder(path) as folder:
+        (folder / "part").write_bytes(b"x")
+        raise RuntimeError("half way")
+
+
+def test_a_folder_replaces_the_old_one_as_a_whole(tmp_path: Path) -> None:
+    for content in (b"one", b"two"):
+        with publish_folder(tmp_path / "store") as folder:
+            (folder / content.decode()).write_bytes(content)
+    assert [p.name for p in (tmp_path / "store").iterdir()] == ["two"]
+    assert [p.name for p in tmp_path.iterdir()] == ["store"]
+
+
+def test_json_is_canonical(tmp_path: Path) -> None:
+    publish_json(tmp_path / "a.json", {"b": 1, "a": 2})
+    publish_json(tmp_path / "b.json", {"a": 2, "b": 1})
+    assert sha256_file(tmp_path / "a.json") == sha256_file(tmp_path / "b.json")
+
+
+def test_sweep_takes_what_a_dead_writer_left_and_spares_the_living(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
+    )
+    host = socket.gethostname()
+    dead = tmp_path / f"{TEMPORARY}{host}-{int(ended.stdout)}-x.h5"
+    alive = tmp_path / f"{TEMPORARY}{host}-{os.getpid()}-y.h5"
+    elsewhere = tmp_path / f"{TEMPORARY}another-host-1-z.h5"
+    for file in (dead, alive, elsewhere):
+        file.touch()
+    sweep(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted([alive, elsewhere])
+
+
+def _hold(path: Path, ready: "multiprocessing.synchronize.Event") -> None:
+    with locked(path, busy="busy"):
+        ready.set()
+        multiprocessing.Event().wait(60)
+
+
+def test_a_lock_names_its_holder_and_vanishes_when_the_holder_is_killed(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    holder = context.Process(target=_hold, args=(tmp_path / "lane.lock", ready))
+    holder.start()
+    assert ready.wait(30)
+    with (
+        pytest.raises(StoreError, match=f"lane busy.*process {holder.pid}"),
+        locked(tmp_path / "lane.lock", busy="lane busy"),
+    ):
+        pytest.fail("two holders")
+    holder.kill()
+    holder.join()
+    with locked(tmp_path / "lane.lock", busy="busy"):
+        pass

@@ -1,0 +1,69 @@
+"""A sample's name is a safe key, its content is its bytes, its settings are checked where they are made."""
+
+from pathlib import Path
+
+import pytest
+
+from virnucpro_core.errors import InputError, StoreError, UsageError
+from virnucpro_core.registry import SampleSettings, check_key, list_samples, open_sample, register
+
+SETTINGS = SampleSettings(profile="demo")
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "a.b", "a,b", "x" * 65, "a b", "ä", "a|b", "a\n"])
+def test_names_that_would_break_a_path_or_a_key_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="is not a sample name"):
+        check_key(name)
+
+
+def test_round_trip_and_the_order_of_files_is_no_matter(tmp_path: Path) -> None:
+    files = [tmp_path / "b.fa", tmp_path / "a.fa"]
+    for file in files:
+        file.write_text(f">{file.name}\nACGT\n")
+    made = register(tmp_path, "s", files, SETTINGS)
+    assert open_sample(tmp_path, "s") == made == register(tmp_path, "s", files[::-1], SETTINGS)
+    assert list_samples(tmp_path) == ["s"]
+
+
+def test_one_name_never_stands_for_two_contents(tmp_path: Path) -> None:
+    file = tmp_path / "a.fa"
+    file.write_text(">a\nACGT\n")
+    first = register(tmp_path, "s", [file], SETTINGS)
+    file.write_text(">a\nACGA\n")
+    with pytest.raises(UsageError, match="already stands for other sequences"):
+        register(tmp_path, "s", [file], SETTINGS)
+    assert open_sample(tmp_path, "s") == first
+    assert register(tmp_path, "s", [file], SETTINGS, fresh=True).content != first.content
+
+
+def test_what_is_no_readable_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        register(tmp_path, "s", [tmp_path / "absent.fa"], SETTINGS)
+    with pytest.raises(InputError, match="not a regular file"):
+        register(tmp_path, "s", [tmp_path], SETTINGS)
+    with pytest.raises(UsageError, match="is not known"):
+        open_sample(tmp_path, "s")
+
+
+def test_a_damaged_description_is_an_error_and_not_a_new_sample(tmp_path: Path) -> None:
+    file = tmp_path / "a.fa"
+    file.write_text(">a\nACGT\n")
+    sample = register(tmp_path, "s", [file], SETTINGS)
+    (sample.folder / "sample.json").write_text("{")
+    with pytest.raises(StoreError, match="damaged"):
+        open_sample(tmp_path, "s")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("chunk_size", 2),
+        ("cutoff", 1.5),
+        ("shard_rows", 10_001),
+        ("duplicates", "merge"),
+        ("precision", "int8"),
+    ],
+)
+def test_a_setting_out_of_range_is_named_with_its_range(name: str, value: object) -> None:
+    with pytest.raises(UsageError, match=f"{name} is .*; give "):
+        SampleSettings(**{name: value})  # type: ignore[arg-type]

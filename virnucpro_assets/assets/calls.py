@@ -1,0 +1,97 @@
+"""`predictions` per lane, `consensus` per sample: the classifier's scores and the results folder."""
+
+from typing import Any
+
+import dagster as dg
+
+from virnucpro_assets.assets.embeddings import merged_features, shard_schema
+from virnucpro_assets.assets.sequences import OWNERS
+from virnucpro_assets.automation import FOLLOW, FOLLOW_CHECKED
+from virnucpro_assets.metadata import lane_materialization, observe_shard, one_line_failures
+from virnucpro_assets.partitions import LANES, SAMPLES, lane_of, sample_of
+from virnucpro_assets.resources import Platform
+from virnucpro_core.durable import sha256_json
+from virnucpro_core.lanes import score_lane
+from virnucpro_core.results import REPORT
+from virnucpro_core.stages import call_sample
+from virnucpro_core.summary import ResultSummary
+
+TOP_ROWS = 20
+
+
+@dg.asset(
+    deps=[merged_features],
+    partitions_def=LANES,
+    group_name="calls",
+    kinds={"torch", "hdf5"},
+    owners=OWNERS,
+    code_version="1",
+    automation_condition=FOLLOW,
+    description="Scores of every unique frame: others, virus (they sum to 1).",
+    metadata=shard_schema("scores", "2", "softmax: others, virus"),
+)
+def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
+    with one_line_failures():
+        lane = platform.lane(*lane_of(context))
+        result = score_lane(
+            lane, platform.compute(lane), on_shard=lambda entry: observe_shard(context, entry)
+        )
+    return lane_materialization(result)
+
+
+@dg.asset(
+    deps=[predictions],
+    partitions_def=SAMPLES,
+    group_name="calls",
+    kinds={"python", "tsv"},
+    owners=OWNERS,
+    code_version="1",
+    automation_condition=FOLLOW_CHECKED,
+    description="All lanes joined: a call per record, the published tool's two tables, the report.",
+    metadata={
+        "dagster/column_schema": dg.TableSchema(
+            columns=[
+                dg.TableColumn(
+                    "record_id", "string", description="every record of the sample, in input order"
+                ),
+                dg.TableColumn("call", "string", description="virus, others or no_call"),
+                dg.TableColumn("score", "float", description="mean over the record's scored chunks, 0 to 1"),
+                dg.TableColumn("reason", "string", description="why no call could be made, or empty"),
+            ]
+        )
+    },
+)
+def consensus(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
+    with one_line_failures():
+        sample = sample_of(context)
+        made = call_sample(platform.lane(sample, 0))
+    counts = made.counts
+    report = made.files[REPORT].path
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": counts.records,
+            **{f"records_{call}": number for call, number in counts.calls.items()},
+            "chunks_virus": counts.chunks_virus,
+            "frames": counts.frames,
+            "reasons": dg.MetadataValue.json(counts.reasons),
+            "report": dg.MetadataValue.path(report),
+            "calls": dg.MetadataValue.md(calls_table(made)),
+            **({"note": made.note} if made.note else {}),
+        },
+        data_version=dg.DataVersion(sha256_json({name: file.sha256 for name, file in made.files.items()})),
+    )
+
+
+def calls_table(made: ResultSummary) -> str:
+    """The report's leading records as a markdown table; ids are text, whatever they hold."""
+    lines = ["| record | length | call | score | chunks scored |", "|---|---|---|---|---|"]
+    for record in made.top[:TOP_ROWS]:
+        score = "" if record.score is None else f"{record.score:.3f}"
+        chunks = f"{record.chunks_scored}/{record.chunks}"
+        lines.append(f"| {as_text(record.id)} | {record.length:,} | {record.call} | {score} | {chunks} |")
+    return "\n".join(lines)
+
+
+def as_text(name: str) -> str:
+    """An id inside markdown: every character that could be markup as a character reference."""
+    return "".join(c if c.isalnum() or c in " _-." else f"&#{ord(c)};" for c in name[:80])

@@ -1,0 +1,93 @@
+"""`dnabert_embeddings`, `esm_embeddings`, `merged_features`: one partition a sample and GPU rank."""
+
+from typing import Any
+
+import dagster as dg
+
+from virnucpro_assets.assets.sequences import OWNERS, translations
+from virnucpro_assets.automation import FOLLOW, FOLLOW_CHECKED
+from virnucpro_assets.metadata import lane_materialization, observe_shard, one_line_failures
+from virnucpro_assets.partitions import LANES, lane_of
+from virnucpro_assets.resources import Platform
+from virnucpro_core.lanes import DNABERT, ESM, Embedding, embed_lane, merge_lane
+
+RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
+
+
+def shard_schema(dataset: str, width: str, description: str) -> dict[str, dg.TableSchema]:
+    """Column schema of a sharded product, as its HDF5 files hold it."""
+    return {
+        "dagster/column_schema": dg.TableSchema(
+            columns=[
+                dg.TableColumn("frame", "int64", description="unique frame of the row"),
+                dg.TableColumn("digest", "uint8[16]", description="blake2b of the frame"),
+                dg.TableColumn(dataset, f"float32[{width}]", description=description),
+            ]
+        )
+    }
+
+
+@dg.asset(
+    name=DNABERT,
+    deps=[translations],
+    partitions_def=LANES,
+    group_name="embeddings",
+    kinds={"torch", "hdf5"},
+    owners=OWNERS,
+    code_version="1",
+    retry_policy=RETRY,
+    automation_condition=FOLLOW_CHECKED,
+    description="DNABERT-S: mean over all tokens of each unique frame's nucleotide slice.",
+    metadata=shard_schema("embeddings", "768", "mean of the last hidden state"),
+)
+def dnabert_embeddings(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
+    return _embed(context, platform, DNABERT)
+
+
+@dg.asset(
+    name=ESM,
+    deps=[translations],
+    partitions_def=LANES,
+    group_name="embeddings",
+    kinds={"torch", "hdf5"},
+    owners=OWNERS,
+    code_version="1",
+    retry_policy=RETRY,
+    automation_condition=FOLLOW_CHECKED,
+    description="ESM-2: mean over the residues of each unique frame's protein, after the final layer norm.",
+    metadata=shard_schema("embeddings", "2560", "mean of the last representation (3B: 2,560 columns)"),
+)
+def esm_embeddings(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
+    return _embed(context, platform, ESM)
+
+
+@dg.asset(
+    deps=[dnabert_embeddings, esm_embeddings],
+    partitions_def=LANES,
+    group_name="embeddings",
+    kinds={"hdf5"},
+    owners=OWNERS,
+    code_version="1",
+    automation_condition=FOLLOW,
+    description="DNABERT-S columns, then ESM-2 columns, as virtual datasets over verified shards: nothing is copied.",
+    metadata=shard_schema("features", "3328", "both encoders side by side"),
+)
+def merged_features(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
+    with one_line_failures():
+        result = merge_lane(
+            platform.lane(*lane_of(context)), on_shard=lambda entry: observe_shard(context, entry)
+        )
+    return lane_materialization(result)
+
+
+def _embed(
+    context: dg.AssetExecutionContext,
+    platform: Platform,
+    product: Embedding,
+) -> dg.MaterializeResult[Any]:
+    with one_line_failures():
+        lane = platform.lane(*lane_of(context))
+        result = embed_lane(
+            lane, product, platform.compute(lane), on_shard=lambda entry: observe_shard(context, entry)
+        )
+    return lane_materialization(result, lane.sample.telemetry(product, lane.rank))

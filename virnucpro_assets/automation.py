@@ -1,0 +1,152 @@
+"""What runs by itself: the inbox sensor brings samples in, a condition follows them down, a schedule mends at night."""
+
+import json
+import time
+from pathlib import Path
+
+import dagster as dg
+
+from virnucpro_assets.partitions import RANKS, SAMPLES, lane_key
+from virnucpro_assets.resources import Platform
+from virnucpro_core.errors import VirnucproError
+from virnucpro_core.inbox import Arrival, scan
+from virnucpro_core.registry import content_digest, digest_inputs, list_samples, open_sample, register
+
+DRIVER_TAG = "virnucpro/driver"
+
+AC = dg.AutomationCondition
+# Runs of `virnucpro predict` drive their sample themselves; their news starts nothing here.
+_NEWS = AC.newly_updated() & ~AC.executed_with_root_target() & ~AC.executed_with_tags(tag_keys={DRIVER_TAG})
+# Follows within one run, whose blocking checks stop it in time.
+FOLLOW = (
+    AC.any_deps_match(_NEWS | AC.will_be_requested()).since_last_handled()
+    & ~AC.any_deps_missing()
+    & ~AC.any_deps_in_progress()
+    & ~AC.in_progress()
+).with_label("follow upstream")
+# Begins a run of its own on what another run made, once that has passed its blocking checks.
+FOLLOW_CHECKED = (FOLLOW & AC.all_deps_blocking_checks_passed()).with_label("follow checked upstream")
+
+follow = dg.AutomationConditionSensorDefinition(
+    "follow",
+    target=dg.AssetSelection.all(),
+    minimum_interval_seconds=1,
+    emit_backfills=False,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Materializes each asset of a sample once what it depends on is there and has passed its checks.",
+)
+
+
+@dg.sensor(
+    name="inbox",
+    minimum_interval_seconds=5,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Registers whole files in $VIRNUCPRO_HOME/inbox as samples; sets aside what cannot be one.",
+    target=dg.AssetSelection.assets("chunks"),
+)
+def inbox_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult | dg.SkipReason:
+    seen = scan(
+        platform.inbox,
+        json.loads(context.cursor or "{}"),
+        now=time.time(),
+        stable_seconds=platform.inbox_stable_seconds,
+    )
+    events: list[dg.AssetMaterialization | dg.AssetObservation] = []
+    names: list[str] = []
+    for refusal in seen.refusals:
+        context.log.warning("set aside %s: %s", refusal.entry.name, refusal.reason)
+        events.append(
+            dg.AssetObservation(
+                "inbox",
+                description=f"set aside: {refusal.reason}",
+                metadata={"file": refusal.entry.name, "moved_to": dg.MetadataValue.path(refusal.moved_to)},
+            )
+        )
+    for arrival in seen.arrivals:
+        name = _register(context, platform, arrival)
+        if name is not None:
+            names.append(name)
+            events.append(_arrived(platform.folder, name))
+    return dg.SensorResult(
+        skip_reason=None
+        if events
+        else f"{len(seen.waiting)} files still arriving"
+        if seen.waiting
+        else "nothing new",
+        cursor=json.dumps(seen.memory),
+        dynamic_partitions_requests=[SAMPLES.build_add_request(names)] if names else [],
+        asset_events=events,
+    )
+
+
+def _register(context: dg.SensorEvaluationContext, platform: Platform, arrival: Arrival) -> str | None:
+    """The new sample's name; None when the same data is known already or cannot be registered (said once)."""
+    known = context.instance.get_dynamic_partitions(str(SAMPLES.name))
+    content = content_digest(digest_inputs(arrival.paths))
+    same = [n for n in list_samples(platform.folder) if open_sample(platform.folder, n).content == content]
+    if any(n in known for n in same):
+        context.log.info("%s holds the same data as sample %s: not run again", arrival.name, same[0])
+        return None
+    taken = arrival.name in list_samples(platform.folder) and arrival.name not in same
+    name = f"{arrival.name[:55]}-{content[:8]}" if taken else arrival.name
+    try:
+        return register(platform.folder, name, arrival.paths, platform.sample_settings()).name
+    except VirnucproError as error:
+        context.log.error("%s", error)
+        return None
+
+
+def _arrived(home: Path, name: str) -> dg.AssetMaterialization:
+    sample = open_sample(home, name)
+    return dg.AssetMaterialization(
+        "inbox",
+        partition=name,
+        metadata={
+            "files": dg.MetadataValue.json([f.path.name for f in sample.inputs]),
+            "bytes": sum(f.bytes for f in sample.inputs),
+            "sha256": sample.content,
+        },
+    )
+
+
+def missing_partitions(instance: dg.DagsterInstance, platform: Platform) -> dict[str, list[str]]:
+    """Job -> partitions that it has to run now: of each sample the first layer that is missing.
+
+    Samples whose input was refused are left alone; what follows a layer, follows by itself.
+    """
+    done = {
+        name: instance.get_materialized_partitions(dg.AssetKey(name))
+        for name in ("translations", "predictions", "consensus")
+    }
+    missing: dict[str, list[str]] = {"sequences": [], "lane": [], "results": []}
+    for name in sorted(instance.get_dynamic_partitions(str(SAMPLES.name))):
+        if name in done["consensus"] or open_sample(platform.folder, name).rejected.exists():
+            continue
+        lanes = [lane_key(name, int(rank)) for rank in RANKS.get_partition_keys()]
+        open_lanes = [key for key in lanes if key not in done["predictions"]]
+        if name not in done["translations"]:
+            missing["sequences"].append(name)
+        elif open_lanes:
+            missing["lane"] += open_lanes
+        else:
+            missing["results"].append(name)
+    return missing
+
+
+def _nightly(job: str) -> dg.ScheduleDefinition:
+    @dg.schedule(
+        name=f"nightly_{job}",
+        job_name=job,
+        cron_schedule="0 2 * * *",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"Runs `{job}` for every sample that lacks it next, because it failed or was never asked for.",
+    )
+    def request(context: dg.ScheduleEvaluationContext, platform: Platform) -> list[dg.RunRequest]:
+        keys = missing_partitions(context.instance, platform)[job]
+        return [dg.RunRequest(partition_key=key) for key in keys]
+
+    return request
+
+
+# A schedule has one job, and a job one kind of partition: hence one schedule a layer.
+NIGHTLY = [_nightly(job) for job in ("sequences", "lane", "results")]

@@ -1,0 +1,109 @@
+"""Blocking checks of every partition: core looks at the disk again, this module tells Dagster what it found."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from virnucpro_assets.metadata import one_line_failures
+from virnucpro_assets.partitions import LANES, SAMPLES, lane_of, sample_of
+from virnucpro_assets.resources import Platform
+from virnucpro_core.audit import LANE_FINDINGS, SAMPLE_AUDITS, Finding, audit_lane, audit_results
+from virnucpro_core.lanes import Lane
+
+AGREE = "records_agree"
+WORDS = {
+    "digests_verify": "bytes on disk equal their recorded sha256",
+    "ids_conserved": "ids in = ids out",
+    "values_finite": "no NaN or infinity",
+    "row_order_equal": "both encoders' rows stand in the same order",
+    AGREE: "materialization record and manifest name the same shards with the same sha256",
+}
+
+
+def _specs(
+    asset: str, names: tuple[str, ...], partitions: dg.PartitionsDefinition
+) -> list[dg.AssetCheckSpec]:
+    return [
+        dg.AssetCheckSpec(
+            name, asset=asset, blocking=True, partitions_def=partitions, description=WORDS[name]
+        )
+        for name in names
+    ]
+
+
+def _results(asset: str, findings: list[Finding]) -> Iterator[dg.AssetCheckResult]:
+    for finding in findings:
+        yield dg.AssetCheckResult(
+            asset_key=asset,
+            check_name=finding.name,
+            passed=finding.passed,
+            description=finding.what,
+            metadata=finding.facts,
+        )
+
+
+def _sample_checks(asset: str) -> dg.AssetChecksDefinition:
+    names = ("digests_verify", "ids_conserved")
+
+    @dg.multi_asset_check(name=f"{asset}_checks", specs=_specs(asset, names, SAMPLES))
+    def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
+        with one_line_failures():
+            findings = SAMPLE_AUDITS[asset](platform.sample(sample_of(context)))
+        yield from _results(asset, findings)
+
+    return look
+
+
+def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
+    names = LANE_FINDINGS[asset]
+
+    @dg.multi_asset_check(name=f"{asset}_checks", specs=_specs(asset, (*names, AGREE), LANES))
+    def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
+        with one_line_failures():
+            lane = platform.lane(*lane_of(context))
+            findings = audit_lane(lane, asset)
+        yield from _results(asset, [*findings, records_agree(context, lane, asset)])
+
+    return look
+
+
+def records_agree(
+    context: dg.AssetCheckExecutionContext | dg.OpExecutionContext, lane: Lane, asset: str
+) -> Finding:
+    """The latest materialization of the partition lists exactly what the manifest holds."""
+    found = context.instance.fetch_materializations(
+        dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[context.partition_key]), limit=1
+    ).records
+    record = found[0].asset_materialization if found else None
+    value = record.metadata.get("manifest") if record else None
+    recorded = value.value if isinstance(value, dg.JsonMetadataValue) else {}
+    entries = {str(k): lane.store(asset).entry(k) for k in lane.shards}
+    manifest = {k: e.sha256 for k, e in entries.items() if e is not None}
+    return Finding(
+        AGREE,
+        recorded == manifest,
+        WORDS[AGREE],
+        {"recorded": len(recorded or {}), "manifest": len(manifest)},
+    )
+
+
+@dg.asset_check(
+    asset="consensus",
+    name="ids_conserved",
+    blocking=True,
+    partitions_def=SAMPLES,
+    description="one row a record in contigs.tsv, one row a frame in prediction_results.txt",
+)
+def consensus_ids_conserved(
+    context: dg.AssetCheckExecutionContext, platform: Platform
+) -> dg.AssetCheckResult:
+    with one_line_failures():
+        finding = audit_results(platform.sample(sample_of(context)))
+    return dg.AssetCheckResult(passed=finding.passed, description=finding.what, metadata=finding.facts)
+
+
+CHECKS: list[dg.AssetChecksDefinition] = [
+    *(_sample_checks(asset) for asset in SAMPLE_AUDITS),
+    *(_lane_checks(asset) for asset in LANE_FINDINGS),
+    consensus_ids_conserved,
+]

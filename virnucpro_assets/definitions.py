@@ -1,0 +1,48 @@
+"""The assembly: assets, checks, jobs, automation, the platform. Nothing else."""
+
+import warnings
+
+import dagster as dg
+
+# Partitioned checks are marked preview in Dagster 1.13; they are what per-sample blocking needs.
+warnings.filterwarnings("ignore", category=dg.PreviewWarning)
+warnings.filterwarnings("ignore", category=dg.BetaWarning)
+
+from virnucpro_assets.assets import calls, embeddings, sequences  # noqa: E402
+from virnucpro_assets.automation import NIGHTLY, follow, inbox_sensor  # noqa: E402
+from virnucpro_assets.checks import CHECKS  # noqa: E402
+from virnucpro_assets.resources import platform_from_environment  # noqa: E402
+
+LANE_ASSETS = [
+    embeddings.dnabert_embeddings,
+    embeddings.esm_embeddings,
+    embeddings.merged_features,
+    calls.predictions,
+]
+
+defs = dg.Definitions(
+    assets=[sequences.inbox, sequences.chunks, sequences.translations, *LANE_ASSETS, calls.consensus],
+    asset_checks=CHECKS,
+    jobs=[
+        dg.define_asset_job(
+            "sequences",
+            selection=dg.AssetSelection.assets(sequences.chunks, sequences.translations),
+            description="A sample's files to its frame store.",
+        ),
+        dg.define_asset_job(
+            "lane",
+            selection=dg.AssetSelection.assets(*LANE_ASSETS),
+            description="One GPU's share of a sample: both encoders, merge, scores, one after another.",
+        ),
+        dg.define_asset_job(
+            "results",
+            selection=dg.AssetSelection.assets(calls.consensus),
+            description="All lanes of a sample to its results folder.",
+        ),
+    ],
+    sensors=[inbox_sensor, follow],
+    schedules=NIGHTLY,
+    resources={"platform": platform_from_environment()},
+    # Steps of a lane share one device: they run one after another in the run's process.
+    executor=dg.in_process_executor,
+)

@@ -1,0 +1,148 @@
+"""`virnucpro predict`: a sample layer by layer through the graph; every lane is a process of its own.
+
+The layers are runs on the Dagster instance. What is done already is found by the manifests, so the same
+command resumes whatever stopped it.
+"""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from virnucpro_assets.resources import Platform, export
+from virnucpro_core.durable import locked, publish
+from virnucpro_core.errors import VirnucproError
+from virnucpro_core.lanes import DNABERT, ESM
+from virnucpro_core.registry import Sample
+from virnucpro_core.results import RUN
+from virnucpro_core.telemetry import Progress, read_progress
+
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 20.0
+
+
+class RunFailedError(VirnucproError):
+    """A run of the graph ended without its product. exit_code 2: refused input; 3: resumable."""
+
+    def __init__(self, what: str, *, where: str, exit_code: int) -> None:
+        self.exit_code = exit_code
+        remedy = "" if exit_code == 2 else "run the same command again: what is finished is kept"
+        super().__init__(what, where=where, remedy=remedy)
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What the driver tells while it works: the layer that begins, and how far the lanes are."""
+
+    layer: Callable[[str], None]
+    lanes: Callable[[list[Progress]], None]
+
+
+def predict(sample: Sample, platform: Platform, watch: Watch) -> None:
+    """Bring the sample to its results folder. Raises RunFailedError; KeyboardInterrupt leaves everything resumable."""
+    export(platform)
+    from virnucpro_assets.instance import open_instance  # the definitions read what was exported
+    from virnucpro_assets.partitions import SAMPLES
+    from virnucpro_assets.runs import run_job
+
+    with locked(sample.lock("driver"), busy=f"sample {sample.name!r} is being predicted by another process"):
+        with open_instance() as instance:
+            instance.add_dynamic_partitions(str(SAMPLES.name), [sample.name])
+        watch.layer("reading and translating")
+        _expect(run_job("sequences", sample.name), sample.name)
+        watch.layer("embedding")
+        _run_lanes(sample, platform, watch)
+        watch.layer("writing results")
+        _expect(run_job("results", sample.name), sample.name)
+
+
+def deliver(sample: Sample, out: Path) -> None:
+    """Copy the results to the user's folder, each file whole, `run.json` last; other files there are left alone."""
+    files = sorted(sample.results.iterdir(), key=lambda f: f.name == RUN)
+    with suppress(FileNotFoundError):
+        (out / RUN).unlink()
+    for file in files:
+        if file.is_file() and not file.name.startswith("."):
+            publish(out / file.name, lambda temporary, source=file: _copy(source, temporary))  # type: ignore[misc]
+
+
+def _run_lanes(sample: Sample, platform: Platform, watch: Watch) -> None:
+    for rank in range(platform.gpus):
+        for product in (DNABERT, ESM):
+            sample.telemetry(product, rank).unlink(missing_ok=True)
+    logs = sample.folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    with _children(sample.name, platform.gpus, logs) as lanes:
+        while any(lane.poll() is None for lane in lanes):
+            watch.lanes(list(_progress(sample, platform.gpus)))
+            time.sleep(POLL_SECONDS)
+        watch.lanes(list(_progress(sample, platform.gpus)))
+        failed = [(rank, lane) for rank, lane in enumerate(lanes) if lane.returncode]
+    for rank, lane in failed:
+        said = (logs / f"lane-{rank}.out").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        line = (
+            said[-1] if said else f"ended with code {lane.returncode}; its log is {logs / f'lane-{rank}.err'}"
+        )
+        raise RunFailedError(
+            line, where=f"lane {rank}|{sample.name}", exit_code=2 if lane.returncode == 2 else 3
+        )
+
+
+@contextmanager
+def _children(sample: str, gpus: int, logs: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """The lanes' processes; whatever ends the block ends them, gently at first."""
+    lanes: list[subprocess.Popen[bytes]] = []
+    streams: list[IO[Any]] = []
+    try:
+        for rank in range(gpus):
+            out, err = (logs / f"lane-{rank}.out").open("wb"), (logs / f"lane-{rank}.err").open("wb")
+            streams += [out, err]
+            lanes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "virnucpro_assets.lane", sample, str(rank)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    start_new_session=True,  # an interrupt at the terminal reaches the driver, which ends them in order
+                )
+            )
+        yield lanes
+    finally:
+        _end(lanes)
+        for stream in streams:
+            stream.close()
+
+
+def _end(lanes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for lane in lanes:
+        if lane.poll() is None:
+            lane.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_SECONDS
+    for lane in lanes:
+        with suppress(subprocess.TimeoutExpired):
+            lane.wait(max(0.0, deadline - time.monotonic()))
+        if lane.poll() is None:
+            lane.kill()
+            lane.wait()
+
+
+def _progress(sample: Sample, gpus: int) -> Iterator[Progress]:
+    for rank in range(gpus):
+        for product in (DNABERT, ESM):
+            state = read_progress(sample.telemetry(product, rank))
+            if state is not None:
+                yield state
+
+
+def _expect(outcome: Any, sample: str) -> None:
+    if outcome.failure:
+        raise RunFailedError(outcome.failure, where=sample, exit_code=outcome.exit_code)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.write_bytes(source.read_bytes())

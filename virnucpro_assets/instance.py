@@ -1,0 +1,33 @@
+"""The Dagster instance of this VIRNUCPRO_HOME: made on first use, configured by the `dagster.yaml` beside this file."""
+
+import shutil
+from pathlib import Path
+
+import dagster as dg
+
+from virnucpro_assets.resources import dagster_home, export, platform_from_environment
+from virnucpro_core.durable import publish, publish_bytes
+
+CONFIG = Path(__file__).with_name("dagster.yaml")
+
+
+def prepare_instance() -> Path:
+    """DAGSTER_HOME with a configuration in it; an existing one is left as the site made it."""
+    home = dagster_home()
+    home.mkdir(parents=True, exist_ok=True)
+    if not (home / "dagster.yaml").exists():
+        publish(home / "dagster.yaml", lambda temporary: _copy(CONFIG, temporary))
+        # The web UI's first-visit dialog asks for a newsletter; it would cover the asset graph.
+        publish_bytes(home / ".nux" / "nux.yaml", b"seen: 1\n")
+    export(platform_from_environment())
+    return home
+
+
+def open_instance() -> dg.DagsterInstance:
+    """The instance, made ready if it is new. Close it, or use it as a context manager."""
+    prepare_instance()
+    return dg.DagsterInstance.get()
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)

@@ -1,0 +1,121 @@
+"""From core's results to what the web UI shows: numbers it can plot, tables, one picture; and errors as failures."""
+
+import base64
+import contextlib
+import io
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from virnucpro_core.errors import VirnucproError
+from virnucpro_core.lanes import LaneResult
+from virnucpro_core.shards import Entry
+from virnucpro_core.telemetry import LaneSummary, read_lines
+
+TABLE_ROWS = 200
+EXIT_CODE = "exit_code"
+SHARD_SCHEMA = dg.TableSchema(
+    columns=[
+        dg.TableColumn("shard", "int", description="number of the shard"),
+        dg.TableColumn("rows", "int", description="unique frames in it"),
+        dg.TableColumn("sha256", "string", description="of the HDF5 file"),
+        dg.TableColumn("by", "string", description="rank and device that computed it"),
+    ]
+)
+
+
+@contextlib.contextmanager
+def one_line_failures() -> Iterator[None]:
+    """An error with place and remedy becomes a step failure that shows it; bad input is never retried."""
+    try:
+        yield
+    except VirnucproError as error:
+        raise dg.Failure(
+            description=str(error),
+            metadata={"where": error.where, EXIT_CODE: error.exit_code},
+            allow_retries=error.exit_code == VirnucproError.exit_code,
+        ) from error
+
+
+def observe_shard(context: dg.AssetExecutionContext, entry: Entry) -> None:
+    """Record a finished shard as an event of the asset's partition while the step still runs."""
+    context.log_event(
+        dg.AssetObservation(
+            asset_key=context.asset_key,
+            partition=context.partition_key,
+            description=f"shard {entry.shard} is on disk",
+            metadata={"shard": entry.shard, "rows": entry.rows, "sha256": entry.sha256},
+        )
+    )
+
+
+def lane_materialization(result: LaneResult, telemetry: Path | None = None) -> dg.MaterializeResult[Any]:
+    """A lane's checkpoint: the table of its shards as the data version, and its telemetry."""
+    metadata: dict[str, Any] = {
+        "dagster/row_count": result.rows,
+        "shards": len(result.entries),
+        "shards_resumed": result.resumed,
+    }
+    damaged = result.states.get("damaged", 0)
+    if damaged:
+        metadata["shards_damaged_and_redone"] = damaged
+    if telemetry is not None and (picture := throughput_picture(telemetry)):
+        metadata["throughput"] = dg.MetadataValue.md(picture)
+    if result.summary is not None:
+        metadata |= _telemetry(result.summary)
+    metadata["shard_table"] = dg.MetadataValue.table(
+        records=[
+            dg.TableRecord(
+                {
+                    "shard": e.shard,
+                    "rows": e.rows,
+                    "sha256": e.sha256,
+                    "by": f"rank {e.maker.get('rank', '-')}, {e.maker.get('device', '-')}",
+                }
+            )
+            for e in result.entries[:TABLE_ROWS]
+        ],
+        schema=SHARD_SCHEMA,
+    )
+    metadata["manifest"] = dg.MetadataValue.json({str(e.shard): e.sha256 for e in result.entries})
+    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(result.digest))
+
+
+def throughput_picture(telemetry: Path) -> str | None:
+    """Markdown with a PNG (data URI) of tokens/s over the run's time; None if there was nothing to compute."""
+    batches = [line for line in read_lines(telemetry) if line["event"] == "batch"]
+    if not batches:
+        return None
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    end = float(batches[-1]["t"])
+    bins = max(1, min(60, len(batches)))
+    edges = [end * i / bins for i in range(bins + 1)]
+    totals = [0.0] * bins
+    for line in batches:
+        totals[min(bins - 1, int(float(line["t"]) / max(end, 1e-9) * bins))] += float(line["tokens"])
+    width = max(end / bins, 1e-9)
+    figure = Figure(figsize=(6, 2.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.stairs([t / width for t in totals], edges, fill=True, color="#2f6f8f")
+    axes.set(xlabel="seconds since the lane began", ylabel="tokens/s", xlim=(0, end))
+    axes.spines[["top", "right"]].set_visible(False)
+    stream = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(stream)
+    return f"![throughput](data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()})"
+
+
+def _telemetry(summary: LaneSummary) -> dict[str, Any]:
+    """Every figure under its own name, so that the UI plots each over time."""
+    known = {name: value for name, value in asdict(summary).items() if value is not None}
+    for name in ("product", "shards", "shards_resumed"):
+        del known[name]
+    figures = {
+        "tokens_per_second": summary.tokens_per_second,
+        "sequences_per_second": summary.sequences_per_second,
+    } | known
+    return {name: round(v, 4) if isinstance(v, float) else v for name, v in figures.items()}

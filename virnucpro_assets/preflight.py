@@ -1,0 +1,92 @@
+"""`virnucpro doctor`: what this machine has and lacks for a profile, each line with its remedy."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from virnucpro_assets.resources import Platform, dagster_home
+from virnucpro_core.attention import usable_kernels
+from virnucpro_core.errors import VirnucproError
+from virnucpro_core.lanes import default_attention
+
+# Both embeddings of 1,000,000 unique frames at 3B take 13.3 GB; below this even a small sample may not fit.
+LEAST_FREE_BYTES = 20e9
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One line of the doctor: `good` None is for information only."""
+
+    name: str
+    good: bool | None
+    text: str
+
+
+def examine(platform: Platform, profile: str, chunk_size: int) -> Iterator[Report]:
+    """Look at Python, GPUs, kernels, the profile's weights, disk and the Dagster home, in this order."""
+    yield Report(
+        "python", sys.version_info >= (3, 11), f"{sys.version.split()[0]}, torch {torch.__version__}"
+    )
+    device = platform.device_of(profile)
+    yield from _gpus(platform, wanted=device == "cuda")
+    yield from _kernels(default_attention(device) if not platform.attention else platform.attention)
+    yield _weights(platform, profile, chunk_size)
+    yield from _folders(platform)
+
+
+def _gpus(platform: Platform, *, wanted: bool) -> Iterator[Report]:
+    count = torch.cuda.device_count()
+    for index in range(count):
+        found = torch.cuda.get_device_properties(index)
+        text = (
+            f"{found.name}, {found.total_memory / 1e9:.0f} GB, compute capability {found.major}.{found.minor}"
+        )
+        yield Report(f"cuda:{index}", None, text)
+    if wanted:
+        text = f"{platform.gpus} lanes, {count} usable GPUs"
+        remedy = (
+            ""
+            if count >= platform.gpus
+            else "; check the driver, set VIRNUCPRO_GPUS, or ask for --device cpu"
+        )
+        yield Report("lanes", count >= platform.gpus, text + remedy)
+    else:
+        yield Report(
+            "lanes", good=True, text=f"{platform.gpus} on the CPU (float32; chosen, not fallen back to)"
+        )
+
+
+def _kernels(wanted: str) -> Iterator[Report]:
+    for name, reason in usable_kernels().items():
+        good = not reason if name == wanted else None
+        yield Report(f"attention {name}", good, reason or "usable")
+
+
+def _weights(platform: Platform, profile: str, chunk_size: int) -> Report:
+    try:
+        found = platform.profile_of(platform.sample_settings(profile=profile, chunk_size=chunk_size))
+    except VirnucproError as error:
+        return Report("weights", good=False, text=str(error))
+    dims = f"{found.dnabert_dim} + {found.esm2_dim} = {found.dnabert_dim + found.esm2_dim} columns fit the classifier"
+    return Report("weights", good=True, text=f"profile {profile}, chunks of {chunk_size}: {dims}")
+
+
+def _folders(platform: Platform) -> Iterator[Report]:
+    home = platform.folder
+    existing = next(p for p in (home, *home.parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    yield Report("disk", free > LEAST_FREE_BYTES, f"{free / 1e9:,.0f} GB free at {home}")
+    yield Report("VIRNUCPRO_HOME", _writable(existing), str(home))
+    instance = dagster_home()
+    configured = "configured" if (instance / "dagster.yaml").exists() else "is made at first use"
+    writable = _writable(next(p for p in (instance, *instance.parents) if p.exists()))
+    yield Report("DAGSTER_HOME", writable, f"{instance}, {configured}")
+
+
+def _writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK)

@@ -1,0 +1,164 @@
+"""Where things lie and what computes: the only module that reads the environment.
+
+| variable | meaning | default |
+|---|---|---|
+| `VIRNUCPRO_HOME` | inbox, samples, models, locks, and the instance where DAGSTER_HOME is unset | `~/.virnucpro` |
+| `VIRNUCPRO_GPUS` | lanes, hence the keys of `gpu_rank` | visible GPUs, at least 1 |
+| `VIRNUCPRO_DEVICE` | `cuda` or `cpu` | the profile's |
+| `VIRNUCPRO_PROFILE`, `VIRNUCPRO_CHUNK_SIZE` | settings of samples from the inbox | `esm2-3b`, 500 |
+| `VIRNUCPRO_ATTENTION`, `VIRNUCPRO_TOKEN_BUDGET`, `VIRNUCPRO_WORKERS` | how a lane computes | by device |
+| `VIRNUCPRO_INBOX_STABLE_SECONDS` | how long a dropped file must not change | 30 |
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from virnucpro_core.errors import UsageError
+from virnucpro_core.inference import LoaderSettings
+from virnucpro_core.lanes import Compute, Lane, default_attention
+from virnucpro_core.models import ModelStore
+from virnucpro_core.profiles import PROFILES, ResolvedProfile, resolve_profile
+from virnucpro_core.registry import Sample, SampleSettings, open_sample
+
+CUDA_BUDGET, CPU_BUDGET = 16_384, 4_096
+
+
+class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """This machine: folders, device, lanes. Every field can be overridden in the launchpad."""
+
+    home: str
+    gpus: int = 1
+    device: str = ""
+    profile: str = "esm2-3b"
+    chunk_size: int = 500
+    attention: str = ""
+    token_budget: int = 0
+    workers: int = -1
+    inbox_stable_seconds: float = 30.0
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.home)
+
+    @property
+    def inbox(self) -> Path:
+        return self.folder / "inbox"
+
+    @property
+    def models(self) -> ModelStore:
+        return ModelStore(self.folder / "models")
+
+    def device_of(self, profile: str) -> str:
+        """`cuda` or `cpu`: what was asked for, else what the profile is made for."""
+        if profile not in PROFILES:
+            raise UsageError(f"no profile {profile!r}", remedy=f"choose one of {', '.join(PROFILES)}")
+        return self.device or PROFILES[profile].default_device
+
+    def asked(self, *, gpus: int = 0, device: str = "") -> "Platform":
+        """This platform with what was asked for on the command line; zero and "" ask for nothing."""
+        return self.model_copy(update={"gpus": gpus or self.gpus, "device": device or self.device})
+
+    def sample_settings(self, **given: Any) -> SampleSettings:
+        """Settings of a new sample: what is given, else this platform's; None and absent mean not given."""
+        settings: dict[str, Any] = {"profile": self.profile, "chunk_size": self.chunk_size}
+        settings |= {name: value for name, value in given.items() if value is not None}
+        precision = "float16" if self.device_of(settings["profile"]) == "cuda" else "float32"
+        return SampleSettings(**{"precision": precision} | settings)
+
+    def profile_of(self, settings: SampleSettings) -> ResolvedProfile:
+        """The profile's weights, found and checked against each other. Raises WeightsError or UsageError."""
+        classifier = Path(settings.classifier) if settings.classifier else None
+        return resolve_profile(settings.profile, settings.chunk_size, self.models, classifier=classifier)
+
+    def sample(self, name: str) -> Sample:
+        """A registered sample; its name is checked here again, whoever launched the run."""
+        return open_sample(self.folder, name)
+
+    def lane(self, name: str, rank: int) -> Lane:
+        """The (sample, rank) share with its profile's weights found and checked against each other."""
+        sample = self.sample(name)
+        return Lane(sample, self.profile_of(sample.settings), rank, self.gpus)
+
+    def compute(self, lane: Lane) -> Compute:
+        """How the lane computes: one device a rank, one process a device."""
+        kind = self.device_of(lane.sample.settings.profile)
+        cuda = kind == "cuda"
+        cores = os.cpu_count() or 1
+        loader = LoaderSettings(
+            token_budget=self.token_budget or (CUDA_BUDGET if cuda else CPU_BUDGET),
+            workers=self.workers
+            if self.workers >= 0
+            else (max(1, min(8, cores // self.gpus - 1)) if cuda else 1),
+        )
+        return Compute(
+            device=f"cuda:{lane.rank}" if cuda else "cpu",
+            attention=self.attention or default_attention(kind),
+            loader=loader,
+            device_lock=self.folder / "locks" / f"cuda-{lane.rank}.lock" if cuda else None,
+        )
+
+
+def platform_from_environment() -> Platform:
+    """The platform as the environment describes it. Raises UsageError naming a variable that makes no sense."""
+    return Platform(
+        home=str(home_folder()),
+        gpus=_number("VIRNUCPRO_GPUS", 0) or visible_gpus(),
+        device=os.environ.get("VIRNUCPRO_DEVICE", ""),
+        profile=os.environ.get("VIRNUCPRO_PROFILE", "esm2-3b"),
+        chunk_size=_number("VIRNUCPRO_CHUNK_SIZE", 500),
+        attention=os.environ.get("VIRNUCPRO_ATTENTION", ""),
+        token_budget=_number("VIRNUCPRO_TOKEN_BUDGET", 0),
+        workers=_number("VIRNUCPRO_WORKERS", -1),
+        inbox_stable_seconds=float(_number("VIRNUCPRO_INBOX_STABLE_SECONDS", 30)),
+    )
+
+
+def home_folder() -> Path:
+    """`VIRNUCPRO_HOME`, absolute."""
+    return Path(os.environ.get("VIRNUCPRO_HOME", "") or Path.home() / ".virnucpro").expanduser().resolve()
+
+
+def dagster_home() -> Path:
+    """`DAGSTER_HOME`, or the folder below VIRNUCPRO_HOME that stands in where it is unset."""
+    return Path(os.environ.get("DAGSTER_HOME", "") or home_folder() / "dagster").expanduser().resolve()
+
+
+def export(platform: Platform) -> None:
+    """Write the platform and DAGSTER_HOME into this process's environment, for Dagster and for child processes.
+
+    Call it before `virnucpro_assets.definitions` is imported: the partition keys follow the number of GPUs.
+    """
+    os.environ.update(
+        VIRNUCPRO_HOME=platform.home,
+        VIRNUCPRO_GPUS=str(platform.gpus),
+        VIRNUCPRO_DEVICE=platform.device,
+        VIRNUCPRO_ATTENTION=platform.attention,
+        VIRNUCPRO_TOKEN_BUDGET=str(platform.token_budget),
+        VIRNUCPRO_WORKERS=str(platform.workers),
+        DAGSTER_HOME=str(dagster_home()),
+    )
+
+
+def visible_gpus() -> int:
+    """GPUs this process may use, at least 1; asks the driver without starting CUDA."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        return max(1, len([d for d in listed.split(",") if d.strip() and d.strip() != "-1"]))
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return max(1, int(pynvml.nvmlDeviceGetCount()))
+    except pynvml.NVMLError:
+        return 1
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, "") or str(default)
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"{name} is {text!r}", remedy="give a whole number") from None

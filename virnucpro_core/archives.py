@@ -1,0 +1,225 @@
+"""The text inside a file, whatever it is packed in: plain, gzip (many members, bgzip), bzip2, xz or zstd.
+
+Knows compression and bytes; knows no sequence format. The packing is told by the first bytes, never by the
+name. An archive that ends early, is damaged anywhere or is followed by something else is refused: the readers
+of the standard library stop in silence at the last two, so the decompressors are driven here.
+"""
+
+import bz2
+import contextlib
+import io
+import lzma
+import os
+import re
+import stat
+import sys
+import zlib
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from virnucpro_core.errors import InputError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+_READ = 1 << 16
+_WRITE = 1 << 20
+# gzip cannot reach this ratio, the others reach it on repeats alone.
+_RATIO, _RATIO_FROM = 1_100, 64 << 20
+_XZ_MEMORY = 256 << 20
+_BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
+# An empty FASTQ record at the end, but for the line of its qualities.
+_EMPTY_RECORD, _TAIL = re.compile(rb"\n\r?\n\+[^\n]*$"), 1 << 12
+_ESCAPE = b"\x1b"
+_TO_ESCAPE = re.compile(rb"[\x1b\x80-\xff]")
+_ESCAPED = re.compile(rb"\x1b([0-9a-f]{2})")
+
+
+def open_text(path: Path) -> io.BufferedReader:
+    """The unpacked bytes of a regular file, as ASCII: `unescape` gives other bytes back.
+
+    A UTF-8 byte order mark is dropped and so are empty lines at the end. Raises InputError, here or
+    while reading: not a regular file, unreadable, cut, damaged, binary, or a file that unpacks to far too
+    much.
+    """
+    return io.BufferedReader(_Blocks(_escaped(path, _unpacked(path))), _WRITE)
+
+
+def unescape(text: str) -> bytes:
+    """The bytes of the file that a string read through `open_text` stands for."""
+    data = text.encode("ascii")
+    return _ESCAPED.sub(lambda match: bytes.fromhex(match[1].decode()), data) if _ESCAPE in data else data
+
+
+def stat_regular(path: Path) -> os.stat_result:
+    """Size and times of a regular file. Raises InputError for others: a pipe would block, a folder has no
+    bytes."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise InputError(error.strerror or str(error), path=path) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError("not a regular file", path=path, remedy="give a file, not a folder, pipe or device")
+    return found
+
+
+def is_cut_bgzip(path: Path) -> bool:
+    """Whether a file in bgzip's blocks lacks the empty one that should be last, so that it may be cut.
+
+    Of FASTQ this says little: sequencers' software leaves the last block out, and half a record shows a cut.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(18)
+        if not (head.startswith(b"\x1f\x8b\x08\x04") and head[12:16] == b"BC\x02\x00"):
+            return False
+        stream.seek(-min(len(_BGZF_END), path.stat().st_size), io.SEEK_END)
+        return stream.read() != _BGZF_END
+
+
+class _Blocks(io.RawIOBase):
+    """An iterator of blocks as a stream."""
+
+    def __init__(self, blocks: Generator[bytes]) -> None:
+        self._blocks, self._rest = blocks, memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:  # a block may be empty
+            block = next(self._blocks, None)
+            if block is None:
+                return 0
+            self._rest = memoryview(block)
+        n = min(len(buffer), len(self._rest))
+        buffer[:n], self._rest = self._rest[:n], self._rest[n:]
+        return n
+
+    def close(self) -> None:
+        self._blocks.close()
+        super().close()
+
+
+class _Gzip:
+    """zlib's decompressor in the manner of those of bz2, lzma and zstd."""
+
+    def __init__(self) -> None:
+        self._zlib, self._full = zlib.decompressobj(wbits=31), False
+
+    @property
+    def eof(self) -> bool:
+        return self._zlib.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._zlib.unused_data
+
+    @property
+    def needs_input(self) -> bool:
+        return not (self._full or self._zlib.unconsumed_tail or self._zlib.eof)
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        out = self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
+        self._full = len(out) == max_length
+        return out
+
+
+class _Packing(NamedTuple):
+    name: str
+    magic: re.Pattern[bytes]
+    start: Callable[[], Any]
+
+
+_PACKINGS = (
+    _Packing("gzip", re.compile(rb"\x1f\x8b"), _Gzip),
+    _Packing("bzip2", re.compile(rb"BZh[1-9](1AY&SY|\x17\x72\x45\x38\x50\x90)"), bz2.BZ2Decompressor),
+    _Packing(
+        "xz",
+        re.compile(rb"\xfd7zXZ\x00"),
+        lambda: lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=_XZ_MEMORY),
+    ),
+    # A frame, or a frame to be skipped, which pzstd begins with.
+    _Packing(
+        "zstd", re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL), zstd.ZstdDecompressor
+    ),
+)
+_DAMAGE = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zstd.ZstdError)
+
+
+def _unpacked(path: Path) -> Generator[bytes]:
+    """Blocks of the file's content, each of at most `_WRITE` bytes."""
+    stat_regular(path)
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(16)
+            stream.seek(0)
+            packing = next((p for p in _PACKINGS if p.magic.match(head)), None)
+            if packing is None:
+                yield from iter(lambda: stream.read(_WRITE), b"")
+            else:
+                yield from _decompressed(path, stream, packing)
+    except OSError as error:
+        raise InputError(error.strerror or str(error), path=path) from error
+
+
+def _decompressed(path: Path, stream: BinaryIO, packing: _Packing) -> Generator[bytes]:
+    decoder, read, written = packing.start(), 0, 0
+    data = b""
+    while True:
+        if decoder.eof:
+            # Padding with zeros is allowed between and after members; anything else is another member or
+            # damage.
+            data = decoder.unused_data.lstrip(b"\0")
+            while not data:
+                data = stream.read(_READ)
+                if not data:
+                    return
+                read += len(data)
+                data = data.lstrip(b"\0")
+            decoder = packing.start()
+        elif decoder.needs_input:
+            data = stream.read(_READ)
+            read += len(data)
+            if not data:
+                what = f"the {packing.name} file ends too early"
+                raise InputError(
+                    what, path=path, remedy="it was cut while it was copied or written: fetch it again"
+                )
+        else:
+            data = b""
+        try:
+            block = decoder.decompress(data, _WRITE)
+        except _DAMAGE as error:
+            what = f"the {packing.name} file is damaged after {written:,} unpacked bytes ({error})"
+            raise InputError(what, path=path, remedy="fetch or make it again") from error
+        written += len(block)
+        if written > max(_RATIO_FROM, _RATIO * read):
+            what = f"unpacks to over {_RATIO:,} times its size"
+            raise InputError(what, path=path, remedy="if it is meant so, unpack it first")
+        if block:
+            yield block
+
+
+def _escaped(path: Path, blocks: Generator[bytes]) -> Generator[bytes]:
+    """Text fit for an ASCII parser: no mark, no NUL, bytes outside ASCII as ESC and two hex digits."""
+    mark, held, tail = b"\xef\xbb\xbf", b"", b""
+    with contextlib.closing(blocks):
+        for block in blocks:
+            text, mark = block.removeprefix(mark), b""
+            if b"\0" in text:
+                raise InputError("binary data, not text", path=path, remedy="give FASTA or FASTQ as UTF-8")
+            if not text.isascii() or _ESCAPE in text:
+                text = _TO_ESCAPE.sub(lambda match: b"\x1b%02x" % match[0][0], text)
+            # Line ends at the end of a block are held back: empty last lines are no FASTQ record.
+            body = text.rstrip(b"\r\n")
+            if body:
+                yield held + body
+                tail = (tail + held + body)[-_TAIL:]
+                held = text[len(body) :]
+            else:
+                held += text
+    end = b"\r\n" if held.startswith(b"\r\n") else held[:1]
+    yield 2 * end if _EMPTY_RECORD.search(tail) else end

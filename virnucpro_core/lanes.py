@@ -1,0 +1,323 @@
+"""One lane's part of each sharded product: what to compute, what is done already, what it depends on.
+
+The four functions `embed_lane`, `merge_lane`, `score_lane` and `collect_scores` are what the assets call.
+They decide by the manifests alone, hold the lane's lock while they write, and return what they found and did.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from virnucpro_core.chunks import Chunks
+from virnucpro_core.classifier import load_classifier
+from virnucpro_core.durable import locked, sha256_json, sweep
+from virnucpro_core.encoders import load_encoder
+from virnucpro_core.errors import DeviceError, StoreError
+from virnucpro_core.frames import Frames
+from virnucpro_core.inference import LoaderSettings, ShardDataset, embed_shards
+from virnucpro_core.profiles import ResolvedProfile
+from virnucpro_core.registry import Sample
+from virnucpro_core.shards import Entry, ShardStore, ids_digest, lane_shards
+from virnucpro_core.telemetry import LaneSummary, Recorder
+
+Embedding = Literal["dnabert_embeddings", "esm_embeddings"]
+DNABERT: Literal["dnabert_embeddings"] = "dnabert_embeddings"
+ESM: Literal["esm_embeddings"] = "esm_embeddings"
+MERGED, PREDICTIONS = "merged_features", "predictions"
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "fp8": torch.float8_e4m3fn}
+OnShard = Callable[[Entry], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """Where and how a lane computes. device: `cpu` or `cuda:i`; device_lock: one process at a time holds it."""
+
+    device: str
+    attention: str
+    loader: LoaderSettings
+    device_lock: Path | None = None
+
+
+def usable_device(name: str, precision: str) -> torch.device:
+    """Raises DeviceError when the device is not there or cannot compute in `precision`; nothing is substituted."""
+    device = torch.device(name)
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise DeviceError(
+                f"{name} was asked for and no CUDA device is usable",
+                remedy="check `virnucpro doctor`, or ask for the CPU with --device cpu",
+            )
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise DeviceError(f"{name}: there are {torch.cuda.device_count()} GPUs", remedy="lower --gpus")
+    elif precision != "float32":
+        raise DeviceError(
+            f"the CPU computes float32, {precision} was asked for",
+            remedy="ask for --precision float32, or compute on a GPU",
+        )
+    return device
+
+
+def default_attention(device: str) -> str:
+    """The kernel for a device where none was asked for."""
+    return "triton" if device.startswith("cuda") else "reference"
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A sample's share for one rank, with its stores opened. Stores are named by all their content depends on."""
+
+    sample: Sample
+    profile: ResolvedProfile
+    rank: int
+    world_size: int
+
+    @cached_property
+    def frames(self) -> Frames:
+        frames = Frames.open(self.sample.translations)
+        chunks = Chunks.open(self.sample.chunks)
+        if frames.attrs["chunks"] != chunks.digest:
+            raise StoreError(
+                "translations belong to other chunks",
+                where=self.sample.translations,
+                remedy="materialize translations",
+            )
+        return frames
+
+    @cached_property
+    def n_shards(self) -> int:
+        return self.frames.n_shards(self.sample.settings.shard_rows)
+
+    @property
+    def shards(self) -> range:
+        return lane_shards(self.n_shards, self.rank, self.world_size)
+
+    def rows(self, shards: Iterable[int]) -> int:
+        """Unique frames in these shards."""
+        return sum(len(self.frames.shard(shard, self.n_shards)) for shard in shards)
+
+    def ids(self, shard: int) -> str:
+        """Digest of the frame ids that the shard has to hold, in order."""
+        return ids_digest(self.frames.digests[self.frames.shard(shard, self.n_shards)])
+
+    def precision(self, product: str) -> str:
+        """What the product is computed in; fp8 is a mode of ESM-2, DNABERT-S then computes float16."""
+        asked = self.sample.settings.precision
+        return "float16" if asked == "fp8" and product == DNABERT else asked
+
+    def embeddings(self, product: str) -> ShardStore:
+        profile = self.profile
+        encoder = profile.dnabert_fingerprint if product == DNABERT else profile.esm2_fingerprint
+        identity = {
+            "product": product,
+            "frames": self.frames.digest,
+            "shards": self.n_shards,
+            "encoder": encoder,
+            "precision": self.precision(product),
+        }
+        if product == ESM:
+            identity["overlong"] = self.sample.settings.overlong
+        return ShardStore(self.sample.product(product), dataset="embeddings", identity=identity)
+
+    @cached_property
+    def merged(self) -> ShardStore:
+        sources = {p: self.embeddings(p).identity_sha256 for p in (DNABERT, ESM)}
+        return ShardStore(
+            self.sample.product(MERGED), dataset="features", identity={"product": MERGED} | sources
+        )
+
+    @cached_property
+    def predictions(self) -> ShardStore:
+        identity = {
+            "product": PREDICTIONS,
+            MERGED: self.merged.identity_sha256,
+            "classifier": self.profile.classifier_fingerprint,
+        }
+        return ShardStore(self.sample.product(PREDICTIONS), dataset="scores", identity=identity)
+
+    def store(self, product: str) -> ShardStore:
+        """The store of a product by its asset name."""
+        if product in (DNABERT, ESM):
+            return self.embeddings(product)
+        return self.merged if product == MERGED else self.predictions
+
+
+@dataclass(frozen=True, slots=True)
+class LaneResult:
+    """What a lane holds now: every shard's entry, which of them were found done, and the run's telemetry."""
+
+    entries: tuple[Entry, ...]
+    resumed: int
+    states: dict[str, int]
+    summary: LaneSummary | None = None
+
+    @property
+    def rows(self) -> int:
+        return sum(e.rows for e in self.entries)
+
+    @property
+    def digest(self) -> str:
+        """Identity of the lane's content: over the shards' numbers and sha256."""
+        return sha256_json([[e.shard, e.sha256] for e in self.entries])
+
+
+def embed_lane(
+    lane: Lane,
+    product: Embedding,
+    compute: Compute,
+    *,
+    on_shard: OnShard,
+) -> LaneResult:
+    """Embed what is missing of the lane's shards. The model is loaded only if something is.
+
+    Raises DeviceError, WeightsError, StoreError; what was published before stays.
+    """
+    store = lane.store(product)
+    kind: Literal["esm2", "dnabert-s"] = "dnabert-s" if product == DNABERT else "esm2"
+    folder = lane.profile.dnabert if product == DNABERT else lane.profile.esm2
+    settings = lane.sample.settings
+    with _lane_lock(lane, product):
+        todo, states = _survey(lane, store)
+        summary = LaneSummary(
+            product=product,
+            rank=lane.rank,
+            world_size=lane.world_size,
+            device=compute.device,
+            precision=lane.precision(product),
+            attention=compute.attention,
+            shards_resumed=len(lane.shards) - len(todo),
+            sequences_resumed=lane.rows(set(lane.shards) - set(todo)),
+            sequences_total=lane.rows(lane.shards),
+        )
+        with Recorder(lane.sample.telemetry(product, lane.rank), summary) as recorder:
+            if todo:
+                device = usable_device(compute.device, settings.precision)
+                with _device(compute):
+                    started = recorder.elapsed()
+                    encoder = load_encoder(
+                        kind,
+                        folder,
+                        device=device,
+                        dtype=DTYPES[lane.precision(product)],
+                        attention=compute.attention,
+                        overlong=settings.overlong,
+                    )
+                    summary.load_seconds = recorder.elapsed() - started
+                    summary.device = device_name(device)
+                    dataset = ShardDataset(
+                        lane.sample.translations,
+                        encoder,
+                        todo,
+                        n_shards=lane.n_shards,
+                        token_budget=compute.loader.token_budget,
+                    )
+                    embed_shards(encoder, dataset, store, recorder, compute.loader, on_shard=on_shard)
+    return _result(lane, store, len(lane.shards) - len(todo), states, summary)
+
+
+def merge_lane(lane: Lane, *, on_shard: OnShard) -> LaneResult:
+    """DNABERT-S columns, then ESM-2 columns, per shard, as virtual datasets; the sources must verify."""
+    with _lane_lock(lane, MERGED):
+        sources = [lane.embeddings(p) for p in (DNABERT, ESM)]
+        resumed = 0
+        states: dict[str, int] = {}
+        for shard in lane.shards:
+            ids = lane.ids(shard)
+            entries = [s.require(shard, ids) for s in sources]
+            state, known = lane.merged.state(shard, ids), lane.merged.entry(shard)
+            states[state] = states.get(state, 0) + 1
+            if state == "done" and known and known.sources == tuple(e.sha256 for e in entries):
+                resumed += 1
+                continue
+            frame_R = lane.frames.shard(shard, lane.n_shards)
+            pairs = list(zip(sources, entries, strict=True))
+            on_shard(lane.merged.write_virtual(shard, frame_R, lane.frames.digests[frame_R], pairs))
+    return _result(lane, lane.merged, resumed, states, None)
+
+
+def score_lane(lane: Lane, compute: Compute, *, on_shard: OnShard) -> LaneResult:
+    """Classifier scores (rows, 2) float32, others then virus, of the lane's merged shards."""
+    with _lane_lock(lane, PREDICTIONS):
+        todo, states = _survey(lane, lane.predictions)
+        if todo:
+            device = usable_device(compute.device, lane.sample.settings.precision)
+            with _device(compute):
+                classifier = load_classifier(lane.profile.classifier, device)
+                for shard in todo:
+                    ids = lane.ids(shard)
+                    for product in (DNABERT, ESM):
+                        lane.store(product).require(shard, ids)
+                    lane.merged.require(shard, ids)
+                    frame_R, features_RF = lane.merged.read(shard)
+                    scores_R2 = classifier.score(features_RF)
+                    maker = {"rank": lane.rank, "device": device_name(device)}
+                    on_shard(
+                        lane.predictions.write(
+                            shard, frame_R, lane.frames.digests[frame_R], scores_R2, maker=maker
+                        )
+                    )
+    return _result(lane, lane.predictions, len(lane.shards) - len(todo), states, None)
+
+
+def collect_scores(lane: Lane) -> NDArray[np.float32]:
+    """Scores of all unique frames of the sample, (n_unique, 2) float32, whichever rank computed them.
+
+    Raises StoreError naming the first shard that is missing, stale or damaged, or whose ids differ.
+    """
+    scores_U2 = np.full((lane.frames.n_unique, 2), np.nan, dtype=np.float32)
+    for shard in range(lane.n_shards):
+        lane.predictions.require(shard, lane.ids(shard))
+        frame_R, values_R2 = lane.predictions.read(shard)
+        if not np.array_equal(frame_R, lane.frames.shard(shard, lane.n_shards)):
+            raise StoreError("rows are not the shard's frames", where=lane.predictions.path(shard))
+        scores_U2[frame_R] = values_R2
+    if np.isnan(scores_U2).any():
+        raise StoreError(
+            f"{int(np.isnan(scores_U2).any(axis=1).sum())} frames have no score",
+            where=lane.predictions.folder,
+        )
+    return scores_U2
+
+
+def device_name(device: torch.device) -> str:
+    """What the device calls itself, for people and telemetry."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _survey(lane: Lane, store: ShardStore) -> tuple[list[int], dict[str, int]]:
+    """The lane's shards that must be computed, and how many were found in each state."""
+    states: dict[int, str] = {shard: store.state(shard, lane.ids(shard)) for shard in lane.shards}
+    return [k for k, state in states.items() if state != "done"], dict(Counter(states.values()))
+
+
+def _result(
+    lane: Lane, store: ShardStore, resumed: int, states: dict[str, int], summary: LaneSummary | None
+) -> LaneResult:
+    entries = tuple(e for e in map(store.entry, lane.shards) if e is not None)
+    if len(entries) != len(lane.shards):
+        raise StoreError(
+            f"{len(lane.shards) - len(entries)} shards have no manifest entry", where=store.folder
+        )
+    return LaneResult(entries, resumed, states, replace(summary) if summary else None)
+
+
+def _lane_lock(lane: Lane, product: str) -> AbstractContextManager[None]:
+    sweep(lane.sample.product(product))
+    return locked(
+        lane.sample.lock(f"{product}-{lane.rank}"),
+        busy=f"another process works on {product} of sample {lane.sample.name!r}, rank {lane.rank}",
+        wait=True,
+    )
+
+
+def _device(compute: Compute) -> AbstractContextManager[None]:
+    if compute.device_lock is None:
+        return nullcontext()
+    return locked(compute.device_lock, busy=f"another process computes on {compute.device}", wait=True)

@@ -1,0 +1,208 @@
+"""The folder of one sample: its inputs, its settings and where each product lies.
+
+Knows names and paths only; reads and writes nothing but `sample.json`.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from virnucpro_core.durable import publish_json, sha256_file, sha256_json
+from virnucpro_core.errors import InputError, StoreError, UsageError
+
+KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SampleSettings:
+    """What the numbers of a sample depend on, beside its sequences.
+
+    chunk_size: bases; shard_rows: unique frames a shard, at most 10,000; cutoff: of the record's score.
+    """
+
+    profile: str = "esm2-3b"
+    chunk_size: int = 500
+    classifier: str = ""
+    duplicates: Literal["refuse", "rename"] = "refuse"
+    overlong: Literal["truncate", "isolate"] = "truncate"
+    precision: Literal["float32", "float16", "fp8"] = "float32"
+    cutoff: float = 0.5
+    shard_rows: int = 10_000
+
+    def __post_init__(self) -> None:
+        """Raises UsageError that names the setting and its range."""
+        ranges = {
+            "chunk_size": (6 <= self.chunk_size <= 1_000_000, "6 to 1,000,000 bases"),
+            "cutoff": (0.0 <= self.cutoff <= 1.0, "0 to 1"),
+            "shard_rows": (1 <= self.shard_rows <= 10_000, "1 to 10,000 rows"),
+            "duplicates": (self.duplicates in ("refuse", "rename"), "refuse or rename"),
+            "overlong": (self.overlong in ("truncate", "isolate"), "truncate or isolate"),
+            "precision": (self.precision in ("float32", "float16", "fp8"), "float32, float16 or fp8"),
+        }
+        for name, (good, allowed) in ranges.items():
+            if not good:
+                raise UsageError(f"{name} is {getattr(self, name)!r}", remedy=f"give {allowed}")
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One sequence file as it was when the sample was registered."""
+
+    path: Path
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A registered sample. `folder` holds every product; names below are the only place that spells them."""
+
+    name: str
+    folder: Path
+    inputs: tuple[InputFile, ...]
+    settings: SampleSettings
+
+    @property
+    def content(self) -> str:
+        """sha256 over the inputs' digests: the same data under any path is the same content."""
+        return content_digest(self.inputs)
+
+    @property
+    def chunks(self) -> Path:
+        return self.folder / "chunks"
+
+    @property
+    def translations(self) -> Path:
+        return self.folder / "translations"
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
+
+    @property
+    def rejected(self) -> Path:
+        """Written when the inputs were refused: the reason, so that nobody tries the same bytes again."""
+        return self.folder / "rejected.json"
+
+    def product(self, name: str) -> Path:
+        """Folder of a sharded product: `dnabert_embeddings`, `esm_embeddings`, ..."""
+        return self.folder / name
+
+    def telemetry(self, product: str, rank: int) -> Path:
+        return self.folder / "telemetry" / f"{product}-{rank}.jsonl"
+
+    def lock(self, name: str) -> Path:
+        return self.folder / "locks" / f"{name}.lock"
+
+
+def check_key(name: str) -> str:
+    """The sample's name, if it is fit for a partition key and a folder; else UsageError."""
+    if not KEY.fullmatch(name):
+        raise UsageError(
+            f"{name[:80]!r} is not a sample name",
+            remedy="use 1 to 64 letters, digits, '_' and '-' (--sample NAME)",
+        )
+    return name
+
+
+def check_inputs(paths: Sequence[Path]) -> None:
+    """Raises InputError for the first path that is not a regular file."""
+    for path in paths:
+        if not path.exists():
+            raise InputError("no such file", path=path, remedy="check the path")
+        if not path.is_file():
+            raise InputError("not a regular file", path=path, remedy="give FASTA or FASTQ files")
+
+
+def digest_inputs(paths: Sequence[Path]) -> tuple[InputFile, ...]:
+    """Sizes and sha256 of the files, sorted by file name so that the order they are given in is no matter.
+
+    Raises InputError for what is not a readable regular file.
+    """
+    files = []
+    check_inputs(paths)
+    for path in sorted(paths, key=lambda p: (p.name, str(p))):
+        try:
+            files.append(InputFile(path.resolve(), path.stat().st_size, sha256_file(path)))
+        except OSError as error:
+            raise InputError(
+                f"cannot be read: {error.strerror}", path=path, remedy="check its permissions"
+            ) from error
+    if len({f.sha256 for f in files}) < len(files):
+        raise UsageError(
+            "two input files hold the same bytes", where=files[0].path, remedy="give each file once"
+        )
+    return tuple(files)
+
+
+def content_digest(inputs: Sequence[InputFile]) -> str:
+    """sha256 over the files' digests, in name order."""
+    return sha256_json([f.sha256 for f in inputs])
+
+
+def register(
+    home: Path, name: str, paths: Sequence[Path], settings: SampleSettings, *, fresh: bool = False
+) -> Sample:
+    """Write `sample.json`; products that no longer fit new settings are noticed by their fingerprints.
+
+    Raises UsageError if the name stands for other sequences already and `fresh` is false.
+    """
+    folder = home / "samples" / check_key(name)
+    inputs = digest_inputs(paths)
+    sample = Sample(name, folder, inputs, settings)
+    if fresh and folder.exists():
+        shutil.rmtree(folder)
+    if (folder / "sample.json").exists():
+        known = open_sample(home, name)
+        if known.content != sample.content:
+            raise UsageError(
+                f"sample {name!r} already stands for other sequences ({known.inputs[0].path.name})",
+                where=folder,
+                remedy="give --sample OTHER_NAME, or --fresh to discard the old one",
+            )
+        if known == sample:
+            return known
+    publish_json(
+        folder / "sample.json",
+        {
+            "format": FORMAT,
+            "name": name,
+            "inputs": [asdict(f) | {"path": str(f.path)} for f in inputs],
+            "settings": asdict(settings),
+        },
+    )
+    return sample
+
+
+def open_sample(home: Path, name: str) -> Sample:
+    """The sample as registered; UsageError if there is none, StoreError if `sample.json` is damaged."""
+    folder = home / "samples" / check_key(name)
+    file = folder / "sample.json"
+    if not file.exists():
+        raise UsageError(
+            f"sample {name!r} is not known",
+            where=home,
+            remedy="register it with `virnucpro predict FILE`, or drop its file into the inbox",
+        )
+    try:
+        raw: dict[str, Any] = json.loads(file.read_bytes())
+        inputs = tuple(InputFile(Path(f["path"]), int(f["bytes"]), str(f["sha256"])) for f in raw["inputs"])
+        settings = replace(SampleSettings(), **raw["settings"])
+        named = raw["name"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"damaged ({error})", where=file, remedy="run `virnucpro predict FILE --fresh`"
+        ) from error
+    if named != name or not inputs:
+        raise StoreError("damaged: it describes another sample", where=file, remedy="run with --fresh")
+    return Sample(name, folder, inputs, settings)
+
+
+def list_samples(home: Path) -> list[str]:
+    """Names of all registered samples, sorted."""
+    return sorted(p.parent.name for p in (home / "samples").glob("*/sample.json"))

@@ -1,0 +1,110 @@
+"""How file names make samples: suffixes, names, mates, order.
+
+Knows names alone; opens no file.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from virnucpro_core.errors import InputError, UsageError
+
+_FASTQ_SUFFIXES = (".fastq", ".fq")
+_SUFFIXES = (".fasta", ".fa", ".fna", ".ffn", ".fas", ".fsa", *_FASTQ_SUFFIXES)
+_PACKED_SUFFIXES = (".gz", ".bgz", ".bgzf", ".bz2", ".xz", ".zst", ".zstd")
+_MATE = re.compile(r"(?<=[._-])[Rr]([12])(?=[._-]|$)(?!.*[._-][Rr][12](?:[._-]|$))|(?<=[._-])([12])$")
+
+
+def in_order(paths: Sequence[Path]) -> list[Path]:
+    """The files of a sample sorted by name. Raises UsageError for none, InputError for one given twice."""
+    if not paths:
+        raise UsageError("no input file")
+    files = sorted(paths, key=lambda path: (path.name, str(path)))
+    seen: set[Path] = set()
+    for path in files:
+        if path.resolve() in seen:
+            raise InputError("the same file is given twice", path=path, remedy="give it once")
+        seen.add(path.resolve())
+    return files
+
+
+def mates(paths: Sequence[Path]) -> list[int]:
+    """For each file 1 or 2 if another one is its mate, else 0.
+
+    Mates are FASTQ by suffix, and their names differ in nothing but an R1 and R2, or a last 1 and 2.
+    """
+    keys = [_mate_key(path) for path in paths]
+    present = set(keys)
+    return [key[1] if key and (key[0], 3 - key[1]) in present else 0 for key in keys]
+
+
+def named_as_mate(path: Path) -> bool:
+    """Whether a FASTQ's name says that it is one of two."""
+    return _mate_key(path) is not None
+
+
+def sample_name(path: Path, *, is_mate: bool = False) -> str:
+    """The sample that a file makes: its name without suffixes, other characters than `[A-Za-z0-9_-]` as `_`,
+    at most 64; for a mate without the R1 or R2. Raises InputError for a name of suffixes only."""
+    stem = _stem(path)[0]
+    if is_mate:
+        stem = re.sub(r"[._-]{2,}", lambda run: run[0][0], _MATE.sub("", stem)).rstrip("._-")
+    if not stem:
+        raise InputError("no name before the suffix", path=path, remedy="rename the file")
+    return re.sub(r"[^A-Za-z0-9_-]", "_", stem)[:64]
+
+
+def group_samples(paths: Sequence[Path]) -> list[tuple[str, list[Path]]]:
+    """Mates together, every other file for itself: (sample name, files) in the order of the names.
+
+    Raises UsageError for no file, and when two samples would have one name.
+    """
+    groups = join_mates(in_order(paths))
+    taken: dict[str, Path] = {}
+    for name, group in groups:
+        if name in taken:
+            what = f"makes the sample {name!r}, and so does {taken[name]}"
+            raise UsageError(what, where=group[0], remedy="rename one of the files")
+        taken[name] = group[0]
+    return groups
+
+
+def join_mates(files: Sequence[Path]) -> list[tuple[str, list[Path]]]:
+    """`group_samples` without its demand: names may repeat, and there may be no file at all."""
+    groups: dict[object, tuple[str, list[Path]]] = {}
+    for path, mate in zip(files, mates(files), strict=True):
+        key = _mate_key(path)
+        name = sample_name(path, is_mate=mate > 0)
+        groups.setdefault(key[0] if key and mate else path, (name, []))[1].append(path)
+    return sorted(groups.values())
+
+
+def looks_like_sequence_file(path: Path) -> bool:
+    """By suffix: FASTA or FASTQ, packed or not, and not hidden."""
+    return _stem(path)[1] != "" and not path.name.startswith(".")
+
+
+def _stem(path: Path) -> tuple[str, str]:
+    """Name without suffixes, and the suffix that names the format, or ""."""
+    name = path.name
+    for suffix in _PACKED_SUFFIXES:
+        if name.lower().endswith(suffix):
+            name = name[: -len(suffix)]
+            break
+    for suffix in _SUFFIXES:
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)], suffix
+    return name, ""
+
+
+def _mate_key(path: Path) -> tuple[tuple[Path, str], int] | None:
+    """What two mates share, and which of them this is."""
+    stem, suffix = _stem(path)
+    match = _MATE.search(stem)
+    if suffix not in _FASTQ_SUFFIXES or not match:
+        return None
+    token = match[0][:-1] + "?"
+    rest = path.name[len(stem) :]
+    return (path.parent, stem[: match.start()] + token + stem[match.end() :] + rest), int(
+        match[1] or match[2]
+    )

@@ -1,0 +1,128 @@
+"""The sample-wide steps before and after the lanes: files to chunks, chunks to frames, scores to results.
+
+Each is reused where what lies on disk was made from the same input and verifies, and made anew otherwise.
+"""
+
+import contextlib
+import importlib.metadata
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from typing import Any
+
+from virnucpro_core import __version__
+from virnucpro_core.chunks import Chunks, write_chunks
+from virnucpro_core.durable import locked, publish_json, sweep
+from virnucpro_core.errors import InputError, StoreError
+from virnucpro_core.frames import Frames, write_frames
+from virnucpro_core.lanes import DNABERT, ESM, Lane, collect_scores
+from virnucpro_core.registry import Sample, SampleSettings
+from virnucpro_core.results import write_results
+from virnucpro_core.summary import InputFile, ResultSummary, RunInfo
+
+DEMO_PROFILE = "demo"
+PACKAGES = ("torch", "numpy", "h5py", "dnaio")
+
+
+def chunk_sample(sample: Sample) -> Chunks:
+    """Read the inputs and cut them. A refusal is remembered beside the sample and raised (InputError)."""
+    with _locked(sample, "chunks"):
+        with contextlib.suppress(StoreError):  # not there or not sound: made below
+            made = Chunks.open(sample.chunks)
+            if _made_from(made, sample):
+                made.store.verify()
+                return made
+        try:
+            made = write_chunks(
+                [f.path for f in sample.inputs],
+                sample.chunks,
+                chunk_size=sample.settings.chunk_size,
+                duplicates=sample.settings.duplicates,
+            )
+            if not _made_from(made, sample):
+                raise InputError(
+                    "changed since the sample was registered",
+                    path=sample.inputs[0].path,
+                    remedy="predict it anew",
+                )
+        except InputError as error:
+            publish_json(sample.rejected, {"reason": str(error), "content": sample.content})
+            raise
+        sample.rejected.unlink(missing_ok=True)
+        return made
+
+
+def translate_sample(sample: Sample) -> Frames:
+    """Six-frame translation of the sample's chunks, identical frames kept once."""
+    with _locked(sample, "translations"):
+        chunks = Chunks.open(sample.chunks)
+        with contextlib.suppress(StoreError):
+            made = Frames.open(sample.translations)
+            if made.attrs["chunks"] == chunks.digest:
+                made.store.verify()
+                return made
+        chunks.store.verify()
+        return write_frames(chunks, sample.translations)
+
+
+def call_sample(lane: Lane) -> ResultSummary:
+    """Join all lanes' scores and write the sample's results folder. Raises StoreError for shards that do not verify."""
+    sample = lane.sample
+    with _locked(sample, "consensus"):
+        return write_results(
+            Chunks.open(sample.chunks),
+            lane.frames,
+            collect_scores(lane),
+            sample.results,
+            cutoff=sample.settings.cutoff,
+            run=run_info(lane),
+        )
+
+
+def run_info(lane: Lane) -> RunInfo:
+    """What the sample's scores were made from and with."""
+    sample, profile = lane.sample, lane.profile
+    digests = {
+        "sample": sample.content,
+        "chunks": Chunks.open(sample.chunks).digest,
+        "translations": lane.frames.digest,
+        "dnabert-s": profile.dnabert_fingerprint,
+        "esm2": profile.esm2_fingerprint,
+        "classifier": profile.classifier_fingerprint,
+    }
+    return RunInfo(
+        sample=sample.name,
+        profile=sample.settings.profile,
+        note=profile.profile.note if profile.profile.name == DEMO_PROFILE else "",
+        inputs=[InputFile(f.path.name, f.bytes, f.sha256) for f in sample.inputs],
+        settings=_shown(sample.settings),
+        versions={"virnucpro": __version__} | {name: importlib.metadata.version(name) for name in PACKAGES},
+        digests=digests,
+        telemetry={product: _makers(lane, product) for product in (DNABERT, ESM)},
+    )
+
+
+def _made_from(chunks: Chunks, sample: Sample) -> bool:
+    settings = sample.settings
+    return (
+        chunks.attrs["chunk_size"] == settings.chunk_size
+        and chunks.attrs["duplicates"] == settings.duplicates
+        and [f["sha256"] for f in chunks.attrs["files"]] == [f.sha256 for f in sample.inputs]
+    )
+
+
+def _shown(settings: SampleSettings) -> dict[str, Any]:
+    return {name: value for name, value in asdict(settings).items() if value != ""}
+
+
+def _makers(lane: Lane, product: str) -> dict[str, Any]:
+    """On what the product's shards were computed. No times: equal input and devices give equal results folders."""
+    makers = [e.maker for e in map(lane.store(product).entry, range(lane.n_shards)) if e is not None]
+    return {"shards": len(makers), "devices": sorted({str(m["device"]) for m in makers})}
+
+
+def _locked(sample: Sample, product: str) -> AbstractContextManager[None]:
+    sweep(sample.folder)
+    sweep(sample.results)
+    return locked(
+        sample.lock(product), busy=f"another process works on {product} of sample {sample.name!r}", wait=True
+    )

@@ -1,0 +1,166 @@
+"""What a lane measures while it runs: one JSON line per batch and shard, and the summary of them.
+
+The file is for watching (progress, ETA, plots), never for deciding what is done: that is the manifest's.
+Times are seconds, memory is bytes, tokens count the two special ones of every sequence.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+TAIL_BYTES = 4096
+
+
+@dataclass(slots=True)
+class LaneSummary:
+    """One lane's run of one product. `sequences` and `tokens` count what this run computed, not what it resumed."""
+
+    product: str
+    rank: int
+    world_size: int
+    device: str
+    precision: str
+    attention: str
+    shards: int = 0
+    shards_resumed: int = 0
+    sequences: int = 0
+    sequences_resumed: int = 0
+    sequences_total: int = 0
+    tokens: int = 0
+    batches: int = 0
+    seconds: float = 0.0
+    load_seconds: float = 0.0
+    packing_efficiency: float = 0.0
+    io_wait_p50_ms: float = 0.0
+    io_wait_p99_ms: float = 0.0
+    peak_memory: int = 0
+    gpu_utilisation: float | None = None
+    overlong: int = 0
+    oom_backoffs: int = 0
+    fp32_recomputed: int = 0
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def sequences_per_second(self) -> float:
+        return self.sequences / self.seconds if self.seconds else 0.0
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Writes the telemetry file and keeps the running summary. Use as a context manager."""
+
+    path: Path
+    summary: LaneSummary
+    budget_tokens: int = 0
+    waits: list[float] = field(default_factory=list)
+    utilisation: list[float] = field(default_factory=list)
+    _started: float = 0.0
+
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text("", encoding="utf-8")
+        self._started = time.monotonic()
+        self._line("start", **asdict(self.summary))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        self._line("end", **asdict(self.summary))
+
+    def elapsed(self) -> float:
+        """Seconds since the lane began."""
+        return time.monotonic() - self._started
+
+    def batch(self, *, tokens: int, sequences: int, budget: int, wait: float) -> None:
+        """One batch was issued to the device after waiting `wait` seconds for the loader."""
+        self.summary.batches += 1
+        self.summary.tokens += tokens
+        self.summary.sequences += sequences
+        self.budget_tokens += max(budget, tokens)
+        self.waits.append(wait)
+        self._line("batch", tokens=tokens, sequences=sequences, wait=round(wait, 6))
+
+    def shard(self, shard: int, rows: int, sha256: str, memory: int) -> None:
+        """One shard is on disk and in the manifest."""
+        self.summary.shards += 1
+        self.summary.peak_memory = max(self.summary.peak_memory, memory)
+        self._line("shard", shard=shard, rows=rows, sha256=sha256, memory=memory)
+
+    def close(self) -> None:
+        """Fill the summary's figures that need all batches."""
+        self.summary.seconds = self.elapsed()
+        if self.waits:
+            p50, p99 = np.percentile(np.asarray(self.waits) * 1e3, [50, 99])
+            self.summary.io_wait_p50_ms, self.summary.io_wait_p99_ms = float(p50), float(p99)
+        if self.budget_tokens:
+            self.summary.packing_efficiency = self.summary.tokens / self.budget_tokens
+        if self.utilisation:
+            self.summary.gpu_utilisation = float(np.mean(self.utilisation))
+
+    def _line(self, event: str, **values: Any) -> None:
+        seconds = round(self.elapsed(), 4)
+        line = {"event": event, "t": seconds, "done": self.summary.sequences} | values
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a lane's product stands: sequences done of the lane's total, those found done among them."""
+
+    product: str
+    rank: int
+    done: int
+    resumed: int
+    total: int
+    seconds: float
+    ended: bool
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the pace of this run so far; None before the first batch. Every shard has the same mix of lengths."""
+        computed = self.done - self.resumed
+        return (self.total - self.done) * self.seconds / computed if computed else None
+
+
+def read_progress(path: Path) -> Progress | None:
+    """The latest state in a telemetry file, from its first and last line; None before there is one."""
+    try:
+        with path.open("rb") as stream:
+            first = stream.readline()
+            stream.seek(max(len(first), path.stat().st_size - TAIL_BYTES))
+            tail = stream.read().split(b"\n")
+    except FileNotFoundError:
+        return None
+    if not first.endswith(b"\n"):
+        return None
+    start = json.loads(first)
+    whole = [line for line in tail[:-1] if line.startswith(b"{") and line.endswith(b"}")]
+    last = json.loads(whole[-1]) if whole else start
+    return Progress(
+        product=str(start["product"]),
+        rank=int(start["rank"]),
+        done=int(start["sequences_resumed"]) + int(last["done"]),
+        resumed=int(start["sequences_resumed"]),
+        total=int(start["sequences_total"]),
+        seconds=float(last["t"]),
+        ended=last["event"] == "end",
+    )
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The file's lines as dictionaries; a line that is still being written is left out."""
+    with contextlib.suppress(FileNotFoundError):
+        text = path.read_text(encoding="utf-8")
+        for line in text.splitlines(keepends=True):
+            if line.endswith("\n"):
+                yield json.loads(line)
