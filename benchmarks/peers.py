@@ -1,13 +1,14 @@
 """What others do with the same weights: fair-esm, transformers (padded), plain packed torch; products alone.
 
-Each peer is made from a model folder: `embed(proteins) -> (n, D) float32`, batched as the tool is used.
+Each peer is made from a model folder: `prepare(proteins)` tokenizes and copies its batches to the device, as that
+tool batches, and returns a step that computes the pooled rows (n, D) float32, in order; only the step is timed.
 """
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 
-import esm
+import numpy as np
 import torch
 from esm.model.esm2 import ESM2
 from safetensors.torch import load_file
@@ -20,10 +21,12 @@ from virnucpro_core.tokenizers import Esm2Tokenizer
 from virnucpro_core.weights import map_esm2_names
 
 CUDA = torch.device("cuda")
-Embed = Callable[[list[bytes]], torch.Tensor]
+PADDING = 1  # id of <pad>
+Step = Callable[[], torch.Tensor]
+Prepare = Callable[[list[bytes]], Step]
 
 
-def fair_esm(folder: Path, *, dtype: torch.dtype, tokens: int) -> Embed:
+def fair_esm(folder: Path, *, dtype: torch.dtype, tokens: int) -> Prepare:
     """fair-esm's ESM2 in `dtype`, batches of at most `tokens` padded tokens, sorted by length."""
     config = json.loads((folder / "config.json").read_text())
     layers = config["num_hidden_layers"]
@@ -38,42 +41,40 @@ def fair_esm(folder: Path, *, dtype: torch.dtype, tokens: int) -> Embed:
         size = layer.self_attn.head_dim
         rates = 1.0 / (10000 ** (torch.arange(0, size, 2, device=CUDA).float() / size))
         layer.self_attn.rot_emb.inv_freq = rates.to(dtype)  # as model.half() leaves it
-    convert = esm.data.Alphabet.from_architecture("ESM-1b").get_batch_converter()
 
-    def forward(chunk: list[bytes]) -> torch.Tensor:
-        ids = convert([("", protein.decode()) for protein in chunk])[2].to(CUDA)
-        return model(ids, repr_layers=[layers])["representations"][layers]
+    def forward(ids: torch.Tensor) -> torch.Tensor:
+        states: torch.Tensor = model(ids, repr_layers=[layers])["representations"][layers]
+        return states
 
     return _padded(forward, model, tokens)
 
 
-def transformers_esm(folder: Path, *, dtype: torch.dtype, tokens: int, attention: str) -> Embed:
+def transformers_esm(folder: Path, *, dtype: torch.dtype, tokens: int, attention: str) -> Prepare:
     """transformers' EsmModel in `dtype` with one of its attention settings, padded as above."""
     config = EsmConfig(**json.loads((folder / "config.json").read_text()))
     model = EsmModel.from_pretrained(
         folder, config=config, add_pooling_layer=False, dtype=dtype, attn_implementation=attention
     ).to(CUDA)
-    convert = esm.data.Alphabet.from_architecture("ESM-1b").get_batch_converter()
 
-    def forward(chunk: list[bytes]) -> torch.Tensor:
-        ids = convert([("", protein.decode()) for protein in chunk])[2].to(CUDA)
-        return model(ids, attention_mask=(ids != 1).long()).last_hidden_state
+    def forward(ids: torch.Tensor) -> torch.Tensor:
+        states: torch.Tensor = model(ids, attention_mask=(ids != PADDING).long()).last_hidden_state
+        return states
 
     return _padded(forward, model, tokens)
 
 
-def plain_packed(folder: Path, *, tokens: int) -> Embed:
+def plain_packed(folder: Path, *, tokens: int) -> Prepare:
     """Packed, float16, eager torch and torch's varlen attention: what packing alone brings."""
     operations = ReferenceOperations(torch.float16, "torch-varlen")
     model = Esm2Model(folder, operations, device=CUDA, pooled_residues=1024)
 
-    def embed(proteins: list[bytes]) -> torch.Tensor:
-        rows = torch.empty(len(proteins), model.dim, device=CUDA)
-        for batch in pack(*Esm2Tokenizer().encode(proteins), tokens):
-            rows[torch.from_numpy(batch.rows_B).to(CUDA)] = model.forward(batch.to(CUDA))
-        return rows
+    def prepare(proteins: list[bytes]) -> Step:
+        batches = [batch.to(CUDA) for batch in pack(*Esm2Tokenizer().encode(proteins), tokens)]
+        return lambda: _in_order(
+            [model.forward(b) for b in batches], np.concatenate([b.rows_B for b in batches])
+        )
 
-    return embed
+    return prepare
 
 
 def products_alone(shapes: list[tuple[int, int]], tokens: int, *, fp8: bool) -> Callable[[], None]:
@@ -104,19 +105,34 @@ def products_alone(shapes: list[tuple[int, int]], tokens: int, *, fp8: bool) -> 
     return eighth
 
 
-def _padded(forward: Callable[[list[bytes]], torch.Tensor], model: torch.nn.Module, tokens: int) -> Embed:
+def _padded(forward: Callable[[torch.Tensor], torch.Tensor], model: torch.nn.Module, tokens: int) -> Prepare:
+    """Batches of at most `tokens` padded tokens, longest first; means over residues."""
     model.eval()
 
-    def embed(proteins: list[bytes]) -> torch.Tensor:
-        order = sorted(range(len(proteins)), key=lambda i: -len(proteins[i]))
-        rows, start = [torch.empty(0)] * len(proteins), 0
+    def prepare(proteins: list[bytes]) -> Step:
+        ids_T, lengths_B = Esm2Tokenizer().encode(proteins)
+        starts_B = np.cumsum(lengths_B) - lengths_B
+        order = np.argsort(-lengths_B, kind="stable")
+        batches, start = [], 0
         while start < len(order):
-            count = max(tokens // (len(proteins[order[start]]) + 2), 1)
-            chunk = order[start : start + count]
-            states = forward([proteins[i] for i in chunk])
-            for i, state in zip(chunk, states, strict=True):
-                rows[i] = state[1 : len(proteins[i]) + 1].float().mean(0)
-            start += count
-        return torch.stack(rows)
+            rows = order[start : start + max(tokens // int(lengths_B[order[start]]), 1)]
+            ids = np.full((len(rows), lengths_B[rows[0]]), PADDING, dtype=np.int64)
+            for i, row in enumerate(rows):
+                ids[i, : lengths_B[row]] = ids_T[starts_B[row] : starts_B[row] + lengths_B[row]]
+            place = torch.arange(ids.shape[1], device=CUDA)
+            residues = torch.from_numpy(lengths_B[rows].astype(np.int64)).to(CUDA)[:, None] - 2
+            inside = ((place >= 1) & (place <= residues)) / residues
+            batches.append((torch.from_numpy(ids).to(CUDA), inside.float()))
+            start += len(rows)
+        return lambda: _in_order([_means(forward(ids), inside) for ids, inside in batches], order)
 
-    return embed
+    return prepare
+
+
+def _means(states: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+    """(n, D) float32 from states (n, L, D) and each token's weight in the mean (n, L)."""
+    return torch.bmm(inside[:, None], states.float())[:, 0]
+
+
+def _in_order(rows: list[torch.Tensor], order: np.ndarray) -> torch.Tensor:
+    return torch.cat(rows)[torch.from_numpy(np.argsort(order)).to(CUDA)]

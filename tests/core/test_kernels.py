@@ -8,7 +8,9 @@ if torch.cuda.is_available():
     pytest.skip("tests/gpu checks the compiled kernels", allow_module_level=True)
 
 from tests import kernel_checks as checks
-from virnucpro_core.encoders.operations import Window
+from virnucpro_core.encoders.fused import Fp8Operations, FusedOperations
+from virnucpro_core.encoders.operations import Linear, Window
+from virnucpro_core.errors import WeightsError
 
 CPU = torch.device("cpu")
 
@@ -45,3 +47,18 @@ def test_gelu() -> None:
 def test_quantised_rows() -> None:
     checks.check_quantised(CPU, 4, 80)
     checks.check_norm_quantised(CPU, 4, 80)
+
+
+def test_prepared_weights_give_back_what_they_hold() -> None:
+    """What float32 recomputation sees: float16 weights exactly, fp8 weights to their 3 bits, row by row."""
+    weight_OI = checks.random(512, 64, device=CPU) * torch.logspace(-3, 1, 512)[:, None]
+    gated = FusedOperations(torch.float16).prepare_gated(Linear(weight_OI.half())).float()
+    assert torch.equal(gated.weight_OI, weight_OI.half().float())
+    quantised = Fp8Operations().prepare(Linear(weight_OI)).float()
+    error_O = (quantised.weight_OI - weight_OI).norm(dim=1) / weight_OI.norm(dim=1)
+    assert error_O.max() < 0.05
+
+
+def test_a_gated_width_that_no_tile_fits_is_refused() -> None:
+    with pytest.raises(WeightsError, match="no multiple of 128"):
+        FusedOperations(torch.float16).prepare_gated(Linear(torch.zeros(2 * 100, 64)))

@@ -17,6 +17,9 @@ from virnucpro_core.weights import fingerprint
 
 Kind = Literal["esm2", "dnabert-s"]
 Overlong = Literal["truncate", "isolate"]
+# Tokens that fill an H100 (benchmarks/results); the narrow model needs more of them. No batch is planned smaller.
+FULL_BATCH: dict[Kind, int] = {"esm2": 16_384, "dnabert-s": 65_536}
+SMALLEST_BATCH = 1024
 KINDS: tuple[Kind, ...] = ("esm2", "dnabert-s")
 
 
@@ -44,6 +47,15 @@ class Encoder:
     def fingerprint(self) -> str:
         """Identity of the model's files; computed when first asked for (see weights.fingerprint)."""
         return fingerprint(self.folder)
+
+    def token_budget(self, memory: int) -> int:
+        """Tokens of a batch that fill a large GPU, or fewer where a quarter of `memory` does not hold them.
+
+        `memory` is what the device has in all (bytes), not what is free, so that one kind of device has one
+        budget and a shard the same bytes.
+        """
+        fitting = memory // 4 // self._model.bytes_per_token
+        return max(min(FULL_BATCH[self.kind], fitting // 128 * 128), SMALLEST_BATCH)
 
     @torch.inference_mode()
     def forward(self, batch: PackedBatch) -> torch.Tensor:

@@ -17,7 +17,14 @@ import torch
 import torch.nn.functional as F
 
 from virnucpro_core.attention import Heads, alibi_slopes
-from virnucpro_core.encoders.operations import Linear, Norm, Operations, ReferenceOperations, Window
+from virnucpro_core.encoders.operations import (
+    Linear,
+    Norm,
+    Operations,
+    ReferenceOperations,
+    Window,
+    bytes_per_token,
+)
 from virnucpro_core.errors import WeightsError
 from virnucpro_core.packing import PackedBatch
 from virnucpro_core.weights import Weights, map_dnabert_names, open_weights, positive, read_config
@@ -113,6 +120,7 @@ class DnabertModel:
         shape = DnabertShape.read(folder)
         weights = open_weights(folder, map_dnabert_names, shape.tensors())
         self.dim, self.operations, self.vocabulary = shape.width, operations, shape.vocabulary
+        self.bytes_per_token = bytes_per_token(shape.width, shape.feed_forward, operations.dtype)
         slopes_H = torch.tensor(alibi_slopes(shape.heads), dtype=torch.float32, device=device)
         self.heads = Heads(shape.heads, shape.width // shape.heads, slopes_H=slopes_H)
         words_VD = weights.read("embeddings.word_embeddings.weight", device=device)

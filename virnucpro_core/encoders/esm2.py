@@ -16,7 +16,14 @@ import torch
 import torch.nn.functional as F
 
 from virnucpro_core.attention import Heads, Rotary
-from virnucpro_core.encoders.operations import Linear, Norm, Operations, ReferenceOperations, Window
+from virnucpro_core.encoders.operations import (
+    Linear,
+    Norm,
+    Operations,
+    ReferenceOperations,
+    Window,
+    bytes_per_token,
+)
 from virnucpro_core.errors import WeightsError
 from virnucpro_core.packing import PackedBatch
 from virnucpro_core.tokenizers import ESM2_VOCABULARY
@@ -119,6 +126,7 @@ class Esm2Model:
         shape = Esm2Shape.read(folder)
         weights = open_weights(folder, map_esm2_names, shape.tensors())
         self.dim, self.operations = shape.width, operations
+        self.bytes_per_token = bytes_per_token(shape.width, shape.feed_forward, operations.dtype)
         self.heads = Heads(
             shape.heads, shape.width // shape.heads, Rotary(shape.width // shape.heads, device)
         )

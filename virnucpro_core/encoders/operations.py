@@ -52,6 +52,11 @@ class Window:
         return self.first, end if self.limit is None else min(end, self.first + self.limit)
 
 
+def bytes_per_token(width: int, feed_forward: int, dtype: torch.dtype) -> int:
+    """Device memory that a forward holds for each token: stream, norm, qkv, attention, and the feed-forward twice."""
+    return (6 * width + 2 * feed_forward) * dtype.itemsize
+
+
 class Operations(Protocol):
     """The steps of a forward. A step may overwrite the `x` or `qkv` that it takes.
 

@@ -1,0 +1,32 @@
+"""Own Triton kernels of the fused encoders; they know no model.
+
+Each launcher is tested against the reference operations, on a GPU and under Triton's interpreter. No autotuning:
+the constants were measured (benchmarks/results, docs/encoders.md).
+"""
+
+from virnucpro_core.kernels.attention import attend, rotate
+from virnucpro_core.kernels.rows import (
+    GATE_ROWS,
+    gated_gelu,
+    gelu,
+    interleaved,
+    norm,
+    norm_quantised,
+    pool,
+    quantised,
+    separated,
+)
+
+__all__ = [
+    "GATE_ROWS",
+    "attend",
+    "gated_gelu",
+    "gelu",
+    "interleaved",
+    "norm",
+    "norm_quantised",
+    "pool",
+    "quantised",
+    "rotate",
+    "separated",
+]
