@@ -193,8 +193,9 @@ def test_a_track_reads_out_the_chunk_under_the_pointer(page: "Page", sample: Sco
     assert [text.split(" · ")[1] for text in readings] == places[:7]
     box = svg.bounding_box()
     assert box is not None
-    page.mouse.move(box["x"] + box["width"] - 3, box["y"] + 20)
-    assert track.locator(".readout").inner_text().startswith(f"chunk {hi - lo} · {places[-1]}")
+    svg.hover(position={"x": box["width"] - 3, "y": 20})
+    # The browser hands pointer moves to the page with its next frame.
+    track.locator(".readout", has_text=f"chunk {hi - lo} · {places[-1]}").wait_for()
 
 
 @pytest.mark.browser
