@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from virnucpro_core import kernels
-from virnucpro_core.attention import Heads, Rotary, alibi_slopes, attend
+from virnucpro_core.attention import attend
 from virnucpro_core.encoders.operations import Norm, ReferenceOperations, Window
+from virnucpro_core.heads import Heads, Rotary, alibi_slopes
 from virnucpro_core.packing import PackedBatch, pack
 
 REFERENCE = ReferenceOperations(torch.float32)

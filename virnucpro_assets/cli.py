@@ -96,9 +96,9 @@ def predict(files: tuple[Path, ...], out: Path, sample: str, *, fresh: bool, **o
 )
 def embed(kind: Any, fasta: Path, weights: Path, out: Path, **options: Any) -> None:
     """Embed the sequences of FASTA: proteins with esm2, nucleotides with dnabert-s."""
+    from virnucpro_core.devices import DTYPES, default_attention, usable_device
     from virnucpro_core.embed import embed_fasta
     from virnucpro_core.encoders import load_encoder
-    from virnucpro_core.lanes import DTYPES, default_attention, usable_device
 
     device, dtype = options["device"], options["dtype"]
     encoder = load_encoder(
@@ -106,7 +106,7 @@ def embed(kind: Any, fasta: Path, weights: Path, out: Path, **options: Any) -> N
         weights,
         device=usable_device(device, dtype),
         dtype=DTYPES[dtype],
-        attention=options["attention"] or default_attention(device),
+        attention=options["attention"] or default_attention(device, dtype),
     )
     count = embed_fasta(encoder, fasta, out, token_budget=options["token_budget"])
     click.echo(f"{count:,} embeddings of {encoder.dim:,} columns in {out}")

@@ -11,8 +11,8 @@ import torch
 
 from virnucpro_assets.resources import Platform, dagster_home
 from virnucpro_core.attention import usable_kernels
+from virnucpro_core.devices import default_attention
 from virnucpro_core.errors import VirnucproError
-from virnucpro_core.lanes import default_attention
 
 # Both embeddings of 1,000,000 unique frames at 3B take 13.3 GB; below this even a small sample may not fit.
 LEAST_FREE_BYTES = 20e9
@@ -34,7 +34,8 @@ def examine(platform: Platform, profile: str, chunk_size: int) -> Iterator[Repor
     )
     device = platform.device_of(profile)
     yield from _gpus(platform, wanted=device == "cuda")
-    yield from _kernels(default_attention(device) if not platform.attention else platform.attention)
+    precision = platform.sample_settings(profile=profile).precision
+    yield from _kernels(platform.attention or default_attention(device, precision))
     yield _weights(platform, profile, chunk_size)
     yield from _folders(platform)
 

@@ -16,14 +16,13 @@ from typing import Any
 
 import dagster as dg
 
+from virnucpro_core.devices import Compute
 from virnucpro_core.errors import UsageError
 from virnucpro_core.inference import LoaderSettings
-from virnucpro_core.lanes import Compute, Lane, default_attention
+from virnucpro_core.lanes import Lane
 from virnucpro_core.models import ModelStore
 from virnucpro_core.profiles import PROFILES, ResolvedProfile, resolve_profile
 from virnucpro_core.registry import Sample, SampleSettings, open_sample
-
-CUDA_BUDGET, CPU_BUDGET = 16_384, 4_096
 
 
 class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -88,14 +87,14 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
         cuda = kind == "cuda"
         cores = os.cpu_count() or 1
         loader = LoaderSettings(
-            token_budget=self.token_budget or (CUDA_BUDGET if cuda else CPU_BUDGET),
+            token_budget=self.token_budget,
             workers=self.workers
             if self.workers >= 0
             else (max(1, min(8, cores // self.gpus - 1)) if cuda else 1),
         )
         return Compute(
             device=f"cuda:{lane.rank}" if cuda else "cpu",
-            attention=self.attention or default_attention(kind),
+            attention=self.attention,
             loader=loader,
             device_lock=self.folder / "locks" / f"cuda-{lane.rank}.lock" if cuda else None,
         )

@@ -29,13 +29,17 @@ from virnucpro_core.telemetry import Recorder
 log = logging.getLogger(__name__)
 
 WRITES_BEHIND = 2
+CPU_BUDGET = 4_096
 
 
 @dataclass(frozen=True, slots=True)
 class LoaderSettings:
-    """token_budget: tokens a batch at most (a longer sequence goes alone); workers: processes, 0 = in this one."""
+    """token_budget: tokens a batch at most (a longer sequence goes alone); workers: processes, 0 = in this one.
 
-    token_budget: int = 16_384
+    token_budget 0 leaves the choice to the model and its device (`token_budget_of`).
+    """
+
+    token_budget: int = 0
     workers: int = 1
     prefetch: int = 2
 
@@ -72,6 +76,17 @@ class ShardDataset(Dataset[PackedShard]):
         sequences = [strings[int(u)] for u in frames.shard(shard, self.n_shards)]
         tokens_T, lengths_B = self.tokenizer.encode(sequences)
         return pack_shard(shard, tokens_T, lengths_B, self.token_budget, longest=self.longest)
+
+
+def token_budget_of(encoder: Encoder, settings: LoaderSettings) -> int:
+    """What was asked for; else what the model wants on a device of this size (total memory, so that it is the
+    same on every device of a kind), or CPU_BUDGET.
+    """
+    if settings.token_budget:
+        return settings.token_budget
+    if encoder.device.type == "cuda":
+        return encoder.token_budget(torch.cuda.get_device_properties(encoder.device).total_memory)
+    return CPU_BUDGET
 
 
 def shard_loader(
@@ -111,7 +126,7 @@ def embed_shards(
     after they were recomputed in float32, or when the disk refuses.
     """
     frames = Frames.open(dataset.path)
-    limit = TokenLimit(settings.token_budget)
+    limit = TokenLimit(dataset.token_budget)
     with WriteBehind(store, frames, dataset.n_shards, recorder) as writer:
         for packed, wait in _timed(shard_loader(dataset, settings, encoder.device)):
             writer.submit(_forward(encoder, packed, limit, recorder, wait))
@@ -286,6 +301,8 @@ def _finish(
     """Report a shard on disk, or recompute its bad rows in float32 and hand it in again."""
     if settled.entry is not None:
         entry = settled.entry
+        if encoder.device.type == "cuda":
+            recorder.utilisation.append(float(torch.cuda.utilization(encoder.device)))
         recorder.shard(entry.shard, entry.rows, entry.sha256, _peak_memory(encoder.device))
         on_shard(entry)
         return
@@ -317,7 +334,14 @@ def _timed(loader: DataLoader[PackedShard]) -> Iterator[tuple[PackedShard, float
     shards = iter(loader)
     while True:
         asked = time.monotonic()
-        packed = next(shards, None)
+        try:
+            packed = next(shards, None)
+        except RuntimeError as error:  # what torch raises when a worker process is gone
+            raise StoreError(
+                f"a loader worker failed ({str(error).strip().splitlines()[-1]})",
+                where="data loader",
+                remedy="if memory ran out lower VIRNUCPRO_WORKERS (0: no workers), then run the same command again",
+            ) from error
         if packed is None:
             return
         yield packed, time.monotonic() - asked

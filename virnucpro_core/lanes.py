@@ -6,10 +6,9 @@ They decide by the manifests alone, hold the lane's lock while they write, and r
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -18,11 +17,12 @@ from numpy.typing import NDArray
 
 from virnucpro_core.chunks import Chunks
 from virnucpro_core.classifier import load_classifier
+from virnucpro_core.devices import DTYPES, Compute, device_name, usable_device
 from virnucpro_core.durable import locked, sha256_json, sweep
-from virnucpro_core.encoders import load_encoder
-from virnucpro_core.errors import DeviceError, StoreError
+from virnucpro_core.encoders import Encoder, load_encoder
+from virnucpro_core.errors import StoreError
 from virnucpro_core.frames import Frames
-from virnucpro_core.inference import LoaderSettings, ShardDataset, embed_shards
+from virnucpro_core.inference import ShardDataset, embed_shards, token_budget_of
 from virnucpro_core.profiles import ResolvedProfile
 from virnucpro_core.registry import Sample
 from virnucpro_core.shards import Entry, ShardStore, ids_digest, lane_shards
@@ -32,42 +32,7 @@ Embedding = Literal["dnabert_embeddings", "esm_embeddings"]
 DNABERT: Literal["dnabert_embeddings"] = "dnabert_embeddings"
 ESM: Literal["esm_embeddings"] = "esm_embeddings"
 MERGED, PREDICTIONS = "merged_features", "predictions"
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "fp8": torch.float8_e4m3fn}
 OnShard = Callable[[Entry], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Compute:
-    """Where and how a lane computes. device: `cpu` or `cuda:i`; device_lock: one process at a time holds it."""
-
-    device: str
-    attention: str
-    loader: LoaderSettings
-    device_lock: Path | None = None
-
-
-def usable_device(name: str, precision: str) -> torch.device:
-    """Raises DeviceError when the device is not there or cannot compute in `precision`; nothing is substituted."""
-    device = torch.device(name)
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise DeviceError(
-                f"{name} was asked for and no CUDA device is usable",
-                remedy="check `virnucpro doctor`, or ask for the CPU with --device cpu",
-            )
-        if (device.index or 0) >= torch.cuda.device_count():
-            raise DeviceError(f"{name}: there are {torch.cuda.device_count()} GPUs", remedy="lower --gpus")
-    elif precision != "float32":
-        raise DeviceError(
-            f"the CPU computes float32, {precision} was asked for",
-            remedy="ask for --precision float32, or compute on a GPU",
-        )
-    return device
-
-
-def default_attention(device: str) -> str:
-    """The kernel for a device where none was asked for."""
-    return "triton" if device.startswith("cuda") else "reference"
 
 
 @dataclass(frozen=True)
@@ -180,9 +145,6 @@ def embed_lane(
     Raises DeviceError, WeightsError, StoreError; what was published before stays.
     """
     store = lane.store(product)
-    kind: Literal["esm2", "dnabert-s"] = "dnabert-s" if product == DNABERT else "esm2"
-    folder = lane.profile.dnabert if product == DNABERT else lane.profile.esm2
-    settings = lane.sample.settings
     with _lane_lock(lane, product):
         todo, states = _survey(lane, store)
         summary = LaneSummary(
@@ -191,32 +153,22 @@ def embed_lane(
             world_size=lane.world_size,
             device=compute.device,
             precision=lane.precision(product),
-            attention=compute.attention,
+            attention=compute.kernel(lane.precision(product)),
             shards_resumed=len(lane.shards) - len(todo),
             sequences_resumed=lane.rows(set(lane.shards) - set(todo)),
             sequences_total=lane.rows(lane.shards),
         )
         with Recorder(lane.sample.telemetry(product, lane.rank), summary) as recorder:
             if todo:
-                device = usable_device(compute.device, settings.precision)
-                with _device(compute):
-                    started = recorder.elapsed()
-                    encoder = load_encoder(
-                        kind,
-                        folder,
-                        device=device,
-                        dtype=DTYPES[lane.precision(product)],
-                        attention=compute.attention,
-                        overlong=settings.overlong,
-                    )
-                    summary.load_seconds = recorder.elapsed() - started
-                    summary.device = device_name(device)
+                device = usable_device(compute.device, summary.precision)
+                with compute.held():
+                    encoder = _encoder(lane, product, device, recorder)
                     dataset = ShardDataset(
                         lane.sample.translations,
                         encoder,
                         todo,
                         n_shards=lane.n_shards,
-                        token_budget=compute.loader.token_budget,
+                        token_budget=token_budget_of(encoder, compute.loader),
                     )
                     embed_shards(encoder, dataset, store, recorder, compute.loader, on_shard=on_shard)
     return _result(lane, store, len(lane.shards) - len(todo), states, summary)
@@ -248,7 +200,7 @@ def score_lane(lane: Lane, compute: Compute, *, on_shard: OnShard) -> LaneResult
         todo, states = _survey(lane, lane.predictions)
         if todo:
             device = usable_device(compute.device, lane.sample.settings.precision)
-            with _device(compute):
+            with compute.held():
                 classifier = load_classifier(lane.profile.classifier, device)
                 for shard in todo:
                     ids = lane.ids(shard)
@@ -286,9 +238,19 @@ def collect_scores(lane: Lane) -> NDArray[np.float32]:
     return scores_U2
 
 
-def device_name(device: torch.device) -> str:
-    """What the device calls itself, for people and telemetry."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+def _encoder(lane: Lane, product: Embedding, device: torch.device, recorder: Recorder) -> Encoder:
+    """The product's encoder on the device; how long that took and what the device is go into the summary."""
+    summary, started = recorder.summary, recorder.elapsed()
+    encoder = load_encoder(
+        "dnabert-s" if product == DNABERT else "esm2",
+        lane.profile.dnabert if product == DNABERT else lane.profile.esm2,
+        device=device,
+        dtype=DTYPES[summary.precision],
+        attention=summary.attention,
+        overlong=lane.sample.settings.overlong,
+    )
+    summary.load_seconds, summary.device = recorder.elapsed() - started, device_name(device)
+    return encoder
 
 
 def _survey(lane: Lane, store: ShardStore) -> tuple[list[int], dict[str, int]]:
@@ -315,9 +277,3 @@ def _lane_lock(lane: Lane, product: str) -> AbstractContextManager[None]:
         busy=f"another process works on {product} of sample {lane.sample.name!r}, rank {lane.rank}",
         wait=True,
     )
-
-
-def _device(compute: Compute) -> AbstractContextManager[None]:
-    if compute.device_lock is None:
-        return nullcontext()
-    return locked(compute.device_lock, busy=f"another process computes on {compute.device}", wait=True)

@@ -9,14 +9,12 @@ import torch
 
 from virnucpro_core.attention import (
     KERNELS,
-    Heads,
-    Rotary,
-    alibi_slopes,
     attend,
     require_kernel,
     usable_kernels,
 )
 from virnucpro_core.errors import DeviceError
+from virnucpro_core.heads import Heads, Rotary, alibi_slopes
 from virnucpro_core.packing import PackedBatch, pack
 
 CPU = torch.device("cpu")

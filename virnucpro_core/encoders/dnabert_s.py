@@ -16,7 +16,6 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 
-from virnucpro_core.attention import Heads, alibi_slopes
 from virnucpro_core.encoders.operations import (
     Linear,
     Norm,
@@ -26,6 +25,7 @@ from virnucpro_core.encoders.operations import (
     bytes_per_token,
 )
 from virnucpro_core.errors import WeightsError
+from virnucpro_core.heads import Heads, alibi_slopes
 from virnucpro_core.packing import PackedBatch
 from virnucpro_core.weights import Weights, map_dnabert_names, open_weights, positive, read_config
 

@@ -15,7 +15,6 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 
-from virnucpro_core.attention import Heads, Rotary
 from virnucpro_core.encoders.operations import (
     Linear,
     Norm,
@@ -25,6 +24,7 @@ from virnucpro_core.encoders.operations import (
     bytes_per_token,
 )
 from virnucpro_core.errors import WeightsError
+from virnucpro_core.heads import Heads, Rotary
 from virnucpro_core.packing import PackedBatch
 from virnucpro_core.tokenizers import ESM2_VOCABULARY
 from virnucpro_core.weights import Weights, map_esm2_names, open_weights, positive, read_config

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from virnucpro_core import kernels
-from virnucpro_core.attention import Heads, attend
+from virnucpro_core.attention import attend
 from virnucpro_core.encoders.operations import Linear, Norm, Window
 from virnucpro_core.errors import WeightsError
+from virnucpro_core.heads import Heads
 from virnucpro_core.packing import PackedBatch
 
 E4M3 = torch.float8_e4m3fn

@@ -13,7 +13,8 @@ from typing import Any, Protocol, Self
 import torch
 import torch.nn.functional as F
 
-from virnucpro_core.attention import Heads, attend
+from virnucpro_core.attention import attend
+from virnucpro_core.heads import Heads
 from virnucpro_core.packing import PackedBatch
 
 

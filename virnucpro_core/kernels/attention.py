@@ -12,7 +12,7 @@ import torch
 import triton
 import triton.language as tl
 
-from virnucpro_core.attention import Heads
+from virnucpro_core.heads import Heads
 from virnucpro_core.packing import CUT_TILE, MIDDLE_TILE, SHORT_TILE, PackedBatch
 
 LOG2_E = tl.constexpr(1.4426950408889634)  # softmax is computed with powers of two
