@@ -130,11 +130,22 @@ def embed_shards(
     with WriteBehind(store, frames, dataset.n_shards, recorder) as writer:
         for packed, wait in _timed(shard_loader(dataset, settings, encoder.device)):
             writer.submit(_forward(encoder, packed, limit, recorder, wait))
-            recorder.summary.overlong += packed.overlong
+            _warn_of_overlong(packed, encoder, recorder)
             for settled in writer.settled():
                 _finish(encoder, settled, writer, recorder, on_shard)
         while writer.open:
             _finish(encoder, writer.next(), writer, recorder, on_shard)
+
+
+def _warn_of_overlong(packed: PackedShard, encoder: Encoder, recorder: Recorder) -> None:
+    if packed.overlong:
+        recorder.summary.overlong += packed.overlong
+        log.warning(
+            "shard %d: %d sequences above %d tokens, the longest that the model was trained on",
+            packed.shard,
+            packed.overlong,
+            encoder.longest,
+        )
 
 
 @dataclass(slots=True)

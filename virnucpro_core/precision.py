@@ -71,7 +71,9 @@ def cosine(a_ND: NDArray[np.float32], b_ND: NDArray[np.float32]) -> NDArray[np.f
     """Row by row, (N,) float64; 0 where a row is all zeros."""
     a, b = a_ND.astype(np.float64), b_ND.astype(np.float64)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    cosine_N: NDArray[np.float64] = np.divide((a * b).sum(axis=1), norms, out=np.zeros(len(a)), where=norms > 0)
+    cosine_N: NDArray[np.float64] = np.divide(
+        (a * b).sum(axis=1), norms, out=np.zeros(len(a)), where=norms > 0
+    )
     return cosine_N
 
 
