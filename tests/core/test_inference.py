@@ -207,6 +207,9 @@ def test_telemetry_adds_up_and_shows_progress(tmp_path: Path, frames: Path, esm:
     assert sum(line["tokens"] for line in batches) == lane.summary.tokens
     assert len([line for line in lines if line["event"] == "shard"]) == N_SHARDS
     assert 0.5 < lane.summary.packing_efficiency <= 1.0
+    assert 0.0 < lane.summary.device_busy_seconds < lane.summary.seconds
+    assert lane.summary.device_busy_seconds + lane.summary.device_idle_seconds <= lane.summary.seconds
+    assert 0.0 < lane.summary.device_utilisation <= 1.0
     progress = read_progress(lane.telemetry)
     assert progress is not None
     assert progress.ended
