@@ -4,6 +4,7 @@
 PYTHON ?= python3
 # On a machine with NVIDIA GPUs this brings CUDA along; for another build see pytorch.org/get-started.
 TORCH ?= torch==2.13.0
+TRITON ?= triton==3.9.0
 VENV ?= .venv
 PORT ?= 3000
 BIN := $(VENV)/bin
@@ -55,4 +56,6 @@ $(VENV)/.user: $(BIN)/python pyproject.toml requirements.lock
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml requirements.lock
 	$(PIP) --editable ".[dev]"
+	@# A CPU build of torch comes without triton, whose interpreter tests the GPU kernels here.
+	[ "$$(uname -sm)" != "Linux x86_64" ] || $(BIN)/python -c "import triton" 2>/dev/null || $(PIP) "$(TRITON)"
 	touch $@ $(VENV)/.user
