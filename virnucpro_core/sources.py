@@ -167,7 +167,7 @@ SOURCES: dict[str, Source] = {
 def download(source: Source, name: str, folder: Path) -> Path:
     """Put one file of the pinned revision into `folder`. Raises OSError when the network refuses."""
     if source.host == "huggingface.co":
-        hub_logging.set_verbosity_error()  # its retries; what failed in the end is told in one line
+        hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its retries; what failed in the end is told in one line
         return Path(
             hf_hub_download(source.repository, name, revision=source.revision, local_dir=folder, token=False)
         )
