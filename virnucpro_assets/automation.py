@@ -118,9 +118,12 @@ def missing_partitions(instance: dg.DagsterInstance, platform: Platform) -> dict
         name: instance.get_materialized_partitions(dg.AssetKey(name))
         for name in ("translations", "predictions", "consensus")
     }
+    known = set(list_samples(platform.folder))
     missing: dict[str, list[str]] = {"sequences": [], "lane": [], "results": []}
     for name in sorted(instance.get_dynamic_partitions(str(SAMPLES.name))):
-        if name in done["consensus"] or open_sample(platform.folder, name).rejected.exists():
+        # A deleted folder leaves its key behind; there is nothing to run for it.
+        registered = name in known and not open_sample(platform.folder, name).rejected.exists()
+        if name in done["consensus"] or not registered:
             continue
         lanes = [lane_key(name, int(rank)) for rank in RANKS.get_partition_keys()]
         open_lanes = [key for key in lanes if key not in done["predictions"]]

@@ -40,6 +40,20 @@ def run_job(job: str, partition: str) -> Outcome:
         return Outcome(result.run_id, *_why(result.all_events))
 
 
+def latest_failure(instance: dg.DagsterInstance, sample: str) -> str:
+    """Why the latest run of a sample, or of one of its lanes, failed; "" if it did not."""
+    latest = None
+    for tag in ("dagster/partition", "dagster/partition/sample"):
+        records = instance.get_run_records(dg.RunsFilter(tags={tag: sample}), limit=1)
+        latest = max(
+            [r for r in (latest, *records) if r is not None], key=lambda r: r.storage_id, default=None
+        )
+    if latest is None or latest.dagster_run.status is not dg.DagsterRunStatus.FAILURE:
+        return ""
+    logs = instance.all_logs(latest.dagster_run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    return _why([entry.dagster_event for entry in logs if entry.dagster_event is not None])[0]
+
+
 def _why(events: Sequence[dg.DagsterEvent]) -> tuple[str, int]:
     """The first failure's line and exit code: 2 for refused input, 3 for what the same command resumes."""
     for failure in _failures(events):

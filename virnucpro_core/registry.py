@@ -203,6 +203,14 @@ def open_sample(home: Path, name: str) -> Sample:
     return Sample(name, folder, inputs, settings)
 
 
+def read_refusal(sample: Sample) -> str:
+    """Why the sample's inputs were refused; "" if they were not."""
+    try:
+        return str(json.loads(sample.rejected.read_bytes())["reason"])
+    except FileNotFoundError:
+        return ""
+
+
 def list_samples(home: Path) -> list[str]:
     """Names of all registered samples, sorted."""
     return sorted(p.parent.name for p in (home / "samples").glob("*/sample.json"))
