@@ -63,37 +63,34 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.
             )
         )
     for arrival in seen.arrivals:
-        name = _register(context, platform, arrival)
-        if name is not None:
+        try:
+            name = _register(context, platform, arrival)
+        except VirnucproError as error:  # one bad arrival must not keep the others out
+            context.log.error("%s: %s", arrival.name, error)
+            continue
+        if name:
             names.append(name)
             events.append(_arrived(platform.folder, name))
+    idle = f"{len(seen.waiting)} files still arriving" if seen.waiting else "nothing new"
     return dg.SensorResult(
-        skip_reason=None
-        if events
-        else f"{len(seen.waiting)} files still arriving"
-        if seen.waiting
-        else "nothing new",
+        skip_reason=None if events else idle,
         cursor=json.dumps(seen.memory),
         dynamic_partitions_requests=[SAMPLES.build_add_request(names)] if names else [],
         asset_events=events,
     )
 
 
-def _register(context: dg.SensorEvaluationContext, platform: Platform, arrival: Arrival) -> str | None:
-    """The new sample's name; None when the same data is known already or cannot be registered (said once)."""
+def _register(context: dg.SensorEvaluationContext, platform: Platform, arrival: Arrival) -> str:
+    """The new sample's name; "" when the same data is known already, which is said once."""
     known = context.instance.get_dynamic_partitions(str(SAMPLES.name))
     content = content_digest(digest_inputs(arrival.paths))
     same = [n for n in list_samples(platform.folder) if open_sample(platform.folder, n).content == content]
     if any(n in known for n in same):
         context.log.info("%s holds the same data as sample %s: not run again", arrival.name, same[0])
-        return None
+        return ""
     taken = arrival.name in list_samples(platform.folder) and arrival.name not in same
     name = f"{arrival.name[:55]}-{content[:8]}" if taken else arrival.name
-    try:
-        return register(platform.folder, name, arrival.paths, platform.sample_settings()).name
-    except VirnucproError as error:
-        context.log.error("%s", error)
-        return None
+    return register(platform.folder, name, arrival.paths, platform.sample_settings()).name
 
 
 def _arrived(home: Path, name: str) -> dg.AssetMaterialization:
