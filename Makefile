@@ -35,7 +35,7 @@ lint: $(VENV)/.dev  ## design rules: ruff, mypy
 	$(BIN)/mypy
 
 torture: $(VENV)/.dev $(VENV)/.postgres  ## kill, starve, damage and soak for MINUTES=60; prints docs/durability.md's table
-	$(BIN)/python -m torture --minutes $(MINUTES)
+	$(BIN)/python -m torture --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/.dev  ## benchmarks that need no GPU
 	$(BIN)/python benchmarks/sequences.py

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torture.table import CAMPAIGNS, Row, Task, as_json, shown, write_figures
 
-MODULES = ("torture.kill", "torture.twice", "torture.soak")
+MODULES = ("torture.kill", "torture.twice", "torture.launched", "torture.soak")
 
 
 def main() -> int:

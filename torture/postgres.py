@@ -14,6 +14,7 @@ STORAGE = """
 storage:
   postgres:
     postgres_db:
+      scheme: postgresql+psycopg2
       hostname: 127.0.0.1
       port: {port}
       db_name: {database}

@@ -63,7 +63,7 @@ class Site:
             "VIRNUCPRO_GPUS": str(LANES),
             "CUDA_VISIBLE_DEVICES": "",
             "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
             **self.extra,
         }
 
