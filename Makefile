@@ -7,13 +7,14 @@ TORCH ?= torch==2.13.0
 TRITON ?= triton==3.9.0
 VENV ?= .venv
 PORT ?= 3000
+MINUTES ?= 60
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 DEMO := virnucpro_core/demo
 export VIRNUCPRO_HOME ?= $(CURDIR)/.virnucpro
 export DAGSTER_HOME ?= $(VIRNUCPRO_HOME)/dagster
 
-.PHONY: help demo ui test lint bench screenshots clean
+.PHONY: help demo ui test torture lint bench screenshots clean
 .DEFAULT_GOAL := help
 
 help:  ## these verbs
@@ -33,6 +34,9 @@ lint: $(VENV)/.dev  ## design rules: ruff, mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+torture: $(VENV)/.dev $(VENV)/.postgres  ## kill, starve, damage and soak for MINUTES=60; prints docs/durability.md's table
+	$(BIN)/python -m torture --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/.dev  ## benchmarks that need no GPU
 	$(BIN)/python benchmarks/sequences.py
@@ -59,3 +63,7 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml requirements.lock
 	@# A CPU build of torch comes without triton, whose interpreter tests the GPU kernels here.
 	[ "$$(uname -sm)" != "Linux x86_64" ] || $(BIN)/python -c "import triton" 2>/dev/null || $(PIP) "$(TRITON)"
 	touch $@ $(VENV)/.user
+
+$(VENV)/.postgres: $(VENV)/.dev
+	$(PIP) --editable ".[dev,postgres]"
+	touch $@

@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from virnucpro_assets.partitions import RANKS, SAMPLES, lane_key
+from virnucpro_assets.presence import mark_dead_runs
 from virnucpro_assets.resources import Platform
 from virnucpro_core.errors import VirnucproError
 from virnucpro_core.inbox import Arrival, scan
@@ -104,6 +105,16 @@ def _arrived(home: Path, name: str) -> dg.AssetMaterialization:
             "sha256": sample.content,
         },
     )
+
+
+@dg.sensor(
+    name="dead_runs",
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Marks runs as failed whose process is gone, so that they keep no place in the queue.",
+)
+def dead_runs(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SkipReason:
+    return dg.SkipReason(f"{len(mark_dead_runs(context.instance, platform.folder))} runs were dead")
 
 
 def missing_partitions(instance: dg.DagsterInstance, platform: Platform) -> dict[str, list[str]]:

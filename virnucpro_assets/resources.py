@@ -11,11 +11,14 @@
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from virnucpro_assets.presence import present
 from virnucpro_core.devices import Compute
 from virnucpro_core.errors import UsageError
 from virnucpro_core.inference import LoaderSettings
@@ -37,6 +40,15 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
     token_budget: int = 0
     workers: int = -1
     inbox_stable_seconds: float = 30.0
+
+    @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["Platform"]:
+        """What Dagster calls around a run, and around a tick of a sensor, which has no run."""
+        if context.run_id is None:
+            yield self
+            return
+        with present(self.folder, context.run_id):
+            yield self
 
     @property
     def folder(self) -> Path:

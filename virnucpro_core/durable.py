@@ -117,21 +117,46 @@ def locked(path: Path, *, busy: str, wait: bool = False) -> Iterator[None]:
 
     When another process holds it: says so and waits, or raises StoreError if `wait` is false.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            stream.seek(0)
-            holder = stream.read().strip() or "holder unknown"
-            if not wait:
-                raise StoreError(f"{busy} ({holder})", where=path, remedy="wait for it or stop it") from None
-            log.warning("%s (%s): waiting for it", busy, holder)
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        stream.truncate(0)
-        stream.write(f"process {os.getpid()}")
-        stream.flush()
-        yield
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                stream.seek(0)
+                holder = stream.read().strip() or "holder unknown"
+                if not wait:
+                    raise StoreError(
+                        f"{busy} ({holder})", where=path, remedy="wait for it or stop it"
+                    ) from None
+                log.warning("%s (%s): waiting for it", busy, holder)
+                fcntl.flock(stream, fcntl.LOCK_EX)
+            if not _same_file(path, stream.fileno()):
+                continue  # it was deleted while we waited: a lock on a file without a name excludes nobody
+            stream.truncate(0)
+            stream.write(f"process {os.getpid()}")
+            stream.flush()
+            yield
+            return
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock at this moment."""
+    try:
+        with path.open() as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _same_file(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
 
 
 def _write_bytes(path: Path, data: bytes) -> None:

@@ -3,6 +3,7 @@
 Knows names and paths only; reads and writes nothing but `sample.json`.
 """
 
+import contextlib
 import json
 import re
 import shutil
@@ -11,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from virnucpro_core.durable import publish_json, sha256_file, sha256_json
+from virnucpro_core.durable import locked, publish_json, sha256_file, sha256_json
 from virnucpro_core.errors import InputError, StoreError, UsageError
 
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -156,7 +157,7 @@ def register(
     inputs = digest_inputs(paths)
     sample = Sample(name, folder, inputs, settings)
     if fresh and folder.exists():
-        shutil.rmtree(folder)
+        _discard(sample)
     if (folder / "sample.json").exists():
         known = open_sample(home, name)
         if known.content != sample.content:
@@ -177,6 +178,22 @@ def register(
         },
     )
     return sample
+
+
+def _discard(sample: Sample) -> None:
+    """Delete all of the sample's folder but its locks, held meanwhile. Raises StoreError if one is not free."""
+    held = {sample.lock("driver"), *sample.folder.glob("locks/*.lock")}
+    with contextlib.ExitStack() as locks:
+        for path in sorted(held):
+            locks.enter_context(
+                locked(path, busy=f"sample {sample.name!r} cannot be discarded, a process works on it")
+            )
+        (sample.folder / "sample.json").unlink(missing_ok=True)
+        for entry in sample.folder.iterdir():
+            if entry.is_dir() and entry.name != "locks":
+                shutil.rmtree(entry)
+            elif not entry.is_dir():
+                entry.unlink()
 
 
 def open_sample(home: Path, name: str) -> Sample:

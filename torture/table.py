@@ -1,0 +1,89 @@
+"""The table that all campaigns end in: how often each tried, and what was lost, wrong or shown as a traceback.
+
+Knows rows and the registry of campaigns; knows nothing of how anything is broken.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+HEADER = ("campaign", "points", "lost", "wrong", "tracebacks", "time", "")
+BEGIN, END = "<!-- figures: written by make torture -->", "<!-- end of figures -->"
+
+
+@dataclass(slots=True)
+class Row:
+    """What one campaign found. `points`: how many times it struck; the other three must end at 0.
+
+    lost: records, samples or finished shards that were gone afterwards; wrong: bytes that differ from an
+    undisturbed run's, or a process, lock or temporary file that was left; tracebacks: shown to the user.
+    `findings` says each of them in a line.
+    """
+
+    name: str
+    points: int = 0
+    lost: int = 0
+    wrong: int = 0
+    tracebacks: int = 0
+    seconds: float = 0.0
+    note: str = ""
+    findings: list[str] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        return self.points > 0 and not (self.lost or self.wrong or self.tracebacks)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a campaign is given: an empty folder, how long it may take, and the seed of all it draws."""
+
+    folder: Path
+    seconds: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """A campaign in the registry. `share`: its part of the whole time, as a weight among the others."""
+
+    name: str
+    share: float
+    run: Callable[[Task], Sequence[Row]]
+
+
+CAMPAIGNS: dict[str, Campaign] = {}
+
+
+def campaign(name: str, *, share: float) -> Callable[[Callable[[Task], Sequence[Row]]], Campaign]:
+    """Register a function as a campaign; `torture/__main__.py` imports the modules and runs them in order."""
+
+    def register(run: Callable[[Task], Sequence[Row]]) -> Campaign:
+        CAMPAIGNS[name] = Campaign(name, share, run)
+        return CAMPAIGNS[name]
+
+    return register
+
+
+def shown(rows: Sequence[Row]) -> str:
+    """The rows as a markdown table."""
+    cells = [HEADER, ("---", "---:", "---:", "---:", "---:", "---:", "---")]
+    cells += [
+        (r.name, f"{r.points:,}", str(r.lost), str(r.wrong), str(r.tracebacks), f"{r.seconds:,.0f} s", r.note)
+        for r in rows
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in cells)
+
+
+def as_json(rows: Sequence[Row], *, seed: int) -> str:
+    """One line for machines."""
+    return json.dumps({"seed": seed, "clean": all(r.clean for r in rows), "rows": [asdict(r) for r in rows]})
+
+
+def write_figures(document: Path, rows: Sequence[Row], heading: str) -> None:
+    """Put the table between the document's two marks; what stands around them is left alone."""
+    text = document.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN, 1)
+    after = rest.split(END, 1)[1]
+    document.write_text(f"{before}{BEGIN}\n{heading}\n\n{shown(rows)}\n{END}{after}", encoding="utf-8")
