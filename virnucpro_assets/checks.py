@@ -8,7 +8,11 @@ from virnucpro_assets.metadata import one_line_failures
 from virnucpro_assets.partitions import LANES, SAMPLES, lane_of, sample_of
 from virnucpro_assets.resources import Platform
 from virnucpro_core.audit import LANE_FINDINGS, SAMPLE_AUDITS, Finding, audit_lane, audit_results
-from virnucpro_core.lanes import Lane
+from virnucpro_core.lanes import DNABERT, ESM, Embedding, Lane
+from virnucpro_core.precision import NAME as PRECISION
+from virnucpro_core.precision import audit_precision
+
+EMBEDDINGS: dict[str, Embedding] = {DNABERT: DNABERT, ESM: ESM}
 
 AGREE = "records_agree"
 WORDS = {
@@ -16,6 +20,7 @@ WORDS = {
     "ids_conserved": "ids in = ids out",
     "values_finite": "no NaN or infinity",
     "row_order_equal": "both encoders' rows stand in the same order",
+    PRECISION: "a few rows computed again in float32 agree with what is stored",
     AGREE: "materialization record and manifest name the same shards with the same sha256",
 }
 
@@ -55,13 +60,16 @@ def _sample_checks(asset: str) -> dg.AssetChecksDefinition:
 
 
 def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
-    names = LANE_FINDINGS[asset]
+    embedding = EMBEDDINGS.get(asset)
+    names = (*LANE_FINDINGS[asset], *((PRECISION,) if embedding else ()))
 
     @dg.multi_asset_check(name=f"{asset}_checks", specs=_specs(asset, (*names, AGREE), LANES))
     def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
         with one_line_failures():
             lane = platform.lane(*lane_of(context))
             findings = audit_lane(lane, asset)
+            if embedding:
+                findings.append(audit_precision(lane, embedding, platform.compute(lane)))
         yield from _results(asset, [*findings, records_agree(context, lane, asset)])
 
     return look

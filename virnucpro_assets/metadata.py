@@ -117,5 +117,6 @@ def _telemetry(summary: LaneSummary) -> dict[str, Any]:
     figures = {
         "tokens_per_second": summary.tokens_per_second,
         "sequences_per_second": summary.sequences_per_second,
+        "device_utilisation": summary.device_utilisation,
     } | known
     return {name: round(v, 4) if isinstance(v, float) else v for name, v in figures.items()}

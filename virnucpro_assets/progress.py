@@ -11,6 +11,7 @@ from rich.text import Text
 
 from virnucpro_assets.driver import Watch, deliver, predict
 from virnucpro_assets.resources import Platform
+from virnucpro_core.chunks import Chunks
 from virnucpro_core.lanes import DNABERT
 from virnucpro_core.registry import Sample
 from virnucpro_core.results import REPORT
@@ -114,6 +115,9 @@ def print_calls(sample: Sample, out: Path, seconds: float) -> None:
     counts = rows["call"].value_counts()
     said = ", ".join(f"{int(counts.get(call, 0)):,} {call}" for call in ("virus", "others", "no_call"))
     console.print(f"{len(rows):,} records: {said}; {seconds:.0f} s")
+    uracils = Chunks.open(sample.chunks).attrs["uracils"]
+    if uracils:
+        console.print(f"{uracils:,} letters U were read as T")
     if sample.settings.profile == "demo":
         console.print("demo profile: the scores carry no biological meaning")
     console.print(Text(f"report: {(out / REPORT).resolve()}"), soft_wrap=True)

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from virnucpro_core.clock import DeviceClock, Mark, busy_and_idle
 from virnucpro_core.encoders import Encoder
 from virnucpro_core.errors import DeviceError, StoreError
 from virnucpro_core.frames import Frames
@@ -126,15 +127,26 @@ def embed_shards(
     after they were recomputed in float32, or when the disk refuses.
     """
     frames = Frames.open(dataset.path)
-    limit = TokenLimit(dataset.token_budget)
+    limit, clock = TokenLimit(dataset.token_budget), DeviceClock(encoder.device)
     with WriteBehind(store, frames, dataset.n_shards, recorder) as writer:
         for packed, wait in _timed(shard_loader(dataset, settings, encoder.device)):
-            writer.submit(_forward(encoder, packed, limit, recorder, wait))
-            recorder.summary.overlong += packed.overlong
+            writer.submit(_forward(encoder, packed, limit, clock, recorder, wait))
+            _warn_of_overlong(packed, encoder, recorder)
             for settled in writer.settled():
                 _finish(encoder, settled, writer, recorder, on_shard)
         while writer.open:
             _finish(encoder, writer.next(), writer, recorder, on_shard)
+
+
+def _warn_of_overlong(packed: PackedShard, encoder: Encoder, recorder: Recorder) -> None:
+    if packed.overlong:
+        recorder.summary.overlong += packed.overlong
+        log.warning(
+            "shard %d: %d sequences above %d tokens, the longest that the model was trained on",
+            packed.shard,
+            packed.overlong,
+            encoder.longest,
+        )
 
 
 @dataclass(slots=True)
@@ -154,9 +166,10 @@ class Computed:
 
     packed: PackedShard
     packed_RD: torch.Tensor
-    order_R: NDArray[np.int64]
     ready: torch.cuda.Event | None
+    order_R: NDArray[np.int64]
     seconds: float
+    spans: list[tuple[Mark, Mark]]
 
     def wait(self) -> NDArray[np.float32]:
         """The rows in the shard's order; blocks until the copy from the device is done."""
@@ -220,7 +233,12 @@ class WriteBehind:
 
 
 def _forward(
-    encoder: Encoder, packed: PackedShard, limit: TokenLimit, recorder: Recorder, wait: float
+    encoder: Encoder,
+    packed: PackedShard,
+    limit: TokenLimit,
+    clock: DeviceClock,
+    recorder: Recorder,
+    wait: float,
 ) -> Computed:
     started = time.monotonic()
     rows_RD = torch.full(
@@ -234,7 +252,9 @@ def _forward(
         if batch.n_tokens > limit.tokens and batch.n_sequences > 1:
             todo.extend(reversed(batch.halves()))
             continue
-        if _embed_into(encoder, batch, rows_RD[done : done + batch.n_sequences]):
+        with clock.batch():
+            fits = _embed_into(encoder, batch, rows_RD[done : done + batch.n_sequences])
+        if fits:
             recorder.batch(
                 tokens=batch.n_tokens, sequences=batch.n_sequences, budget=packed.budget, wait=wait
             )
@@ -250,7 +270,8 @@ def _forward(
         recorder.summary.oom_backoffs += 1
         log.warning("out of device memory: batches of at most %d tokens from here", limit.tokens)
         todo.append(batch)
-    return _to_host(packed, rows_RD, np.concatenate(order), time.monotonic() - started)
+    copy = _to_host(rows_RD)
+    return Computed(packed, *copy, np.concatenate(order), time.monotonic() - started, clock.take())
 
 
 def _embed_into(encoder: Encoder, batch: PackedBatch, rows_BD: torch.Tensor) -> bool:
@@ -266,11 +287,10 @@ def _embed_into(encoder: Encoder, batch: PackedBatch, rows_BD: torch.Tensor) -> 
     return fits
 
 
-def _to_host(
-    packed: PackedShard, rows_RD: torch.Tensor, order_R: NDArray[np.int64], seconds: float
-) -> Computed:
+def _to_host(rows_RD: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | None]:
+    """The rows on the host, and the event after which they are there; no event where they are there already."""
     if rows_RD.device.type != "cuda":
-        return Computed(packed, rows_RD, order_R, None, seconds)
+        return rows_RD, None
     host_RD = torch.empty(rows_RD.shape, dtype=torch.float32, pin_memory=True)
     stream = _copy_stream(rows_RD.device)
     stream.wait_stream(torch.cuda.current_stream(rows_RD.device))
@@ -279,7 +299,7 @@ def _to_host(
         rows_RD.record_stream(stream)
         ready = torch.cuda.Event()
         ready.record(stream)
-    return Computed(packed, host_RD, order_R, ready, seconds)
+    return host_RD, ready
 
 
 _STREAMS: dict[torch.device, torch.cuda.Stream] = {}
@@ -301,8 +321,7 @@ def _finish(
     """Report a shard on disk, or recompute its bad rows in float32 and hand it in again."""
     if settled.entry is not None:
         entry = settled.entry
-        if encoder.device.type == "cuda":
-            recorder.utilisation.append(float(torch.cuda.utilization(encoder.device)))
+        recorder.device(*busy_and_idle(settled.computed.spans))
         recorder.shard(entry.shard, entry.rows, entry.sha256, _peak_memory(encoder.device))
         on_shard(entry)
         return
@@ -322,7 +341,8 @@ def _finish(
             remedy="check the weights with `virnucpro models verify`",
         )
     order_R = np.arange(len(values_RD))
-    writer.submit(Computed(computed.packed, torch.from_numpy(values_RD), order_R, None, computed.seconds))
+    values = torch.from_numpy(values_RD)
+    writer.submit(Computed(computed.packed, values, None, order_R, computed.seconds, computed.spans))
 
 
 def _peak_memory(device: torch.device) -> int:

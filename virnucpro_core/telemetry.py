@@ -40,7 +40,8 @@ class LaneSummary:
     io_wait_p50_ms: float = 0.0
     io_wait_p99_ms: float = 0.0
     peak_memory: int = 0
-    gpu_utilisation: float | None = None
+    device_busy_seconds: float = 0.0
+    device_idle_seconds: float = 0.0
     overlong: int = 0
     oom_backoffs: int = 0
     fp32_recomputed: int = 0
@@ -48,6 +49,12 @@ class LaneSummary:
     @property
     def tokens_per_second(self) -> float:
         return self.tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def device_utilisation(self) -> float:
+        """Share of the time between the first batch and the last that the device computed, 0 to 1."""
+        whole = self.device_busy_seconds + self.device_idle_seconds
+        return self.device_busy_seconds / whole if whole else 0.0
 
     @property
     def sequences_per_second(self) -> float:
@@ -62,7 +69,6 @@ class Recorder:
     summary: LaneSummary
     budget_tokens: int = 0
     waits: list[float] = field(default_factory=list)
-    utilisation: list[float] = field(default_factory=list)
     _started: float = 0.0
 
     def __enter__(self) -> Self:
@@ -89,6 +95,11 @@ class Recorder:
         self.waits.append(wait)
         self._line("batch", tokens=tokens, sequences=sequences, wait=round(wait, 6))
 
+    def device(self, busy: float, idle: float) -> None:
+        """Seconds that the device computed, and that it stood between batches, by its own events."""
+        self.summary.device_busy_seconds += busy
+        self.summary.device_idle_seconds += idle
+
     def shard(self, shard: int, rows: int, sha256: str, memory: int) -> None:
         """One shard is on disk and in the manifest."""
         self.summary.shards += 1
@@ -103,8 +114,6 @@ class Recorder:
             self.summary.io_wait_p50_ms, self.summary.io_wait_p99_ms = float(p50), float(p99)
         if self.budget_tokens:
             self.summary.packing_efficiency = self.summary.tokens / self.budget_tokens
-        if self.utilisation:
-            self.summary.gpu_utilisation = float(np.mean(self.utilisation))
 
     def _line(self, event: str, **values: Any) -> None:
         seconds = round(self.elapsed(), 4)

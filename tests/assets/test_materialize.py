@@ -16,6 +16,7 @@ from virnucpro_assets.resources import Platform
 from virnucpro_core import encoders
 from virnucpro_core.audit import audit_lane
 from virnucpro_core.lanes import DNABERT, ESM, MERGED, PREDICTIONS
+from virnucpro_core.precision import audit_precision
 from virnucpro_core.registry import Sample, register
 
 PRODUCTS = (DNABERT, ESM, MERGED, PREDICTIONS)
@@ -41,7 +42,7 @@ def test_the_whole_graph_on_two_ranks(
     results = whole_graph(sample, instance, platform)
     assert all(r.success for r in results)
     checks = [e for r in results for e in r.get_asset_check_evaluations()]
-    assert len(checks) == 4 + 2 * (4 + 4 + 5 + 4) + 1
+    assert len(checks) == 4 + 2 * (5 + 5 + 5 + 4) + 1
     assert all(c.passed and c.blocking for c in checks)
 
     calls = pd.read_csv(sample.results / "contigs.tsv", sep="\t", keep_default_na=False)
@@ -145,6 +146,23 @@ def test_a_check_fails_when_the_records_and_the_manifest_disagree(finished: Fini
         assert [f.name for f in audit_lane(lane, ESM) if not f.passed] == []
         assert not records_agree(context, lane, ESM).passed
         assert records_agree(context, lane, DNABERT).passed
+
+
+def test_the_precision_audit_notices_rows_of_other_frames(finished: Finished) -> None:
+    lane = finished.platform.lane(NAME, 0)
+    compute = finished.platform.compute(lane)
+    for product in (DNABERT, ESM):
+        finding = audit_precision(lane, product, compute)
+        assert finding.passed
+        assert finding.facts["least_cosine"] > 0.999999
+    store = lane.store(ESM)
+    for shard in lane.shards:
+        frame_R, values_RD = store.read(shard)
+        store.write(shard, frame_R, lane.frames.digests[frame_R], values_RD[::-1], maker={})
+    assert [f.name for f in audit_lane(lane, ESM) if not f.passed] == []
+    finding = audit_precision(lane, ESM, compute)
+    assert not finding.passed
+    assert finding.facts["least_cosine"] < 0.999
 
 
 def test_bad_input_is_one_line_and_never_retried(

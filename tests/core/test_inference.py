@@ -186,6 +186,17 @@ def test_one_sequence_that_does_not_fit_ends_the_lane_with_a_remedy(
         lane.run()
 
 
+def test_overlong_sequences_are_counted_and_said(
+    tmp_path: Path, frames: Path, esm: Encoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    esm.longest = 40
+    lane = Lane(tmp_path, frames, esm, LoaderSettings(500, workers=0))
+    lane.run()
+    expected = int((Frames.open(frames).protein_lengths + 2 > 40).sum())
+    assert lane.summary.overlong == expected > 0
+    assert "sequences above 40 tokens" in caplog.text
+
+
 def test_telemetry_adds_up_and_shows_progress(tmp_path: Path, frames: Path, esm: Encoder) -> None:
     lane = Lane(tmp_path, frames, esm, LoaderSettings(500, workers=0))
     lane.summary.sequences_total = Frames.open(frames).n_unique
@@ -196,6 +207,9 @@ def test_telemetry_adds_up_and_shows_progress(tmp_path: Path, frames: Path, esm:
     assert sum(line["tokens"] for line in batches) == lane.summary.tokens
     assert len([line for line in lines if line["event"] == "shard"]) == N_SHARDS
     assert 0.5 < lane.summary.packing_efficiency <= 1.0
+    assert 0.0 < lane.summary.device_busy_seconds < lane.summary.seconds
+    assert lane.summary.device_busy_seconds + lane.summary.device_idle_seconds <= lane.summary.seconds
+    assert 0.0 < lane.summary.device_utilisation <= 1.0
     progress = read_progress(lane.telemetry)
     assert progress is not None
     assert progress.ended

@@ -1,0 +1,94 @@
+"""Are stored embeddings what float32 gives? A few rows of a lane, stratified by length, computed again one by one.
+
+It also notices rows that belong to another frame: the recomputed vector would not match. The model is loaded in
+the compute type (float16 where the lane computed in fp8, whose weights are rounded once more) and upcast layer by
+layer, so the audit needs no second copy of it.
+
+Shapes: N audited rows, D width.
+"""
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from virnucpro_core.audit import Finding
+from virnucpro_core.devices import DTYPES, Compute, usable_device
+from virnucpro_core.encoders import load_encoder
+from virnucpro_core.lanes import DNABERT, Embedding, Lane
+from virnucpro_core.packing import pack
+
+NAME = "precision_holds"
+AUDITED_ROWS = 8
+# Least cosine to float32 over the audited rows.
+THRESHOLDS = {"float32": 0.99999, "float16": 0.9999, "fp8": 0.995}
+
+
+def audit_precision(lane: Lane, product: Embedding, compute: Compute) -> Finding:
+    """Cosine of stored rows to float32; fails below the precision's threshold. Raises DeviceError, WeightsError."""
+    places = _places(lane)
+    precision = lane.precision(product)
+    if not places:
+        return Finding(NAME, passed=True, what="the lane has no rows", facts={"rows": 0})
+    stored_ND = np.stack([_stored(lane, product, shard, row) for shard, row in places])
+    frames_N = [int(lane.frames.shard(shard, lane.n_shards)[row]) for shard, row in places]
+    device = usable_device(compute.device, precision)
+    loaded = "float16" if precision == "fp8" else precision
+    with compute.held():
+        encoder = load_encoder(
+            "dnabert-s" if product == DNABERT else "esm2",
+            lane.profile.dnabert if product == DNABERT else lane.profile.esm2,
+            device=device,
+            dtype=DTYPES[loaded],
+            attention=compute.kernel(loaded),
+            overlong=lane.sample.settings.overlong,
+        )
+        strings = lane.frames.nucleotides if product == DNABERT else lane.frames.proteins
+        rows = []
+        for frame in frames_N:
+            tokens_T, lengths_B = encoder.tokenizer.encode([strings[frame]])
+            (batch,) = pack(tokens_T, lengths_B, len(tokens_T))
+            rows.append(encoder.forward_float32(batch.to(device)))
+        float32_ND = torch.cat(rows).cpu().numpy()
+    cosine_N = cosine(stored_ND, float32_ND)
+    distance = np.linalg.norm(stored_ND - float32_ND) / np.linalg.norm(float32_ND)
+    lengths = sorted(int(lane.frames.protein_lengths[f]) for f in frames_N)
+    return Finding(
+        NAME,
+        passed=bool(cosine_N.min() >= THRESHOLDS[precision]),
+        what=f"{len(places)} rows computed again in float32, cosine at least {THRESHOLDS[precision]}",
+        facts={
+            "rows": len(places),
+            "least_cosine": float(cosine_N.min()),
+            "relative_l2": float(distance),
+            "residues": f"{lengths[0]} to {lengths[-1]}",
+            "precision": precision,
+        },
+    )
+
+
+def cosine(a_ND: NDArray[np.float32], b_ND: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Row by row, (N,) float64; 0 where a row is all zeros."""
+    a, b = a_ND.astype(np.float64), b_ND.astype(np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    cosine_N: NDArray[np.float64] = np.divide(
+        (a * b).sum(axis=1), norms, out=np.zeros(len(a)), where=norms > 0
+    )
+    return cosine_N
+
+
+def _places(lane: Lane) -> list[tuple[int, int]]:
+    """(shard, row): rows from the shortest to the longest sequence, from shards spread over the lane."""
+    shards = list(lane.shards)
+    places = []
+    for step in range(AUDITED_ROWS if shards else 0):
+        shard = shards[step * len(shards) // AUDITED_ROWS]
+        last = len(lane.frames.shard(shard, lane.n_shards)) - 1
+        places.append((shard, step * last // (AUDITED_ROWS - 1)))
+    return sorted(set(places))
+
+
+def _stored(lane: Lane, product: Embedding, shard: int, row: int) -> NDArray[np.float32]:
+    store = lane.store(product)
+    with h5py.File(store.path(shard), "r") as file:
+        return np.asarray(file[store.dataset][row], dtype=np.float32)
