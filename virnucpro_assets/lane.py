@@ -10,6 +10,7 @@ import threading
 import time
 
 from virnucpro_assets.runs import Outcome, run_job
+from virnucpro_core.errors import VirnucproError
 
 PARENT_POLL_SECONDS = 1.0
 
@@ -19,7 +20,10 @@ def main(sample: str, rank: int) -> int:
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     from virnucpro_assets.partitions import lane_key
 
-    outcome: Outcome = run_job("lane", lane_key(sample, rank))
+    try:
+        outcome: Outcome = run_job("lane", lane_key(sample, rank))
+    except VirnucproError as error:
+        outcome = Outcome("", str(error), error.exit_code)
     if outcome.failure:
         sys.stdout.write(outcome.failure + "\n")
     return outcome.exit_code

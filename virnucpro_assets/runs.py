@@ -7,7 +7,7 @@ import dagster as dg
 
 from virnucpro_assets.automation import DRIVER_TAG
 from virnucpro_assets.definitions import defs
-from virnucpro_assets.instance import open_instance
+from virnucpro_assets.instance import database_errors, open_instance
 from virnucpro_assets.metadata import EXIT_CODE
 from virnucpro_core.errors import VirnucproError
 
@@ -27,7 +27,7 @@ class Outcome:
 
 def run_job(job: str, partition: str) -> Outcome:
     """Execute a job for a partition. The driver's tag keeps the automation from doing the same work."""
-    with open_instance() as instance:
+    with database_errors(), open_instance() as instance:
         result = defs.resolve_job_def(job).execute_in_process(
             partition_key=partition,
             instance=instance,

@@ -14,6 +14,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from virnucpro_core.durable import disk_errors
+from virnucpro_core.errors import StoreError
+
 TAIL_BYTES = 4096
 
 
@@ -72,15 +75,18 @@ class Recorder:
     _started: float = 0.0
 
     def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text("", encoding="utf-8")
+        with disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text("", encoding="utf-8")
         self._started = time.monotonic()
         self._line("start", **asdict(self.summary))
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self.close()
-        self._line("end", **asdict(self.summary))
+        # What ended the lane is said, not that the same disk then refused this line as well.
+        with contextlib.suppress(*((StoreError,) if kind else ())):
+            self._line("end", **asdict(self.summary))
 
     def elapsed(self) -> float:
         """Seconds since the lane began."""
@@ -118,7 +124,7 @@ class Recorder:
     def _line(self, event: str, **values: Any) -> None:
         seconds = round(self.elapsed(), 4)
         line = {"event": event, "t": seconds, "done": self.summary.sequences} | values
-        with self.path.open("a", encoding="utf-8") as stream:
+        with disk_errors(self.path), self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
 
 
