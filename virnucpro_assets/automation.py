@@ -11,7 +11,14 @@ from virnucpro_assets.presence import mark_dead_runs
 from virnucpro_assets.resources import Platform
 from virnucpro_core.errors import VirnucproError
 from virnucpro_core.inbox import Arrival, scan
-from virnucpro_core.registry import content_digest, digest_inputs, list_samples, open_sample, register
+from virnucpro_core.registry import (
+    content_digest,
+    digest_inputs,
+    known_contents,
+    list_samples,
+    open_sample,
+    register,
+)
 
 DRIVER_TAG = "virnucpro/driver"
 
@@ -85,7 +92,7 @@ def _register(context: dg.SensorEvaluationContext, platform: Platform, arrival: 
     """The new sample's name; "" when the same data is known already, which is said once."""
     known = context.instance.get_dynamic_partitions(str(SAMPLES.name))
     content = content_digest(digest_inputs(arrival.paths))
-    same = [n for n in list_samples(platform.folder) if open_sample(platform.folder, n).content == content]
+    same = [n for n, found in known_contents(platform.folder).items() if found == content]
     if any(n in known for n in same):
         context.log.info("%s holds the same data as sample %s: not run again", arrival.name, same[0])
         return ""

@@ -46,13 +46,16 @@ class Watch:
 def predict(sample: Sample, platform: Platform, watch: Watch) -> None:
     """Bring the sample to its results folder. Raises RunFailedError; KeyboardInterrupt leaves everything resumable."""
     export(platform)
-    from virnucpro_assets.instance import open_instance  # the definitions read what was exported
+    from virnucpro_assets.instance import (
+        database_errors,
+        open_instance,
+    )  # the definitions read what was exported
     from virnucpro_assets.partitions import SAMPLES
     from virnucpro_assets.presence import mark_dead_runs, mark_tagged_runs
     from virnucpro_assets.runs import driver_tags, run_job
 
     with locked(sample.lock("driver"), busy=f"sample {sample.name!r} is being predicted by another process"):
-        with open_instance() as instance:
+        with database_errors(), open_instance() as instance:
             mark_tagged_runs(instance, platform.folder, driver_tags(sample.name))
             mark_dead_runs(instance, platform.folder)
             instance.add_dynamic_partitions(str(SAMPLES.name), [sample.name])

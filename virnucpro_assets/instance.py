@@ -1,12 +1,16 @@
 """The Dagster instance of this VIRNUCPRO_HOME: made on first use, configured by the `dagster.yaml` beside this file."""
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+from sqlalchemy.exc import SQLAlchemyError
 
 from virnucpro_assets.resources import dagster_home, export, platform_from_environment
 from virnucpro_core.durable import publish, publish_bytes
+from virnucpro_core.errors import StoreError
 
 CONFIG = Path(__file__).with_name("dagster.yaml")
 
@@ -27,6 +31,20 @@ def open_instance() -> dg.DagsterInstance:
     """The instance, made ready if it is new. Close it, or use it as a context manager."""
     prepare_instance()
     return dg.DagsterInstance.get()
+
+
+@contextlib.contextmanager
+def database_errors() -> Iterator[None]:
+    """What the instance's database refuses inside the block becomes a StoreError of one line."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise StoreError(
+            f"the Dagster instance's database refuses: {reason}",
+            where=dagster_home(),
+            remedy="make room or mend the disk, then run the same command again; nothing finished is lost",
+        ) from error
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -8,6 +8,7 @@ import sys
 
 from virnucpro_assets.presence import end_with_input
 from virnucpro_assets.runs import INTERRUPTED, Outcome, run_job
+from virnucpro_core.errors import VirnucproError
 
 
 def main(sample: str, rank: int) -> int:
@@ -19,6 +20,8 @@ def main(sample: str, rank: int) -> int:
         outcome: Outcome = run_job("lane", lane_key(sample, rank), sample)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except VirnucproError as error:
+        outcome = Outcome("", str(error), error.exit_code)
     if outcome.failure:
         sys.stdout.write(outcome.failure + "\n")
     return outcome.exit_code

@@ -7,7 +7,7 @@ import dagster as dg
 
 from virnucpro_assets.automation import DRIVER_TAG
 from virnucpro_assets.definitions import defs
-from virnucpro_assets.instance import open_instance
+from virnucpro_assets.instance import database_errors, open_instance
 from virnucpro_assets.metadata import EXIT_CODE
 from virnucpro_core.errors import VirnucproError
 
@@ -36,7 +36,7 @@ def run_job(job: str, partition: str, sample: str) -> Outcome:
 
     The driver's tag keeps the automation from doing the same work, the other one the daemon from trying again.
     """
-    with open_instance() as instance:
+    with database_errors(), open_instance() as instance:
         try:
             result = defs.resolve_job_def(job).execute_in_process(
                 partition_key=partition,

@@ -88,6 +88,7 @@ class ColumnWriter:
         self.attrs: dict[str, Any] = {}
         self._folder, self._kind = folder, kind
         self._columns: dict[str, _Column] = {}
+        self._streams = contextlib.ExitStack()  # closes every one, also where a full disk lets one fail
 
     @classmethod
     @contextlib.contextmanager
@@ -95,11 +96,8 @@ class ColumnWriter:
         """A writer whose store appears at `path` whole when the block ends, or not at all."""
         with durable.publish_folder(path) as folder:
             writer = cls(folder, kind)
-            try:
+            with writer._streams:
                 yield writer
-            finally:
-                for column in writer._columns.values():
-                    column.stream.close()
             header = writer._header()
             (folder / HEADER).write_text(
                 json.dumps(header | {"digest": durable.sha256_json(header)}, indent=1) + "\n"
@@ -108,7 +106,8 @@ class ColumnWriter:
     def append(self, name: str, values: Array) -> None:
         """Add rows to column `name`; the first call fixes its dtype and the shape of a row."""
         if name not in self._columns:
-            self._columns[name] = _Column(self._folder, name, values)
+            self._columns[name] = column = _Column(self._folder, name, values)
+            self._streams.enter_context(column.stream)
         self._columns[name].append(values)
 
     def append_strings(self, name: str, values: Sequence[bytes]) -> None:

@@ -5,6 +5,7 @@ can sweep what a dead writer left and nobody touches what a living one is writin
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -20,6 +21,9 @@ from typing import Any
 from virnucpro_core.errors import StoreError
 
 TEMPORARY = ".tmp-"
+_REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room on this disk")
+_REMEDIES |= dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (`ulimit -n`)")
+_REMEDIES |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check the rights of this folder")
 log = logging.getLogger(__name__)
 
 
@@ -28,7 +32,7 @@ def publish(path: Path, write: Callable[[Path], None]) -> None:
 
     Raises StoreError (naming the disk's free space) when the file system refuses.
     """
-    with _named_disk(path):
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=_prefix(), suffix=path.suffix, dir=path.parent)
         os.close(handle)
@@ -40,7 +44,8 @@ def publish(path: Path, write: Callable[[Path], None]) -> None:
             temporary.replace(path)
             sync(path.parent)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the first error counts; the next sweep takes what is left
+                temporary.unlink(missing_ok=True)
             raise
 
 
@@ -57,7 +62,7 @@ def publish_json(path: Path, value: Any) -> None:
 @contextlib.contextmanager
 def publish_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder that replaces `path` when the block ends without an exception."""
-    with _named_disk(path):
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=_prefix(), dir=path.parent))
         try:
@@ -67,10 +72,7 @@ def publish_folder(path: Path) -> Iterator[Path]:
             temporary.chmod(0o755)
             sync(temporary)
             if path.exists():
-                old = Path(tempfile.mkdtemp(prefix=_prefix(), dir=path.parent))
-                path.replace(old / path.name)
-                temporary.replace(path)
-                shutil.rmtree(old)
+                _exchange(path, temporary)
             else:
                 temporary.replace(path)
             sync(path.parent)
@@ -117,27 +119,36 @@ def locked(path: Path, *, busy: str, wait: bool = False) -> Iterator[None]:
 
     When another process holds it: says so and waits, or raises StoreError if `wait` is false.
     """
+    with contextlib.ExitStack() as held:
+        with disk_errors(path):
+            held.enter_context(_flocked(path, busy=busy, wait=wait))
+        yield
+
+
+@contextlib.contextmanager
+def _flocked(path: Path, *, busy: str, wait: bool) -> Iterator[None]:
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+") as stream:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
             try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                stream.seek(0)
-                holder = stream.read().strip() or "holder unknown"
+                holder = os.read(lock, 100).decode(errors="replace").strip() or "holder unknown"
                 if not wait:
                     raise StoreError(
                         f"{busy} ({holder})", where=path, remedy="wait for it or stop it"
                     ) from None
                 log.warning("%s (%s): waiting for it", busy, holder)
-                fcntl.flock(stream, fcntl.LOCK_EX)
-            if not _same_file(path, stream.fileno()):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _same_file(path, lock):
                 continue  # it was deleted while we waited: a lock on a file without a name excludes nobody
-            stream.truncate(0)
-            stream.write(f"process {os.getpid()}")
-            stream.flush()
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"process {os.getpid()}".encode(), 0)
             yield
             return
+        finally:
+            os.close(lock)
 
 
 def is_locked(path: Path) -> bool:
@@ -159,6 +170,24 @@ def _same_file(path: Path, handle: int) -> bool:
         return False
 
 
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """What the file system refuses inside the block becomes a StoreError: file, reason, free space, remedy.
+
+    `path` is named where the system names no file, or only a temporary one.
+    """
+    try:
+        yield
+    except OSError as error:
+        named = str(error.filename or "")
+        raise StoreError(
+            f"the disk refuses: {error.strerror or error}{_free_space(path)}",
+            where=path if not named or TEMPORARY in named else named,
+            remedy=_REMEDIES.get(error.errno or 0, "check the disk")
+            + ", then run the same command again; nothing finished is lost",
+        ) from error
+
+
 def _write_bytes(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 
@@ -177,15 +206,28 @@ def _alive(process: int) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def _named_disk(path: Path) -> Iterator[None]:
+def _exchange(path: Path, temporary: Path) -> None:
+    """Put the folder `temporary` in the place of `path`, which comes back if that fails."""
+    aside = Path(tempfile.mkdtemp(prefix=_prefix(), dir=path.parent))
+    old = aside / path.name
     try:
-        yield
-    except OSError as error:
-        folder = next(p for p in (path.parent, *path.parent.parents) if p.exists())
-        free = shutil.disk_usage(folder).free
-        raise StoreError(
-            f"cannot write: {error.strerror or error} ({free / 1e9:.1f} GB free)",
-            where=path,
-            remedy="make room or mend the disk, then run the same command again; nothing finished is lost",
-        ) from error
+        path.replace(old)
+        try:
+            temporary.replace(path)
+        except BaseException:
+            old.replace(path)
+            raise
+    except BaseException:
+        with contextlib.suppress(
+            OSError
+        ):  # not empty if the old folder could not come back: it is kept there
+            aside.rmdir()
+        raise
+    shutil.rmtree(aside)
+
+
+def _free_space(path: Path) -> str:
+    for folder in path.parents:
+        with contextlib.suppress(OSError):
+            return f" ({shutil.disk_usage(folder).free / 1e9:.1f} GB free)"
+    return ""

@@ -1,8 +1,10 @@
 """Embeddings of the sequences of a FASTA file, for people who want nothing else: no sample, no shards, no graph."""
 
+import io
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dnaio
 import h5py
@@ -28,7 +30,7 @@ def embed_fasta(encoder: Encoder, fasta: Path, out: Path, *, token_budget: int) 
 
     def write(temporary: Path) -> None:
         nonlocal count
-        with h5py.File(temporary, "w", libver="v110") as file:
+        with _Watched(temporary) as stream, h5py.File(stream, "w", libver="v110") as file:
             rows = file.create_dataset(
                 "embeddings",
                 (0, encoder.dim),
@@ -52,6 +54,29 @@ def embed_fasta(encoder: Encoder, fasta: Path, out: Path, *, token_budget: int) 
 
     publish(out, write)
     return count
+
+
+class _Watched(io.FileIO):
+    """A new file that keeps the disk's first error: HDF5 may close a file without telling that a write failed."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w+")
+        self._error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            rest = memoryview(data).cast("B")
+            while rest:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self._error = self._error or error
+            raise
+        return len(data)
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+        if self._error is not None:
+            raise self._error
 
 
 def embed_sequences(

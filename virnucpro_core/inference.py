@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from virnucpro_core.clock import DeviceClock, Mark, busy_and_idle
+from virnucpro_core.durable import disk_errors
 from virnucpro_core.encoders import Encoder
-from virnucpro_core.errors import DeviceError, StoreError
+from virnucpro_core.errors import DeviceError, StoreError, VirnucproError
 from virnucpro_core.frames import Frames
 from virnucpro_core.packing import PackedBatch, PackedShard, pack_shard
 from virnucpro_core.shards import Entry, ShardStore
@@ -50,7 +51,16 @@ class LoaderSettings:
     prefetch: int = 2
 
 
-class ShardDataset(Dataset[PackedShard]):
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An item that could not be made: the error's parts, since its type would not survive the way between processes."""
+
+    what: str
+    where: str
+    remedy: str
+
+
+class ShardDataset(Dataset[PackedShard | Refused]):
     """Item i is shard `shards[i]`, tokenized and packed. Opens the frame store where it runs."""
 
     def __init__(
@@ -74,7 +84,14 @@ class ShardDataset(Dataset[PackedShard]):
     def __len__(self) -> int:
         return len(self.shards)
 
-    def __getitem__(self, index: int) -> PackedShard:
+    def __getitem__(self, index: int) -> PackedShard | Refused:
+        try:
+            with disk_errors(self.path):
+                return self._packed(index)
+        except VirnucproError as error:
+            return Refused(error.what, error.where, error.remedy)
+
+    def _packed(self, index: int) -> PackedShard:
         if self._frames is None:
             self._frames = Frames.open(self.path)
         frames, shard = self._frames, self.shards[index]
@@ -97,7 +114,7 @@ def token_budget_of(encoder: Encoder, settings: LoaderSettings) -> int:
 
 def shard_loader(
     dataset: ShardDataset, settings: LoaderSettings, device: torch.device
-) -> DataLoader[PackedShard]:
+) -> DataLoader[PackedShard | Refused]:
     """Shards in the dataset's order; workers are spawned, never touch CUDA, and end with their parent."""
     workers = min(settings.workers, len(dataset))
     return DataLoader(
@@ -369,7 +386,7 @@ def _peak_memory(device: torch.device) -> int:
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
 
 
-def _timed(loader: DataLoader[PackedShard]) -> Iterator[tuple[PackedShard, float]]:
+def _timed(loader: DataLoader[PackedShard | Refused]) -> Iterator[tuple[PackedShard, float]]:
     """Each shard with the seconds that the device's feeder waited for it."""
     shards = iter(loader)
     while True:
@@ -384,4 +401,6 @@ def _timed(loader: DataLoader[PackedShard]) -> Iterator[tuple[PackedShard, float
             ) from error
         if packed is None:
             return
+        if isinstance(packed, Refused):
+            raise StoreError(packed.what, where=packed.where, remedy=packed.remedy)
         yield packed, time.monotonic() - asked

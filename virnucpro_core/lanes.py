@@ -4,9 +4,9 @@ The four functions `embed_lane`, `merge_lane`, `score_lane` and `collect_scores`
 They decide by the manifests alone, hold the lane's lock while they write, and return what they found and did.
 """
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from virnucpro_core.chunks import Chunks
 from virnucpro_core.classifier import load_classifier
 from virnucpro_core.devices import DTYPES, Compute, device_name, usable_device
-from virnucpro_core.durable import locked, sha256_json, sweep
+from virnucpro_core.durable import disk_errors, locked, sha256_json, sweep
 from virnucpro_core.encoders import Encoder, load_encoder
 from virnucpro_core.errors import StoreError
 from virnucpro_core.frames import Frames
@@ -144,8 +144,8 @@ def embed_lane(
 
     Raises DeviceError, WeightsError, StoreError; what was published before stays.
     """
-    store = lane.store(product)
     with _lane_lock(lane, product):
+        store = lane.store(product)
         todo, states = _survey(lane, store)
         summary = LaneSummary(
             product=product,
@@ -171,7 +171,7 @@ def embed_lane(
                         token_budget=token_budget_of(encoder, compute.loader),
                     )
                     embed_shards(encoder, dataset, store, recorder, compute.loader, on_shard=on_shard)
-    return _result(lane, store, len(lane.shards) - len(todo), states, summary)
+        return _result(lane, store, len(lane.shards) - len(todo), states, summary)
 
 
 def merge_lane(lane: Lane, *, on_shard: OnShard) -> LaneResult:
@@ -191,7 +191,7 @@ def merge_lane(lane: Lane, *, on_shard: OnShard) -> LaneResult:
             frame_R = lane.frames.shard(shard, lane.n_shards)
             pairs = list(zip(sources, entries, strict=True))
             on_shard(lane.merged.write_virtual(shard, frame_R, lane.frames.digests[frame_R], pairs))
-    return _result(lane, lane.merged, resumed, states, None)
+        return _result(lane, lane.merged, resumed, states, None)
 
 
 def score_lane(lane: Lane, compute: Compute, *, on_shard: OnShard) -> LaneResult:
@@ -215,7 +215,7 @@ def score_lane(lane: Lane, compute: Compute, *, on_shard: OnShard) -> LaneResult
                             shard, frame_R, lane.frames.digests[frame_R], scores_R2, maker=maker
                         )
                     )
-    return _result(lane, lane.predictions, len(lane.shards) - len(todo), states, None)
+        return _result(lane, lane.predictions, len(lane.shards) - len(todo), states, None)
 
 
 def collect_scores(lane: Lane) -> NDArray[np.float32]:
@@ -270,10 +270,11 @@ def _result(
     return LaneResult(entries, resumed, states, replace(summary) if summary else None)
 
 
-def _lane_lock(lane: Lane, product: str) -> AbstractContextManager[None]:
-    sweep(lane.sample.product(product))
-    return locked(
-        lane.sample.lock(f"{product}-{lane.rank}"),
-        busy=f"another process works on {product} of sample {lane.sample.name!r}, rank {lane.rank}",
-        wait=True,
-    )
+@contextlib.contextmanager
+def _lane_lock(lane: Lane, product: str) -> Iterator[None]:
+    """The product's lock for this rank; what the disk refuses under it is one line that names the file."""
+    busy = f"another process works on {product} of sample {lane.sample.name!r}, rank {lane.rank}"
+    with disk_errors(lane.sample.product(product)):
+        sweep(lane.sample.product(product))
+        with locked(lane.sample.lock(f"{product}-{lane.rank}"), busy=busy, wait=True):
+            yield

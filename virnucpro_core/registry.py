@@ -1,10 +1,11 @@
 """The folder of one sample: its inputs, its settings and where each product lies.
 
-Knows names and paths only; reads and writes nothing but `sample.json`.
+Knows names and paths only; reads and writes nothing but `sample.json`, which is sealed by its own sha256.
 """
 
 import contextlib
 import json
+import logging
 import re
 import shutil
 from collections.abc import Sequence
@@ -12,11 +13,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from virnucpro_core.durable import locked, publish_json, sha256_file, sha256_json
-from virnucpro_core.errors import InputError, StoreError, UsageError
+from virnucpro_core.chunks import Chunks
+from virnucpro_core.durable import disk_errors, locked, publish_json, sha256_file, sha256_json
+from virnucpro_core.errors import InputError, StoreError, UsageError, VirnucproError
 
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
-FORMAT = 1
+FORMAT = 2
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +159,12 @@ def register(
     folder = home / "samples" / check_key(name)
     inputs = digest_inputs(paths)
     sample = Sample(name, folder, inputs, settings)
-    if fresh and folder.exists():
-        _discard(sample)
-    if (folder / "sample.json").exists():
-        known = open_sample(home, name)
+    with disk_errors(folder):
+        if fresh and folder.exists():
+            _discard(sample)
+        is_new = not (folder / "sample.json").exists()
+    known = None if is_new else _known(home, sample)
+    if known is not None:
         if known.content != sample.content:
             raise UsageError(
                 f"sample {name!r} already stands for other sequences ({known.inputs[0].path.name})",
@@ -168,15 +173,13 @@ def register(
             )
         if known == sample:
             return known
-    publish_json(
-        folder / "sample.json",
-        {
-            "format": FORMAT,
-            "name": name,
-            "inputs": [asdict(f) | {"path": str(f.path)} for f in inputs],
-            "settings": asdict(settings),
-        },
-    )
+    facts = {
+        "format": FORMAT,
+        "name": name,
+        "inputs": [asdict(f) | {"path": str(f.path)} for f in inputs],
+        "settings": asdict(settings),
+    }
+    publish_json(folder / "sample.json", facts | {"seal": sha256_json(facts)})
     return sample
 
 
@@ -196,25 +199,46 @@ def _discard(sample: Sample) -> None:
                 entry.unlink()
 
 
+def _known(home: Path, sample: Sample) -> Sample | None:
+    """The sample as it was registered; None where `sample.json` is damaged, but its chunks are of these inputs.
+
+    Then it can be written anew without a doubt whose products lie there. Raises StoreError otherwise.
+    """
+    try:
+        return open_sample(home, sample.name)
+    except StoreError as error:
+        with contextlib.suppress(StoreError):
+            files = Chunks.open(sample.chunks).attrs["files"]
+            if [f["sha256"] for f in files] == [f.sha256 for f in sample.inputs]:
+                log.warning("%s: written anew, the sample's chunks are of the same input", error)
+                return None
+        raise
+
+
 def open_sample(home: Path, name: str) -> Sample:
     """The sample as registered; UsageError if there is none, StoreError if `sample.json` is damaged."""
     folder = home / "samples" / check_key(name)
     file = folder / "sample.json"
-    if not file.exists():
+    with disk_errors(file):
+        text = file.read_bytes() if file.exists() else None
+    if text is None:
         raise UsageError(
             f"sample {name!r} is not known",
             where=home,
             remedy="register it with `virnucpro predict FILE`, or drop its file into the inbox",
         )
     try:
-        raw: dict[str, Any] = json.loads(file.read_bytes())
+        raw: dict[str, Any] = json.loads(text)
+        if raw.pop("seal", "") != sha256_json(raw) or raw["format"] != FORMAT:
+            raise ValueError("it does not agree with its seal")
         inputs = tuple(InputFile(Path(f["path"]), int(f["bytes"]), str(f["sha256"])) for f in raw["inputs"])
         settings = replace(SampleSettings(), **raw["settings"])
         named = raw["name"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"damaged ({error})", where=file, remedy="run `virnucpro predict FILE --fresh`"
-        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        remedy = (
+            f"run `virnucpro predict FILE --sample {name}` with the same file; --fresh discards the sample"
+        )
+        raise StoreError(f"damaged ({error})", where=file, remedy=remedy) from error
     if named != name or not inputs:
         raise StoreError("damaged: it describes another sample", where=file, remedy="run with --fresh")
     return Sample(name, folder, inputs, settings)
@@ -226,6 +250,17 @@ def read_refusal(sample: Sample) -> str:
         return str(json.loads(sample.rejected.read_bytes())["reason"])
     except FileNotFoundError:
         return ""
+
+
+def known_contents(home: Path) -> dict[str, str]:
+    """`Sample.content` by name of all samples; one that cannot be read is left out and said."""
+    found = {}
+    for name in list_samples(home):
+        try:
+            found[name] = open_sample(home, name).content
+        except VirnucproError as error:
+            log.warning("%s", error)
+    return found
 
 
 def list_samples(home: Path) -> list[str]:

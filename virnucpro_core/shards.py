@@ -8,6 +8,7 @@ of lanes publish into one folder without a lock on a common manifest.
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro_core.durable import publish, publish_json, sha256_file, sha256_json
+from virnucpro_core.durable import publish_bytes, publish_json, sha256_file, sha256_json
 from virnucpro_core.errors import StoreError
 
 FORMAT = 1
@@ -105,10 +106,9 @@ class ShardStore:
         if not np.isfinite(values_RW).all():
             raise StoreError(f"shard {shard} holds NaN or infinite values", where=self.path(shard))
 
-        def fill(temporary: Path) -> None:
-            with h5py.File(temporary, "w", libver="v110") as file:
-                _describe(file, frame_R, digest_RD, self.identity)
-                file.create_dataset(self.dataset, data=np.ascontiguousarray(values_RW, dtype=np.float32))
+        def fill(file: h5py.File) -> None:
+            _describe(file, frame_R, digest_RD, self.identity)
+            file.create_dataset(self.dataset, data=np.ascontiguousarray(values_RW, dtype=np.float32))
 
         return self._publish(shard, fill, (len(values_RW), values_RW.shape[1]), digest_RD, (), maker)
 
@@ -126,49 +126,56 @@ class ShardStore:
         parts = list(sources)
         width = sum(entry.width for _, entry in parts)
 
-        def fill(temporary: Path) -> None:
-            with h5py.File(temporary, "w", libver="v110") as file:
-                _describe(file, frame_R, digest_RD, self.identity)
-                layout = h5py.VirtualLayout(shape=(len(frame_R), width), dtype=np.float32)
-                layout.dcpl.set_obj_track_times(False)  # a time stamp would make equal content unequal bytes
-                column = 0
-                for store, entry in parts:
-                    relative = Path("..") / store.folder.name / store.path(shard).name
-                    source = h5py.VirtualSource(str(relative), store.dataset, shape=(entry.rows, entry.width))
-                    layout[:, column : column + entry.width] = source
-                    column += entry.width
-                file.create_virtual_dataset(self.dataset, layout, fillvalue=np.nan)
+        def fill(file: h5py.File) -> None:
+            _describe(file, frame_R, digest_RD, self.identity)
+            layout = h5py.VirtualLayout(shape=(len(frame_R), width), dtype=np.float32)
+            layout.dcpl.set_obj_track_times(False)  # a time stamp would make equal content unequal bytes
+            column = 0
+            for store, entry in parts:
+                relative = Path("..") / store.folder.name / store.path(shard).name
+                source = h5py.VirtualSource(str(relative), store.dataset, shape=(entry.rows, entry.width))
+                layout[:, column : column + entry.width] = source
+                column += entry.width
+            file.create_virtual_dataset(self.dataset, layout, fillvalue=np.nan)
 
         return self._publish(
             shard, fill, (len(frame_R), width), digest_RD, tuple(entry.sha256 for _, entry in parts), {}
         )
 
     def read(self, shard: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """(frame (rows,), values (rows, width)) of a shard that `require` has passed."""
+        """(frame (rows,), values (rows, width)) of a shard that `require` has passed. Raises StoreError.
+
+        Only finite values are ever published: others come from a virtual shard whose source could not be opened.
+        """
         try:
             with h5py.File(self.path(shard), "r") as file:
-                return file["frame"][:], file[self.dataset][:]
-        except (OSError, KeyError) as error:
+                frame_R, values_RW = file["frame"][:], file[self.dataset][:]
+        except (OSError, KeyError, RuntimeError) as error:
+            number = getattr(error, "errno", None)
+            what = os.strerror(number) if number else str(error).splitlines()[0]
             raise StoreError(
-                f"cannot be read ({error})", where=self.path(shard), remedy="materialize it again"
+                f"cannot be read ({what})", where=self.path(shard), remedy="run the same command again"
             ) from error
+        if not np.isfinite(values_RW).all():
+            raise StoreError(
+                "holds NaN: a shard that it shows could not be read",
+                where=self.path(shard),
+                remedy="run the same command again; if it stays, raise the limit of open files (`ulimit -n`)",
+            )
+        return frame_R, values_RW
 
     def _publish(
         self,
         shard: int,
-        fill: Callable[[Path], None],
+        fill: Callable[[h5py.File], None],
         shape: tuple[int, int],
         digest_RD: NDArray[np.uint8],
         sources: tuple[str, ...],
         maker: Mapping[str, Any],
     ) -> Entry:
-        sealed: dict[str, Any] = {}
-
-        def write(temporary: Path) -> None:
-            fill(temporary)
-            sealed.update(bytes=temporary.stat().st_size, sha256=sha256_file(temporary))
-
-        publish(self.path(shard), write)
+        path = self.path(shard)
+        image = _image(path, fill)
+        publish_bytes(path, image)
         entry = Entry(
             shard=shard,
             rows=shape[0],
@@ -177,10 +184,11 @@ class ShardStore:
             identity_sha256=self.identity_sha256,
             sources=sources,
             maker=dict(maker),
-            **sealed,
+            bytes=len(image),
+            sha256=hashlib.sha256(image).hexdigest(),
         )
         publish_json(
-            self.path(shard).with_suffix(".json"),
+            path.with_suffix(".json"),
             {"format": FORMAT, "seal": sha256_json(asdict(entry))} | asdict(entry),
         )
         return entry
@@ -196,6 +204,15 @@ def lane_shards(n_shards: int, rank: int, world_size: int) -> range:
     if not 0 <= rank < world_size:
         raise StoreError(f"rank {rank} of {world_size}", remedy="give a rank below the number of GPUs")
     return range(rank, n_shards, world_size)
+
+
+def _image(path: Path, fill: Callable[[h5py.File], None]) -> bytes:
+    """The bytes of an HDF5 file, made in memory: HDF5 may close a file on a full disk without an error."""
+    with h5py.File(path, "w", driver="core", backing_store=False, libver="v110") as file:
+        fill(file)
+        file.flush()
+        image: bytes = file.id.get_file_image()
+    return image
 
 
 def _describe(

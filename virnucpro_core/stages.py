@@ -5,13 +5,13 @@ Each is reused where what lies on disk was made from the same input and verifies
 
 import contextlib
 import importlib.metadata
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from virnucpro_core import __version__
 from virnucpro_core.chunks import Chunks, write_chunks
-from virnucpro_core.durable import locked, publish_json, sweep
+from virnucpro_core.durable import disk_errors, locked, publish_json, sweep
 from virnucpro_core.errors import InputError, StoreError
 from virnucpro_core.frames import Frames, write_frames
 from virnucpro_core.lanes import DNABERT, ESM, Lane, collect_scores
@@ -120,9 +120,12 @@ def _makers(lane: Lane, product: str) -> dict[str, Any]:
     return {"shards": len(makers), "devices": sorted({str(m["device"]) for m in makers})}
 
 
-def _locked(sample: Sample, product: str) -> AbstractContextManager[None]:
-    sweep(sample.folder)
-    sweep(sample.results)
-    return locked(
-        sample.lock(product), busy=f"another process works on {product} of sample {sample.name!r}", wait=True
-    )
+@contextlib.contextmanager
+def _locked(sample: Sample, product: str) -> Iterator[None]:
+    """The product's lock; what the disk refuses under it is one line that names the file."""
+    busy = f"another process works on {product} of sample {sample.name!r}"
+    with disk_errors(sample.product(product)):
+        sweep(sample.folder)
+        sweep(sample.results)
+        with locked(sample.lock(product), busy=busy, wait=True):
+            yield

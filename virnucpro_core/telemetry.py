@@ -14,6 +14,9 @@ from typing import IO, Any, Self
 
 import numpy as np
 
+from virnucpro_core.durable import disk_errors
+from virnucpro_core.errors import StoreError
+
 TAIL_BYTES = 4096
 
 
@@ -73,18 +76,21 @@ class Recorder:
     _stream: IO[str] = field(init=False)
 
     def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         # A new file, held open: a dying writer of the old one goes on in a file that has no name any more.
-        self.path.unlink(missing_ok=True)
-        self._stream = self.path.open("x", buffering=1, encoding="utf-8")
+        with disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.unlink(missing_ok=True)
+            self._stream = self.path.open("x", buffering=1, encoding="utf-8")
         self._started = time.monotonic()
         self._line("start", **asdict(self.summary))
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self.close()
-        self._line("end", **asdict(self.summary))
-        self._stream.close()
+        # What ended the lane is said, not that the same disk then refused this line as well.
+        with contextlib.suppress(*((StoreError,) if kind else ())), disk_errors(self.path):
+            self._line("end", **asdict(self.summary))
+            self._stream.close()
 
     def elapsed(self) -> float:
         """Seconds since the lane began."""
@@ -122,7 +128,8 @@ class Recorder:
     def _line(self, event: str, **values: Any) -> None:
         seconds = round(self.elapsed(), 4)
         line = {"event": event, "t": seconds, "done": self.summary.sequences} | values
-        self._stream.write(json.dumps(line) + "\n")
+        with disk_errors(self.path):
+            self._stream.write(json.dumps(line) + "\n")
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,9 +124,12 @@ def test_a_virtual_shard_copies_nothing_and_shows_missing_sources_as_nan(tmp_pat
     with h5py.File(merged.path(0)) as file:
         assert file["features"].is_virtual
     right.path(0).unlink()
-    values = merged.read(0)[1]
+    with h5py.File(merged.path(0)) as file:
+        values = file["features"][:]
     assert np.array_equal(values[:, :WIDTH], values_RW)
     assert np.isnan(values[:, WIDTH:]).all()
+    with pytest.raises(StoreError, match="a shard that it shows could not be read"):
+        merged.read(0)
 
 
 @given(st.integers(0, 500), st.integers(1, 16))

@@ -1,0 +1,94 @@
+"""A small real sample through the whole core on two ranks, without Dagster, and what it leaves on disk.
+
+Knows the order of the steps and how two outcomes are compared; breaks nothing by itself.
+"""
+
+import random
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from virnucpro_core.devices import Compute
+from virnucpro_core.durable import TEMPORARY, sha256_file
+from virnucpro_core.errors import VirnucproError
+from virnucpro_core.inference import LoaderSettings
+from virnucpro_core.lanes import DNABERT, ESM, MERGED, PREDICTIONS, Lane, embed_lane, merge_lane, score_lane
+from virnucpro_core.models import ModelStore
+from virnucpro_core.profiles import ResolvedProfile, resolve_profile
+from virnucpro_core.registry import Sample, SampleSettings, register
+from virnucpro_core.stages import call_sample, chunk_sample, translate_sample
+
+RANKS = 2
+PRODUCTS = (DNABERT, ESM, MERGED, PREDICTIONS)
+
+
+def write_reads(path: Path, *, records: int = 8, seed: int = 1) -> Path:
+    """A FASTA file of seeded reads of 60 to 200 bases, one of them empty."""
+    letters = random.Random(seed)
+    reads = ("".join(letters.choices("ACGT", k=letters.randint(60, 200))) for _ in range(records - 1))
+    path.write_text("".join(f">read{i} seeded\n{read}\n" for i, read in enumerate(reads)) + ">empty\n")
+    return path
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """One sample in a home of its own. `run` is what the driver does, resumable like it."""
+
+    home: Path
+    reads: Path
+    workers: int = 0
+
+    @cached_property
+    def profile(self) -> ResolvedProfile:
+        return resolve_profile("demo", 300, ModelStore(self.home / "models"))
+
+    @property
+    def settings(self) -> SampleSettings:
+        return SampleSettings(profile="demo", chunk_size=300, shard_rows=16)
+
+    @property
+    def folder(self) -> Path:
+        return self.home / "samples" / "reads"
+
+    def run(self) -> Sample:
+        """Register, read, translate, embed, merge, score, call. Raises what the steps raise."""
+        sample = register(self.home, "reads", [self.reads], self.settings)
+        chunk_sample(sample)
+        translate_sample(sample)
+        compute = Compute("cpu", loader=LoaderSettings(workers=self.workers))
+        for rank in range(RANKS):
+            lane = self.lane(sample, rank)
+            embed_lane(lane, DNABERT, compute, on_shard=_ignore)
+            embed_lane(lane, ESM, compute, on_shard=_ignore)
+            merge_lane(lane, on_shard=_ignore)
+            score_lane(lane, compute, on_shard=_ignore)
+        call_sample(self.lane(sample, 0))
+        return sample
+
+    def lane(self, sample: Sample, rank: int) -> Lane:
+        return Lane(sample, self.profile, rank, RANKS)
+
+    def products(self) -> dict[str, str]:
+        """sha256 of everything that the sample's bytes are; telemetry and locks are no products."""
+        return {
+            str(file.relative_to(self.folder)): sha256_file(file)
+            for file in sorted(self.folder.rglob("*"))
+            if file.is_file()
+            and file.relative_to(self.folder).parts[0] not in ("telemetry", "locks", "logs")
+            and not (file.suffix == ".json" and file.parent.name in PRODUCTS)  # holds seconds
+        }
+
+    def litter(self) -> list[str]:
+        """Temporary names that are still there."""
+        return [str(f.relative_to(self.home)) for f in self.home.rglob(f"{TEMPORARY}*")]
+
+
+def is_one_line(error: BaseException) -> bool:
+    """Whether a person sees one line with a place: our own error, and no traceback inside it."""
+    text = str(error)
+    plain = "\n" not in text and "Traceback" not in text and "\\n" not in text
+    return isinstance(error, VirnucproError) and bool(error.where) and plain
+
+
+def _ignore(_: object) -> None:
+    pass
