@@ -44,10 +44,10 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["Platform"]:
         """What Dagster calls around a run, and around a tick of a sensor, which has no run."""
-        if context.run_id is None:
+        if context.run is None:
             yield self
             return
-        with present(self.folder, context.run_id):
+        with present(self.folder, context.run.run_id):
             yield self
 
     @property
