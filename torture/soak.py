@@ -73,6 +73,8 @@ def _soak(
         _drop(state, max(0, more), draw)
         beside = _predict(state, state.names[-1])
         _wait(state, began + seconds + 60 + 2 * each)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            beside.wait(60 + 2 * each)
     row = state.row
     row.points, row.seconds = len(state.names), time.monotonic() - began
     _judge(state, beside)
@@ -164,7 +166,7 @@ def _judge(state: Soak, beside: "subprocess.Popen[bytes]") -> None:
     if samples != sorted(state.names):
         row.wrong += 1
         row.findings.append(f"doubled or foreign samples: {sorted(set(samples) ^ set(state.names))}")
-    code, errors = beside.wait(120), (site.folder / "said-beside.err").read_text()
+    code, errors = beside.returncode, (site.folder / "said-beside.err").read_text()
     if code:
         row.wrong += 1
         row.findings.append(f"the command line beside the daemon: exit {code}, {errors[-300:]}")

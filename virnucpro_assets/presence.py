@@ -10,8 +10,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import dagster as dg
@@ -26,19 +26,16 @@ IN_PROGRESS = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+_HELD = ExitStack()
 WORKING = IN_PROGRESS[2:]
 
 
-@contextmanager
-def present(home: Path, run_id: str) -> Iterator[None]:
-    """Hold the run's lock. In a process that Dagster's code server started, end with that server, too."""
+def hold_presence(home: Path, run_id: str) -> None:
+    """Hold the run's lock until this process ends; end with Dagster's code server where that started it."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_after, args=(parent.join,), daemon=True).start()
-    path = _lock(home, run_id)
-    with locked(path, busy=f"run {run_id} is worked on already", wait=True):
-        yield
-        path.unlink(missing_ok=True)
+    _HELD.enter_context(locked(_lock(home, run_id), busy=f"run {run_id} is worked on", wait=True))
 
 
 def end_with_input() -> None:
@@ -64,7 +61,9 @@ def _mark(instance: dg.DagsterInstance, home: Path, runs: Sequence[dg.DagsterRun
         instance.report_run_failed(
             run, "The process of this run is gone: it was killed, or the machine stopped."
         )
-        _lock(home, run.run_id).unlink(missing_ok=True)
+    for lock in (home / "locks" / "runs").glob("*.lock"):
+        if not is_locked(lock):
+            lock.unlink(missing_ok=True)
     return [run.run_id for run in dead]
 
 

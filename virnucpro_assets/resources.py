@@ -11,14 +11,12 @@
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from virnucpro_assets.presence import present
+from virnucpro_assets.presence import hold_presence
 from virnucpro_core.devices import Compute
 from virnucpro_core.errors import UsageError
 from virnucpro_core.inference import LoaderSettings
@@ -41,14 +39,10 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
     workers: int = -1
     inbox_stable_seconds: float = 30.0
 
-    @contextmanager
-    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["Platform"]:
-        """What Dagster calls around a run, and around a tick of a sensor, which has no run."""
-        if context.run is None:
-            yield self
-            return
-        with present(self.folder, context.run.run_id):
-            yield self
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """What Dagster calls before a run, and before a tick of a sensor, which has no run."""
+        if context.run is not None:
+            hold_presence(self.folder, context.run.run_id)
 
     @property
     def folder(self) -> Path:

@@ -10,21 +10,23 @@ import dagster as dg
 import psutil
 import pytest
 
-from tests.assets.conftest import make_platform
+from tests.assets.conftest import run
 from virnucpro_assets import presence
 from virnucpro_assets.definitions import defs
-from virnucpro_assets.presence import mark_dead_runs, mark_tagged_runs, present
+from virnucpro_assets.presence import hold_presence, mark_dead_runs, mark_tagged_runs
+from virnucpro_assets.resources import Platform
 from virnucpro_core.durable import is_locked
+from virnucpro_core.registry import Sample
 
 ORPHAN = """
 import multiprocessing, sys, time
 from pathlib import Path
-from virnucpro_assets.presence import present
+from virnucpro_assets.presence import hold_presence
 
 def work(home, started):
-    with present(Path(home), "r"):
-        started.set()
-        time.sleep(300)
+    hold_presence(Path(home), "r")
+    started.set()
+    time.sleep(300)
 
 if __name__ == "__main__":
     context = multiprocessing.get_context("spawn")
@@ -57,10 +59,10 @@ def test_runs_without_a_process_are_marked_and_the_living_and_the_young_are_not(
     instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dead, alive = started_run(instance, {}), started_run(instance, {})
-    with present(tmp_path, alive):
-        assert mark_dead_runs(instance, tmp_path) == []
-        monkeypatch.setattr(presence, "UNLOCKED_SECONDS", -1.0)
-        assert mark_dead_runs(instance, tmp_path) == [dead]
+    hold_presence(tmp_path, alive)
+    assert mark_dead_runs(instance, tmp_path) == []
+    monkeypatch.setattr(presence, "UNLOCKED_SECONDS", -1.0)
+    assert mark_dead_runs(instance, tmp_path) == [dead]
     assert status(instance, dead) == dg.DagsterRunStatus.FAILURE
     assert status(instance, alive) == dg.DagsterRunStatus.STARTED
 
@@ -73,16 +75,11 @@ def test_what_a_killed_driver_left_is_marked_at_once_and_only_that(
     assert status(instance, other) == dg.DagsterRunStatus.STARTED
 
 
-def test_a_run_of_the_graph_holds_its_lock(instance: dg.DagsterInstance, tmp_path: Path) -> None:
-    platform = make_platform(tmp_path)
-    with dg.build_init_resource_context(instance=instance) as context:
-        assert context.run_id is None
-        with platform.yield_for_execution(context):
-            assert not list(tmp_path.rglob("*.lock"))
-    with present(tmp_path, "r"):
-        (lock,) = tmp_path.rglob("*.lock")
-        assert is_locked(lock)
-    assert not lock.exists()
+def test_a_run_of_the_graph_holds_its_lock(
+    sample: Sample, instance: dg.DagsterInstance, platform: Platform
+) -> None:
+    run_id = run("sequences", sample.name, instance, platform).run_id
+    assert is_locked(platform.folder / "locks" / "runs" / f"{run_id}.lock")
 
 
 def test_a_run_worker_ends_with_the_server_that_started_it(tmp_path: Path) -> None:
