@@ -7,14 +7,16 @@ import random
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from unittest import mock
 
+from virnucpro_core import profiles
 from virnucpro_core.devices import Compute
 from virnucpro_core.durable import TEMPORARY, sha256_file
 from virnucpro_core.errors import VirnucproError
 from virnucpro_core.inference import LoaderSettings
 from virnucpro_core.lanes import DNABERT, ESM, MERGED, PREDICTIONS, Lane, embed_lane, merge_lane, score_lane
 from virnucpro_core.models import ModelStore
-from virnucpro_core.profiles import ResolvedProfile, resolve_profile
+from virnucpro_core.profiles import DEMO, ResolvedProfile
 from virnucpro_core.registry import Sample, SampleSettings, register
 from virnucpro_core.stages import call_sample, chunk_sample, translate_sample
 
@@ -37,10 +39,12 @@ class Pipeline:
     home: Path
     reads: Path
     workers: int = 0
+    models: Path = DEMO
 
     @cached_property
     def profile(self) -> ResolvedProfile:
-        return resolve_profile("demo", 300, ModelStore(self.home / "models"))
+        with mock.patch.object(profiles, "DEMO", self.models):
+            return profiles.resolve_profile("demo", 300, ModelStore(self.home / "models"))
 
     @property
     def settings(self) -> SampleSettings:
@@ -52,9 +56,7 @@ class Pipeline:
 
     def run(self) -> Sample:
         """Register, read, translate, embed, merge, score, call. Raises what the steps raise."""
-        sample = register(self.home, "reads", [self.reads], self.settings)
-        chunk_sample(sample)
-        translate_sample(sample)
+        sample = self.prepared(self.register())
         compute = Compute("cpu", loader=LoaderSettings(workers=self.workers))
         for rank in range(RANKS):
             lane = self.lane(sample, rank)
@@ -63,6 +65,15 @@ class Pipeline:
             merge_lane(lane, on_shard=_ignore)
             score_lane(lane, compute, on_shard=_ignore)
         call_sample(self.lane(sample, 0))
+        return sample
+
+    def register(self) -> Sample:
+        return register(self.home, "reads", [self.reads], self.settings)
+
+    def prepared(self, sample: Sample) -> Sample:
+        """With chunks and translations."""
+        chunk_sample(sample)
+        translate_sample(sample)
         return sample
 
     def lane(self, sample: Sample, rank: int) -> Lane:

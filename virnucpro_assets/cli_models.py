@@ -62,7 +62,7 @@ def import_(kind: Any, path: Path, out: Path, chunk_size: int | None) -> None:
 def verify(folders: tuple[Path, ...]) -> None:
     """Check model FOLDERS (default: all in the store) against their manifests."""
     from virnucpro_assets.resources import platform_from_environment
-    from virnucpro_core.model_import import verify as verify_folder
+    from virnucpro_core.manifest import verify as verify_folder
 
     found = folders or tuple(
         p.parent for p in sorted(platform_from_environment().models.root.glob("*/manifest.json"))

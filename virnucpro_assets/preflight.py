@@ -13,9 +13,10 @@ from virnucpro_assets.resources import Platform, dagster_home
 from virnucpro_core.attention import usable_kernels
 from virnucpro_core.devices import default_attention
 from virnucpro_core.errors import VirnucproError
+from virnucpro_core.space import RESULT_BYTES_A_FRAME, sharded_bytes
 
-# Both embeddings of 1,000,000 unique frames at 3B take 13.3 GB; below this even a small sample may not fit.
-LEAST_FREE_BYTES = 20e9
+SHARDS_OF_A_MILLION = 100
+PUBLISHED_WIDTHS = (768, 2560)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,9 @@ def examine(platform: Platform, profile: str, chunk_size: int) -> Iterator[Repor
     yield from _gpus(platform, wanted=device == "cuda")
     precision = platform.sample_settings(profile=profile).precision
     yield from _kernels(platform.attention or default_attention(device, precision))
-    yield _weights(platform, profile, chunk_size)
-    yield from _folders(platform)
+    weights, widths = _weights(platform, profile, chunk_size)
+    yield weights
+    yield from _folders(platform, widths)
 
 
 def _gpus(platform: Platform, *, wanted: bool) -> Iterator[Report]:
@@ -68,20 +70,25 @@ def _kernels(wanted: str) -> Iterator[Report]:
         yield Report(f"attention {name}", good, reason or "usable")
 
 
-def _weights(platform: Platform, profile: str, chunk_size: int) -> Report:
+def _weights(platform: Platform, profile: str, chunk_size: int) -> tuple[Report, tuple[int, int]]:
+    """Whether the weights fit together, and the widths of both encoders: the published pair's if unknown."""
     try:
         found = platform.profile_of(platform.sample_settings(profile=profile, chunk_size=chunk_size))
     except VirnucproError as error:
-        return Report("weights", good=False, text=str(error))
+        return Report("weights", good=False, text=str(error)), PUBLISHED_WIDTHS
     dims = f"{found.dnabert_dim} + {found.esm2_dim} = {found.dnabert_dim + found.esm2_dim} columns fit the classifier"
-    return Report("weights", good=True, text=f"profile {profile}, chunks of {chunk_size}: {dims}")
+    text = f"profile {profile}, chunks of {chunk_size}: {dims}"
+    return Report("weights", good=True, text=text), (found.dnabert_dim, found.esm2_dim)
 
 
-def _folders(platform: Platform) -> Iterator[Report]:
+def _folders(platform: Platform, widths: tuple[int, int]) -> Iterator[Report]:
     home = platform.folder
     existing = next(p for p in (home, *home.parents) if p.exists())
     free = shutil.disk_usage(existing).free
-    yield Report("disk", free > LEAST_FREE_BYTES, f"{free / 1e9:,.0f} GB free at {home}")
+    million = sum(sharded_bytes(1_000_000, SHARDS_OF_A_MILLION, width) for width in (*widths, 0, 2))
+    million += 1_000_000 * RESULT_BYTES_A_FRAME
+    text = f"{free / 1e9:,.0f} GB free at {home}; a million unique frames take {million / 1e9:.1f} GB"
+    yield Report("disk", free > million, text)
     yield Report("VIRNUCPRO_HOME", _writable(existing), str(home))
     instance = dagster_home()
     configured = "configured" if (instance / "dagster.yaml").exists() else "is made at first use"

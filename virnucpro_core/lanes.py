@@ -23,9 +23,11 @@ from virnucpro_core.encoders import Encoder, load_encoder
 from virnucpro_core.errors import StoreError
 from virnucpro_core.frames import Frames
 from virnucpro_core.inference import ShardDataset, embed_shards, token_budget_of
+from virnucpro_core.manifest import verify_once
 from virnucpro_core.profiles import ResolvedProfile
 from virnucpro_core.registry import Sample
 from virnucpro_core.shards import Entry, ShardStore, ids_digest, lane_shards
+from virnucpro_core.space import REPORT_BYTES, RESULT_BYTES_A_FRAME, make_sure_of_room, sharded_bytes
 from virnucpro_core.telemetry import LaneSummary, Recorder
 
 Embedding = Literal["dnabert_embeddings", "esm_embeddings"]
@@ -47,6 +49,7 @@ class Lane:
     @cached_property
     def frames(self) -> Frames:
         frames = Frames.open(self.sample.translations)
+        frames.store.verify()
         chunks = Chunks.open(self.sample.chunks)
         if frames.attrs["chunks"] != chunks.digest:
             raise StoreError(
@@ -107,6 +110,16 @@ class Lane:
         }
         return ShardStore(self.sample.product(PREDICTIONS), dataset="scores", identity=identity)
 
+    def bytes_to_come(self) -> int:
+        """Room that the sample's missing shards, of all ranks and products, and its results will take."""
+        widths = {DNABERT: self.profile.dnabert_dim, ESM: self.profile.esm2_dim, MERGED: 0, PREDICTIONS: 2}
+        needed = RESULT_BYTES_A_FRAME * self.frames.n_frames + REPORT_BYTES
+        for product, width in widths.items():
+            store = self.store(product)
+            missing = [k for k in range(self.n_shards) if not store.path(k).exists()]
+            needed += sharded_bytes(self.rows(missing), len(missing), width)
+        return needed
+
     def store(self, product: str) -> ShardStore:
         """The store of a product by its asset name."""
         if product in (DNABERT, ESM):
@@ -160,6 +173,9 @@ def embed_lane(
         )
         with Recorder(lane.sample.telemetry(product, lane.rank), summary) as recorder:
             if todo:
+                make_sure_of_room(
+                    lane.sample.folder, lane.bytes_to_come(), "for the sample's shards and results"
+                )
                 device = usable_device(compute.device, summary.precision)
                 with compute.held():
                     encoder = _encoder(lane, product, device, recorder)
@@ -241,9 +257,11 @@ def collect_scores(lane: Lane) -> NDArray[np.float32]:
 def _encoder(lane: Lane, product: Embedding, device: torch.device, recorder: Recorder) -> Encoder:
     """The product's encoder on the device; how long that took and what the device is go into the summary."""
     summary, started = recorder.summary, recorder.elapsed()
+    folder = lane.profile.dnabert if product == DNABERT else lane.profile.esm2
+    verify_once(folder)
     encoder = load_encoder(
         "dnabert-s" if product == DNABERT else "esm2",
-        lane.profile.dnabert if product == DNABERT else lane.profile.esm2,
+        folder,
         device=device,
         dtype=DTYPES[summary.precision],
         attention=summary.attention,

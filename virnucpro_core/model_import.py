@@ -112,43 +112,6 @@ def write_manifest(folder: Path, kind: str, origin: Origin, numbers: Mapping[str
     durable.publish_json(folder / "manifest.json", manifest)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The folder's manifest; WeightsError when it is missing or lists no files."""
-    try:
-        manifest = json.loads((folder / "manifest.json").read_bytes())
-        files = {str(name): (int(f["bytes"]), str(f["sha256"])) for name, f in manifest["files"].items()}
-    except FileNotFoundError as error:
-        raise WeightsError("no manifest.json", where=folder, remedy="fetch or import the model") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(
-            "damaged manifest.json", where=folder, remedy="fetch or import it again"
-        ) from error
-    if any(Path(name).name != name for name in files) or not files:
-        raise WeightsError("manifest.json names no files, or others' files", where=folder)
-    return dict(manifest)
-
-
-def verify(folder: Path, *, digests: bool = True) -> dict[str, Any]:
-    """Hold every file against the manifest (sizes, and sha256 if `digests`); the manifest.
-
-    Raises WeightsError naming the first file that is missing or differs.
-    """
-    manifest = read_manifest(folder)
-    for name, entry in manifest["files"].items():
-        file = folder / name
-        if not file.is_file():
-            raise WeightsError(f"{name} is missing", where=folder, remedy="fetch or import the model again")
-        size = file.stat().st_size
-        if size != entry["bytes"] or (digests and durable.sha256_file(file) != entry["sha256"]):
-            raise WeightsError(
-                f"{name} is damaged: {size:,} bytes, {entry['bytes']:,} with sha256 {entry['sha256'][:12]}..."
-                " are expected",
-                where=folder,
-                remedy="fetch or import the model again",
-            )
-    return manifest
-
-
 def _import_encoder(kind: Kind, path: Path, folder: Path, dtype: torch.dtype | None) -> dict[str, Any]:
     rename = map_esm2_names if kind == "esm2" else map_dnabert_names
     try:

@@ -9,9 +9,11 @@ import shutil
 from pathlib import Path
 
 from virnucpro_core import durable
-from virnucpro_core.errors import StoreError, UsageError, WeightsError
-from virnucpro_core.model_import import Origin, import_model, verify
+from virnucpro_core.errors import UsageError, WeightsError
+from virnucpro_core.manifest import verify
+from virnucpro_core.model_import import Origin, import_model
 from virnucpro_core.sources import SOURCES, Download, Source, download, fetch_files
+from virnucpro_core.space import make_sure_of_room
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
@@ -38,7 +40,7 @@ class ModelStore:
             raise WeightsError(
                 f"the model {name} is not in the model store", where=folder, remedy=remedy(name, folder)
             )
-        verify(folder, digests=False)
+        verify(folder, up_to=0)
         return folder
 
     def verify(self, name: str) -> Path:
@@ -64,22 +66,13 @@ class ModelStore:
             if _is_current(folder, source):
                 shutil.rmtree(files)
                 return folder
-            self._make_sure_of_room(name, source)
+            make_sure_of_room(self.root, int(2.1 * source.size), f"to fetch and convert {name}")
             fetch_files(source, files, get)
             path = files / source.files[0].name if source.kind == "classifier" else files
             origin = Origin(source.address, source.revision, source.licence)
             import_model(source.kind, path, folder, origin=origin, chunk_size=source.chunk_size)
             shutil.rmtree(files)
         return folder
-
-    def _make_sure_of_room(self, name: str, source: Source) -> None:
-        free, needed = shutil.disk_usage(self.root).free, 2.1 * source.size
-        if free < needed:
-            raise StoreError(
-                f"{free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB needed to fetch and convert {name}",
-                where=self.root,
-                remedy="make room on this disk",
-            )
 
 
 def _is_current(folder: Path, source: Source) -> bool:

@@ -12,13 +12,15 @@ from virnucpro_core.classifier import load_classifier
 from virnucpro_core.encoders.dnabert_s import DnabertShape
 from virnucpro_core.encoders.esm2 import Esm2Shape
 from virnucpro_core.errors import UsageError, WeightsError
-from virnucpro_core.model_import import read_manifest
+from virnucpro_core.manifest import MANIFEST, read_manifest, verify
 from virnucpro_core.models import ModelStore
 from virnucpro_core.weights import fingerprint
 
 DEMO = Path(__file__).parent / "demo"
 NO_MEANING = "The demo's scores carry no biological meaning: its encoders are random and tiny."
 PUBLISHED_SIZES = (300, 500)
+# Configs, tokenizers and classifiers are held against their digests here, an encoder's weights when a lane loads them.
+SMALL_BYTES = 64e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,9 @@ def resolve_profile(
         )
     dnabert, esm2 = (_folder(profile, model, store) for model in (profile.dnabert, profile.esm2))
     chosen = classifier or _folder(profile, profile.classifiers[chunk_size], store)
+    for folder in (dnabert, esm2, chosen):
+        if folder is not classifier or (folder / MANIFEST).exists():
+            verify(folder, up_to=SMALL_BYTES)
     dnabert_dim, esm2_dim = DnabertShape.read(dnabert).width, Esm2Shape.read(esm2).width
     loaded = load_classifier(chosen, torch.device("cpu"))
     if dnabert_dim + esm2_dim != loaded.input_dim:

@@ -84,6 +84,11 @@ def looks_like_sequence_file(path: Path) -> bool:
     return _stem(path)[1] != "" and not path.name.startswith(".")
 
 
+def is_packed(path: Path) -> bool:
+    """By suffix: whether the file is compressed."""
+    return path.name.lower().endswith(_PACKED_SUFFIXES)
+
+
 def _stem(path: Path) -> tuple[str, str]:
     """Name without suffixes, and the suffix that names the format, or ""."""
     name = path.name

@@ -17,6 +17,8 @@ from virnucpro_core.frames import Frames, write_frames
 from virnucpro_core.lanes import DNABERT, ESM, Lane, collect_scores
 from virnucpro_core.registry import Sample, SampleSettings
 from virnucpro_core.results import write_results
+from virnucpro_core.samples import is_packed
+from virnucpro_core.space import make_sure_of_room, reading_bytes
 from virnucpro_core.summary import InputFile, ResultSummary, RunInfo
 
 DEMO_PROFILE = "demo"
@@ -31,6 +33,11 @@ def chunk_sample(sample: Sample) -> Chunks:
             if _made_from(made, sample):
                 made.store.verify()
                 return made
+        packed = sum(f.bytes for f in sample.inputs if is_packed(f.path))
+        letters = sum(f.bytes for f in sample.inputs) - packed
+        make_sure_of_room(
+            sample.folder, reading_bytes(letters, packed=packed), "to read and translate the sample"
+        )
         try:
             made = write_chunks(
                 [f.path for f in sample.inputs],
@@ -68,8 +75,10 @@ def call_sample(lane: Lane) -> ResultSummary:
     """Join all lanes' scores and write the sample's results folder. Raises StoreError for shards that do not verify."""
     sample = lane.sample
     with _locked(sample, "consensus"):
+        chunks = Chunks.open(sample.chunks)
+        chunks.store.verify()
         return write_results(
-            Chunks.open(sample.chunks),
+            chunks,
             lane.frames,
             collect_scores(lane),
             sample.results,

@@ -11,7 +11,7 @@ from virnucpro_core.classifier import Classifier, load_classifier
 from virnucpro_core.demo_profile import SPECIAL, WIDTH, build_classifier, build_encoders
 from virnucpro_core.encoders import Kind, load_encoder
 from virnucpro_core.errors import UsageError, WeightsError
-from virnucpro_core.model_import import verify
+from virnucpro_core.manifest import verify
 from virnucpro_core.models import ModelStore
 from virnucpro_core.profiles import DEMO, NO_MEANING, PROFILES, resolve_profile
 from virnucpro_core.sources import SOURCES

@@ -18,7 +18,8 @@ from virnucpro_core import sources
 from virnucpro_core.classifier import load_classifier
 from virnucpro_core.encoders import load_encoder
 from virnucpro_core.errors import StoreError, UsageError, WeightsError
-from virnucpro_core.model_import import import_model, verify
+from virnucpro_core.manifest import verify
+from virnucpro_core.model_import import import_model
 from virnucpro_core.models import ModelStore
 from virnucpro_core.packing import pack
 from virnucpro_core.sources import SOURCES, RemoteFile, Source, fetch_files

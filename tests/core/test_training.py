@@ -10,7 +10,7 @@ import torch
 from virnucpro_core.classifier import Classifier, ClassifierNet, load_classifier
 from virnucpro_core.errors import UsageError
 from virnucpro_core.fasta import read_records
-from virnucpro_core.model_import import verify
+from virnucpro_core.manifest import verify
 from virnucpro_core.profiles import DEMO
 from virnucpro_core.training import (
     BLOCK_BASES,
