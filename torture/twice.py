@@ -24,7 +24,7 @@ def twice(task: Task) -> Sequence[Row]:
 
 
 def twice_points(task: Task, *, most: int) -> Sequence[Row]:
-    """The campaign with at most `most` points, at least one."""
+    """The campaign with at most `most` points; at least one of each pair, if that allows."""
     began, draw = time.monotonic(), random.Random(task.seed)
     alone = Site(task.folder / "alone")
     alone.begin()
@@ -32,7 +32,7 @@ def twice_points(task: Task, *, most: int) -> Sequence[Row]:
     assert first.process.wait(TIMEOUT) == 0, first.errors()
     reference, row = alone.content(), Row("two at once")
     pairs = (_same_sample, _same_lane, _discard, _beside_orphans)
-    while row.points < most and (not row.points or time.monotonic() < began + task.seconds):
+    while row.points < most and (row.points < len(pairs) or time.monotonic() < began + task.seconds):
         site, pair = Site(task.folder / "pair"), pairs[row.points % len(pairs)]
         site.begin(alone.home / "dagster")
         row.points += 1
