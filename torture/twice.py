@@ -46,7 +46,7 @@ def twice_points(task: Task, *, most: int) -> Sequence[Row]:
         row.findings += [f"{pair.__name__.strip('_')}: {problem}" for problem in problems]
         row.tracebacks += sum("Traceback" in said.read_text() for said in site.folder.glob("said-*.err"))
     row.seconds = time.monotonic() - began
-    row.note = "same sample, same lane, --fresh under a running one, resume beside orphans"
+    row.note = ", ".join(p.__name__.strip("_").replace("_", " ") for p in pairs[: row.points])
     return (row,)
 
 
