@@ -24,7 +24,7 @@ def twice(task: Task) -> Sequence[Row]:
 
 
 def twice_points(task: Task, *, most: int) -> Sequence[Row]:
-    """The campaign with at most `most` points, at least one."""
+    """The campaign with at most `most` points; at least one of each pair, if that allows."""
     began, draw = time.monotonic(), random.Random(task.seed)
     alone = Site(task.folder / "alone")
     alone.begin()
@@ -32,7 +32,7 @@ def twice_points(task: Task, *, most: int) -> Sequence[Row]:
     assert first.process.wait(TIMEOUT) == 0, first.errors()
     reference, row = alone.content(), Row("two at once")
     pairs = (_same_sample, _same_lane, _discard, _beside_orphans)
-    while row.points < most and (not row.points or time.monotonic() < began + task.seconds):
+    while row.points < most and (row.points < len(pairs) or time.monotonic() < began + task.seconds):
         site, pair = Site(task.folder / "pair"), pairs[row.points % len(pairs)]
         site.begin(alone.home / "dagster")
         row.points += 1
@@ -46,7 +46,7 @@ def twice_points(task: Task, *, most: int) -> Sequence[Row]:
         row.findings += [f"{pair.__name__.strip('_')}: {problem}" for problem in problems]
         row.tracebacks += sum("Traceback" in said.read_text() for said in site.folder.glob("said-*.err"))
     row.seconds = time.monotonic() - began
-    row.note = "same sample, same lane, --fresh under a running one, resume beside orphans"
+    row.note = ", ".join(p.__name__.strip("_").replace("_", " ") for p in pairs[: row.points])
     return (row,)
 
 

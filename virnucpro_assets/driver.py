@@ -65,6 +65,10 @@ def predict(sample: Sample, platform: Platform, watch: Watch) -> None:
         _run_lanes(sample, platform, watch)
         watch.layer("writing results")
         _expect(run_job("results", sample.name, sample.name), sample.name)
+        with (
+            open_instance() as instance
+        ):  # orphans of an earlier driver that were still ending at the beginning
+            mark_tagged_runs(instance, platform.folder, driver_tags(sample.name))
 
 
 def deliver(sample: Sample, out: Path) -> None:
