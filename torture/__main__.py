@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torture.table import CAMPAIGNS, Row, Task, as_json, shown, write_figures
 
-MODULES: tuple[str, ...] = ()
+MODULES: tuple[str, ...] = ("torture.writes", "torture.damage", "torture.rubbish")
 
 
 def main() -> int:
