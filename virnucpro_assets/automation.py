@@ -8,7 +8,7 @@ import dagster as dg
 
 from virnucpro_assets.partitions import RANKS, SAMPLES, lane_key
 from virnucpro_assets.resources import Platform
-from virnucpro_core.errors import VirnucproError, one_line
+from virnucpro_core.errors import VirnucproError, printable
 from virnucpro_core.inbox import Arrival, scan
 from virnucpro_core.registry import (
     content_digest,
@@ -61,7 +61,7 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.
     events: list[dg.AssetMaterialization | dg.AssetObservation] = []
     names: list[str] = []
     for refusal in seen.refusals:
-        file = one_line("", refusal.entry.name, "")  # a file's name may hold line breaks and worse
+        file = printable(refusal.entry.name)  # a file's name may hold line breaks and worse
         context.log.warning("set aside %s: %s", file, refusal.reason)
         events.append(
             dg.AssetObservation(
@@ -69,7 +69,7 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.
                 description=f"set aside: {refusal.reason}",
                 metadata={
                     "file": file,
-                    "moved_to": dg.MetadataValue.path(one_line("", str(refusal.moved_to), "")),
+                    "moved_to": dg.MetadataValue.path(printable(str(refusal.moved_to))),
                 },
             )
         )
@@ -113,7 +113,7 @@ def _arrived(home: Path, name: str) -> dg.AssetMaterialization:
         "inbox",
         partition=name,
         metadata={
-            "files": dg.MetadataValue.json([one_line("", f.path.name, "") for f in sample.inputs]),
+            "files": dg.MetadataValue.json([printable(f.path.name) for f in sample.inputs]),
             "bytes": sum(f.bytes for f in sample.inputs),
             "sha256": sample.content,
         },
