@@ -4,15 +4,17 @@
 PYTHON ?= python3
 # On a machine with NVIDIA GPUs this brings CUDA along; for another build see pytorch.org/get-started.
 TORCH ?= torch==2.13.0
+TRITON ?= triton==3.9.0
 VENV ?= .venv
 PORT ?= 3000
+MINUTES ?= 60
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 DEMO := virnucpro_core/demo
 export VIRNUCPRO_HOME ?= $(CURDIR)/.virnucpro
 export DAGSTER_HOME ?= $(VIRNUCPRO_HOME)/dagster
 
-.PHONY: help demo ui test audit lint bench screenshots clean
+.PHONY: help demo ui test torture audit lint bench screenshots clean
 .DEFAULT_GOAL := help
 
 help:  ## these verbs
@@ -38,6 +40,9 @@ audit: $(VENV)/.dev  ## pinned versions against requirements-advisories.md, and 
 	$(PIP) pip-audit && $(BIN)/python -m pip_audit --no-deps --disable-pip --requirement requirements.lock \
 	  || echo "pip-audit found something, or its database was out of reach: see above"
 
+torture: $(VENV)/.dev $(VENV)/.postgres  ## kill, starve, damage and soak for MINUTES=60; prints docs/durability.md's table
+	$(BIN)/python -m torture --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
 bench: $(VENV)/.dev  ## benchmarks that need no GPU
 	$(BIN)/python benchmarks/sequences.py
 
@@ -60,4 +65,10 @@ $(VENV)/.user: $(BIN)/python pyproject.toml requirements.lock
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml requirements.lock
 	$(PIP) --editable ".[dev]"
+	@# A CPU build of torch comes without triton, whose interpreter tests the GPU kernels here.
+	[ "$$(uname -sm)" != "Linux x86_64" ] || $(BIN)/python -c "import triton" 2>/dev/null || $(PIP) "$(TRITON)"
 	touch $@ $(VENV)/.user
+
+$(VENV)/.postgres: $(VENV)/.dev
+	$(PIP) --editable ".[dev,postgres]"
+	touch $@

@@ -152,7 +152,7 @@ def prepare(name: str, fasta: Path, shard_rows: int) -> None:
     register(platform.folder, name, [fasta], platform.sample_settings(shard_rows=shard_rows))
     with open_instance() as instance:
         instance.add_dynamic_partitions("sample", [name])
-    outcome = run_job("sequences", name)
+    outcome = run_job("sequences", name, name)
     assert not outcome.failure, outcome.failure
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from virnucpro_assets.partitions import RANKS, SAMPLES, lane_key
+from virnucpro_assets.presence import mark_dead_runs
 from virnucpro_assets.resources import Platform
 from virnucpro_core.errors import VirnucproError, printable
 from virnucpro_core.inbox import Arrival, scan
@@ -74,37 +75,34 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.
             )
         )
     for arrival in seen.arrivals:
-        name = _register(context, platform, arrival)
-        if name is not None:
+        try:
+            name = _register(context, platform, arrival)
+        except VirnucproError as error:  # one bad arrival must not keep the others out
+            context.log.error("%s: %s", arrival.name, error)
+            continue
+        if name:
             names.append(name)
             events.append(_arrived(platform.folder, name))
+    idle = f"{len(seen.waiting)} files still arriving" if seen.waiting else "nothing new"
     return dg.SensorResult(
-        skip_reason=None
-        if events
-        else f"{len(seen.waiting)} files still arriving"
-        if seen.waiting
-        else "nothing new",
+        skip_reason=None if events else idle,
         cursor=json.dumps(seen.memory),
         dynamic_partitions_requests=[SAMPLES.build_add_request(names)] if names else [],
         asset_events=events,
     )
 
 
-def _register(context: dg.SensorEvaluationContext, platform: Platform, arrival: Arrival) -> str | None:
-    """The new sample's name; None when the same data is known already or cannot be registered (said once)."""
+def _register(context: dg.SensorEvaluationContext, platform: Platform, arrival: Arrival) -> str:
+    """The new sample's name; "" when the same data is known already, which is said once."""
     known = context.instance.get_dynamic_partitions(str(SAMPLES.name))
     content = content_digest(digest_inputs(arrival.paths))
     same = [n for n, found in known_contents(platform.folder).items() if found == content]
     if any(n in known for n in same):
         context.log.info("%s holds the same data as sample %s: not run again", arrival.name, same[0])
-        return None
+        return ""
     taken = arrival.name in list_samples(platform.folder) and arrival.name not in same
     name = f"{arrival.name[:55]}-{content[:8]}" if taken else arrival.name
-    try:
-        return register(platform.folder, name, arrival.paths, platform.sample_settings()).name
-    except VirnucproError as error:
-        context.log.error("%s", error)
-        return None
+    return register(platform.folder, name, arrival.paths, platform.sample_settings()).name
 
 
 def _arrived(home: Path, name: str) -> dg.AssetMaterialization:
@@ -120,6 +118,16 @@ def _arrived(home: Path, name: str) -> dg.AssetMaterialization:
     )
 
 
+@dg.sensor(
+    name="dead_runs",
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Marks runs as failed whose process is gone, so that they keep no place in the queue.",
+)
+def dead_runs(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SkipReason:
+    return dg.SkipReason(f"{len(mark_dead_runs(context.instance, platform.folder))} runs were dead")
+
+
 def missing_partitions(instance: dg.DagsterInstance, platform: Platform) -> dict[str, list[str]]:
     """Job -> partitions that it has to run now: of each sample the first layer that is missing.
 
@@ -133,10 +141,8 @@ def missing_partitions(instance: dg.DagsterInstance, platform: Platform) -> dict
     for name in sorted(instance.get_dynamic_partitions(str(SAMPLES.name))):
         try:
             refused = open_sample(platform.folder, name).rejected.exists()
-        except (
-            VirnucproError
-        ):  # discarded, or damaged: said where it is asked for, and no reason to leave the others
-            continue
+        except VirnucproError:
+            continue  # its folder was discarded or is damaged: the other samples are asked for all the same
         if name in done["consensus"] or refused:
             continue
         lanes = [lane_key(name, int(rank)) for rank in RANKS.get_partition_keys()]

@@ -9,7 +9,7 @@ warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 from virnucpro_assets.assets import calls, embeddings, sequences  # noqa: E402
-from virnucpro_assets.automation import NIGHTLY, follow, inbox_sensor  # noqa: E402
+from virnucpro_assets.automation import NIGHTLY, dead_runs, follow, inbox_sensor  # noqa: E402
 from virnucpro_assets.checks import CHECKS  # noqa: E402
 from virnucpro_assets.resources import platform_from_environment  # noqa: E402
 
@@ -40,7 +40,7 @@ defs = dg.Definitions(
             description="All lanes of a sample to its results folder.",
         ),
     ],
-    sensors=[inbox_sensor, follow],
+    sensors=[inbox_sensor, follow, dead_runs],
     schedules=NIGHTLY,
     resources={"platform": platform_from_environment()},
     # Steps of a lane share one device: they run one after another in the run's process.

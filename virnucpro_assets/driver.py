@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from virnucpro_assets.resources import Platform, export
-from virnucpro_core.durable import locked, publish
+from virnucpro_core.durable import locked, publish, sweep
 from virnucpro_core.errors import VirnucproError
 from virnucpro_core.lanes import DNABERT, ESM
 from virnucpro_core.registry import Sample
@@ -51,21 +51,25 @@ def predict(sample: Sample, platform: Platform, watch: Watch) -> None:
         open_instance,
     )  # the definitions read what was exported
     from virnucpro_assets.partitions import SAMPLES
-    from virnucpro_assets.runs import run_job
+    from virnucpro_assets.presence import mark_dead_runs, mark_tagged_runs
+    from virnucpro_assets.runs import driver_tags, run_job
 
     with locked(sample.lock("driver"), busy=f"sample {sample.name!r} is being predicted by another process"):
         with database_errors(), open_instance() as instance:
+            mark_tagged_runs(instance, platform.folder, driver_tags(sample.name))
+            mark_dead_runs(instance, platform.folder)
             instance.add_dynamic_partitions(str(SAMPLES.name), [sample.name])
         watch.layer("reading and translating")
-        _expect(run_job("sequences", sample.name), sample.name)
+        _expect(run_job("sequences", sample.name, sample.name), sample.name)
         watch.layer("embedding")
         _run_lanes(sample, platform, watch)
         watch.layer("writing results")
-        _expect(run_job("results", sample.name), sample.name)
+        _expect(run_job("results", sample.name, sample.name), sample.name)
 
 
 def deliver(sample: Sample, out: Path) -> None:
     """Copy the results to the user's folder, each file whole, `run.json` last; other files there are left alone."""
+    sweep(out)
     files = sorted(sample.results.iterdir(), key=lambda f: f.name == RUN)
     with suppress(FileNotFoundError):
         (out / RUN).unlink()
@@ -108,7 +112,7 @@ def _children(sample: str, gpus: int, logs: Path) -> Iterator[list[subprocess.Po
             lanes.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "virnucpro_assets.lane", sample, str(rank)],
-                    stdin=subprocess.DEVNULL,
+                    stdin=subprocess.PIPE,  # it ends with us, however we end
                     stdout=out,
                     stderr=err,
                     start_new_session=True,  # an interrupt at the terminal reaches the driver, which ends them in order
@@ -117,8 +121,9 @@ def _children(sample: str, gpus: int, logs: Path) -> Iterator[list[subprocess.Po
         yield lanes
     finally:
         _end(lanes)
-        for stream in streams:
-            stream.close()
+        for stream in (*streams, *(lane.stdin for lane in lanes)):
+            if stream is not None:
+                stream.close()
 
 
 def _end(lanes: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import dagster as dg
 
+from virnucpro_assets.presence import hold_presence
 from virnucpro_core.devices import Compute
 from virnucpro_core.errors import UsageError
 from virnucpro_core.inference import LoaderSettings
@@ -37,6 +38,11 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
     token_budget: int = 0
     workers: int = -1
     inbox_stable_seconds: float = 30.0
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """What Dagster calls before a run, and before a tick of a sensor, which has no run."""
+        if context.run is not None:
+            hold_presence(self.folder, context.run.run_id)
 
     @property
     def folder(self) -> Path:

@@ -12,6 +12,7 @@ from virnucpro_assets.metadata import EXIT_CODE
 from virnucpro_core.errors import VirnucproError
 
 RESUMABLE = VirnucproError.exit_code
+INTERRUPTED = 130
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -25,19 +26,46 @@ class Outcome:
     exit_code: int
 
 
-def run_job(job: str, partition: str) -> Outcome:
-    """Execute a job for a partition. The driver's tag keeps the automation from doing the same work."""
+def driver_tags(sample: str) -> dict[str, str]:
+    """Tags of the runs that `virnucpro predict` makes for a sample."""
+    return {DRIVER_TAG: sample}
+
+
+def run_job(job: str, partition: str, sample: str) -> Outcome:
+    """Execute a job for a partition of the sample. Raises KeyboardInterrupt where SIGINT or SIGTERM ends it.
+
+    The driver's tag keeps the automation from doing the same work, the other one the daemon from trying again.
+    """
     with database_errors(), open_instance() as instance:
-        result = defs.resolve_job_def(job).execute_in_process(
-            partition_key=partition,
-            instance=instance,
-            tags={DRIVER_TAG: "predict"},
-            run_config=QUIET,
-            raise_on_error=False,
-        )
+        try:
+            result = defs.resolve_job_def(job).execute_in_process(
+                partition_key=partition,
+                instance=instance,
+                tags=driver_tags(sample) | {"dagster/max_retries": "0"},
+                run_config=QUIET,
+                raise_on_error=False,
+            )
+        except dg.DagsterExecutionInterruptedError as interrupt:
+            raise KeyboardInterrupt from interrupt
+        if any(_interrupted(event) for event in _failures(result.all_events)):
+            raise KeyboardInterrupt
         if result.success:
             return Outcome(result.run_id, "", 0)
         return Outcome(result.run_id, *_why(result.all_events))
+
+
+def latest_failure(instance: dg.DagsterInstance, sample: str) -> str:
+    """Why the latest run of a sample, or of one of its lanes, failed; "" if it did not."""
+    latest = None
+    for tag in ("dagster/partition", "dagster/partition/sample"):
+        records = instance.get_run_records(dg.RunsFilter(tags={tag: sample}), limit=1)
+        latest = max(
+            [r for r in (latest, *records) if r is not None], key=lambda r: r.storage_id, default=None
+        )
+    if latest is None or latest.dagster_run.status is not dg.DagsterRunStatus.FAILURE:
+        return ""
+    logs = instance.all_logs(latest.dagster_run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    return _why([entry.dagster_event for entry in logs if entry.dagster_event is not None])[0]
 
 
 def _why(events: Sequence[dg.DagsterEvent]) -> tuple[str, int]:
@@ -53,6 +81,12 @@ def _why(events: Sequence[dg.DagsterEvent]) -> tuple[str, int]:
                 error = error.cause
             return f"{failure.step_key}: {error.message.strip().splitlines()[0]}", RESUMABLE
     return "the run failed outside its steps; see it in the web UI", RESUMABLE
+
+
+def _interrupted(failure: dg.DagsterEvent) -> bool:
+    """Whether it was a signal that ended the step: where it arrives, Dagster either raises or records that."""
+    error = failure.step_failure_data.error
+    return error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__
 
 
 def _failures(events: Sequence[dg.DagsterEvent]) -> Iterator[dg.DagsterEvent]:

@@ -121,9 +121,16 @@ def locked(path: Path, *, busy: str, wait: bool = False) -> Iterator[None]:
     """
     with contextlib.ExitStack() as held:
         with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            held.callback(os.close, lock)
+            held.enter_context(_flocked(path, busy=busy, wait=wait))
+        yield
+
+
+@contextlib.contextmanager
+def _flocked(path: Path, *, busy: str, wait: bool) -> Iterator[None]:
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -134,9 +141,33 @@ def locked(path: Path, *, busy: str, wait: bool = False) -> Iterator[None]:
                     ) from None
                 log.warning("%s (%s): waiting for it", busy, holder)
                 fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _same_file(path, lock):
+                continue  # it was deleted while we waited: a lock on a file without a name excludes nobody
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"process {os.getpid()}".encode(), 0)
-        yield
+            yield
+            return
+        finally:
+            os.close(lock)
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock at this moment."""
+    try:
+        with path.open() as stream:
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _same_file(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager

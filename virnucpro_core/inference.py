@@ -7,10 +7,15 @@ of its own while the next shard computes. Nothing here waits for the device with
 """
 
 import logging
+import multiprocessing
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import BoundedSemaphore
 
@@ -118,9 +123,24 @@ def shard_loader(
         num_workers=workers,
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=settings.prefetch if workers else None,
-        worker_init_fn=assert_cpu_only,
+        worker_init_fn=begin_worker,
         pin_memory=device.type == "cuda",
     )
+
+
+def begin_worker(worker: int) -> None:
+    """What a loader worker does first. It ends at once when its lane is gone, even if that was before this call:
+    torch's own watch takes whatever parent it finds then for the lane, and would wait for work for ever.
+    """
+    assert_cpu_only(worker)
+    lane = multiprocessing.parent_process()
+    if lane is not None:
+        threading.Thread(target=_end_after, args=(lane,), daemon=True).start()
+
+
+def _end_after(lane: BaseProcess) -> None:
+    lane.join()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def assert_cpu_only(worker: int) -> None:

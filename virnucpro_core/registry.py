@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from virnucpro_core.chunks import Chunks
-from virnucpro_core.durable import disk_errors, publish_json, sha256_file, sha256_json
+from virnucpro_core.durable import disk_errors, locked, publish_json, sha256_file, sha256_json
 from virnucpro_core.errors import InputError, StoreError, UsageError, VirnucproError
 
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -161,7 +161,7 @@ def register(
     sample = Sample(name, folder, inputs, settings)
     with disk_errors(folder):
         if fresh and folder.exists():
-            shutil.rmtree(folder)
+            _discard(sample)
         is_new = not (folder / "sample.json").exists()
     known = None if is_new else _known(home, sample)
     if known is not None:
@@ -181,6 +181,22 @@ def register(
     }
     publish_json(folder / "sample.json", facts | {"seal": sha256_json(facts)})
     return sample
+
+
+def _discard(sample: Sample) -> None:
+    """Delete all of the sample's folder but its locks, held meanwhile. Raises StoreError if one is not free."""
+    held = {sample.lock("driver"), *sample.folder.glob("locks/*.lock")}
+    with contextlib.ExitStack() as locks:
+        for path in sorted(held):
+            locks.enter_context(
+                locked(path, busy=f"sample {sample.name!r} cannot be discarded, a process works on it")
+            )
+        (sample.folder / "sample.json").unlink(missing_ok=True)
+        for entry in sample.folder.iterdir():
+            if entry.is_dir() and entry.name != "locks":
+                shutil.rmtree(entry)
+            elif not entry.is_dir():
+                entry.unlink()
 
 
 def _known(home: Path, sample: Sample) -> Sample | None:
@@ -226,6 +242,14 @@ def open_sample(home: Path, name: str) -> Sample:
     if named != name or not inputs:
         raise StoreError("damaged: it describes another sample", where=file, remedy="run with --fresh")
     return Sample(name, folder, inputs, settings)
+
+
+def read_refusal(sample: Sample) -> str:
+    """Why the sample's inputs were refused; "" if they were not."""
+    try:
+        return str(json.loads(sample.rejected.read_bytes())["reason"])
+    except FileNotFoundError:
+        return ""
 
 
 def known_contents(home: Path) -> dict[str, str]:

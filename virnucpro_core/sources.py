@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from huggingface_hub import hf_hub_download
+from huggingface_hub.utils import logging as hub_logging
 
 from virnucpro_core.durable import sha256_file
 from virnucpro_core.errors import WeightsError
@@ -166,6 +167,7 @@ SOURCES: dict[str, Source] = {
 def download(source: Source, name: str, folder: Path) -> Path:
     """Put one file of the pinned revision into `folder`. Raises OSError when the network refuses."""
     if source.host == "huggingface.co":
+        hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its retries; what failed in the end is told in one line
         return Path(
             hf_hub_download(source.repository, name, revision=source.revision, local_dir=folder, token=False)
         )

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
 
@@ -73,11 +73,14 @@ class Recorder:
     budget_tokens: int = 0
     waits: list[float] = field(default_factory=list)
     _started: float = 0.0
+    _stream: IO[str] = field(init=False)
 
     def __enter__(self) -> Self:
+        # A new file, held open: a dying writer of the old one goes on in a file that has no name any more.
         with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text("", encoding="utf-8")
+            self.path.unlink(missing_ok=True)
+            self._stream = self.path.open("x", buffering=1, encoding="utf-8")
         self._started = time.monotonic()
         self._line("start", **asdict(self.summary))
         return self
@@ -85,8 +88,9 @@ class Recorder:
     def __exit__(self, kind: object, *_: object) -> None:
         self.close()
         # What ended the lane is said, not that the same disk then refused this line as well.
-        with contextlib.suppress(*((StoreError,) if kind else ())):
+        with contextlib.suppress(*((StoreError,) if kind else ())), disk_errors(self.path):
             self._line("end", **asdict(self.summary))
+            self._stream.close()
 
     def elapsed(self) -> float:
         """Seconds since the lane began."""
@@ -124,8 +128,8 @@ class Recorder:
     def _line(self, event: str, **values: Any) -> None:
         seconds = round(self.elapsed(), 4)
         line = {"event": event, "t": seconds, "done": self.summary.sequences} | values
-        with disk_errors(self.path), self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+        with disk_errors(self.path):
+            self._stream.write(json.dumps(line) + "\n")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 SAMPLE, LANE, SHARD_ROWS = "clicked", "0|clicked", 6
 ASSET = "/assets/esm_embeddings"
-CHECKS = ("digests_verify", "ids_conserved", "records_agree", "values_finite")
+CHECKS = ("digests_verify", "ids_conserved", "precision_holds", "records_agree", "values_finite")
 NEWEST_RUN = "{ runsOrError(limit: 1) { ... on Runs { results { runId status tags { key value } } } } }"
 NUMBERS = """query ($lane: [String!]) {
   assetNodeOrError(assetKey: {path: ["esm_embeddings"]}) { ... on AssetNode {

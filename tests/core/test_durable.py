@@ -5,12 +5,15 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from virnucpro_core.durable import (
     TEMPORARY,
+    is_locked,
     locked,
     publish_bytes,
     publish_folder,
@@ -87,3 +90,26 @@ def test_a_lock_names_its_holder_and_vanishes_when_the_holder_is_killed(tmp_path
     holder.join()
     with locked(tmp_path / "lane.lock", busy="busy"):
         pass
+
+
+def test_who_waited_for_a_lock_that_was_deleted_excludes_others_all_the_same(tmp_path: Path) -> None:
+    path, entered, leave = tmp_path / "s.lock", threading.Event(), threading.Event()
+
+    def wait_for_it() -> None:
+        with locked(path, busy="busy", wait=True):
+            entered.set()
+            leave.wait(30)
+
+    waiter = threading.Thread(target=wait_for_it)
+    with locked(path, busy="busy"):
+        waiter.start()
+        time.sleep(0.2)
+        assert is_locked(path)
+        path.unlink()
+    assert entered.wait(30)
+    with pytest.raises(StoreError, match="busy"), locked(path, busy="busy"):
+        pytest.fail("two holders")
+    leave.set()
+    waiter.join()
+    assert not is_locked(path)
+    assert not is_locked(tmp_path / "absent.lock")

@@ -1,9 +1,14 @@
 """From the frame store to shards: the loader, write-behind, non-finite rows, memory that runs out."""
 
+import os
 import random
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -214,3 +219,38 @@ def test_telemetry_adds_up_and_shows_progress(tmp_path: Path, frames: Path, esm:
     assert progress is not None
     assert progress.ended
     assert progress.done == progress.total
+
+
+LANE = """
+import multiprocessing, os, sys, time
+from virnucpro_core.inference import begin_worker
+
+def work(parent_pid):
+    while os.getppid() == parent_pid:  # the lane is gone before the worker begins
+        time.sleep(0.01)
+    begin_worker(0)
+    time.sleep(300)
+
+if __name__ == "__main__":
+    worker = multiprocessing.get_context("spawn").Process(target=work, args=(os.getpid(),))
+    worker.start()
+    print(worker.pid, flush=True)
+    time.sleep(300)
+"""
+
+
+def test_a_worker_whose_lane_was_killed_before_it_began_ends(tmp_path: Path) -> None:
+    (tmp_path / "lane.py").write_text(LANE)
+    with subprocess.Popen(
+        [sys.executable, "lane.py"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        env=dict(os.environ) | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    ) as lane:
+        assert lane.stdout is not None
+        worker = psutil.Process(int(lane.stdout.readline()))
+        worker.cpu_times()
+        time.sleep(0.5)  # the worker has read what it is by now
+        lane.kill()
+    _, alive = psutil.wait_procs([worker], timeout=30)
+    assert alive == []

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from virnucpro_core.durable import locked
 from virnucpro_core.errors import InputError, StoreError, UsageError
 from virnucpro_core.registry import SampleSettings, check_key, list_samples, open_sample, register
 
@@ -34,6 +35,22 @@ def test_one_name_never_stands_for_two_contents(tmp_path: Path) -> None:
         register(tmp_path, "s", [file], SETTINGS)
     assert open_sample(tmp_path, "s") == first
     assert register(tmp_path, "s", [file], SETTINGS, fresh=True).content != first.content
+
+
+def test_nothing_is_discarded_under_a_process_that_works_on_it(tmp_path: Path) -> None:
+    file = tmp_path / "a.fa"
+    file.write_text(">a\nACGT\n")
+    sample = register(tmp_path, "s", [file], SETTINGS)
+    shard = sample.product("esm_embeddings") / "00000.h5"
+    shard.parent.mkdir()
+    shard.touch()
+    lock = sample.lock("esm_embeddings-1")
+    with locked(lock, busy=""), pytest.raises(StoreError, match=r"a process works on it.*process"):
+        register(tmp_path, "s", [file], SETTINGS, fresh=True)
+    assert shard.exists()
+    register(tmp_path, "s", [file], SETTINGS, fresh=True)
+    assert not shard.exists()
+    assert lock.exists()
 
 
 def test_what_is_no_readable_file_is_named(tmp_path: Path) -> None:

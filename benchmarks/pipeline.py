@@ -1,0 +1,179 @@
+"""From FASTA bytes to verified shards of both encoders, beside the bare forward of the same batches, in one run.
+
+    python -m benchmarks.pipeline --precision fp8 --records 560000 --tokenizer tokenizer.json --out benchmarks/results
+
+Records are random coding sequences of 36 to 66 codons, one stop-free frame by design and others by chance. Weights
+are random with the published shapes. The bare forward runs batches that lie on the device already, for at least
+--seconds; the pipeline reads the frame store, tokenizes, packs, copies, computes, checks and publishes every shard.
+Device idle time is what CUDA events on the compute stream say.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.seeded import residues, write_model
+from virnucpro_core.chunks import write_chunks
+from virnucpro_core.devices import DTYPES, default_attention, device_name, usable_device
+from virnucpro_core.durable import publish_json
+from virnucpro_core.encoders import Encoder, load_encoder
+from virnucpro_core.frames import Frames, write_frames
+from virnucpro_core.inference import LoaderSettings, ShardDataset, embed_shards, token_budget_of
+from virnucpro_core.profiles import DEMO
+from virnucpro_core.shards import Entry, ShardStore, ids_digest
+from virnucpro_core.telemetry import LaneSummary, Recorder
+
+CODONS = [a + b + c for a in "ACGT" for b in "ACGT" for c in "ACGT" if a + b + c not in ("TAA", "TAG", "TGA")]
+
+
+def write_reads(path: Path, records: int) -> None:
+    """FASTA of `records` coding sequences, 36 to 66 codons and one base more."""
+    table = np.array([list(codon.encode()) for codon in CODONS], dtype=np.uint8)
+    random = np.random.default_rng(5)
+    with path.open("wb") as stream:
+        for number, length in enumerate(residues("short", records).tolist()):
+            stream.write(
+                b">r%d\n" % number + table[random.integers(0, len(table), length)].tobytes() + b"A\n"
+            )
+
+
+def bare_rate(encoder: Encoder, dataset: ShardDataset, seconds: float) -> float:
+    """Tokens/s of the forward alone, over batches of the dataset's first shard that lie on the device."""
+    batches = [batch.to(encoder.device) for batch in dataset[0].batches]
+    for batch in batches[:4]:
+        encoder.forward(batch)
+    rates = []
+    for _ in range(3):
+        tokens, started = 0, _now(encoder.device)
+        while tokens == 0 or time.perf_counter() - started < seconds:
+            for batch in batches:
+                encoder.forward(batch)
+                tokens += batch.n_tokens
+            torch.cuda.synchronize() if encoder.device.type == "cuda" else None
+        rates.append(tokens / (_now(encoder.device) - started))
+    return statistics.median(rates)
+
+
+def run_encoder(
+    kind: str, model: Path, frames: Path, folder: Path, options: argparse.Namespace
+) -> dict[str, object]:
+    """One encoder over the whole frame store: figures of the lane beside those of its bare forward."""
+    precision = "float16" if options.precision == "fp8" and kind == "dnabert-s" else options.precision
+    device = usable_device(options.device, precision)
+    attention = default_attention(options.device, precision)
+    started = time.perf_counter()
+    encoder = load_encoder(kind, model, device=device, dtype=DTYPES[precision], attention=attention)  # type: ignore[arg-type]
+    loaded = _now(device) - started
+    opened = Frames.open(frames)
+    n_shards = opened.n_shards(options.shard_rows)
+    settings = LoaderSettings(options.token_budget, options.workers)
+    budget = token_budget_of(encoder, settings)
+    dataset = ShardDataset(frames, encoder, list(range(n_shards)), n_shards=n_shards, token_budget=budget)
+    bare = bare_rate(encoder, dataset, options.seconds)
+    store = ShardStore(folder / kind, dataset="embeddings", identity={"encoder": encoder.fingerprint})
+    summary = LaneSummary(kind, 0, 1, device_name(device), precision, attention)
+    entries: list[Entry] = []
+    with Recorder(folder / f"{kind}.jsonl", summary) as recorder:
+        embed_shards(encoder, dataset, store, recorder, settings, on_shard=entries.append)
+    started = time.perf_counter()
+    states = {store.state(k, ids_digest(opened.digests[opened.shard(k, n_shards)])) for k in range(n_shards)}
+    if states != {"done"} or sum(e.rows for e in entries) != opened.n_unique:
+        raise SystemExit(f"{kind}: shards are {states}, {sum(e.rows for e in entries)} rows")
+    return asdict(summary) | {
+        "bare_tokens_per_second": bare,
+        "tokens_per_second": summary.tokens_per_second,
+        "share_of_bare": summary.tokens_per_second / bare,
+        "device_idle": 1 - summary.device_utilisation,
+        "token_budget": budget,
+        "load_seconds": loaded,
+        "verify_seconds": time.perf_counter() - started,
+        "bytes": sum(e.bytes for e in entries),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--precision", default="float16", choices=["float32", "float16", "fp8"])
+    parser.add_argument("--records", type=int, default=100_000)
+    parser.add_argument("--esm2", default="esm2-3b")
+    parser.add_argument("--dnabert", default="dnabert-s")
+    parser.add_argument("--tokenizer", type=Path, default=DEMO / "dnabert_s" / "tokenizer.json")
+    parser.add_argument("--shard-rows", type=int, default=10_000)
+    parser.add_argument("--token-budget", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    dtype = torch.float32 if options.precision == "float32" else torch.float16
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        models = {
+            "dnabert-s": write_model(options.dnabert, folder / "dnabert", device=device, dtype=dtype),
+            "esm2": write_model(options.esm2, folder / "esm2", device=device, dtype=dtype),
+        }
+        shutil.copyfile(options.tokenizer, models["dnabert-s"] / "tokenizer.json")
+        write_reads(folder / "reads.fa", options.records)
+        started = time.perf_counter()
+        chunks = write_chunks([folder / "reads.fa"], folder / "chunks", chunk_size=300)
+        frames = write_frames(chunks, folder / "frames")
+        translated = time.perf_counter() - started
+        rows = [run_encoder(kind, path, frames.path, folder, options) for kind, path in models.items()]
+        result = {
+            "benchmark": "pipeline",
+            "device": device_name(device),
+            "versions": {"torch": torch.__version__, "cuda": torch.version.cuda, "numpy": np.__version__},
+            "commit": subprocess.run(
+                ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+            ).stdout.strip(),
+            "models": [options.dnabert, options.esm2],
+            "records": options.records,
+            "unique_frames": frames.n_unique,
+            "translate_seconds": translated,
+            "total_seconds": translated
+            + sum(float(str(r["seconds"])) + float(str(r["load_seconds"])) for r in rows),
+            "encoders": rows,
+        }
+    columns = (
+        "product",
+        "precision",
+        "sequences",
+        "tokens_per_second",
+        "share_of_bare",
+        "device_idle",
+        "seconds",
+    )
+    columns += ("packing_efficiency", "io_wait_p99_ms", "load_seconds", "verify_seconds")
+    print(" ".join(f"{c[:18]:>18}" for c in columns))
+    for row in rows:
+        cells = (row[c] for c in columns)
+        print(" ".join(f"{c:18,.4g}" if isinstance(c, float) else f"{c!s:>18}" for c in cells))
+    print(
+        f"{frames.n_unique:,} unique frames from FASTA to verified shards in {result['total_seconds']:,.0f} s"
+    )
+    if options.out:
+        name = f"pipeline-{options.precision}-{device_name(device).lower().replace(' ', '-')}.json"
+        publish_json(options.out / name, result)
+    print(json.dumps(result))
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+if __name__ == "__main__":
+    main()

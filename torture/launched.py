@@ -1,0 +1,150 @@
+"""Runs that Dagster launched: terminated through its API, their worker killed, their code server killed.
+
+The run must end on record, its lane's locks must be free and its processes gone; in the end the lane is
+materialized, by the daemon's own retry or launched once more, with the bytes of an undisturbed run.
+"""
+
+import contextlib
+import random
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import psutil
+
+from tests.live_platform import Server, web_ui
+from tests.live_platform import Site as LiveSite
+from torture.site import ROOT, SAMPLE, SHARD_ROWS, Site, write_genomes
+from torture.table import Row, Task, campaign
+from virnucpro_core.durable import is_locked
+
+LAUNCH = """mutation ($params: ExecutionParams!) { launchRun(executionParams: $params) { __typename
+  ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+TERMINATE = "mutation ($id: String!) { terminateRun(runId: $id) { __typename } }"
+RUNS = "{ runsOrError { ... on Runs { results { runId status } } } }"
+PLACE = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
+ENDED = ("SUCCESS", "FAILURE", "CANCELED")
+END_SECONDS, POLL_SECONDS = 180.0, 0.02
+STRIKES = ("terminate", "kill the run worker", "kill the code server")
+
+
+@campaign("launched", share=1)
+def launched(task: Task) -> Sequence[Row]:
+    """Strikes in turn, on one lane after another, until the time is spent; at least one of each."""
+    began, draw, row = time.monotonic(), random.Random(task.seed), Row("Dagster runs terminated, killed")
+    alone = Site(task.folder / "alone")
+    alone.begin()
+    first = alone.start()
+    assert first.process.wait(END_SECONDS) == 0, first.errors()
+    row.note = ", ".join(STRIKES)
+    while row.points < len(STRIKES) or time.monotonic() < began + task.seconds - END_SECONDS:
+        folder = task.folder / f"round-{row.points}"
+        site = Site(folder)
+        site.begin(alone.home / "dagster")
+        with _platform(site) as server:
+            strike = STRIKES[row.points % len(STRIKES)]
+            row.points += 1
+            problems = _one_strike(site, server, strike, draw)
+        problems += _different(alone, site)
+        row.wrong += len(problems)
+        row.findings += [f"{strike}: {problem}" for problem in problems]
+    row.seconds = time.monotonic() - began
+    return (row,)
+
+
+@contextlib.contextmanager
+def _platform(site: Site) -> Any:
+    """The web UI and the daemon at a site whose sample waits for its lanes."""
+    live = LiveSite(site.home, extra={"VIRNUCPRO_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": ""})
+    fasta = site.folder / f"{SAMPLE}.fa"
+    write_genomes(fasta)
+    live.run(str(ROOT / "tests" / "live_platform.py"), SAMPLE, str(fasta), str(SHARD_ROWS))
+    with web_ui(live) as server:
+        yield server
+
+
+def _one_strike(site: Site, server: Server, strike: str, draw: random.Random) -> list[str]:
+    rank = draw.randrange(2)
+    run = _launch(server, rank)
+    begun, more = len(site.finished_shards()), draw.randint(1, 8)
+    _wait(lambda: len(site.finished_shards()) >= begun + more or _status(server, run) in ENDED)
+    worker = _child_of(site, "grpc")
+    inside = [worker, *worker.children(recursive=True)] if worker else []
+    if strike == "terminate":
+        server.ask(TERMINATE, id=run)
+    elif worker:
+        victim = worker if strike == "kill the run worker" else psutil.Process(worker.ppid())
+        victim.kill()
+    _wait(lambda: _status(server, run) in ENDED)
+    _, alive = psutil.wait_procs(inside, timeout=30)
+    expected = ("CANCELED", "SUCCESS") if strike == "terminate" else ("FAILURE", "SUCCESS")
+    status = _status(server, run)
+    problems = [] if status in expected else [f"run {run} ends as {status}"]
+    problems += [f"{p} of the run goes on" for p in alive]
+    _wait(lambda: _all_ended(server))  # the daemon tries failed runs again
+    for other in (0, 1):
+        again = _launch(server, other)
+        _wait(lambda: _status(server, again) in ENDED)  # noqa: B023 - called before the loop goes on
+        if _status(server, again) != "SUCCESS":
+            problems.append(f"launched again, lane {other} ends as {_status(server, again)}")
+    held = [str(path) for path in site.sample.glob("locks/*.lock") if is_locked(path)]
+    return problems + [f"{path} is held" for path in held]
+
+
+def _different(alone: Site, site: Site) -> list[str]:
+    expected = {n: d for n, d in alone.content().items() if n.endswith(".h5")}
+    found = {n: d for n, d in site.content().items() if n.endswith(".h5")}
+    return [f"{n} differs" for n in expected.keys() | found.keys() if expected.get(n) != found.get(n)]
+
+
+def _launch(server: Server, rank: int) -> str:
+    [place] = server.ask(PLACE)["repositoriesOrError"]["nodes"]
+    tags = {"": f"{rank}|{SAMPLE}", "/gpu_rank": str(rank), "/sample": SAMPLE}
+    params = {
+        "selector": {
+            "repositoryLocationName": place["location"]["name"],
+            "repositoryName": place["name"],
+            "jobName": "lane",
+        },
+        "runConfigData": {},
+        "executionMetadata": {
+            "tags": [{"key": f"dagster/partition{k}", "value": v} for k, v in tags.items()]
+        },
+    }
+    answer = server.ask(LAUNCH, params=params)["launchRun"]
+    assert "run" in answer, answer
+    return str(answer["run"]["runId"])
+
+
+def _runs(server: Server) -> list[dict[str, str]]:
+    """All runs; none while the server cannot answer because its code server was killed."""
+    try:
+        return list(server.ask(RUNS)["runsOrError"]["results"])
+    except (OSError, AssertionError):
+        return []
+
+
+def _all_ended(server: Server) -> bool:
+    runs = _runs(server)
+    return bool(runs) and all(run["status"] in ENDED for run in runs)
+
+
+def _status(server: Server, run: str) -> str:
+    return next((r["status"] for r in _runs(server) if r["runId"] == run), "")
+
+
+def _child_of(site: Site, word: str) -> psutil.Process | None:
+    """The process that a code server has spawned for a run."""
+    for process in site.processes():
+        with contextlib.suppress(psutil.Error):
+            if "spawn_main" in " ".join(process.cmdline()) and word in " ".join(
+                psutil.Process(process.ppid()).cmdline()
+            ):
+                return process
+    return None
+
+
+def _wait(condition: Any) -> None:
+    deadline = time.monotonic() + END_SECONDS
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)

@@ -1,0 +1,191 @@
+"""A home of its own for one sample: starts `virnucpro predict` in it, and sees its processes, locks and files.
+
+What belongs to a site is found by VIRNUCPRO_HOME in a process's environment, so other homes are never touched.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from virnucpro_core.durable import TEMPORARY, is_locked
+from virnucpro_core.profiles import DEMO
+
+ROOT = Path(__file__).resolve().parents[1]
+GENOMES = ("NC_001422.1", "HM138502.1", "KF527485.1")
+PRODUCTS = ("dnabert_embeddings", "esm_embeddings", "merged_features", "predictions")
+SAMPLE, LANES, SHARD_ROWS, END_SECONDS = "genomes", 2, 2, 40.0
+ROLES = {
+    "virnucpro_assets.cli": "driver",
+    "virnucpro_assets.lane": "lane",
+    "spawn_main": "loader worker",
+    "resource_tracker": "tracker",
+}
+
+
+@dataclass
+class Site:
+    """A folder with a home, the input and the results that are asked for."""
+
+    folder: Path
+    extra: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def home(self) -> Path:
+        return self.folder / "home"
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+    @property
+    def sample(self) -> Path:
+        return self.home / "samples" / SAMPLE
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "VIRNUCPRO_HOME": str(self.home),
+            "DAGSTER_HOME": str(self.home / "dagster"),
+            "VIRNUCPRO_PROFILE": "demo",
+            "VIRNUCPRO_CHUNK_SIZE": "300",
+            "VIRNUCPRO_DEVICE": "cpu",
+            "VIRNUCPRO_GPUS": str(LANES),
+            "CUDA_VISIBLE_DEVICES": "",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+            **self.extra,
+        }
+
+    def begin(self, instance: Path | None = None) -> None:
+        """Empty the site; with a copy of a Dagster instance the first start need not make one."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.home.mkdir(parents=True)
+        write_genomes(self.folder / f"{SAMPLE}.fa")
+        if instance is not None:
+            shutil.copytree(instance, self.home / "dagster")
+
+    def start(self, *, out: str = "out", number: int = 0, options: tuple[str, ...] = ()) -> "Started":
+        """`virnucpro predict` of the sample: always the same command."""
+        words = ["-m", "virnucpro_assets.cli", "predict", str(self.folder / f"{SAMPLE}.fa")]
+        words += ["--profile", "demo", "--chunk-size", "300", "--gpus", str(LANES)]
+        words += ["--shard-rows", str(SHARD_ROWS), "--out", str(self.folder / out), *options]
+        said = self.folder / f"said-{number}.err"
+        with said.open("wb") as err, said.with_suffix(".out").open("wb") as stdout:
+            process = subprocess.Popen(
+                [sys.executable, *words],
+                env=self.environment,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=err,
+            )
+        return Started(process, said, time.monotonic())
+
+    def processes(self) -> list[psutil.Process]:
+        """All living processes of this home."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                mine = process.environ().get("VIRNUCPRO_HOME") == str(self.home)
+                if mine and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def end(self) -> None:
+        """Kill whatever is left of this home."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                process.send_signal(signal.SIGKILL)
+
+    def finished_shards(self) -> dict[Path, tuple[int, int]]:
+        """Shards that have an entry: inode and time of their files. One that is redone has others."""
+        found = {}
+        for product in PRODUCTS:
+            for entry in (self.sample / product).glob("[0-9]*.json"):
+                with contextlib.suppress(FileNotFoundError):
+                    status = entry.with_suffix(".h5").stat()
+                    found[entry.with_suffix(".h5")] = (status.st_ino, status.st_mtime_ns)
+        return found
+
+    def content(self) -> dict[str, str]:
+        """sha256 of every shard and of every file of both results folders."""
+        files = [*self.sample.glob("*/*.h5"), *(self.sample / "results").glob("*"), *self.out.glob("*")]
+        digests = ((f, hashlib.sha256(f.read_bytes()).hexdigest()) for f in files)
+        return {str(f.relative_to(self.folder)): digest for f, digest in digests}
+
+    def left(self) -> list[str]:
+        """What a finished prediction must not leave: processes, held locks, temporary files, open runs."""
+        _, alive = psutil.wait_procs(self.processes(), timeout=END_SECONDS)
+        found = [f"process {p.pid} ({role(p)}) is left" for p in alive]
+        found += [f"{lock} is held" for lock in self.home.rglob("*.lock") if is_locked(lock)]
+        found += [f"{file} is left" for file in self.folder.rglob(f"{TEMPORARY}*")]
+        return found + [f"run {run} is recorded as in progress" for run in self.open_runs()]
+
+    def open_runs(self) -> list[str]:
+        """Runs that are in progress on record."""
+        import dagster as dg  # noqa: PLC0415 - slow, and its warnings are switched off by the definitions
+
+        from virnucpro_assets.presence import IN_PROGRESS  # noqa: PLC0415
+
+        with dg.DagsterInstance.from_config(str(self.home / "dagster")) as instance:
+            return [run.run_id for run in instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS))]
+
+    def unpublished(self) -> float:
+        """Shards that a lane had computed and not published when it ended, at most, over lanes and encoders."""
+        worst = 0.0
+        for telemetry in (self.sample / "telemetry").glob("*_embeddings-*.jsonl"):
+            product, rank = telemetry.stem.rsplit("-", 1)
+            lines = [
+                json.loads(line)
+                for line in telemetry.read_text().splitlines(keepends=True)
+                if line.endswith("\n")
+            ]
+            if not lines or lines[0]["event"] != "start":
+                continue
+            computed = lines[0]["sequences_resumed"] + sum(
+                x["sequences"] for x in lines if x["event"] == "batch"
+            )
+            entries = [
+                e for e in (self.sample / product).glob("[0-9]*.json") if int(e.stem) % LANES == int(rank)
+            ]
+            rows = sum(json.loads(e.read_bytes())["rows"] for e in entries)
+            worst = max(worst, (computed - rows) / SHARD_ROWS)
+        return worst
+
+
+@dataclass
+class Started:
+    """A `virnucpro predict` on its way."""
+
+    process: "subprocess.Popen[bytes]"
+    said: Path
+    since: float
+
+    def errors(self) -> list[str]:
+        """Lines on standard error; an empty one is what ends the `^C` of a terminal."""
+        return [line for line in self.said.read_text(errors="replace").splitlines() if line.strip()]
+
+
+def role(process: psutil.Process) -> str:
+    """What a process of the site is, by its command line."""
+    with contextlib.suppress(psutil.Error):
+        words = " ".join(process.cmdline())
+        return next((name for word, name in ROLES.items() if word in words), "other")
+    return "gone"
+
+
+def write_genomes(path: Path, genomes: tuple[str, ...] = GENOMES) -> None:
+    """Some of the short genomes that ship with the package, as FASTA."""
+    entries = (DEMO / "viral.fa").read_text().split(">")[1:]
+    path.write_text("".join(f">{entry}" for entry in entries if entry.startswith(genomes)))

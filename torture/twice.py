@@ -1,0 +1,120 @@
+"""Two at once: the same sample, the same lane, a discard under a running prediction, a resume beside orphans.
+
+One works per lane; the other waits, or says in one line who holds it. All results are those of one alone.
+"""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from torture.site import LANES, ROOT, SAMPLE, Site, Started, role
+from torture.table import Row, Task, campaign
+
+TIMEOUT = 300.0
+POLL_SECONDS = 0.02
+
+
+@campaign("twice", share=1)
+def twice(task: Task) -> Sequence[Row]:
+    """All pairs, over and over until the time is spent."""
+    return twice_points(task, most=10**9)
+
+
+def twice_points(task: Task, *, most: int) -> Sequence[Row]:
+    """The campaign with at most `most` points, at least one."""
+    began, draw = time.monotonic(), random.Random(task.seed)
+    alone = Site(task.folder / "alone")
+    alone.begin()
+    first = alone.start()
+    assert first.process.wait(TIMEOUT) == 0, first.errors()
+    reference, row = alone.content(), Row("two at once")
+    pairs = (_same_sample, _same_lane, _discard, _beside_orphans)
+    while row.points < most and (not row.points or time.monotonic() < began + task.seconds):
+        site, pair = Site(task.folder / "pair"), pairs[row.points % len(pairs)]
+        site.begin(alone.home / "dagster")
+        row.points += 1
+        problems = pair(site, draw)
+        found = site.content()
+        problems += [
+            f"{n} differs" for n in reference.keys() | found.keys() if reference.get(n) != found.get(n)
+        ]
+        problems += site.left()
+        row.wrong += len(problems)
+        row.findings += [f"{pair.__name__.strip('_')}: {problem}" for problem in problems]
+        row.tracebacks += sum("Traceback" in said.read_text() for said in site.folder.glob("said-*.err"))
+    row.seconds = time.monotonic() - began
+    row.note = "same sample, same lane, --fresh under a running one, resume beside orphans"
+    return (row,)
+
+
+def _same_sample(site: Site, draw: random.Random) -> list[str]:
+    """Both are started; who comes second says who holds the sample, and gets the same results afterwards."""
+    one = site.start(number=1)
+    time.sleep(draw.uniform(0.0, 3.0))
+    other = site.start(number=2)
+    codes = sorted(run.process.wait(TIMEOUT) for run in (one, other))
+    problems = [] if codes == [0, 3] else [f"exit codes {codes}"]
+    loser = one if one.process.returncode else other
+    return problems + _says(loser, "is being predicted by another process (process ")
+
+
+def _same_lane(site: Site, draw: random.Random) -> list[str]:
+    """A second run of a lane waits for the first, then finds everything done."""
+    run = site.start(number=1)
+    _wait(lambda: len(site.finished_shards()) > draw.randint(0, 6), run)
+    lane = subprocess.Popen(
+        [sys.executable, "-m", "virnucpro_assets.lane", SAMPLE, str(draw.randrange(LANES))],
+        env=site.environment,
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    code, before = run.process.wait(TIMEOUT), site.finished_shards()
+    said, _ = lane.communicate(timeout=TIMEOUT)  # this closes its input, too: it may be ended by that
+    problems = [] if code == 0 else [f"the driver's exit code is {code}, {run.errors()}"]
+    if lane.returncode not in (0, 130, -signal.SIGTERM):
+        problems.append(f"the second lane's exit code is {lane.returncode}, {said!r}")
+    if site.finished_shards() != before:
+        problems.append("shards were computed twice")
+    return problems
+
+
+def _discard(site: Site, draw: random.Random) -> list[str]:
+    """`--fresh` is refused while another process works on the sample, and harms nothing."""
+    run = site.start(number=1)
+    _wait(lambda: len(site.finished_shards()) > draw.randint(0, 6), run)
+    other = site.start(number=2, options=("--fresh",))
+    codes = (run.process.wait(TIMEOUT), other.process.wait(TIMEOUT))
+    if codes == (0, 0):  # the first was through before the second came to the sample
+        return []
+    return ([] if codes == (0, 3) else [f"exit codes {codes}"]) + _says(
+        other, "a process works on it (process "
+    )
+
+
+def _beside_orphans(site: Site, draw: random.Random) -> list[str]:
+    """Only the driver is killed: its lanes are still there when the same command starts anew."""
+    run = site.start(number=1)
+    _wait(lambda: len(site.finished_shards()) > draw.randint(0, 6), run)
+    run.process.kill()
+    run.process.wait()
+    orphans = [p for p in site.processes() if role(p) == "lane"]
+    kept, again = site.finished_shards(), site.start(number=2)
+    code, now = again.process.wait(TIMEOUT), site.finished_shards()
+    problems = [] if code == 0 and not again.errors() else [f"exit code {code}, {again.errors()}"]
+    problems += [f"{path} was redone" for path, status in kept.items() if now.get(path) != status]
+    return problems + [f"orphan {p.pid} goes on" for p in orphans if p.is_running()]
+
+
+def _says(run: Started, words: str) -> list[str]:
+    errors = run.errors()
+    return [] if len(errors) == 1 and words in errors[0] else [f"it says {errors}"]
+
+
+def _wait(condition: Callable[[], bool], run: Started) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not condition() and run.process.poll() is None and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
