@@ -14,7 +14,7 @@ DEMO := virnucpro_core/demo
 export VIRNUCPRO_HOME ?= $(CURDIR)/.virnucpro
 export DAGSTER_HOME ?= $(VIRNUCPRO_HOME)/dagster
 
-.PHONY: help demo ui test torture lint bench screenshots clean
+.PHONY: help demo ui test torture audit lint bench screenshots clean
 .DEFAULT_GOAL := help
 
 help:  ## these verbs
@@ -34,6 +34,11 @@ lint: $(VENV)/.dev  ## design rules: ruff, mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: $(VENV)/.dev  ## pinned versions against requirements-advisories.md, and pip-audit's database if it can be reached
+	$(BIN)/python -m pytest tests/core/test_advisories.py
+	$(PIP) pip-audit && $(BIN)/python -m pip_audit --no-deps --disable-pip --requirement requirements.lock \
+	  || echo "pip-audit found something, or its database was out of reach: see above"
 
 torture: $(VENV)/.dev $(VENV)/.postgres  ## kill, starve, damage and soak for MINUTES=60; prints docs/durability.md's table
 	$(BIN)/python -m torture --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

@@ -14,7 +14,15 @@ from pathlib import Path
 
 from torture.table import CAMPAIGNS, Row, Task, as_json, shown, write_figures
 
-MODULES = ("torture.kill", "torture.twice", "torture.launched", "torture.soak")
+MODULES = (
+    "torture.kill",
+    "torture.twice",
+    "torture.launched",
+    "torture.writes",
+    "torture.damage",
+    "torture.rubbish",
+    "torture.soak",
+)
 
 
 def main() -> int:

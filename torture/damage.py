@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from torture.pipeline import PRODUCTS, RANKS, Pipeline, is_one_line, write_reads
+from torture.lines import is_one_line
+from torture.pipeline import PRODUCTS, RANKS, Pipeline, write_reads
 from torture.table import Row, Task, campaign
 from virnucpro_core import manifest
 from virnucpro_core.chunks import Chunks

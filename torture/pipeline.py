@@ -12,7 +12,6 @@ from unittest import mock
 from virnucpro_core import profiles
 from virnucpro_core.devices import Compute
 from virnucpro_core.durable import TEMPORARY, sha256_file
-from virnucpro_core.errors import VirnucproError
 from virnucpro_core.inference import LoaderSettings
 from virnucpro_core.lanes import DNABERT, ESM, MERGED, PREDICTIONS, Lane, embed_lane, merge_lane, score_lane
 from virnucpro_core.models import ModelStore
@@ -92,13 +91,6 @@ class Pipeline:
     def litter(self) -> list[str]:
         """Temporary names that are still there."""
         return [str(f.relative_to(self.home)) for f in self.home.rglob(f"{TEMPORARY}*")]
-
-
-def is_one_line(error: BaseException) -> bool:
-    """Whether a person sees one line with a place: our own error, and no traceback inside it."""
-    text = str(error)
-    plain = "\n" not in text and "Traceback" not in text and "\\n" not in text
-    return isinstance(error, VirnucproError) and bool(error.where) and plain
 
 
 def _ignore(_: object) -> None:

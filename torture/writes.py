@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from torture.faults import ERRORS, Switch, build, environment
-from torture.pipeline import Pipeline, is_one_line, write_reads
+from torture.lines import is_one_line
+from torture.pipeline import Pipeline, write_reads
 from torture.table import Row, Task, campaign
 
 HANG_SECONDS = 60.0

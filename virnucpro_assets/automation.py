@@ -9,7 +9,7 @@ import dagster as dg
 from virnucpro_assets.partitions import RANKS, SAMPLES, lane_key
 from virnucpro_assets.presence import mark_dead_runs
 from virnucpro_assets.resources import Platform
-from virnucpro_core.errors import VirnucproError
+from virnucpro_core.errors import VirnucproError, printable
 from virnucpro_core.inbox import Arrival, scan
 from virnucpro_core.registry import (
     content_digest,
@@ -62,12 +62,16 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.
     events: list[dg.AssetMaterialization | dg.AssetObservation] = []
     names: list[str] = []
     for refusal in seen.refusals:
-        context.log.warning("set aside %s: %s", refusal.entry.name, refusal.reason)
+        file = printable(refusal.entry.name)  # a file's name may hold line breaks and worse
+        context.log.warning("set aside %s: %s", file, refusal.reason)
         events.append(
             dg.AssetObservation(
                 "inbox",
                 description=f"set aside: {refusal.reason}",
-                metadata={"file": refusal.entry.name, "moved_to": dg.MetadataValue.path(refusal.moved_to)},
+                metadata={
+                    "file": file,
+                    "moved_to": dg.MetadataValue.path(printable(str(refusal.moved_to))),
+                },
             )
         )
     for arrival in seen.arrivals:
@@ -107,7 +111,7 @@ def _arrived(home: Path, name: str) -> dg.AssetMaterialization:
         "inbox",
         partition=name,
         metadata={
-            "files": dg.MetadataValue.json([f.path.name for f in sample.inputs]),
+            "files": dg.MetadataValue.json([printable(f.path.name) for f in sample.inputs]),
             "bytes": sum(f.bytes for f in sample.inputs),
             "sha256": sample.content,
         },
@@ -133,12 +137,13 @@ def missing_partitions(instance: dg.DagsterInstance, platform: Platform) -> dict
         name: instance.get_materialized_partitions(dg.AssetKey(name))
         for name in ("translations", "predictions", "consensus")
     }
-    known = set(list_samples(platform.folder))
     missing: dict[str, list[str]] = {"sequences": [], "lane": [], "results": []}
     for name in sorted(instance.get_dynamic_partitions(str(SAMPLES.name))):
-        # A deleted folder leaves its key behind; there is nothing to run for it.
-        registered = name in known and not open_sample(platform.folder, name).rejected.exists()
-        if name in done["consensus"] or not registered:
+        try:
+            refused = open_sample(platform.folder, name).rejected.exists()
+        except VirnucproError:
+            continue  # its folder was discarded or is damaged: the other samples are asked for all the same
+        if name in done["consensus"] or refused:
             continue
         lanes = [lane_key(name, int(rank)) for rank in RANKS.get_partition_keys()]
         open_lanes = [key for key in lanes if key not in done["predictions"]]

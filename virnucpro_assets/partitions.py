@@ -26,4 +26,7 @@ def lane_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -
     key = context.partition_key
     if not isinstance(key, dg.MultiPartitionKey):
         raise UsageError(f"partition {key!r} is no lane", remedy="give 'RANK|SAMPLE', such as '0|sampleA'")
-    return check_key(key.keys_by_dimension["sample"]), int(key.keys_by_dimension["gpu_rank"])
+    rank = key.keys_by_dimension["gpu_rank"]
+    if not (rank.isascii() and rank.isdecimal()):
+        raise UsageError(f"{rank[:80]!r} is no GPU rank", remedy="give 0, 1, ...")
+    return check_key(key.keys_by_dimension["sample"]), int(rank)

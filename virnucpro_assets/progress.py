@@ -12,6 +12,7 @@ from rich.text import Text
 from virnucpro_assets.driver import Watch, deliver, predict
 from virnucpro_assets.resources import Platform
 from virnucpro_core.chunks import Chunks
+from virnucpro_core.errors import printable
 from virnucpro_core.lanes import DNABERT
 from virnucpro_core.registry import Sample
 from virnucpro_core.results import REPORT
@@ -25,7 +26,7 @@ console = Console(highlight=False)
 def show_prediction(sample: Sample, platform: Platform, out: Path) -> None:
     """Predict with progress, deliver the results to `out`, and print the calls."""
     started = time.monotonic()
-    console.print(Text(f"{sample.name}: {', '.join(f.path.name for f in sample.inputs)}"))
+    console.print(Text(f"{sample.name}: {', '.join(printable(f.path.name) for f in sample.inputs)}"))
     view = _Bars() if sys.stdout.isatty() else _Lines()
     with view:
         predict(sample, platform, Watch(view.layer, view.lanes))

@@ -60,4 +60,9 @@ def one_line(where: str, what: str, remedy: str) -> str:
     """`where: what; remedy`, without line breaks or control characters (ids come from files)."""
     text = f"{where}: {what}" if where else what
     text = f"{text}; {remedy}" if remedy else text
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """Text with line breaks, control characters and undecodable bytes of file names as escapes."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -24,7 +24,8 @@ Duplicates = Literal["refuse", "rename"]
 Format = Literal["fasta", "fastq"]
 
 NUCLEOTIDES = b"ACGTURYSWKMBDHVNacgturyswkmbdhvn"
-AMINO_ACIDS_ONLY = b"EFILPQZJOX*efilpqzjox"
+# Not X: it also masks vectors and repeats in DNA, so alone it makes no protein.
+AMINO_ACIDS_ONLY = b"EFILPQZJO*efilpqzjo"
 _PROTEIN_SHARE = 0.1
 _STRANGE = re.compile(rb"[^" + NUCLEOTIDES + rb"]")
 _U_TO_T = bytes.maketrans(b"Uu", b"Tt")
@@ -125,7 +126,7 @@ def _parsed(path: Path, index: int, stream: io.BufferedReader, lines: "_Lines") 
             for number, entry in enumerate(reader, 1):
                 yield _record(entry, index, number, lines)
     except dnaio.FileFormatError as error:
-        what = error.message.splitlines()[0]
+        what = error.message.splitlines()[0].replace(r"'\n'", "an empty line")
         if "Premature end" in what:
             what = "the last record is incomplete"
         line = None if error.line is None else error.line + 1

@@ -5,19 +5,22 @@ or at once when an empty `NAME.done` lies beside it. A folder is one sample of a
 (R1, R2) are one sample; a lone mate waits MATE_PATIENCE times as long for the other.
 """
 
+import contextlib
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from virnucpro_core.durable import publish_bytes
+from virnucpro_core.durable import disk_errors, publish_bytes
 from virnucpro_core.errors import VirnucproError
 from virnucpro_core.fasta import read_records
 from virnucpro_core.registry import check_key
 from virnucpro_core.samples import join_mates, named_as_mate, sample_name
 
 MATE_PATIENCE = 20
+_NAME_BYTES = 230
 PARTIAL = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".done")
 
 
@@ -64,7 +67,7 @@ def scan(inbox: Path, memory: Mapping[str, Any], *, now: float, stable_seconds: 
         found.memory[entry.name] = {"signature": signature, "since": since, "handled": handled}
         if handled:
             continue
-        marked = entry.with_name(entry.name + ".done").exists()
+        marked = _is_marked(entry)
         if marked or (now - since >= stable_seconds and signature):
             whole[entry] = now - since
         else:
@@ -90,7 +93,7 @@ def _arrivals(whole: Mapping[Path, float], found: Scan, *, patience: float) -> l
         Arrival(sample_name(folder), tuple(_files(folder)), (folder,)) for folder in whole if folder.is_dir()
     ]
     for name, paths in join_mates([p for p in whole if not p.is_dir()]):
-        marked = any(p.with_name(p.name + ".done").exists() for p in paths)
+        marked = any(map(_is_marked, paths))
         if len(paths) == 1 and named_as_mate(paths[0]) and whole[paths[0]] < patience and not marked:
             found.waiting.append(paths[0].name)
         else:
@@ -102,6 +105,13 @@ def _files(folder: Path) -> list[Path]:
     return sorted(
         p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".") and p.suffix not in PARTIAL
     )
+
+
+def _is_marked(entry: Path) -> bool:
+    """Whether an empty `NAME.done` lies beside it; beside a name of almost 255 bytes none can."""
+    with contextlib.suppress(OSError):
+        return entry.with_name(entry.name + ".done").exists()
+    return False
 
 
 def _signature(entry: Path) -> list[list[Any]]:
@@ -118,10 +128,12 @@ def _set_aside(inbox: Path, entry: Path, reason: str) -> Refusal:
     """Move the entry to `set_aside` beside the inbox and write why; an older one of the same name stays."""
     folder = inbox.parent / "set_aside"
     folder.mkdir(parents=True, exist_ok=True)
-    target, count = folder / entry.name, 1
-    while target.exists():
+    name = os.fsdecode(os.fsencode(entry.name)[-_NAME_BYTES:])  # room for what is added before and behind
+    target, count = folder / name, 1
+    while os.path.lexists(target):
         count += 1
-        target = folder / f"{count}-{entry.name}"
-    shutil.move(entry, target)
+        target = folder / f"{count}-{name}"
+    with disk_errors(target):
+        shutil.move(entry, target)
     publish_bytes(target.with_name(target.name + ".reason.txt"), (reason + "\n").encode())
     return Refusal(entry, reason, target)

@@ -22,9 +22,13 @@ def in_order(paths: Sequence[Path]) -> list[Path]:
     files = sorted(paths, key=lambda path: (path.name, str(path)))
     seen: set[Path] = set()
     for path in files:
-        if path.resolve() in seen:
+        try:
+            resolved = path.resolve()
+        except (OSError, RuntimeError) as error:  # before Python 3.13 a loop is a RuntimeError
+            raise InputError("a link that leads nowhere", path=path, remedy="give the file itself") from error
+        if resolved in seen:
             raise InputError("the same file is given twice", path=path, remedy="give it once")
-        seen.add(path.resolve())
+        seen.add(resolved)
     return files
 
 
@@ -48,7 +52,7 @@ def sample_name(path: Path, *, is_mate: bool = False) -> str:
     at most 64; for a mate without the R1 or R2. Raises InputError for a name of suffixes only."""
     stem = _stem(path)[0]
     if is_mate:
-        stem = re.sub(r"[._-]{2,}", lambda run: run[0][0], _MATE.sub("", stem)).rstrip("._-")
+        stem = re.sub(r"[._-]{2,}", lambda run: run[0][0], _MATE.sub("", stem)).rstrip("._-") or stem
     if not stem:
         raise InputError("no name before the suffix", path=path, remedy="rename the file")
     return re.sub(r"[^A-Za-z0-9_-]", "_", stem)[:64]

@@ -12,7 +12,7 @@ from typing import Any
 from virnucpro_core import __version__
 from virnucpro_core.chunks import Chunks, write_chunks
 from virnucpro_core.durable import disk_errors, locked, publish_json, sweep
-from virnucpro_core.errors import InputError, StoreError
+from virnucpro_core.errors import InputError, StoreError, printable
 from virnucpro_core.frames import Frames, write_frames
 from virnucpro_core.lanes import DNABERT, ESM, Lane, collect_scores
 from virnucpro_core.registry import Sample, SampleSettings
@@ -102,7 +102,7 @@ def run_info(lane: Lane) -> RunInfo:
         sample=sample.name,
         profile=sample.settings.profile,
         note=profile.profile.note if profile.profile.name == DEMO_PROFILE else "",
-        inputs=[InputFile(f.path.name, f.bytes, f.sha256) for f in sample.inputs],
+        inputs=[InputFile(printable(f.path.name), f.bytes, f.sha256) for f in sample.inputs],
         settings=_shown(sample.settings),
         versions={"virnucpro": __version__} | {name: importlib.metadata.version(name) for name in PACKAGES},
         digests=digests,

@@ -8,7 +8,6 @@ time from the memory-mapped file straight to the device in the compute dtype.
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from virnucpro_core.durable import sha256_file, sha256_json
 from virnucpro_core.errors import WeightsError
+from virnucpro_core.manifest import MANIFEST, read_manifest
 
 Table = tuple[tuple[str, str | None], ...]
 
@@ -161,9 +161,7 @@ def fingerprint(folder: Path) -> str:
     paths = [folder / "config.json", *_weight_files(folder)]
     if (folder / "tokenizer.json").is_file():
         paths.append(folder / "tokenizer.json")
-    listed: dict[str, Any] = {}
-    with suppress(FileNotFoundError):
-        listed = json.loads((folder / "manifest.json").read_bytes()).get("files", {})
+    listed = read_manifest(folder)["files"] if (folder / MANIFEST).exists() else {}
     digests = {}
     for path in sorted(paths):
         entry = listed.get(path.name, {})
@@ -176,7 +174,12 @@ def _weight_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     names = ["model.safetensors"]
     if index.is_file():
-        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        try:
+            names = sorted({str(name) for name in json.loads(index.read_bytes())["weight_map"].values()})
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise WeightsError(
+                "not an index of weight files", where=index, remedy="fetch or import the model again"
+            ) from error
     for name in names:
         if Path(name).name != name or not (folder / name).is_file():
             raise WeightsError(

@@ -130,7 +130,7 @@ def test_a_bomb_is_refused_before_it_fills_anything(tmp_path: Path, monkeypatch:
     path = _file(tmp_path, zstd.compress(b">a\n" + b"A" * (200 << 20)))
     with open_text(path) as stream:
         assert len(stream.read(1 << 20)) == 1 << 20
-        with pytest.raises(InputError, match="1,100 times its size"):
+        with pytest.raises(InputError, match="250 times its size"):
             stream.read(16 << 20)
 
 

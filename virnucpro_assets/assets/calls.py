@@ -1,5 +1,6 @@
 """`predictions` per lane, `consensus` per sample: the classifier's scores and the results folder."""
 
+import re
 from typing import Any
 
 import dagster as dg
@@ -17,6 +18,8 @@ from virnucpro_core.stages import call_sample
 from virnucpro_core.summary import ResultSummary
 
 TOP_ROWS = 20
+# Where a renderer of markdown begins a link by itself; an invisible character behind it keeps it text.
+_ADDRESS = re.compile(r"[a-z]+:(?=//)|www(?=\.)|@", re.IGNORECASE)
 
 
 @dg.asset(
@@ -93,5 +96,6 @@ def calls_table(made: ResultSummary) -> str:
 
 
 def as_text(name: str) -> str:
-    """An id inside markdown: every character that could be markup as a character reference."""
-    return "".join(c if c.isalnum() or c in " _-." else f"&#{ord(c)};" for c in name[:80])
+    """An id inside markdown: every character that could be markup as a character reference, addresses no links."""
+    parted = _ADDRESS.sub(lambda match: f"{match[0]}\u200b", name[:80])
+    return "".join(c if c.isalnum() or c in " -." else f"&#{ord(c)};" for c in parted)

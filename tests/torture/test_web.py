@@ -1,0 +1,106 @@
+"""What files are called and hold cannot act in the web UI, the tables or the inbox; the server stays on loopback."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from torture.pipeline import Pipeline
+from torture.rubbish import HOSTILE_IDS
+from virnucpro_assets import cli_models, instance
+from virnucpro_assets.assets.calls import as_text, calls_table
+from virnucpro_assets.automation import inbox_sensor
+from virnucpro_assets.partitions import lane_of
+from virnucpro_assets.resources import Platform
+from virnucpro_core.errors import UsageError
+from virnucpro_core.inbox import scan
+from virnucpro_core.stages import call_sample
+
+IDS = [name for name in HOSTILE_IDS if name.isprintable() and " " not in name and len(name) < 100]
+NAMES = [
+    b"line\nbreak.fa", b"\x1b[31mred.fa",
+    b"[x](javascript:alert(1)).fa", b"<img src=x>.fa", b"\xff\xfe.fa", b"=cmd().fa",
+    b"n" * 252 + b".fa", b"m" * 249 + b".fasta", b"_R1.fastq", b"_R2.fastq", b"-.fa",
+    "é.fa".encode(),
+]  # fmt: skip
+
+
+@given(st.text(max_size=90))
+def test_an_id_is_text_in_markdown(name: str) -> None:
+    shown = as_text(name)
+    assert re.fullmatch(r"(?:[^\W_]|[ .-]|&#\d+;)*", shown)
+    decoded = re.sub(r"&#(\d+);", lambda match: chr(int(match[1])), shown)
+    assert decoded.replace("\u200b", "") == name[:80].replace("\u200b", "")
+    assert not re.search(r"https?://|www\.|\w@\w", decoded, re.IGNORECASE)
+
+
+def test_hostile_ids_pass_through_the_tables_as_they_are_and_act_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "reads.fa").write_text("".join(f">{name} <b>x</b>\n{'ACGTTGCA' * 12}\n" for name in IDS))
+    pipeline = Pipeline(tmp_path / "home", tmp_path / "reads.fa")
+    sample = pipeline.run()
+    made = call_sample(pipeline.lane(sample, 0))
+    rows = (sample.results / "contigs.tsv").read_text().splitlines()[1:]
+    assert [row.split("\t")[0] for row in rows] == IDS
+    assert {row.count("\t") for row in rows} == {7}
+    report = (sample.results / "report.html").read_text()
+    assert "<img src=x" not in report
+    assert "<script>alert" not in report
+    table = calls_table(made).splitlines()
+    assert {line.count("|") for line in table} == {6}
+    assert "<" not in "".join(table)
+    inside = {file.resolve() for file in tmp_path.rglob("*")}
+    assert all(tmp_path.resolve() in file.parents for file in inside)
+
+
+def test_no_name_in_the_inbox_stops_the_inbox(tmp_path: Path) -> None:
+    inbox = tmp_path / "home" / "inbox"
+    inbox.mkdir(parents=True)
+    for name in NAMES:
+        (inbox / os.fsdecode(name)).write_bytes(b"no sequence " + name)
+    os.mkfifo(inbox / "pipe.fa")
+    (inbox / "loop.fa").symlink_to(inbox / "loop.fa")
+    (inbox / "good.fa").write_bytes(b">a\nACGTACGT\n")
+    platform = Platform(home=str(tmp_path / "home"), device="cpu", profile="demo", inbox_stable_seconds=0)
+    with dg.instance_for_test() as made:
+        result = inbox_sensor(dg.build_sensor_context(instance=made, resources={"platform": platform}))
+        assert isinstance(result, dg.SensorResult)
+        for event in result.asset_events:
+            made.report_runless_asset_event(event)  # type: ignore[arg-type]
+            assert "\n" not in str(event.description)
+            assert all(str(value.value).isprintable() for value in event.metadata.values())
+    assert [request.partition_keys for request in result.dynamic_partitions_requests or []] == [["good"]]
+    assert sorted(f.name for f in inbox.iterdir()) == ["good.fa", "loop.fa"]
+    aside = list((tmp_path / "home" / "set_aside").iterdir())
+    assert len([f for f in aside if not f.name.endswith(".reason.txt")]) == len(NAMES) + 1
+    assert not scan(inbox, {}, now=0, stable_seconds=0).refusals
+
+
+@pytest.mark.parametrize(
+    "key", ["0|../x", "0|a b", "0|" + "a" * 65, "0|", "x|a", "-1|a", "1e3|a", "\u0661|a"]
+)
+def test_a_lane_key_is_validated_wherever_it_comes_from(key: str) -> None:
+    rank, name = key.split("|")
+    context = type("Context", (), {"partition_key": dg.MultiPartitionKey({"gpu_rank": rank, "sample": name})})
+    with pytest.raises(UsageError):
+        lane_of(context)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("words", "module"), [([], "dagster"), (["--read-only"], "dagster_webserver")])
+def test_the_server_binds_loopback_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], module: str
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(instance, "prepare_instance", lambda: None)
+    monkeypatch.setattr(os, "execv", lambda _, arguments: started.append(arguments))
+    assert CliRunner().invoke(cli_models.ui, words).exit_code == 0
+    (arguments,) = started
+    assert arguments[0] == sys.executable
+    assert arguments[arguments.index("-h") + 1] == "127.0.0.1"
+    assert arguments[arguments.index("-W") + 3] == module
+    assert ("--read-only" in arguments) == bool(words)
