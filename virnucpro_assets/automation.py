@@ -32,6 +32,16 @@ FOLLOW = (
     & ~AC.any_deps_in_progress()
     & ~AC.in_progress()
 ).with_label("follow upstream")
+# The first layer also looks at what is there, not only at news: a sample's report and its partition key become
+# visible one after the other, and a tick between the two sees news of a partition that does not exist yet.
+BEGIN = (
+    (
+        AC.any_deps_match(_NEWS | AC.will_be_requested())
+        | (AC.missing() & ~AC.any_deps_missing()).newly_true()
+    ).since_last_handled()
+    & ~AC.any_deps_missing()
+    & ~AC.in_progress()
+).with_label("begin what has arrived")
 # Begins a run of its own on what another run made, once that has passed its blocking checks.
 FOLLOW_CHECKED = (FOLLOW & AC.all_deps_blocking_checks_passed()).with_label("follow checked upstream")
 

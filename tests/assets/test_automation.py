@@ -146,6 +146,20 @@ def test_news_flow_down_layer_by_layer(
     assert requested(result) == {"consensus": {NAME}}
 
 
+def test_a_tick_between_the_report_and_the_partition_key_loses_no_sample(
+    sample: Sample, instance: dg.DagsterInstance
+) -> None:
+    result = dg.evaluate_automation_conditions(defs, instance)
+    instance.report_runless_asset_event(dg.AssetMaterialization("inbox", partition="late"))
+    result = dg.evaluate_automation_conditions(defs, instance, cursor=result.cursor)
+    assert requested(result) == {}
+    instance.add_dynamic_partitions(str(SAMPLES.name), ["late"])
+    result = dg.evaluate_automation_conditions(defs, instance, cursor=result.cursor)
+    assert requested(result) == {"chunks": {"late"}, "translations": {"late"}}
+    result = dg.evaluate_automation_conditions(defs, instance, cursor=result.cursor)
+    assert requested(result) == {}
+
+
 def test_what_the_driver_runs_starts_nothing(
     sample: Sample, instance: dg.DagsterInstance, platform: Platform
 ) -> None:

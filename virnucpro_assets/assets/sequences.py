@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from virnucpro_assets.automation import FOLLOW
+from virnucpro_assets.automation import BEGIN, FOLLOW
 from virnucpro_assets.metadata import one_line_failures
 from virnucpro_assets.partitions import SAMPLES, sample_of
 from virnucpro_assets.resources import Platform
@@ -29,7 +29,7 @@ inbox = dg.AssetSpec(
     kinds={"python", "numpy"},
     owners=OWNERS,
     code_version="1",
-    automation_condition=FOLLOW,
+    automation_condition=BEGIN,
     description="Every record of the sample, cut into windows of at most chunk_size bases, as published.",
     metadata={
         "dagster/column_schema": dg.TableSchema(
