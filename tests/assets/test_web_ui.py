@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from browser import chromium
-from live_platform import ROOT, Server, Site, wait_until, web_ui
+
+from tests.browser import chromium
+from tests.live_platform import ROOT, Server, Site, wait_until, web_ui
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from browser import chromium
 from hypothesis import given
 from hypothesis import strategies as st
-from scored import Scored, scored_sample, sequence
 
+from tests.browser import chromium
+from tests.scored import Scored, scored_sample, sequence
 from virnucpro_core import report
 from virnucpro_core.contigs import call_records
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scored import Scored, scored_sample, sequence
 
+from tests.scored import Scored, scored_sample, sequence
 from virnucpro_core import contigs, durable, results
 from virnucpro_core.contigs import chunk_scores
 from virnucpro_core.errors import StoreError, UsageError
