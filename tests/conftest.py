@@ -1,6 +1,7 @@
 """Fixtures of all tests, and what has to be set before anything is imported."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from hypothesis import settings
 os.environ.update(VIRNUCPRO_GPUS="2", VIRNUCPRO_DEVICE="cpu", VIRNUCPRO_PROFILE="demo")
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported: its kernels then run on the CPU
+
+# A job in a shell's background ignores SIGINT, and so would the processes that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Stores are synced to disk: a slow disk is no failure.
 settings.register_profile("project", deadline=None)

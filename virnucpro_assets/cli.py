@@ -147,6 +147,8 @@ def consensus(predictions: Path, out: Path) -> None:
 
 def main() -> NoReturn:
     """Entry point: every expected error becomes one line and an exit code; tracebacks with --debug only."""
+    # In a script's background SIGINT is ignored, and Dagster would then ignore SIGTERM as well.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = app(standalone_mode=False)

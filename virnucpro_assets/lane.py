@@ -4,6 +4,7 @@ Prints nothing but, if the lane fails, one line that says why. Ends with its dri
 of its standard input: a lane without a driver would hold a GPU that nobody waits for.
 """
 
+import signal
 import sys
 
 from virnucpro_assets.presence import end_with_input
@@ -13,6 +14,7 @@ from virnucpro_core.errors import VirnucproError
 
 def main(sample: str, rank: int) -> int:
     """Exit code: 0 done, 2 wrong input or weights, 3 failed and resumable, 130 ended by its driver."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # see cli.main
     end_with_input()
     from virnucpro_assets.partitions import lane_key
 
