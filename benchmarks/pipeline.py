@@ -27,7 +27,8 @@ from virnucpro_core.devices import DTYPES, default_attention, device_name, usabl
 from virnucpro_core.durable import publish_json
 from virnucpro_core.encoders import Encoder, load_encoder
 from virnucpro_core.frames import Frames, write_frames
-from virnucpro_core.inference import LoaderSettings, ShardDataset, embed_shards, token_budget_of
+from virnucpro_core.inference import embed_shards
+from virnucpro_core.loading import LoaderSettings, ShardDataset, token_budget_of
 from virnucpro_core.profiles import DEMO
 from virnucpro_core.shards import Entry, ShardStore, ids_digest
 from virnucpro_core.telemetry import LaneSummary, Recorder

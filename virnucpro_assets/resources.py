@@ -19,8 +19,8 @@ import dagster as dg
 from virnucpro_assets.presence import hold_presence
 from virnucpro_core.devices import Compute
 from virnucpro_core.errors import UsageError
-from virnucpro_core.inference import LoaderSettings
 from virnucpro_core.lanes import Lane
+from virnucpro_core.loading import LoaderSettings
 from virnucpro_core.models import ModelStore
 from virnucpro_core.profiles import PROFILES, ResolvedProfile, resolve_profile
 from virnucpro_core.registry import Sample, SampleSettings, open_sample

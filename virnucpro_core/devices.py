@@ -8,7 +8,7 @@ import torch
 
 from virnucpro_core.durable import locked
 from virnucpro_core.errors import DeviceError
-from virnucpro_core.inference import LoaderSettings
+from virnucpro_core.loading import LoaderSettings
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "fp8": torch.float8_e4m3fn}
 

@@ -22,7 +22,8 @@ from virnucpro_core.durable import disk_errors, locked, sha256_json, sweep
 from virnucpro_core.encoders import Encoder, load_encoder
 from virnucpro_core.errors import StoreError
 from virnucpro_core.frames import Frames
-from virnucpro_core.inference import ShardDataset, embed_shards, token_budget_of
+from virnucpro_core.inference import embed_shards
+from virnucpro_core.loading import ShardDataset, token_budget_of
 from virnucpro_core.manifest import verify_once
 from virnucpro_core.profiles import ResolvedProfile
 from virnucpro_core.registry import Sample

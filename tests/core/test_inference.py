@@ -12,13 +12,13 @@ import psutil
 import pytest
 import torch
 
-from virnucpro_core import inference
 from virnucpro_core.chunks import write_chunks
 from virnucpro_core.encoders import Encoder, load_encoder
 from virnucpro_core.errors import DeviceError, StoreError
 from virnucpro_core.frames import Frames, write_frames
-from virnucpro_core.inference import LoaderSettings, ShardDataset, assert_cpu_only, embed_shards
-from virnucpro_core.packing import PackedBatch
+from virnucpro_core.inference import embed_shards
+from virnucpro_core.loading import LoaderSettings, ShardDataset, assert_cpu_only
+from virnucpro_core.packing import PackedBatch, pack_shard
 from virnucpro_core.profiles import DEMO
 from virnucpro_core.shards import Entry, ShardStore, ids_digest
 from virnucpro_core.telemetry import LaneSummary, Recorder, read_lines, read_progress
@@ -77,13 +77,13 @@ def test_every_row_is_the_embedding_of_its_frame(tmp_path: Path, frames: Path, e
     opened = Frames.open(frames)
     assert [e.shard for e in lane.entries] == list(range(N_SHARDS))
     assert sum(e.rows for e in lane.entries) == opened.n_unique == lane.summary.sequences
-    alone = torch.compiler.disable(esm.forward)
+    alone = esm.forward
     for shard in range(N_SHARDS):
         frame_R, values_RD = lane.store.read(shard)
         assert lane.store.state(shard, ids_digest(opened.digests[opened.shard(shard, N_SHARDS)])) == "done"
         for row in (0, len(frame_R) // 2, len(frame_R) - 1):
             tokens_T, lengths_B = esm.tokenizer.encode([opened.proteins[int(frame_R[row])]])
-            expected = alone(inference.pack_shard(0, tokens_T, lengths_B, 10_000).batches[0])[0].numpy()
+            expected = alone(pack_shard(0, tokens_T, lengths_B, 10_000).batches[0])[0].numpy()
             np.testing.assert_allclose(values_RD[row], expected, rtol=2e-5, atol=2e-5)
 
 
@@ -223,7 +223,7 @@ def test_telemetry_adds_up_and_shows_progress(tmp_path: Path, frames: Path, esm:
 
 LANE = """
 import multiprocessing, os, sys, time
-from virnucpro_core.inference import begin_worker
+from virnucpro_core.loading import begin_worker
 
 def work(parent_pid):
     while os.getppid() == parent_pid:  # the lane is gone before the worker begins

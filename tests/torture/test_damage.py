@@ -11,8 +11,8 @@ from torture.pipeline import Pipeline, write_reads
 from virnucpro_core import manifest
 from virnucpro_core.devices import Compute
 from virnucpro_core.errors import StoreError, UsageError, WeightsError
-from virnucpro_core.inference import LoaderSettings
 from virnucpro_core.lanes import DNABERT, embed_lane
+from virnucpro_core.loading import LoaderSettings
 from virnucpro_core.profiles import DEMO
 from virnucpro_core.stages import call_sample, translate_sample
 

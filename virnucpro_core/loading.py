@@ -1,0 +1,156 @@
+"""From the frame store to packed shards: an async DataLoader whose workers tokenize and pack, and never see CUDA.
+
+One item is one whole shard, so batches can be filled to the brim without knowing token counts beforehand, and shards
+are finished one after another.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from virnucpro_core.durable import disk_errors
+from virnucpro_core.encoders import Encoder
+from virnucpro_core.errors import DeviceError, StoreError, VirnucproError
+from virnucpro_core.frames import Frames
+from virnucpro_core.packing import PackedShard, pack_shard
+
+CPU_BUDGET = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderSettings:
+    """token_budget: tokens a batch at most (a longer sequence goes alone); workers: processes, 0 = in this one.
+
+    token_budget 0 leaves the choice to the model and its device (`token_budget_of`).
+    """
+
+    token_budget: int = 0
+    workers: int = 1
+    prefetch: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An item that could not be made: the error's parts, since its type would not survive the way between processes."""
+
+    what: str
+    where: str
+    remedy: str
+
+
+class ShardDataset(Dataset[PackedShard | Refused]):
+    """Item i is shard `shards[i]`, tokenized and packed. Opens the frame store where it runs."""
+
+    def __init__(
+        self,
+        frames: Path,
+        encoder: Encoder,
+        shards: Sequence[int],
+        *,
+        n_shards: int,
+        token_budget: int,
+    ) -> None:
+        self.path, self.kind, self.tokenizer, self.longest = (
+            frames,
+            encoder.kind,
+            encoder.tokenizer,
+            encoder.longest,
+        )
+        self.shards, self.n_shards, self.token_budget = list(shards), n_shards, token_budget
+        self._frames: Frames | None = None
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def __getitem__(self, index: int) -> PackedShard | Refused:
+        try:
+            with disk_errors(self.path):
+                return self._packed(index)
+        except VirnucproError as error:
+            return Refused(error.what, error.where, error.remedy)
+
+    def _packed(self, index: int) -> PackedShard:
+        if self._frames is None:
+            self._frames = Frames.open(self.path)
+        frames, shard = self._frames, self.shards[index]
+        strings = frames.proteins if self.kind == "esm2" else frames.nucleotides
+        sequences = [strings[int(u)] for u in frames.shard(shard, self.n_shards)]
+        tokens_T, lengths_B = self.tokenizer.encode(sequences)
+        return pack_shard(shard, tokens_T, lengths_B, self.token_budget, longest=self.longest)
+
+
+def token_budget_of(encoder: Encoder, settings: LoaderSettings) -> int:
+    """What was asked for; else what the model wants on a device of this size (total memory, so that it is the
+    same on every device of a kind), or CPU_BUDGET.
+    """
+    if settings.token_budget:
+        return settings.token_budget
+    if encoder.device.type == "cuda":
+        return encoder.token_budget(torch.cuda.get_device_properties(encoder.device).total_memory)
+    return CPU_BUDGET
+
+
+def shard_loader(
+    dataset: ShardDataset, settings: LoaderSettings, device: torch.device
+) -> DataLoader[PackedShard | Refused]:
+    """Shards in the dataset's order; workers are spawned, never touch CUDA, and end with their parent."""
+    workers = min(settings.workers, len(dataset))
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        num_workers=workers,
+        multiprocessing_context="spawn" if workers else None,
+        prefetch_factor=settings.prefetch if workers else None,
+        worker_init_fn=begin_worker,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def begin_worker(worker: int) -> None:
+    """What a loader worker does first. It ends at once when its lane is gone, even if that was before this call:
+    torch's own watch takes whatever parent it finds then for the lane, and would wait for work for ever.
+    """
+    assert_cpu_only(worker)
+    lane = multiprocessing.parent_process()
+    if lane is not None:
+        threading.Thread(target=_end_after, args=(lane,), daemon=True).start()
+
+
+def _end_after(lane: BaseProcess) -> None:
+    lane.join()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def assert_cpu_only(worker: int) -> None:
+    """Raises DeviceError in a loader worker that has a CUDA context: it would hold device memory unseen."""
+    if torch.cuda.is_initialized():
+        raise DeviceError(f"loader worker {worker} has initialised CUDA", remedy="report this as a defect")
+
+
+def timed(loader: DataLoader[PackedShard | Refused]) -> Iterator[tuple[PackedShard, float]]:
+    """Each shard with the seconds that the device's feeder waited for it."""
+    shards = iter(loader)
+    while True:
+        asked = time.monotonic()
+        try:
+            packed = next(shards, None)
+        except RuntimeError as error:  # what torch raises when a worker process is gone
+            raise StoreError(
+                f"a loader worker failed ({str(error).strip().splitlines()[-1]})",
+                where="data loader",
+                remedy="if memory ran out lower VIRNUCPRO_WORKERS (0: no workers), then run the same command again",
+            ) from error
+        if packed is None:
+            return
+        if isinstance(packed, Refused):
+            raise StoreError(packed.what, where=packed.where, remedy=packed.remedy)
+        yield packed, time.monotonic() - asked

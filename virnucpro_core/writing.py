@@ -1,0 +1,94 @@
+"""From pooled rows on the device to published shards: a thread checks and writes behind the computation."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import BoundedSemaphore
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from virnucpro_core.clock import Mark
+from virnucpro_core.frames import Frames
+from virnucpro_core.packing import PackedShard
+from virnucpro_core.shards import Entry, ShardStore
+from virnucpro_core.telemetry import Recorder
+
+WRITES_BEHIND = 1
+
+
+@dataclass(slots=True)
+class Computed:
+    """One shard's pooled rows on their way to disk.
+
+    packed_RD (rows, dim) float32 is on the host once `ready` has passed; its row i is row order_R[i] of the
+    shard.
+    """
+
+    packed: PackedShard
+    packed_RD: torch.Tensor
+    ready: torch.cuda.Event | None
+    order_R: NDArray[np.int64]
+    seconds: float
+    spans: list[tuple[Mark, Mark]]
+
+    def wait(self) -> NDArray[np.float32]:
+        """The rows in the shard's order; blocks until the copy from the device is done."""
+        if self.ready is not None:
+            self.ready.synchronize()
+        values_RD = np.empty(tuple(self.packed_RD.shape), dtype=np.float32)
+        values_RD[self.order_R] = self.packed_RD.numpy()
+        return values_RD
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of a shard: its manifest entry, or the rows that must be computed again in float32."""
+
+    computed: Computed
+    entry: Entry | None
+    bad_rows: NDArray[np.int64]
+
+
+class WriteBehind:
+    """Checks and publishes shards on a thread; at most WRITES_BEHIND wait, then `submit` blocks (back-pressure)."""
+
+    def __init__(self, store: ShardStore, frames: Frames, n_shards: int, recorder: Recorder) -> None:
+        self.store, self.frames, self.n_shards, self.recorder = store, frames, n_shards, recorder
+        self.open: list[Future[Settled]] = []
+        self._room = BoundedSemaphore(WRITES_BEHIND)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="shard-writer")
+
+    def __enter__(self) -> "WriteBehind":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def submit(self, computed: Computed) -> None:
+        self._room.acquire()
+        future = self._thread.submit(self._settle, computed)
+        future.add_done_callback(lambda _: self._room.release())
+        self.open.append(future)
+
+    def settled(self) -> Iterator[Settled]:
+        """Those that are done already, in order."""
+        while self.open and self.open[0].done():
+            yield self.next()
+
+    def next(self) -> Settled:
+        """The oldest one; waits for it and raises what its writing raised."""
+        return self.open.pop(0).result()
+
+    def _settle(self, computed: Computed) -> Settled:
+        values_RD = computed.wait()
+        bad = np.flatnonzero(~np.isfinite(values_RD).all(axis=1))
+        if len(bad):
+            return Settled(computed, None, bad)
+        shard = computed.packed.shard
+        frame_R = self.frames.shard(shard, self.n_shards)
+        summary = self.recorder.summary
+        maker = {"rank": summary.rank, "device": summary.device, "seconds": round(computed.seconds, 3)}
+        entry = self.store.write(shard, frame_R, self.frames.digests[frame_R], values_RD, maker=maker)
+        return Settled(computed, entry, bad)
