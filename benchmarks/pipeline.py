@@ -25,10 +25,10 @@ from benchmarks.seeded import residues, write_model
 from virnucpro_core.chunks import write_chunks
 from virnucpro_core.devices import DTYPES, default_attention, device_name, usable_device
 from virnucpro_core.durable import publish_json
-from virnucpro_core.encoders import Encoder, load_encoder
+from virnucpro_core.encoders import Encoder, Kind, encoder_input, load_encoder
 from virnucpro_core.frames import Frames, write_frames
 from virnucpro_core.inference import embed_shards
-from virnucpro_core.loading import LoaderSettings, ShardDataset, token_budget_of
+from virnucpro_core.loading import Feed, LoaderSettings, ShardDataset, token_budget_of
 from virnucpro_core.profiles import DEMO
 from virnucpro_core.shards import Entry, ShardStore, ids_digest
 from virnucpro_core.telemetry import LaneSummary, Recorder
@@ -65,26 +65,28 @@ def bare_rate(encoder: Encoder, dataset: ShardDataset, seconds: float) -> float:
 
 
 def run_encoder(
-    kind: str, model: Path, frames: Path, folder: Path, options: argparse.Namespace
+    kind: Kind, model: Path, frames: Path, folder: Path, options: argparse.Namespace
 ) -> dict[str, object]:
     """One encoder over the whole frame store: figures of the lane beside those of its bare forward."""
     precision = "float16" if options.precision == "fp8" and kind == "dnabert-s" else options.precision
     device = usable_device(options.device, precision)
     attention = default_attention(options.device, precision)
-    started = time.perf_counter()
-    encoder = load_encoder(kind, model, device=device, dtype=DTYPES[precision], attention=attention)  # type: ignore[arg-type]
-    loaded = _now(device) - started
     opened = Frames.open(frames)
     n_shards = opened.n_shards(options.shard_rows)
     settings = LoaderSettings(options.token_budget, options.workers)
-    budget = token_budget_of(encoder, settings)
-    dataset = ShardDataset(frames, encoder, list(range(n_shards)), n_shards=n_shards, token_budget=budget)
-    bare = bare_rate(encoder, dataset, options.seconds)
+    taken = encoder_input(kind, model, DTYPES[precision])
+    budget = token_budget_of(taken, settings, device)
+    dataset = ShardDataset(frames, taken, list(range(n_shards)), n_shards=n_shards, token_budget=budget)
+    started = time.perf_counter()
+    feed = Feed(dataset, settings, device)
+    encoder = load_encoder(kind, model, device=device, dtype=DTYPES[precision], attention=attention)
+    loaded = _now(device) - started
     store = ShardStore(folder / kind, dataset="embeddings", identity={"encoder": encoder.fingerprint})
     summary = LaneSummary(kind, 0, 1, device_name(device), precision, attention)
     entries: list[Entry] = []
     with Recorder(folder / f"{kind}.jsonl", summary) as recorder:
-        embed_shards(encoder, dataset, store, recorder, settings, on_shard=entries.append)
+        embed_shards(encoder, feed, store, recorder, on_shard=entries.append)
+    bare = bare_rate(encoder, dataset, options.seconds)
     started = time.perf_counter()
     states = {store.state(k, ids_digest(opened.digests[opened.shard(k, n_shards)])) for k in range(n_shards)}
     if states != {"done"} or sum(e.rows for e in entries) != opened.n_unique:

@@ -17,7 +17,7 @@ from virnucpro_core.clock import DeviceClock, busy_and_idle
 from virnucpro_core.encoders import Encoder
 from virnucpro_core.errors import DeviceError, StoreError
 from virnucpro_core.frames import Frames
-from virnucpro_core.loading import LoaderSettings, ShardDataset, shard_loader, timed
+from virnucpro_core.loading import Feed
 from virnucpro_core.packing import PackedBatch, PackedShard
 from virnucpro_core.shards import Entry, ShardStore
 from virnucpro_core.telemetry import Recorder
@@ -28,22 +28,22 @@ log = logging.getLogger(__name__)
 
 def embed_shards(
     encoder: Encoder,
-    dataset: ShardDataset,
+    feed: Feed,
     store: ShardStore,
     recorder: Recorder,
-    settings: LoaderSettings,
     *,
     on_shard: Callable[[Entry], None],
 ) -> None:
-    """Compute the dataset's shards and publish each; `on_shard` is called here, in order, once it is on disk.
+    """Compute the feed's shards and publish each; `on_shard` is called here, in order, once it is on disk.
 
     Raises DeviceError when one sequence alone does not fit the device, StoreError when rows stay non-finite
     after they were recomputed in float32, or when the disk refuses.
     """
+    dataset = feed.dataset
     frames = Frames.open(dataset.path)
     limit, clock = TokenLimit(dataset.token_budget), DeviceClock(encoder.device)
     with WriteBehind(store, frames, dataset.n_shards, recorder) as writer:
-        for packed, wait in timed(shard_loader(dataset, settings, encoder.device)):
+        for packed, wait in feed:
             writer.submit(_forward(encoder, packed, limit, clock, recorder, wait))
             _warn_of_overlong(packed, encoder, recorder)
             for settled in writer.settled():
@@ -59,7 +59,7 @@ def _warn_of_overlong(packed: PackedShard, encoder: Encoder, recorder: Recorder)
             "shard %d: %d sequences above %d tokens, the longest that the model was trained on",
             packed.shard,
             packed.overlong,
-            encoder.longest,
+            encoder.input.longest,
         )
 
 

@@ -21,7 +21,6 @@ from virnucpro_core.encoders.operations import (
     Operations,
     ReferenceOperations,
     Window,
-    bytes_per_token,
 )
 from virnucpro_core.errors import WeightsError
 from virnucpro_core.heads import Heads, Rotary
@@ -128,7 +127,6 @@ class Esm2Model:
         shape = Esm2Shape.read(folder)
         weights = open_weights(folder, map_esm2_names, shape.tensors())
         self.dim, self.operations = shape.width, operations
-        self.bytes_per_token = bytes_per_token(shape.width, shape.feed_forward, operations.dtype)
         self.window = Window(first=1, last=1, limit=pooled_residues)
         table_VD = weights.read("embeddings.word_embeddings.weight", device=device) * shape.embedding_scale
         self.embedding_VD = table_VD.to(operations.dtype)
