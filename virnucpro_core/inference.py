@@ -42,14 +42,21 @@ def embed_shards(
     dataset = feed.dataset
     frames = Frames.open(dataset.path)
     limit, clock = TokenLimit(dataset.token_budget), DeviceClock(encoder.device)
+
+    def published(entry: Entry) -> None:
+        feed.share.end(entry.shard)
+        on_shard(entry)
+
     with WriteBehind(store, frames, dataset.n_shards, recorder) as writer:
-        for packed, wait in feed:
-            writer.submit(_forward(encoder, packed, limit, clock, recorder, wait))
-            _warn_of_overlong(packed, encoder, recorder)
-            for settled in writer.settled():
-                _finish(encoder, settled, writer, recorder, on_shard)
-        while writer.open:
-            _finish(encoder, writer.next(), writer, recorder, on_shard)
+        for turn in feed.turns():
+            for packed, wait in turn:
+                recorder.begin(packed.n_sequences, own=feed.share.owns(packed.shard))
+                writer.submit(_forward(encoder, packed, limit, clock, recorder, wait))
+                _warn_of_overlong(packed, encoder, recorder)
+                for settled in writer.settled():
+                    _finish(encoder, settled, writer, recorder, published)
+            while writer.open:
+                _finish(encoder, writer.next(), writer, recorder, published)
 
 
 def _warn_of_overlong(packed: PackedShard, encoder: Encoder, recorder: Recorder) -> None:

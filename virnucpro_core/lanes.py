@@ -216,8 +216,8 @@ def score_lane(lane: Lane, compute: Compute, *, on_shard: OnShard) -> LaneResult
     with _lane_lock(lane, PREDICTIONS):
         todo, states = _survey(lane, lane.predictions)
         if todo:
-            device = usable_device(compute.device, lane.sample.settings.precision)
-            with compute.held():
+            with compute.held() as name:
+                device = usable_device(name, lane.sample.settings.precision)
                 classifier = load_classifier(lane.profile.classifier, device)
                 for shard in todo:
                     ids = lane.ids(shard)
