@@ -101,12 +101,16 @@ def train(viral: tuple[Path, ...], non_viral: tuple[Path, ...], **options: Any) 
 @click.option("--profile", default="", help="Default: VIRNUCPRO_PROFILE, or esm2-3b.")
 @click.option("--chunk-size", default=0, help="Default: VIRNUCPRO_CHUNK_SIZE, or 500.")
 @click.option("--device", default="", type=click.Choice(["", "cuda", "cpu"]), help="Default: the profile's.")
-def doctor(profile: str, chunk_size: int, device: str) -> None:
-    """Preflight: GPUs, attention kernels, weights, dimensions, disk, folders. Exit 2 if something is amiss."""
+@click.option("--clear-failed", is_flag=True, help="Use GPUs again that a lane has lost within the hour.")
+def doctor(profile: str, chunk_size: int, device: str, *, clear_failed: bool) -> None:
+    """Preflight: GPUs and who holds them, kernels, weights, dimensions, disk, folders. Exit 2 if something is amiss."""
+    from virnucpro_assets import preflight
     from virnucpro_assets.preflight import examine
     from virnucpro_assets.resources import platform_from_environment
 
     platform = platform_from_environment().asked(device=device)
+    for uuid in preflight.clear_failed(platform) if clear_failed else []:
+        click.echo(f"{uuid} may be used again")
     found = list(examine(platform, profile or platform.profile, chunk_size or platform.chunk_size))
     for line in found:
         mark = {True: "ok", False: "MISSING", None: ""}[line.good]

@@ -34,18 +34,25 @@ class Compute:
         return self.attention or default_attention(self.device, precision)
 
     @contextlib.contextmanager
-    def held(self, needed: Callable[[], bool] = lambda: True) -> Iterator[str | None]:
-        """The name of a device that is this process's alone as long as the block lasts.
+    def held(self) -> Iterator[str]:
+        """The name of a device that is this process's alone as long as the block lasts; waits for its holder.
 
-        Waits for its present holder while `needed()`; None once it is not. Raises DeviceLostError where the device
-        breaks inside the block; if the hardware is to blame, nobody is given the device for a while.
+        Raises DeviceLostError where the device breaks inside the block; if the hardware is to blame, nobody is given
+        the device for a while.
         """
+        with self.held_while(lambda: True) as name:
+            assert name is not None
+            yield name
+
+    @contextlib.contextmanager
+    def held_while(self, needed: Callable[[], bool]) -> Iterator[str | None]:
+        """`held`, but None where the device is no longer `needed()` before it is free."""
         if self.leases is None:
             yield self.device
             return
         with self.leases.held(self.rank, needed=needed) as device:
             try:
-                yield device and _cuda_name(device)
+                yield None if device is None else _cuda_name(device)
             except RuntimeError as error:  # torch's own errors, and those of Triton, cuBLAS and the driver
                 if device is None or not _is_broken(error):
                     raise
@@ -58,7 +65,9 @@ def _cuda_name(device: Device) -> str:
     for index in range(count):
         if device.uuid.endswith(str(torch.cuda.get_device_properties(index).uuid)):
             return f"cuda:{index}"
-    if count == 1 and device.uuid.startswith("MIG-"):  # CUDA may give it its GPU's UUID; it sees no second one
+    if count == 1 and device.uuid.startswith(
+        "MIG-"
+    ):  # CUDA may give it its GPU's UUID; it sees no second one
         return "cuda:0"
     raise DeviceError(
         f"CUDA does not see {device.uuid} ({device.name})",

@@ -50,7 +50,7 @@ class Share(Alone):
     """What a lane has to see done, `own`, and its part in balancing the lanes that work beside it.
 
     others: the shards of each lane that is at work now. looks_done: by a look at the manifest; is_done: by every byte.
-    `given` are own shards that others computed, `taken` those of others that this lane computed.
+    `given` are own shards that others computed.
     """
 
     def __init__(
@@ -65,7 +65,6 @@ class Share(Alone):
         super().__init__(own)
         self.claims, self.others = claims, others
         self.given: set[int] = set()
-        self.taken: set[int] = set()
         self._looks_done, self._is_done = looks_done, is_done
         self._own = set(own)
         self._damaged = {k for k in own if looks_done(k)}  # they are to be computed, whatever they look like
@@ -109,8 +108,6 @@ class Share(Alone):
 
     def end(self, shard: int) -> None:
         self._computed.add(shard)
-        if not self.owns(shard):
-            self.taken.add(shard)
         self.claims.give(shard)
 
     def _open_own(self) -> Iterator[int]:

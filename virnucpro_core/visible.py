@@ -88,7 +88,7 @@ def _driver() -> Iterator[None]:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
         raise DeviceError(
-            f"no NVIDIA driver can be asked ({error})",
+            f"no CUDA device is usable: the NVIDIA driver does not answer ({error})",
             remedy="check `nvidia-smi`, or ask for the CPU with --device cpu",
         ) from error
     try:
