@@ -14,7 +14,7 @@ import torch
 
 from virnucpro_core import devices
 from virnucpro_core.devices import Compute
-from virnucpro_core.errors import DeviceError, DeviceLostError
+from virnucpro_core.errors import DeviceError, DeviceLostError, StoreError
 from virnucpro_core.leases import MARK_SECONDS, Leases, ProcessDevice
 from virnucpro_core.visible import Device
 
@@ -92,7 +92,7 @@ def test_the_folder_and_its_files_are_for_all_users(tmp_path: Path) -> None:
 def test_a_link_in_the_shared_folder_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("precious")
     (tmp_path / "GPU-0.lease").symlink_to(tmp_path / "precious")
-    with pytest.raises(Exception, match="disk refuses"), _leases(tmp_path)[0].held(0, needed=lambda: True):
+    with pytest.raises(StoreError, match="disk refuses"), _leases(tmp_path)[0].held(0, needed=lambda: True):
         pass
     assert (tmp_path / "precious").read_text() == "precious"
 
@@ -143,9 +143,9 @@ def test_a_device_is_given_up_for_hardware_errors_and_never_for_ours(
     compute = Compute("cuda", leases=leases, rank=1)
     error = torch.AcceleratorError("CUDA error: something\nlong")
     error.error_code = code  # type: ignore[attr-defined]
-    with pytest.raises(DeviceLostError, match=r"GPU-1 \(H100\) was lost: CUDA error: something; run"):
-        with compute.held():
-            raise error
+    lost = r"GPU-1 \(H100\) was lost: CUDA error: something; run"
+    with pytest.raises(DeviceLostError, match=lost), compute.held():
+        raise error
     assert (leases.failure(DEVICES[1]) is not None) is marked
     with pytest.raises(DeviceLostError), compute.held():  # this process can compute no more
         pass
