@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.seeded import residues, write_model
+from benchmarks.seeded import write_model, write_reads
 from virnucpro_core.chunks import write_chunks
 from virnucpro_core.devices import DTYPES, default_attention, device_name, usable_device
 from virnucpro_core.durable import publish_json
@@ -32,19 +32,6 @@ from virnucpro_core.loading import Feed, LoaderSettings, ShardDataset, token_bud
 from virnucpro_core.profiles import DEMO
 from virnucpro_core.shards import Entry, ShardStore, ids_digest
 from virnucpro_core.telemetry import LaneSummary, Recorder
-
-CODONS = [a + b + c for a in "ACGT" for b in "ACGT" for c in "ACGT" if a + b + c not in ("TAA", "TAG", "TGA")]
-
-
-def write_reads(path: Path, records: int) -> None:
-    """FASTA of `records` coding sequences, 36 to 66 codons and one base more."""
-    table = np.array([list(codon.encode()) for codon in CODONS], dtype=np.uint8)
-    random = np.random.default_rng(5)
-    with path.open("wb") as stream:
-        for number, length in enumerate(residues("short", records).tolist()):
-            stream.write(
-                b">r%d\n" % number + table[random.integers(0, len(table), length)].tobytes() + b"A\n"
-            )
 
 
 def bare_rate(encoder: Encoder, dataset: ShardDataset, seconds: float) -> float:

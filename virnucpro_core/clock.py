@@ -43,9 +43,9 @@ class DeviceClock:
         return event
 
 
-def busy_and_idle(spans: list[tuple[Mark, Mark]]) -> tuple[float, float]:
-    """Seconds inside the spans and seconds between them; on a GPU only once the last one has been passed."""
-    busy = sum(_seconds(start, stop) for start, stop in spans)
+def busy_and_idle(spans: list[tuple[Mark, Mark]]) -> tuple[list[float], float]:
+    """Seconds of each span, and seconds between them; on a GPU only once the last one has been passed."""
+    busy = [_seconds(start, stop) for start, stop in spans]
     idle = sum(_seconds(before[1], after[0]) for before, after in itertools.pairwise(spans))
     return busy, idle
 
