@@ -7,21 +7,21 @@
 Strong scaling: the same sample for every number of GPUs, in enough shards. One process a GPU runs what `virnucpro
 predict` runs in a lane, both encoders one after another; all begin each encoder at the same moment. Weights are random
 with the published shapes. A run on a small sample comes first, so that no kernel is compiled while time is taken.
+Lanes end together only within a shard: give many shards a lane (--records, --shard-rows), 50 for 2 %.
 
 wall: from that moment to the end of the last lane. work: wall without one model load, the quickest lane's. speed-up
 and share of linear compare work. ideal: all tokens at the sum of the speeds that the lanes had while they computed.
---slow-lane F makes every batch of rank 0 take F times as long.
+slowest_shard: seconds a shard of the slowest lane. --slow-lane F makes every batch of rank 0 take F times as long.
 """
 
 import argparse
 import json
-import math
 import multiprocessing
 import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -48,17 +48,26 @@ from virnucpro_core.stages import chunk_sample, translate_sample
 from virnucpro_core.telemetry import read_lines
 from virnucpro_core.weights import fingerprint
 
-PRODUCTS: tuple[Embedding, Embedding] = (DNABERT, ESM)
+PRODUCTS: dict[str, Embedding] = {"dnabert-s": DNABERT, "esm2": ESM}
 MEETING_SECONDS = 300.0
-COLUMNS = ["gpus", "product", "precision", "shards", "shards_taken", "wall_seconds", "load_seconds"]
-COLUMNS += [
+COLUMNS = (
+    "gpus",
+    "product",
+    "precision",
+    "shards",
+    "shards_taken",
+    "wall_seconds",
+    "load_seconds",
     "work_seconds",
+)
+COLUMNS += (
     "tokens_per_second",
     "speed_up",
     "share_of_linear",
     "work_max_to_mean",
     "work_to_ideal",
-]
+    "slowest_shard",
+)
 SPAWN = multiprocessing.get_context("spawn")
 
 
@@ -73,6 +82,7 @@ class Setting:
     loader: LoaderSettings
     threads: int
     slow_lane: float
+    products: tuple[Embedding, ...]
 
     def lane(self, rank: int) -> Lane:
         return Lane(self.sample, self.profile, rank, self.gpus)
@@ -141,7 +151,7 @@ def work(setting: Setting, rank: int, meeting: Barrier, out: Path) -> None:
     lane, figures = setting.lane(rank), {}
     factor = setting.slow_lane if rank == 0 else 1.0
     with mock.patch.object(embedding, "load_encoder", slowed(factor) if factor > 1 else load_encoder):
-        for product in PRODUCTS:
+        for product in setting.products:
             meeting.wait(MEETING_SECONDS)
             began = time.monotonic()  # one clock for all processes of a machine
             summary = embed_lane(lane, product, compute, on_shard=lambda _: None).summary
@@ -167,7 +177,7 @@ def work(setting: Setting, rank: int, meeting: Barrier, out: Path) -> None:
 
 def run(setting: Setting, folder: Path) -> dict[str, list[dict[str, Any]]]:
     """All lanes at once, from nothing: product -> what each lane measured. The shards are verified."""
-    for product in PRODUCTS:
+    for product in setting.products:
         shutil.rmtree(setting.sample.product(product), ignore_errors=True)
     meeting, out = SPAWN.Barrier(setting.gpus), folder / "measured"
     shutil.rmtree(out, ignore_errors=True)
@@ -179,11 +189,11 @@ def run(setting: Setting, folder: Path) -> dict[str, list[dict[str, Any]]]:
     if any(lane.exitcode for lane in lanes):
         raise SystemExit(f"lanes ended with {[lane.exitcode for lane in lanes]}")
     whole = setting.lane(0)
-    for product in PRODUCTS:
+    for product in setting.products:
         for shard in range(whole.n_shards):
             whole.store(product).require(shard, whole.ids(shard))
     found = [json.loads((out / f"{rank}.json").read_bytes()) for rank in range(setting.gpus)]
-    return {product: [lane[product] for lane in found] for product in PRODUCTS}
+    return {product: [lane[product] for lane in found] for product in setting.products}
 
 
 def figures(product: str, setting: Setting, lanes: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -207,6 +217,7 @@ def figures(product: str, setting: Setting, lanes: Sequence[dict[str, Any]]) -> 
         "work_max_to_mean": max(computing) / (sum(computing) / len(lanes)),
         "ideal_seconds": tokens / speeds,
         "work_to_ideal": (wall - load) / (tokens / speeds),
+        "slowest_shard": max(lane["computing_seconds"] / max(lane["shards"], 1) for lane in lanes),
         "lanes": [{k: v for k, v in lane.items() if k not in ("began", "ended")} for lane in lanes],
     }
 
@@ -234,15 +245,16 @@ def together(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "tokens_per_second": total["tokens"] / total["work_seconds"],
         "work_max_to_mean": max(computing) / (sum(computing) / len(computing)),
         "work_to_ideal": total["work_seconds"] / total["ideal_seconds"],
+        "slowest_shard": max(row["slowest_shard"] for row in rows),
     }
 
 
 def compared(rows: list[dict[str, Any]]) -> None:
-    """Add speed-up and share of linear, over the first number of GPUs; nan where that is not 1."""
+    """Add speed-up and share of linear over one GPU; None where that was not run."""
     alone = {row["product"]: row["work_seconds"] for row in rows if row["gpus"] == 1}
     for row in rows:
-        row["speed_up"] = alone.get(row["product"], math.nan) / row["work_seconds"]
-        row["share_of_linear"] = row["speed_up"] / row["gpus"]
+        speed_up = alone[row["product"]] / row["work_seconds"] if alone else None
+        row |= {"speed_up": speed_up, "share_of_linear": speed_up and speed_up / row["gpus"]}
 
 
 def arguments() -> argparse.Namespace:
@@ -253,7 +265,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--precision", default="float16", choices=["float32", "float16", "fp8"])
     parser.add_argument("--records", type=int, default=100_000)
-    parser.add_argument("--shard-rows", type=int, default=2_000)
+    parser.add_argument("--shard-rows", type=int, default=1_000)
+    parser.add_argument("--products", nargs="+", default=list(PRODUCTS), choices=list(PRODUCTS))
     parser.add_argument("--esm2", default="esm2-3b")
     parser.add_argument("--dnabert", default="dnabert-s")
     parser.add_argument("--tokenizer", type=Path, default=DEMO / "dnabert_s" / "tokenizer.json")
@@ -278,15 +291,16 @@ def main() -> None:
             for name, records in (("warm", max(1, options.shard_rows // 2)), ("sample", options.records))
         }
         loader = LoaderSettings(options.token_budget, options.workers)
-        run(Setting(samples["warm"], profile, 1, options.device, loader, options.threads, 1.0), folder)
+        chosen = tuple(PRODUCTS[name] for name in options.products)
+        fixed = {"profile": profile, "device": options.device, "loader": loader, "threads": options.threads}
+        warm = Setting(samples["warm"], gpus=1, slow_lane=1.0, products=chosen, **fixed)
+        run(warm, folder)
         rows: list[dict[str, Any]] = []
         for gpus in options.gpus:
-            setting = Setting(
-                samples["sample"], profile, gpus, options.device, loader, options.threads, options.slow_lane
-            )
+            setting = replace(warm, sample=samples["sample"], gpus=gpus, slow_lane=options.slow_lane)
             measured = run(setting, folder)
-            pair = [figures(product, setting, measured[product]) for product in PRODUCTS]
-            rows += [*pair, together(pair)]
+            found = [figures(product, setting, measured[product]) for product in chosen]
+            rows += [*found, together(found)] if len(found) > 1 else found
         compared(rows)
         device = rows[0]["lanes"][0]["device"]
         result = provenance() | {
@@ -305,7 +319,8 @@ def main() -> None:
         kind = "slow-lane" if options.slow_lane > 1 else "scaling"
         count = "-".join(map(str, options.gpus))
         place = device.lower().replace(" ", "-")
-        publish_json(options.out / f"{kind}-{count}-{options.precision}-{place}.json", result)
+        what = "-".join(options.products)
+        publish_json(options.out / f"{kind}-{count}-{what}-{options.precision}-{place}.json", result)
     print(json.dumps(result))
 
 
