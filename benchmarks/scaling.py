@@ -17,6 +17,8 @@ slowest_shard: seconds a shard of the slowest lane. --slow-lane F makes every ba
 import argparse
 import json
 import multiprocessing
+import multiprocessing.connection
+import os
 import shutil
 import tempfile
 import time
@@ -39,6 +41,7 @@ from virnucpro_core.encoders import Encoder, load_encoder
 from virnucpro_core.encoders.dnabert_s import DnabertShape
 from virnucpro_core.encoders.esm2 import Esm2Shape
 from virnucpro_core.lanes import DNABERT, ESM, Embedding, Lane
+from virnucpro_core.leases import FOLDER, Leases, ProcessDevice
 from virnucpro_core.loading import LoaderSettings
 from virnucpro_core.model_import import Origin, write_manifest
 from virnucpro_core.packing import PackedBatch
@@ -46,6 +49,7 @@ from virnucpro_core.profiles import DEMO, PROFILES, ResolvedProfile
 from virnucpro_core.registry import Sample, SampleSettings, register
 from virnucpro_core.stages import chunk_sample, translate_sample
 from virnucpro_core.telemetry import read_lines
+from virnucpro_core.visible import boards, choose
 from virnucpro_core.weights import fingerprint
 
 PRODUCTS: dict[str, Embedding] = {"dnabert-s": DNABERT, "esm2": ESM}
@@ -87,6 +91,15 @@ class Setting:
     def lane(self, rank: int) -> Lane:
         return Lane(self.sample, self.profile, rank, self.gpus)
 
+    def compute(self, rank: int) -> Compute:
+        """As a lane of `virnucpro predict` has it: the rank's visible GPU, leased; or the CPU."""
+        if self.device == "cpu":
+            return Compute("cpu", loader=self.loader)
+        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        visible = choose(os.environ.get("CUDA_VISIBLE_DEVICES"), boards())
+        process = ProcessDevice(lambda uuid: os.environ.update(CUDA_VISIBLE_DEVICES=uuid))
+        return Compute("cuda", loader=self.loader, leases=Leases(FOLDER, visible, process), rank=rank)
+
 
 def prepare(folder: Path, options: argparse.Namespace) -> ResolvedProfile:
     """Model folders with manifests, as a profile whose classifier nobody loads."""
@@ -94,6 +107,7 @@ def prepare(folder: Path, options: argparse.Namespace) -> ResolvedProfile:
     dtype = torch.float32 if options.precision == "float32" else torch.float16
     names = {"dnabert-s": options.dnabert, "esm2": options.esm2}
     models = {k: write_model(n, folder / k, device=device, dtype=dtype) for k, n in names.items()}
+    torch.cuda.empty_cache()  # of no effect on a CPU
     shutil.copyfile(options.tokenizer, models["dnabert-s"] / "tokenizer.json")
     for kind, model in models.items():
         write_manifest(model, kind, Origin("random weights of the published shapes"), {})
@@ -137,7 +151,8 @@ def slowed(factor: float) -> Any:
             time.sleep((factor - 1) * (time.perf_counter() - began))
             return rows_BD
 
-        return mock.patch.object(encoder, "forward", slow).start() and encoder
+        encoder.forward = slow  # type: ignore[method-assign]
+        return encoder
 
     return load
 
@@ -145,10 +160,10 @@ def slowed(factor: float) -> Any:
 def work(setting: Setting, rank: int, meeting: Barrier, out: Path) -> None:
     """One lane's process: both encoders; what it measured goes to `out`."""
     torch.set_num_threads(setting.threads)
-    device = f"cuda:{rank}" if setting.device == "cuda" else "cpu"
-    compute = Compute(device, loader=setting.loader)
-    usable_device(device, setting.sample.settings.precision)
-    lane, figures = setting.lane(rank), {}
+    compute, lane = setting.compute(rank), setting.lane(rank)
+    with compute.held() as name:  # CUDA starts here, before the clock does
+        torch.zeros(1, device=usable_device(name, lane.precision(ESM)))
+    measured: dict[str, dict[str, Any]] = {}
     factor = setting.slow_lane if rank == 0 else 1.0
     with mock.patch.object(embedding, "load_encoder", slowed(factor) if factor > 1 else load_encoder):
         for product in setting.products:
@@ -159,7 +174,7 @@ def work(setting: Setting, rank: int, meeting: Barrier, out: Path) -> None:
             assert summary is not None
             lines = list(read_lines(setting.sample.telemetry(product, rank)))
             last = max((line["t"] for line in lines if line["event"] == "shard"), default=0.0)
-            figures[product] = {
+            measured[product] = {
                 "rank": rank,
                 "began": began,
                 "ended": ended,
@@ -172,7 +187,7 @@ def work(setting: Setting, rank: int, meeting: Barrier, out: Path) -> None:
                 "device": summary.device,
                 "device_idle": 1 - summary.device_utilisation,
             }
-    publish_json(out / f"{rank}.json", figures)
+    publish_json(out / f"{rank}.json", measured)
 
 
 def run(setting: Setting, folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -184,8 +199,10 @@ def run(setting: Setting, folder: Path) -> dict[str, list[dict[str, Any]]]:
     lanes = [SPAWN.Process(target=work, args=(setting, rank, meeting, out)) for rank in range(setting.gpus)]
     for lane in lanes:
         lane.start()
-    for lane in lanes:
-        lane.join()
+    while any(lane.exitcode is None for lane in lanes):
+        multiprocessing.connection.wait([lane.sentinel for lane in lanes if lane.exitcode is None])
+        if any(lane.exitcode for lane in lanes):
+            meeting.abort()  # the others need not wait
     if any(lane.exitcode for lane in lanes):
         raise SystemExit(f"lanes ended with {[lane.exitcode for lane in lanes]}")
     whole = setting.lane(0)

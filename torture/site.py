@@ -142,25 +142,17 @@ class Site:
             return [run.run_id for run in instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS))]
 
     def unpublished(self) -> float:
-        """Shards that a lane had computed and not published when it ended, at most, over lanes and encoders."""
+        """Shards that a lane had computed and not reported as published when it ended, at most, over all lanes."""
         worst = 0.0
         for telemetry in (self.sample / "telemetry").glob("*_embeddings-*.jsonl"):
-            product, rank = telemetry.stem.rsplit("-", 1)
             lines = [
                 json.loads(line)
                 for line in telemetry.read_text().splitlines(keepends=True)
                 if line.endswith("\n")
             ]
-            if not lines or lines[0]["event"] != "start":
-                continue
-            computed = lines[0]["sequences_resumed"] + sum(
-                x["sequences"] for x in lines if x["event"] == "batch"
-            )
-            entries = [
-                e for e in (self.sample / product).glob("[0-9]*.json") if int(e.stem) % LANES == int(rank)
-            ]
-            rows = sum(json.loads(e.read_bytes())["rows"] for e in entries)
-            worst = max(worst, (computed - rows) / SHARD_ROWS)
+            computed = sum(x["sequences"] for x in lines if x["event"] == "batch")
+            published = sum(x["rows"] for x in lines if x["event"] == "shard")
+            worst = max(worst, (computed - published) / SHARD_ROWS)
         return worst
 
 

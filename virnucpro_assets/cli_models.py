@@ -87,10 +87,13 @@ def verify(folders: tuple[Path, ...]) -> None:
 @click.option("--seed", default=42, show_default=True)
 def train(viral: tuple[Path, ...], non_viral: tuple[Path, ...], **options: Any) -> None:
     """Train a classifier of the published architecture for another pair of encoders, and say how it did."""
+    from virnucpro_assets.resources import platform_from_environment
     from virnucpro_core.training import TrainingSettings, train_from_fasta
 
     dnabert, esm2, out = options.pop("dnabert"), options.pop("esm2"), options.pop("out")
-    held_out = train_from_fasta(viral, non_viral, dnabert, esm2, out, TrainingSettings(**options))
+    with platform_from_environment().compute_on(options.pop("device")).held() as device:
+        settings = TrainingSettings(device=device, **options)
+        held_out = train_from_fasta(viral, non_viral, dnabert, esm2, out, settings)
     click.echo(
         f"{out}: on held-out blocks {held_out.chunk_accuracy:.1%} of {held_out.chunks:,} chunks and "
         f"{held_out.frame_accuracy:.1%} of {held_out.frames:,} frames are called right"

@@ -115,6 +115,13 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
             rank=lane.rank,
         )
 
+    def compute_on(self, device: str) -> Compute:
+        """How a command computes on `cpu` or `cuda[:i]`, the i-th visible GPU. Raises DeviceError, UsageError."""
+        kind, _, index = device.partition(":")
+        if kind not in ("cpu", "cuda") or not (index or "0").isdecimal():
+            raise UsageError(f"no device {device!r}", remedy="give cpu, cuda or cuda:i")
+        return Compute(kind, leases=self.device_leases() if kind == "cuda" else None, rank=int(index or 0))
+
     def device_leases(self) -> Leases:
         """The locks on the GPUs that this process may use. Raises DeviceError without a driver."""
         return Leases(Path(self.leases), visible_devices(), _PROCESS)
