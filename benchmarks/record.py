@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ def provenance() -> dict[str, Any]:
     return {
         "versions": {"torch": torch.__version__, "cuda": torch.version.cuda, "numpy": np.__version__},
         "commit": found.stdout.strip(),
-        "command": " ".join(sys.argv),
+        "command": " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
     }
 
 

@@ -32,25 +32,20 @@ from unittest import mock
 import torch
 
 from benchmarks.record import print_table, provenance
-from benchmarks.seeded import write_model, write_reads
+from benchmarks.seeded import write_profile, write_sample
 from virnucpro_core import embedding
 from virnucpro_core.devices import Compute, usable_device
 from virnucpro_core.durable import publish_json
 from virnucpro_core.embedding import embed_lane
 from virnucpro_core.encoders import Encoder, load_encoder
-from virnucpro_core.encoders.dnabert_s import DnabertShape
-from virnucpro_core.encoders.esm2 import Esm2Shape
 from virnucpro_core.lanes import DNABERT, ESM, Embedding, Lane
 from virnucpro_core.leases import FOLDER, Leases, ProcessDevice
 from virnucpro_core.loading import LoaderSettings
-from virnucpro_core.model_import import Origin, write_manifest
 from virnucpro_core.packing import PackedBatch
-from virnucpro_core.profiles import DEMO, PROFILES, ResolvedProfile
-from virnucpro_core.registry import Sample, SampleSettings, register
-from virnucpro_core.stages import chunk_sample, translate_sample
+from virnucpro_core.profiles import DEMO, ResolvedProfile
+from virnucpro_core.registry import Sample, SampleSettings
 from virnucpro_core.telemetry import read_lines
 from virnucpro_core.visible import boards, choose
-from virnucpro_core.weights import fingerprint
 
 PRODUCTS: dict[str, Embedding] = {"dnabert-s": DNABERT, "esm2": ESM}
 MEETING_SECONDS = 300.0
@@ -99,41 +94,6 @@ class Setting:
         visible = choose(os.environ.get("CUDA_VISIBLE_DEVICES"), boards())
         process = ProcessDevice(lambda uuid: os.environ.update(CUDA_VISIBLE_DEVICES=uuid))
         return Compute("cuda", loader=self.loader, leases=Leases(FOLDER, visible, process), rank=rank)
-
-
-def prepare(folder: Path, options: argparse.Namespace) -> ResolvedProfile:
-    """Model folders with manifests, as a profile whose classifier nobody loads."""
-    device = torch.device("cuda:0" if options.device == "cuda" else "cpu")
-    dtype = torch.float32 if options.precision == "float32" else torch.float16
-    names = {"dnabert-s": options.dnabert, "esm2": options.esm2}
-    models = {k: write_model(n, folder / k, device=device, dtype=dtype) for k, n in names.items()}
-    torch.cuda.empty_cache()  # of no effect on a CPU
-    shutil.copyfile(options.tokenizer, models["dnabert-s"] / "tokenizer.json")
-    for kind, model in models.items():
-        write_manifest(model, kind, Origin("random weights of the published shapes"), {})
-    return ResolvedProfile(
-        profile=PROFILES["esm2-3b"],
-        chunk_size=300,
-        dnabert=models["dnabert-s"],
-        esm2=models["esm2"],
-        classifier=folder,
-        dnabert_fingerprint=fingerprint(models["dnabert-s"]),
-        esm2_fingerprint=fingerprint(models["esm2"]),
-        classifier_fingerprint="",
-        dnabert_dim=DnabertShape.read(models["dnabert-s"]).width,
-        esm2_dim=Esm2Shape.read(models["esm2"]).width,
-    )
-
-
-def prepare_sample(home: Path, name: str, records: int, options: argparse.Namespace) -> Sample:
-    """A sample up to its frame store."""
-    reads = home / f"{name}.fa"
-    write_reads(reads, records)
-    settings = SampleSettings(chunk_size=300, precision=options.precision, shard_rows=options.shard_rows)
-    sample = register(home, name, [reads], settings)
-    chunk_sample(sample)
-    translate_sample(sample)
-    return sample
 
 
 def slowed(factor: float) -> Any:
@@ -302,9 +262,12 @@ def main() -> None:
     options = arguments()
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
         folder = Path(temporary)
-        profile = prepare(folder, options)
+        device = torch.device("cuda:0" if options.device == "cuda" else "cpu")
+        models = {"dnabert-s": options.dnabert, "esm2": options.esm2}
+        profile = write_profile(folder, models, options.tokenizer, device, options.precision)
+        settings = SampleSettings(chunk_size=300, precision=options.precision, shard_rows=options.shard_rows)
         samples = {
-            name: prepare_sample(folder, name, records, options)
+            name: write_sample(folder, name, records, settings)
             for name, records in (("warm", max(1, options.shard_rows // 2)), ("sample", options.records))
         }
         loader = LoaderSettings(options.token_budget, options.workers)
@@ -319,10 +282,10 @@ def main() -> None:
             found = [figures(product, setting, measured[product]) for product in chosen]
             rows += [*found, together(found)] if len(found) > 1 else found
         compared(rows)
-        device = rows[0]["lanes"][0]["device"]
+        name = rows[0]["lanes"][0]["device"]
         result = provenance() | {
             "benchmark": "scaling",
-            "device": device,
+            "device": name,
             "models": [options.dnabert, options.esm2],
             "records": options.records,
             "unique_frames": setting.lane(0).frames.n_unique,
@@ -335,7 +298,7 @@ def main() -> None:
     if options.out:
         kind = "slow-lane" if options.slow_lane > 1 else "scaling"
         count = "-".join(map(str, options.gpus))
-        place = device.lower().replace(" ", "-")
+        place = name.lower().replace(" ", "-")
         what = "-".join(options.products)
         publish_json(options.out / f"{kind}-{count}-{what}-{options.precision}-{place}.json", result)
     print(json.dumps(result))
