@@ -24,7 +24,7 @@ from virnucpro_core.encoders import Encoder, Kind, encoder_input, load_encoder
 from virnucpro_core.errors import StoreError
 from virnucpro_core.frames import Frames
 from virnucpro_core.inference import embed_shards
-from virnucpro_core.loading import Feed, LoaderSettings, ShardDataset, token_budget_of
+from virnucpro_core.loading import Feed, LoaderSettings, ShardDataset, start_worker_server, token_budget_of
 from virnucpro_core.manifest import verify_once
 from virnucpro_core.profiles import ResolvedProfile
 from virnucpro_core.registry import Sample
@@ -164,6 +164,8 @@ def embed_lane(
 
     Raises DeviceError, WeightsError, StoreError; what was published before stays.
     """
+    if compute.loader.workers:
+        start_worker_server()
     with _lane_lock(lane, product):
         store = lane.store(product)
         todo, states = _survey(lane, store)
