@@ -30,14 +30,19 @@ from virnucpro_core.encoders import Encoder, Kind, encoder_input, load_encoder
 from virnucpro_core.frames import Frames, write_frames
 from virnucpro_core.inference import embed_shards
 from virnucpro_core.loading import Feed, LoaderSettings, ShardDataset, start_worker_server, token_budget_of
+from virnucpro_core.packing import PackedShard
 from virnucpro_core.profiles import DEMO
 from virnucpro_core.shards import Entry, ShardStore, ids_digest
 from virnucpro_core.telemetry import LaneSummary, Recorder
 
+BARE_BATCHES = 12
+
 
 def bare_rate(encoder: Encoder, dataset: ShardDataset, seconds: float) -> float:
     """Tokens/s of the forward alone, over batches of the dataset's first shard that lie on the device."""
-    batches = [batch.to(encoder.device) for batch in dataset[0].batches]
+    packed = dataset[0]
+    assert isinstance(packed, PackedShard)
+    batches = [batch.to(encoder.device) for batch in packed.batches[:BARE_BATCHES]]
     for batch in batches[:4]:
         encoder.forward(batch)
     rates = []
