@@ -25,7 +25,7 @@ from virnucpro_core.lanes import (
     lane_lock,
     survey,
 )
-from virnucpro_core.loading import Feed, LoaderSettings, ShardDataset, token_budget_of
+from virnucpro_core.loading import Feed, LoaderSettings, ShardDataset, start_worker_server, token_budget_of
 from virnucpro_core.manifest import verify_once
 from virnucpro_core.shards import lane_shards
 from virnucpro_core.sharing import Share
@@ -41,6 +41,8 @@ def embed_lane(lane: Lane, product: Embedding, compute: Compute, *, on_shard: On
     `on_shard` is called with each shard that this process computed. Raises DeviceError, DeviceLostError (a new
     process can go on), WeightsError, StoreError; what was published before stays.
     """
+    if compute.loader.workers:
+        start_worker_server()
     with lane_lock(lane, product):
         store = lane.store(product)
         todo, states = survey(lane, store)

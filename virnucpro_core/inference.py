@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from virnucpro_core.clock import DeviceClock, busy_and_idle
+from virnucpro_core.clock import DeviceClock
 from virnucpro_core.encoders import Encoder
 from virnucpro_core.errors import DeviceError, StoreError
 from virnucpro_core.frames import Frames
@@ -175,8 +175,8 @@ def _finish(
     """Report a shard on disk, or recompute its bad rows in float32 and hand it in again."""
     if settled.entry is not None:
         entry = settled.entry
-        busy, idle = busy_and_idle(settled.computed.spans)
-        recorder.device(busy, idle)
+        busy = settled.computed.spans.busy()
+        recorder.device(busy, settled.computed.spans.idle())
         recorder.shard(entry.shard, entry.rows, entry.sha256, _peak_memory(encoder.device), busy)
         on_shard(entry)
         return

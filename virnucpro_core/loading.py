@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -95,18 +96,30 @@ def token_budget_of(taken: EncoderInput, settings: LoaderSettings, device: torch
     return CPU_BUDGET
 
 
+def start_worker_server() -> None:
+    """Start the process that workers are forked from, if there is none; returns at once.
+
+    It imports torch while the caller does, has no CUDA and no threads, and ends with the caller. A worker is there in
+    milliseconds then, for every loader of this process.
+    """
+    multiprocessing.set_forkserver_preload([__name__])
+    forkserver.ensure_running()
+
+
 def shard_loader(
     dataset: ShardDataset, settings: LoaderSettings, device: torch.device, share: Alone
 ) -> DataLoader[PackedShard | Refused]:
-    """What the share wants prepared, turn by turn; workers are spawned, never touch CUDA, end with their parent."""
+    """What the share wants prepared, turn by turn; workers never touch CUDA, and end with their parent."""
     workers = min(settings.workers, len(share))
+    if workers:
+        start_worker_server()
     return DataLoader(
         dataset,
         batch_size=None,
         sampler=share,
         persistent_workers=workers > 0,
         num_workers=workers,
-        multiprocessing_context="spawn" if workers else None,
+        multiprocessing_context="forkserver" if workers else None,
         prefetch_factor=settings.prefetch if workers else None,
         worker_init_fn=begin_worker,
         pin_memory=device.type == "cuda",

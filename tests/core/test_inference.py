@@ -87,7 +87,7 @@ def test_every_row_is_the_embedding_of_its_frame(tmp_path: Path, frames: Path, e
             np.testing.assert_allclose(values_RD[row], expected, rtol=2e-5, atol=2e-5)
 
 
-def test_a_spawned_worker_gives_the_same_bytes(tmp_path: Path, frames: Path, esm: Encoder) -> None:
+def test_a_worker_process_gives_the_same_bytes(tmp_path: Path, frames: Path, esm: Encoder) -> None:
     lanes = [
         Lane(tmp_path / str(w), frames, esm, LoaderSettings(token_budget=700, workers=w)) for w in (0, 1)
     ]
@@ -202,7 +202,9 @@ def test_telemetry_adds_up_and_shows_progress(tmp_path: Path, frames: Path, esm:
     lines = list(read_lines(lane.telemetry))
     batches = [line for line in lines if line["event"] == "batch"]
     assert sum(line["tokens"] for line in batches) == lane.summary.tokens
-    assert len([line for line in lines if line["event"] == "shard"]) == N_SHARDS
+    shards = [line for line in lines if line["event"] == "shard"]
+    assert len(shards) == N_SHARDS
+    assert sum(len(line["batch_seconds"]) for line in shards) == len(batches)
     assert 0.5 < lane.summary.packing_efficiency <= 1.0
     assert 0.0 < lane.summary.device_busy_seconds < lane.summary.seconds
     assert lane.summary.device_busy_seconds + lane.summary.device_idle_seconds <= lane.summary.seconds
@@ -214,17 +216,17 @@ def test_telemetry_adds_up_and_shows_progress(tmp_path: Path, frames: Path, esm:
 
 
 LANE = """
-import multiprocessing, os, sys, time
-from virnucpro_core.loading import begin_worker
+import multiprocessing, time
+from virnucpro_core.loading import begin_worker, start_worker_server
 
-def work(parent_pid):
-    while os.getppid() == parent_pid:  # the lane is gone before the worker begins
-        time.sleep(0.01)
+def work():
+    multiprocessing.parent_process().join()  # the lane is gone before the worker begins
     begin_worker(0)
     time.sleep(300)
 
 if __name__ == "__main__":
-    worker = multiprocessing.get_context("spawn").Process(target=work, args=(os.getpid(),))
+    start_worker_server()
+    worker = multiprocessing.get_context("forkserver").Process(target=work)
     worker.start()
     print(worker.pid, flush=True)
     time.sleep(300)
