@@ -3,9 +3,9 @@
 import multiprocessing
 import os
 import signal
-import time
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -19,28 +19,34 @@ from virnucpro_core.embedding import embed_lane, lanes_beside
 from virnucpro_core.encoders import Encoder, load_encoder
 from virnucpro_core.lanes import DNABERT, ESM, Lane
 from virnucpro_core.loading import LoaderSettings
+from virnucpro_core.packing import PackedBatch
 from virnucpro_core.telemetry import read_progress
 
 SPAWN = multiprocessing.get_context("spawn")
 COMPUTE = Compute("cpu", loader=LoaderSettings(workers=0))
 
 
-def _slow(*arguments: object, **options: object) -> Encoder:
-    encoder = load_encoder(*arguments, **options)  # type: ignore[arg-type]
-    forward = encoder.forward
+def slow_lane(lane: Lane, began: Event, go_on: Event) -> None:
+    """A process of its own: lane 0, which stops in its second shard until it may go on."""
+    forwards = 0
 
-    def slow(batch: object) -> torch.Tensor:
-        time.sleep(0.15)
-        return forward(batch)  # type: ignore[arg-type]
+    def load(*arguments: object, **options: object) -> Encoder:
+        encoder = load_encoder(*arguments, **options)  # type: ignore[arg-type]
+        forward = encoder.forward
 
-    encoder.forward = slow  # type: ignore[method-assign]
-    return encoder
+        def slow(batch: PackedBatch) -> torch.Tensor:
+            nonlocal forwards
+            forwards += 1
+            if forwards == 2:
+                began.set()
+                assert go_on.wait(120)
+            return forward(batch)
 
+        encoder.forward = slow  # type: ignore[method-assign]
+        return encoder
 
-def slow_lane(lane: Lane, began: Event) -> None:
-    """A process of its own: lane 0, slowly."""
-    with mock.patch.object(embedding, "load_encoder", _slow):
-        embed_lane(lane, ESM, COMPUTE, on_shard=lambda _: began.set())
+    with mock.patch.object(embedding, "load_encoder", load):
+        embed_lane(lane, ESM, COMPUTE, on_shard=lambda _: None)
 
 
 @pytest.fixture
@@ -53,6 +59,14 @@ def _lanes(pipeline: Pipeline) -> tuple[Lane, Lane]:
     return pipeline.lane(sample, 0), pipeline.lane(sample, 1)
 
 
+def _started(lane: Lane) -> tuple[Any, Event]:
+    began, go_on = SPAWN.Event(), SPAWN.Event()
+    process = SPAWN.Process(target=slow_lane, args=(lane, began, go_on))
+    process.start()
+    assert began.wait(120)
+    return process, go_on
+
+
 def _makers(lane: Lane) -> dict[int, int]:
     """Shard -> the rank that computed it."""
     store = lane.store(ESM)
@@ -62,16 +76,17 @@ def _makers(lane: Lane) -> dict[int, int]:
 def test_the_quick_lane_takes_the_slow_one_s_shards_and_both_know(pipeline: Pipeline) -> None:
     slow, quick = _lanes(pipeline)
     assert slow.n_shards >= 8
-    began = SPAWN.Event()
-    process = SPAWN.Process(target=slow_lane, args=(slow, began))
-    process.start()
-    assert began.wait(60)
-    result = embed_lane(quick, ESM, COMPUTE, on_shard=lambda _: None)
-    process.join(60)
+    process, go_on = _started(slow)
+    result = embed_lane(
+        quick, ESM, COMPUTE, on_shard=lambda entry: go_on.set() if entry.shard in slow.shards else None
+    )
+    process.join(120)
     assert process.exitcode == 0
     makers = _makers(quick)
     taken = [k for k in slow.shards if makers[k] == 1]
     assert taken
+    assert slow.shards[0] not in taken
+    assert slow.shards[1] not in taken
     assert all(makers[k] == 1 for k in quick.shards)
     assert result.summary is not None
     assert result.summary.shards_taken == len(taken)
@@ -85,10 +100,7 @@ def test_the_quick_lane_takes_the_slow_one_s_shards_and_both_know(pipeline: Pipe
 
 def test_what_a_killed_lane_had_claimed_is_computed_by_another(pipeline: Pipeline) -> None:
     slow, quick = _lanes(pipeline)
-    began = SPAWN.Event()
-    process = SPAWN.Process(target=slow_lane, args=(slow, began))
-    process.start()
-    assert began.wait(60)
+    process, _ = _started(slow)
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
     with locked(slow.sample.lock(f"{DNABERT}-0"), busy="lane 0 is at work, with the other encoder"):
