@@ -89,8 +89,6 @@ def _embed(
                 feed = _feed(lane, product, share, compute.loader, device)
                 encoder = _encoder(lane, product, device, recorder)
                 embed_shards(encoder, feed, store, recorder, on_shard=on_shard)
-            else:  # others did everything while this lane waited for its device
-                share.given.update(store.require(shard, ids(shard)).shard for shard in todo)
     recorder.given(len(share.given), lane.rows(share.given))
 
 

@@ -67,8 +67,8 @@ class Share(Alone):
         self.given: set[int] = set()
         self._looks_done, self._is_done = looks_done, is_done
         self._own = set(own)
-        self._damaged = {k for k in own if looks_done(k)}  # they are to be computed, whatever they look like
         self._computed: set[int] = set()
+        self._damaged: set[int] = set()
         self._closed: set[int] = set()
         self._turn: Turn = "own"
         self._draw = random.Random(min(own, default=0))  # noqa: S311 - other lanes draw others
@@ -88,7 +88,16 @@ class Share(Alone):
 
     def needed(self) -> bool:
         """Whether the lane needs a device: others may have done everything while it waited for one."""
-        return not all(self._seems_done(k) for k in self.own)
+        for shard in self.own:
+            if shard in self.given:
+                continue
+            if shard in self._damaged or not self._looks_done(shard):
+                return True
+            if not self._is_done(shard):
+                self._damaged.add(shard)  # not to be read again each time
+                return True
+            self.given.add(shard)
+        return False
 
     def owns(self, shard: int) -> bool:
         return shard in self._own
@@ -97,7 +106,7 @@ class Share(Alone):
         """Claim the shard. False: another lane computes it, or has done so since it was prepared."""
         if not self.claims.take(shard):
             return False
-        if not self._seems_done(shard):
+        if not self._looks_done(shard):
             return True
         if self.owns(shard):
             if not self._is_done(shard):
@@ -129,7 +138,7 @@ class Share(Alone):
         return self._draw.choice(most[len(most) // 2 :]) if most else None
 
     def _left(self) -> Iterator[int]:
-        """Own shards that others had claimed: theirs once they verify, else computed here.
+        """Own shards that others had claimed, or that only look done: theirs once they verify, else computed here.
 
         A lane comes here without a claim, so no two lanes can wait for each other.
         """
@@ -137,7 +146,7 @@ class Share(Alone):
             if shard in self._computed or shard in self.given:
                 continue
             self.claims.wait(shard)
-            if self._seems_done(shard) and self._is_done(shard):
+            if self._looks_done(shard) and self._is_done(shard):
                 self.given.add(shard)
                 self.claims.give(shard)
             else:
@@ -146,10 +155,7 @@ class Share(Alone):
     def _is_open(self, shard: int) -> bool:
         if shard in self._closed:
             return False
-        if self._seems_done(shard):
+        if self._looks_done(shard):
             self._closed.add(shard)
             return False
         return not self.claims.is_taken(shard)
-
-    def _seems_done(self, shard: int) -> bool:
-        return shard in self._computed or (shard not in self._damaged and self._looks_done(shard))

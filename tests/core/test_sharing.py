@@ -123,6 +123,7 @@ def test_a_lane_whose_device_never_comes_needs_none_once_others_have_done_its_wo
         work.at_work.add(1)
         work.lane(0, 0.0)
         assert not waiting.needed()
+        assert waiting.given == set(range(1, 10, 2))
 
 
 def test_a_damaged_shard_of_its_own_is_computed_though_it_looks_done(tmp_path: Path) -> None:
