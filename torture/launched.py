@@ -12,9 +12,8 @@ from typing import Any
 
 import psutil
 
-from tests.live_platform import Server, web_ui
-from tests.live_platform import Site as LiveSite
-from torture.site import ROOT, SAMPLE, SHARD_ROWS, Site, write_genomes
+from tests.live_platform import ROOT, Server, web_ui
+from torture.site import SAMPLE, SHARD_ROWS, Site, write_genomes
 from torture.table import Row, Task, campaign
 from virnucpro_core.durable import is_locked
 
@@ -55,7 +54,7 @@ def launched(task: Task) -> Sequence[Row]:
 @contextlib.contextmanager
 def _platform(site: Site) -> Any:
     """The web UI and the daemon at a site whose sample waits for its lanes."""
-    live = LiveSite(site.home, extra={"VIRNUCPRO_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": ""})
+    live = site.platform
     fasta = site.folder / f"{SAMPLE}.fa"
     write_genomes(fasta)
     live.run(str(ROOT / "tests" / "live_platform.py"), SAMPLE, str(fasta), str(SHARD_ROWS))
@@ -135,7 +134,7 @@ def _status(server: Server, run: str) -> str:
 
 def _child_of(site: Site, word: str) -> psutil.Process | None:
     """The process that a code server has spawned for a run."""
-    for process in site.processes():
+    for process in site.platform.processes():
         with contextlib.suppress(psutil.Error):
             if "spawn_main" in " ".join(process.cmdline()) and word in " ".join(
                 psutil.Process(process.ppid()).cmdline()

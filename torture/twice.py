@@ -67,7 +67,7 @@ def _same_lane(site: Site, draw: random.Random) -> list[str]:
     _wait(lambda: len(site.finished_shards()) > draw.randint(0, 6), run)
     lane = subprocess.Popen(
         [sys.executable, "-m", "virnucpro_assets.lane", SAMPLE, str(draw.randrange(LANES))],
-        env=site.environment,
+        env=site.platform.environment,
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -101,7 +101,7 @@ def _beside_orphans(site: Site, draw: random.Random) -> list[str]:
     _wait(lambda: len(site.finished_shards()) > draw.randint(0, 6), run)
     run.process.kill()
     run.process.wait()
-    orphans = [p for p in site.processes() if role(p) == "lane"]
+    orphans = [p for p in site.platform.processes() if role(p) == "lane"]
     kept, again = site.finished_shards(), site.start(number=2)
     code, now = again.process.wait(TIMEOUT), site.finished_shards()
     problems = [] if code == 0 and not again.errors() else [f"exit code {code}, {again.errors()}"]

@@ -8,6 +8,7 @@
 | `VIRNUCPRO_PROFILE`, `VIRNUCPRO_CHUNK_SIZE` | settings of samples from the inbox | `esm2-3b`, 500 |
 | `VIRNUCPRO_ATTENTION`, `VIRNUCPRO_TOKEN_BUDGET`, `VIRNUCPRO_WORKERS` | how a lane computes | by device |
 | `VIRNUCPRO_INBOX_STABLE_SECONDS` | how long a dropped file must not change | 30 |
+| `DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS` | Dagster's own: how long `follow` waits before it looks, see SETTLE | 2 |
 """
 
 import os
@@ -24,6 +25,11 @@ from virnucpro_core.loading import LoaderSettings
 from virnucpro_core.models import ModelStore
 from virnucpro_core.profiles import PROFILES, ResolvedProfile, resolve_profile
 from virnucpro_core.registry import Sample, SampleSettings, open_sample
+
+# A tick of `follow` notes the newest event's number and looks at all up to it. Numbers are given before a transaction
+# is committed: an event that is committed a moment after a higher one would never be seen, and what depends on it never
+# be asked for. With this delay between the number and the look, Dagster closes the gap; it is off by default.
+SETTLE, SETTLE_SECONDS = "DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS", "2"
 
 
 class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -145,6 +151,7 @@ def export(platform: Platform) -> None:
         VIRNUCPRO_WORKERS=str(platform.workers),
         DAGSTER_HOME=str(dagster_home()),
     )
+    os.environ.setdefault(SETTLE, SETTLE_SECONDS)
 
 
 def visible_gpus() -> int:

@@ -4,6 +4,7 @@ One item is one whole shard, so batches can be filled to the brim without knowin
 are finished one after another.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -119,6 +120,7 @@ def begin_worker(worker: int) -> None:
     """What a loader worker does first. It ends at once when its lane is gone, even if that was before this call:
     torch's own watch takes whatever parent it finds then for the lane, and would wait for work for ever.
     """
+    gc.freeze()  # what it has imported lives until its end, which otherwise takes as long as a small shard's work
     assert_cpu_only(worker)
     lane = multiprocessing.parent_process()
     if lane is not None:
