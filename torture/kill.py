@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from torture.site import END_SECONDS, Site, Started, role
+from torture.site import END_SECONDS, Site, Started, role, undisturbed
 from torture.table import Row, Task, campaign
 
 POLL_SECONDS = 0.02
@@ -61,17 +61,11 @@ def kill(task: Task) -> Sequence[Row]:
 def kill_points(task: Task, *, most: int) -> Sequence[Row]:
     """The campaign with at most `most` points. The prediction that is under way is always finished and compared."""
     began = time.monotonic()
-    undisturbed = Site(task.folder / "undisturbed")
-    undisturbed.begin()
-    first = undisturbed.start()
-    while first.process.poll() is None and not undisturbed.finished_shards():
-        time.sleep(POLL_SECONDS)
-    start_seconds = time.monotonic() - first.since
-    assert first.process.wait(START_TIMEOUT) == 0, first.errors()
+    alone = undisturbed(task.folder / "undisturbed")
     state = Killing(Site(task.folder / "killed"), random.Random(task.seed), began + task.seconds, most)
-    state.reference, state.start_seconds = undisturbed.content(), start_seconds
+    state.reference, state.start_seconds = alone.content(), alone.start_seconds()
     while not state.over:
-        instance = None if state.draw.random() < NOTHING_PART else undisturbed.home / "dagster"
+        instance = None if state.draw.random() < NOTHING_PART else alone.home / "dagster"
         _one_prediction(state, instance)
     roles = ", ".join(f"{count} {name}" for name, count in sorted(state.struck.items()))
     state.killed.note = (

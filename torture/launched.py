@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 from tests.live_platform import ROOT, Server, web_ui
-from torture.site import SAMPLE, SHARD_ROWS, Site, write_genomes
+from torture.site import SAMPLE, SHARD_ROWS, Site, undisturbed, write_genomes
 from torture.table import Row, Task, campaign
 from virnucpro_core.durable import is_locked
 
@@ -31,10 +31,7 @@ STRIKES = ("terminate", "kill the run worker", "kill the code server")
 def launched(task: Task) -> Sequence[Row]:
     """Strikes in turn, on one lane after another, until the time is spent; at least one of each."""
     began, draw, row = time.monotonic(), random.Random(task.seed), Row("Dagster runs terminated, killed")
-    alone = Site(task.folder / "alone")
-    alone.begin()
-    first = alone.start()
-    assert first.process.wait(END_SECONDS) == 0, first.errors()
+    alone = undisturbed(task.folder / "undisturbed")
     row.note = ", ".join(STRIKES)
     while row.points < len(STRIKES) or time.monotonic() < began + task.seconds - END_SECONDS:
         folder = task.folder / f"round-{row.points}"

@@ -67,9 +67,11 @@ class Site:
         if instance is not None:
             shutil.copytree(instance, self.home / "dagster")
 
-    def start(self, *, out: str = "out", number: int = 0, options: tuple[str, ...] = ()) -> "Started":
-        """`virnucpro predict` of the sample: always the same command."""
-        words = ["-m", "virnucpro_assets.cli", "predict", str(self.folder / f"{SAMPLE}.fa")]
+    def start(
+        self, *, file: str = f"{SAMPLE}.fa", out: str = "out", number: int = 0, options: tuple[str, ...] = ()
+    ) -> "Started":
+        """`virnucpro predict` of the sample, or another file of the folder: always the same command."""
+        words = ["-m", "virnucpro_assets.cli", "predict", str(self.folder / file)]
         words += ["--profile", "demo", "--chunk-size", "300", "--gpus", str(LANES)]
         words += ["--shard-rows", str(SHARD_ROWS), "--out", str(self.folder / out), *options]
         said = self.folder / f"said-{number}.err"
@@ -83,6 +85,11 @@ class Site:
                 stderr=err,
             )
         return Started(process, said, time.monotonic())
+
+    def start_seconds(self) -> float:
+        """How long after `begin` the first shard came."""
+        began = (self.folder / f"{SAMPLE}.fa").stat().st_mtime
+        return min(time for _, time in self.finished_shards().values()) / 1e9 - began
 
     def finished_shards(self) -> dict[Path, tuple[int, int]]:
         """Shards that have an entry: inode and time of their files. One that is redone has others."""
@@ -165,6 +172,17 @@ class Started:
     def errors(self) -> list[str]:
         """Lines on standard error; an empty one is what ends the `^C` of a terminal."""
         return [line for line in self.said.read_text(errors="replace").splitlines() if line.strip()]
+
+
+def undisturbed(folder: Path) -> Site:
+    """A finished prediction that nobody disturbed, made if `folder` has none: what the others are compared with."""
+    site = Site(folder)
+    if not (site.out / "run.json").exists():
+        site.begin()
+        run = site.start()
+        if run.process.wait():
+            raise RuntimeError(f"the undisturbed run fails: {run.errors()}")
+    return site
 
 
 def role(process: psutil.Process) -> str:

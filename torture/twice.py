@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from torture.site import LANES, ROOT, SAMPLE, Site, Started, role
+from torture.site import LANES, ROOT, SAMPLE, Site, Started, role, undisturbed
 from torture.table import Row, Task, campaign
 
 TIMEOUT = 300.0
@@ -26,10 +26,7 @@ def twice(task: Task) -> Sequence[Row]:
 def twice_points(task: Task, *, most: int) -> Sequence[Row]:
     """The campaign with at most `most` points; at least one of each pair, if that allows."""
     began, draw = time.monotonic(), random.Random(task.seed)
-    alone = Site(task.folder / "alone")
-    alone.begin()
-    first = alone.start()
-    assert first.process.wait(TIMEOUT) == 0, first.errors()
+    alone = undisturbed(task.folder / "undisturbed")
     reference, row = alone.content(), Row("two at once")
     pairs = (_same_sample, _same_lane, _discard, _beside_orphans)
     while row.points < most and (row.points < len(pairs) or time.monotonic() < began + task.seconds):
