@@ -41,7 +41,7 @@ class Site:
             "VIRNUCPRO_PROFILE": "demo",
             "VIRNUCPRO_CHUNK_SIZE": "300",
             "VIRNUCPRO_GPUS": str(self.gpus),
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
             **self.extra,
         }
 

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from torture.table import Row, Task, campaign
 
 POLL_SECONDS = 1.0
 RECORD_BASES = 900
-MOST, AT_ONCE = 100, 12
+MOST, AT_ONCE, FIRST, STALL_SECONDS = 100, 12, 4, 240.0
 PROBLEMS = ("database is locked", "OperationalError", "DagsterUserCodeUnreachableError")
 
 
@@ -54,9 +54,10 @@ class Soak:
 
 
 @campaign("soak", share=5)
-def soak(task: Task) -> Sequence[Row]:
+def soak(task: Task) -> Iterator[Row]:
     """Half of the time on SQLite, half on PostgreSQL."""
-    return [_soak(task, "SQLite", ""), _on_postgres(task)]
+    yield _soak(task, "SQLite", "")
+    yield _on_postgres(task)
 
 
 def _on_postgres(task: Task) -> Row:
@@ -77,7 +78,7 @@ def _soak(task: Task, name: str, storage: str, environment: dict[str, str] | Non
     row, seconds = Row(f"samples soaked, {name}"), task.seconds / 2
     state = Soak(site, row, random.Random(task.seed), time.monotonic() + seconds)
     with web_ui(site.platform):
-        _drop(state, AT_ONCE)
+        _drop(state, FIRST)
         beside = _predict(state, state.names[-1])
         _feed(state)
         with contextlib.suppress(subprocess.TimeoutExpired, AssertionError):
@@ -89,15 +90,17 @@ def _soak(task: Task, name: str, storage: str, environment: dict[str, str] | Non
 
 
 def _feed(state: Soak) -> None:
-    """Samples into the inbox while there is room; until all are called, or for a quarter of the time longer."""
-    patience = state.ends + (state.ends - state.began) / 4
-    while state.waiting() and time.monotonic() < patience:
+    """Samples into the inbox while there is room; until all are called, or none is for STALL_SECONDS."""
+    left, since = state.waiting(), time.monotonic()
+    while left and time.monotonic() - since < STALL_SECONDS:
         while state.has_room():
             _drop(state, 1)
         daemons = (p for p in state.site.platform.processes() if "dagster._daemon" in " ".join(p.cmdline()))
         with contextlib.suppress(psutil.Error):
             state.memory += [p.memory_info().rss / 1e6 for p in daemons]
         time.sleep(POLL_SECONDS)
+        if (now := state.waiting()) != left:
+            left, since = now, time.monotonic()
 
 
 def _drop(state: Soak, count: int) -> None:
@@ -159,7 +162,7 @@ def _wrong(state: Soak, beside: "subprocess.Popen[bytes]") -> list[str]:
         found.append(f"doubled or foreign samples: {sorted(set(samples) ^ set(state.names))}")
     if beside.returncode:
         found.append(f"the command line beside the daemon: exit {beside.returncode}")
-    both = state.names[AT_ONCE - 1]  # the daemon and the command line may each have had a run of it
+    both = state.names[FIRST - 1]  # the daemon and the command line may each have had a run of it
     counts = site.materializations("consensus", called)
     found += [f"{name} was called {n} times" for name, n in counts.items() if n != 1 and name != both]
     return found + [f"run {run} is recorded as in progress" for run in site.open_runs()]

@@ -4,7 +4,7 @@ Knows rows and the registry of campaigns; knows nothing of how anything is broke
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -54,16 +54,16 @@ class Campaign:
 
     name: str
     share: float
-    run: Callable[[Task], Sequence[Row]]
+    run: Callable[[Task], Iterable[Row]]
 
 
 CAMPAIGNS: dict[str, Campaign] = {}
 
 
-def campaign(name: str, *, share: float) -> Callable[[Callable[[Task], Sequence[Row]]], Campaign]:
+def campaign(name: str, *, share: float) -> Callable[[Callable[[Task], Iterable[Row]]], Campaign]:
     """Register a function as a campaign; `torture/__main__.py` imports the modules and runs them in order."""
 
-    def register(run: Callable[[Task], Sequence[Row]]) -> Campaign:
+    def register(run: Callable[[Task], Iterable[Row]]) -> Campaign:
         CAMPAIGNS[name] = Campaign(name, share, run)
         return CAMPAIGNS[name]
 
