@@ -7,6 +7,7 @@ materialized, by the daemon's own retry or launched once more, with the bytes of
 import contextlib
 import random
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ def launched(task: Task) -> Sequence[Row]:
     """Strikes in turn, on one lane after another, until the time is spent; at least one of each."""
     began, draw, row = time.monotonic(), random.Random(task.seed), Row("Dagster runs terminated, killed")
     alone = undisturbed(task.folder / "undisturbed")
-    row.note = ", ".join(STRIKES)
+    ends: Counter[str] = Counter()
     while row.points < len(STRIKES) or time.monotonic() < began + task.seconds - END_SECONDS:
         folder = task.folder / f"round-{row.points}"
         site = Site(folder)
@@ -40,11 +41,13 @@ def launched(task: Task) -> Sequence[Row]:
         with _platform(site) as server:
             strike = STRIKES[row.points % len(STRIKES)]
             row.points += 1
-            problems = _one_strike(site, server, strike, draw)
+            status, problems = _one_strike(site, server, strike, draw)
+            ends[f"{strike}: {status}"] += 1
         problems += _different(alone, site)
         row.wrong += len(problems)
         row.findings += [f"{strike}: {problem}" for problem in problems]
     row.seconds = time.monotonic() - began
+    row.note = ", ".join(f"{end} ({count})" for end, count in sorted(ends.items()))
     return (row,)
 
 
@@ -59,7 +62,8 @@ def _platform(site: Site) -> Any:
         yield server
 
 
-def _one_strike(site: Site, server: Server, strike: str, draw: random.Random) -> list[str]:
+def _one_strike(site: Site, server: Server, strike: str, draw: random.Random) -> tuple[str, list[str]]:
+    """How the run ended on record, and what is not as it should be."""
     rank = draw.randrange(2)
     run = _launch(server, rank)
     begun, more = len(site.finished_shards()), draw.randint(1, 8)
@@ -84,7 +88,7 @@ def _one_strike(site: Site, server: Server, strike: str, draw: random.Random) ->
         if _status(server, again) != "SUCCESS":
             problems.append(f"launched again, lane {other} ends as {_status(server, again)}")
     held = [str(path) for path in site.sample.glob("locks/*.lock") if is_locked(path)]
-    return problems + [f"{path} is held" for path in held]
+    return status, problems + [f"{path} is held" for path in held]
 
 
 def _different(alone: Site, site: Site) -> list[str]:

@@ -1,6 +1,6 @@
 """Soak: many samples through the inbox, the sensor and the daemon; on SQLite, then on PostgreSQL.
 
-Every sample must be called once, with its own record; the daemon's memory must stay flat; no log may say that
+Every sample must be called once, with its own record; the memory of the daemon and the servers must stay flat; no log may say that
 a database was locked. While the daemon works, the command line predicts one of the same samples.
 """
 
@@ -95,9 +95,9 @@ def _feed(state: Soak) -> None:
     while left and time.monotonic() - since < STALL_SECONDS:
         while state.has_room():
             _drop(state, 1)
-        daemons = (p for p in state.site.platform.processes() if "dagster._daemon" in " ".join(p.cmdline()))
         with contextlib.suppress(psutil.Error):
-            state.memory += [p.memory_info().rss / 1e6 for p in daemons]
+            services = [p for p in state.site.platform.processes() if "-m dagster" in " ".join(p.cmdline())]
+            state.memory.append(sum(p.memory_info().rss for p in services) / 1e6)
         time.sleep(POLL_SECONDS)
         if (now := state.waiting()) != left:
             left, since = now, time.monotonic()
@@ -145,7 +145,7 @@ def _judge(state: Soak, beside: "subprocess.Popen[bytes]") -> None:
     row.findings += found
     third = max(1, len(state.memory) // 3)
     early, late = max(state.memory[third : 2 * third] or [0.0]), max(state.memory[-third:] or [0.0])
-    row.note = f"memory of the daemon at most {early:.0f} MB in the second third, {late:.0f} MB in the last"
+    row.note = f"daemon and servers: at most {early:.0f} MB in the second third, {late:.0f} MB in the last"
     row.note += "" if late < 1.1 * early else " (not flat)"
 
 
