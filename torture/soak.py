@@ -1,7 +1,7 @@
 """Soak: many samples through the inbox, the sensor and the daemon; on SQLite, then on PostgreSQL.
 
-Every sample must be called once, with its own record; the memory of the daemon and the servers must stay flat; no log may say that
-a database was locked. While the daemon works, the command line predicts one of the same samples.
+Every sample must be called once, with its own record; the memory of daemon and servers must stay flat; no log may say
+that a database was locked. While the daemon works, the command line predicts one of the same samples.
 """
 
 import contextlib
