@@ -24,7 +24,7 @@ REFUSED = {
     "mixed.fa": FASTA + FASTQ,
     "twice.fa": FASTA + FASTA,
     "quality.fq": FASTQ.replace(b"IIIIIIII", b"III"),
-    "cut.fq": FASTQ[:-12],
+    "short.fq": FASTQ[:-12],
     "cut.fa.gz": gzip.compress(FASTA)[:-9],
     "tail.fa.gz": gzip.compress(FASTA) + b"junk",
     "bomb.fa.gz": gzip.compress(b">a\n" + b"A" * (70 << 20)),
