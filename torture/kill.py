@@ -22,7 +22,7 @@ POLL_SECONDS = 0.02
 START_TIMEOUT = 300.0
 SOFT_PART, NOTHING_PART, EARLY_PART = 0.15, 0.05, 0.3
 MOST_FILES, LATE_SECONDS, SOON_SECONDS = 12, 0.05, 0.7
-WEIGHTS = {"driver": 1, "lane": 4, "loader worker": 4, "tracker": 1}
+WEIGHTS = {"driver": 1, "lane": 4, "loader worker": 3, "worker server": 1, "tracker": 1}
 EXIT_CODES = {0, 3, 130, -signal.SIGKILL}
 
 

@@ -29,7 +29,7 @@ SAMPLE, LANES, SHARD_ROWS, END_SECONDS = "genomes", 2, 2, 40.0
 ROLES = {
     "virnucpro_assets.cli": "driver",
     "virnucpro_assets.lane": "lane",
-    "spawn_main": "loader worker",
+    "multiprocessing.forkserver": "worker server",
     "resource_tracker": "tracker",
 }
 
@@ -186,10 +186,12 @@ def undisturbed(folder: Path) -> Site:
 
 
 def role(process: psutil.Process) -> str:
-    """What a process of the site is, by its command line."""
+    """What a process of the site is, by its command line; a loader worker has that of the server it is forked from."""
     with contextlib.suppress(psutil.Error):
-        words = " ".join(process.cmdline())
-        return next((name for word, name in ROLES.items() if word in words), "other")
+        words = process.cmdline()
+        name = next((name for word, name in ROLES.items() if word in " ".join(words)), "other")
+        forked = name == "worker server" and words == psutil.Process(process.ppid()).cmdline()
+        return "loader worker" if forked else name
     return "gone"
 
 

@@ -4,7 +4,6 @@ One item is one whole shard, so batches can be filled to the brim without knowin
 are finished one after another.
 """
 
-import gc
 import multiprocessing
 import os
 import signal
@@ -130,7 +129,6 @@ def begin_worker(worker: int) -> None:
 
     A worker is one core: the byte-pair library's own threads would fight with the other workers'.
     """
-    gc.freeze()  # what it has imported lives until its end, which otherwise takes as long as a small shard's work
     assert_cpu_only(worker)
     os.putenv("TOKENIZERS_PARALLELISM", "false")
     lane = multiprocessing.parent_process()
