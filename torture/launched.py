@@ -103,7 +103,8 @@ def _different(alone: Site, site: Site) -> list[str]:
 
 
 def _launch(server: Server, rank: int) -> str:
-    [place] = server.ask(PLACE)["repositoriesOrError"]["nodes"]
+    _wait(lambda: bool(_places(server)))  # a code server that was killed is started again
+    [place] = _places(server)
     tags = {"": f"{rank}|{SAMPLE}", "/gpu_rank": str(rank), "/sample": SAMPLE}
     params = {
         "selector": {
@@ -119,6 +120,14 @@ def _launch(server: Server, rank: int) -> str:
     answer = server.ask(LAUNCH, params=params)["launchRun"]
     assert "run" in answer, answer
     return str(answer["run"]["runId"])
+
+
+def _places(server: Server) -> list[dict[str, Any]]:
+    """The code location's repository; nothing while the server cannot answer for it."""
+    try:
+        return list(server.ask(PLACE)["repositoriesOrError"]["nodes"])
+    except (OSError, AssertionError):
+        return []
 
 
 def _runs(server: Server) -> list[dict[str, str]]:
