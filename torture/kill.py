@@ -9,7 +9,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from torture.table import Row, Task, campaign
 
 POLL_SECONDS = 0.02
 START_TIMEOUT = 300.0
-SOFT_PART, NOTHING_PART, EARLY_PART = 0.15, 0.05, 0.3
-MOST_FILES, LATE_SECONDS, SOON_SECONDS = 12, 0.05, 0.7
+SOFT_PART, NOTHING_PART = 0.15, 0.05
+MOMENTS = {"time": 3, "files": 4, "embedding": 3}
+MOST_FILES, LATE_SECONDS, EMBEDDING_FACTOR, SOON_SECONDS = 12, 0.05, 20, 0.7
 WEIGHTS = {"driver": 1, "lane": 4, "loader worker": 3, "worker server": 1, "tracker": 1}
 EXIT_CODES = {0, 3, 130, -signal.SIGKILL}
 
@@ -146,19 +147,22 @@ def _kill(state: Killing, victim: psutil.Process, wanted: str) -> None:
 def _wait_for_moment(state: Killing, run: Started, *, again: bool) -> bool:
     """Until the next moment to strike; False: the run ended before.
 
-    The first moment of a run is drawn from the time that a start takes, or follows some file's arrival; what the
-    first blow left of the tree is struck soon after it.
+    The first moment of a run is drawn from the time that a start takes, or follows the arrival of some files, or of
+    the loader workers; what the first blow left of the tree is struck soon after it.
     """
-    by_files = not again and state.draw.random() > EARLY_PART
-    wait = state.draw.expovariate(1 / SOON_SECONDS) if again else state.draw.uniform(0.0, state.start_seconds)
-    more, late = state.draw.randint(1, MOST_FILES), state.draw.uniform(0.0, LATE_SECONDS)
-    begun = state.site.files()
-    until = time.monotonic() + (START_TIMEOUT if by_files else wait)
-    while time.monotonic() < until and run.process.poll() is None:
-        if by_files and state.site.files() >= begun + more:
-            time.sleep(late)
-            break
+    draw, begun = state.draw, state.site.files()
+    early = draw.expovariate(1 / SOON_SECONDS) if again else draw.uniform(0.0, state.start_seconds)
+    more, late = draw.randint(1, MOST_FILES), draw.uniform(0.0, LATE_SECONDS)
+    kind = "time" if again else draw.choices(list(MOMENTS), list(MOMENTS.values()))[0]
+    conditions: dict[str, Callable[[], bool]] = {
+        "time": lambda: time.monotonic() > struck_at,
+        "files": lambda: state.site.files() >= begun + more,
+        "embedding": lambda: state.site.embeds_since(run.began),
+    }
+    struck_at = time.monotonic() + early
+    while run.process.poll() is None and not conditions[kind]():
         time.sleep(POLL_SECONDS)
+    time.sleep(late * (EMBEDDING_FACTOR if kind == "embedding" else 1))
     return run.process.poll() is None
 
 

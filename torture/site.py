@@ -84,7 +84,7 @@ class Site:
                 stdout=stdout,
                 stderr=err,
             )
-        return Started(process, said, time.monotonic())
+        return Started(process, said)
 
     def start_seconds(self) -> float:
         """How long after `begin` the first shard came."""
@@ -145,7 +145,14 @@ class Site:
         found = (
             name for folder in (self.sample, self.out) for _, _, names in os.walk(folder) for name in names
         )
-        return sum(not name.endswith((".bin", ".lock")) for name in found)
+        return sum(not name.endswith((".bin", ".lock", ".jsonl")) for name in found)
+
+    def embeds_since(self, began: float) -> bool:
+        """Whether a lane has come to an encoder, and to its loader workers, after that time."""
+        found = (self.sample / "telemetry").glob("*_embeddings-*.jsonl")
+        with contextlib.suppress(FileNotFoundError):
+            return any(f.stat().st_mtime > began for f in found)
+        return False
 
     def unpublished(self, rank: int) -> float:
         """Shards that a lane which has ended had begun to compute and not published."""
@@ -167,7 +174,7 @@ class Started:
 
     process: "subprocess.Popen[bytes]"
     said: Path
-    since: float
+    began: float = field(default_factory=time.time)
 
     def errors(self) -> list[str]:
         """Lines on standard error; an empty one is what ends the `^C` of a terminal."""
