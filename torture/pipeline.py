@@ -48,7 +48,7 @@ class Pipeline:
 
     @property
     def settings(self) -> SampleSettings:
-        return SampleSettings(profile="demo", chunk_size=300, shard_rows=16)
+        return SampleSettings(profile="demo", chunk_size=300, shard_rows=8)
 
     @property
     def folder(self) -> Path:

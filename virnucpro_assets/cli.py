@@ -14,6 +14,7 @@ import click
 
 from virnucpro_assets.cli_models import doctor, models, train, ui
 from virnucpro_assets.cli_samples import samples
+from virnucpro_assets.startup import lasting_imports
 from virnucpro_core.errors import DeviceLostError, VirnucproError, one_line
 
 INTERRUPTED = 130
@@ -70,10 +71,11 @@ def predict(files: tuple[Path, ...], out: Path, sample: str, *, fresh: bool, **o
 
     Each file is a sample; FASTQ files named as mates (R1, R2) are one. The runs show in the web UI.
     """
-    from virnucpro_assets.progress import show_prediction
-    from virnucpro_assets.resources import platform_from_environment
-    from virnucpro_core.registry import check_inputs, check_key, register
-    from virnucpro_core.samples import group_samples, in_order
+    with lasting_imports():
+        from virnucpro_assets.progress import show_prediction
+        from virnucpro_assets.resources import platform_from_environment
+        from virnucpro_core.registry import check_inputs, check_key, register
+        from virnucpro_core.samples import group_samples, in_order
 
     platform = platform_from_environment().asked(gpus=options.pop("gpus"), device=options.pop("device"))
     settings = platform.sample_settings(**options)

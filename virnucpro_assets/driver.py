@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from virnucpro_assets.resources import Platform, export
+from virnucpro_assets.startup import lasting_imports
 from virnucpro_core.durable import locked, publish, sweep
 from virnucpro_core.errors import DeviceLostError, VirnucproError
 from virnucpro_core.lanes import DNABERT, ESM
@@ -50,13 +51,11 @@ class Watch:
 def predict(sample: Sample, platform: Platform, watch: Watch) -> None:
     """Bring the sample to its results folder. Raises RunFailedError; KeyboardInterrupt leaves everything resumable."""
     export(platform)
-    from virnucpro_assets.instance import (
-        database_errors,
-        open_instance,
-    )  # the definitions read what was exported
-    from virnucpro_assets.partitions import SAMPLES
-    from virnucpro_assets.presence import mark_dead_runs, mark_tagged_runs
-    from virnucpro_assets.runs import driver_tags, run_job
+    with lasting_imports():  # the definitions read what was exported
+        from virnucpro_assets.instance import database_errors, open_instance
+        from virnucpro_assets.partitions import SAMPLES
+        from virnucpro_assets.presence import mark_dead_runs, mark_tagged_runs
+        from virnucpro_assets.runs import driver_tags, run_job
 
     with locked(sample.lock("driver"), busy=f"sample {sample.name!r} is being predicted by another process"):
         with database_errors(), open_instance() as instance:

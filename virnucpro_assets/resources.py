@@ -9,6 +9,7 @@
 | `VIRNUCPRO_ATTENTION`, `VIRNUCPRO_TOKEN_BUDGET`, `VIRNUCPRO_WORKERS` | how a lane computes | by device |
 | `VIRNUCPRO_LEASES` | folder of the locks on GPUs, one for all that share them | `/var/tmp/virnucpro-leases` |
 | `VIRNUCPRO_INBOX_STABLE_SECONDS` | how long a dropped file must not change | 30 |
+| `DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS` | Dagster's own: how long `follow` waits before it looks, see SETTLE | 2 |
 """
 
 import os
@@ -32,6 +33,11 @@ _VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")  # as it was before a lease na
 # NVML counts the cards like this; CUDA would put the fastest first.
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
 _PROCESS = ProcessDevice(lambda uuid: os.environ.update(CUDA_VISIBLE_DEVICES=uuid))
+
+# A tick of `follow` notes the newest event's number and looks at all up to it. Numbers are given before a transaction
+# is committed: an event that is committed a moment after a higher one would never be seen, and what depends on it never
+# be asked for. With this delay between the number and the look, Dagster closes the gap; it is off by default.
+SETTLE, SETTLE_SECONDS = "DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS", "2"
 
 
 class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -168,6 +174,7 @@ def export(platform: Platform) -> None:
         VIRNUCPRO_LEASES=platform.leases,
         DAGSTER_HOME=str(dagster_home()),
     )
+    os.environ.setdefault(SETTLE, SETTLE_SECONDS)
 
 
 def usable_cores() -> int:
