@@ -71,7 +71,7 @@ def kill_points(task: Task, *, most: int) -> Sequence[Row]:
     roles = ", ".join(f"{count} {name}" for name, count in sorted(state.struck.items()))
     state.killed.note = (
         f"{roles}; {state.commands} commands made {state.finished} predictions of {len(state.reference)} files; "
-        f"at most {state.unpublished:.1f} shards a killed lane that were begun and not yet on disk"
+        f"at most {state.unpublished:.1f} shards a killed lane that were begun and not yet reported as on disk"
     )
     for row in (state.killed, state.asked):
         row.seconds = time.monotonic() - began

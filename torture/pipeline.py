@@ -12,7 +12,8 @@ from unittest import mock
 from virnucpro_core import profiles
 from virnucpro_core.devices import Compute
 from virnucpro_core.durable import TEMPORARY, sha256_file
-from virnucpro_core.lanes import DNABERT, ESM, MERGED, PREDICTIONS, Lane, embed_lane, merge_lane, score_lane
+from virnucpro_core.embedding import embed_lane
+from virnucpro_core.lanes import DNABERT, ESM, MERGED, PREDICTIONS, Lane, merge_lane, score_lane
 from virnucpro_core.loading import LoaderSettings
 from virnucpro_core.models import ModelStore
 from virnucpro_core.profiles import DEMO, ResolvedProfile

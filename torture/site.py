@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -155,16 +154,13 @@ class Site:
         return False
 
     def unpublished(self, rank: int) -> float:
-        """Shards that a lane which has ended had begun to compute and not published."""
+        """Shards that a lane which has ended had begun to compute and not reported as published, at most."""
         worst = 0.0
         for telemetry in (self.sample / "telemetry").glob(f"*_embeddings-{rank}.jsonl"):
             lines = list(read_lines(telemetry))
-            if not lines or lines[0]["event"] != "start":
-                continue
             begun = sum(line["sequences"] for line in lines if line["event"] == "batch")
-            entries = (self.sample / telemetry.stem.rsplit("-", 1)[0]).glob("[0-9]*.json")
-            rows = sum(json.loads(e.read_bytes())["rows"] for e in entries if int(e.stem) % LANES == rank)
-            worst = max(worst, (lines[0]["sequences_resumed"] + begun - rows) / SHARD_ROWS)
+            published = sum(line["rows"] for line in lines if line["event"] == "shard")
+            worst = max(worst, (begun - published) / SHARD_ROWS)
         return worst
 
 

@@ -65,7 +65,7 @@ def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
 
     @dg.multi_asset_check(name=f"{asset}_checks", specs=_specs(asset, (*names, AGREE), LANES))
     def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
-        with one_line_failures():
+        with one_line_failures(context):
             lane = platform.lane(*lane_of(context))
             findings = audit_lane(lane, asset)
             if embedding:
