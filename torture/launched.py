@@ -24,7 +24,7 @@ TERMINATE = "mutation ($id: String!) { terminateRun(runId: $id) { __typename } }
 RUNS = "{ runsOrError { ... on Runs { results { runId status } } } }"
 PLACE = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
 ENDED = ("SUCCESS", "FAILURE", "CANCELED")
-END_SECONDS, POLL_SECONDS, LOOK_SECONDS = 180.0, 0.25, 0.02
+END_SECONDS, START_SECONDS, POLL_SECONDS, LOOK_SECONDS = 180.0, 3.0, 0.25, 0.02
 STRIKES = ("terminate", "kill the run worker", "kill the code server")
 
 
@@ -66,7 +66,13 @@ def _one_strike(site: Site, server: Server, strike: str, draw: random.Random) ->
     """How the run ended on record, and what is not as it should be."""
     rank = draw.randrange(2)
     run, more = _launch(server, rank), draw.randint(0, 8)
-    _wait(lambda: _has_begun(site, rank, more), every=LOOK_SECONDS)
+    if (
+        strike == "terminate"
+    ):  # the server takes seconds to pass it on: asked for as the run starts, not as it ends
+        _wait(lambda: _child_of(site, "grpc") is not None)
+        time.sleep(draw.uniform(0.0, START_SECONDS))
+    else:
+        _wait(lambda: _has_begun(site, rank, more), every=LOOK_SECONDS)
     worker = _child_of(site, "grpc")
     inside = [worker, *worker.children(recursive=True)] if worker else []
     if strike == "terminate":
