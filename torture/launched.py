@@ -66,9 +66,7 @@ def _one_strike(site: Site, server: Server, strike: str, draw: random.Random) ->
     """How the run ended on record, and what is not as it should be."""
     rank = draw.randrange(2)
     run, more = _launch(server, rank), draw.randint(0, 8)
-    if (
-        strike == "terminate"
-    ):  # the server takes seconds to pass it on: asked for as the run starts, not as it ends
+    if strike == "terminate":  # asked for early: the server takes seconds to pass it on
         _wait(lambda: _child_of(site, "grpc") is not None)
         time.sleep(draw.uniform(0.0, START_SECONDS))
     else:
