@@ -96,7 +96,7 @@ def web_ui(site: Site) -> Iterator[Server]:
         port = probe.getsockname()[1]
     server, log = Server(f"http://127.0.0.1:{port}"), site.home / "ui.log"
     with started(site, "virnucpro_assets.cli", "ui", "--port", str(port), log=log) as process:
-        wait_until(lambda: _loaded(server, process), seconds=120, what=f"the web UI ({log})")
+        wait_until(lambda: _loaded(server, process), seconds=240, what=f"the web UI ({log})")
         yield server
 
 
