@@ -6,6 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from virnucpro_assets.metadata import arrival
 from virnucpro_assets.partitions import RANKS, SAMPLES, lane_key
 from virnucpro_assets.presence import mark_dead_runs
 from virnucpro_assets.resources import Platform
@@ -92,7 +93,7 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.
             continue
         if name:
             names.append(name)
-            events.append(_arrived(platform.folder, name))
+            events.append(arrival(platform.sample(name)))
     idle = f"{len(seen.waiting)} files still arriving" if seen.waiting else "nothing new"
     return dg.SensorResult(
         skip_reason=None if events else idle,
@@ -113,19 +114,6 @@ def _register(context: dg.SensorEvaluationContext, platform: Platform, arrival: 
     taken = arrival.name in list_samples(platform.folder) and arrival.name not in same
     name = f"{arrival.name[:55]}-{content[:8]}" if taken else arrival.name
     return register(platform.folder, name, arrival.paths, platform.sample_settings()).name
-
-
-def _arrived(home: Path, name: str) -> dg.AssetMaterialization:
-    sample = open_sample(home, name)
-    return dg.AssetMaterialization(
-        "inbox",
-        partition=name,
-        metadata={
-            "files": dg.MetadataValue.json([printable(f.path.name) for f in sample.inputs]),
-            "bytes": sum(f.bytes for f in sample.inputs),
-            "sha256": sample.content,
-        },
-    )
 
 
 @dg.sensor(

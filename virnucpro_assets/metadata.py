@@ -10,13 +10,15 @@ from typing import Any
 
 import dagster as dg
 
-from virnucpro_core.errors import VirnucproError
+from virnucpro_core.errors import VirnucproError, printable
 from virnucpro_core.lanes import LaneResult
+from virnucpro_core.registry import Sample
 from virnucpro_core.shards import Entry
 from virnucpro_core.telemetry import LaneSummary, read_lines
 
 TABLE_ROWS = 200
 EXIT_CODE = "exit_code"
+MAX_RETRIES_TAG = "dagster/max_retries"
 SHARD_SCHEMA = dg.TableSchema(
     columns=[
         dg.TableColumn("shard", "int", description="number of the shard"),
@@ -28,16 +30,34 @@ SHARD_SCHEMA = dg.TableSchema(
 
 
 @contextlib.contextmanager
-def one_line_failures() -> Iterator[None]:
-    """An error with place and remedy becomes a step failure that shows it; bad input is never retried."""
+def one_line_failures(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> Iterator[None]:
+    """An error with place and remedy becomes a step failure that shows it.
+
+    What trying again cannot mend is tried neither as a step nor, by the daemon, as a run.
+    """
     try:
         yield
     except VirnucproError as error:
+        if error.exit_code != VirnucproError.exit_code:
+            context.instance.add_run_tags(context.run.run_id, {MAX_RETRIES_TAG: "0"})
         raise dg.Failure(
             description=str(error),
             metadata={"where": error.where, EXIT_CODE: error.exit_code},
             allow_retries=error.exit_code == VirnucproError.exit_code,
         ) from error
+
+
+def arrival(sample: Sample) -> dg.AssetMaterialization:
+    """The sample's files, as the asset `inbox` shows them."""
+    return dg.AssetMaterialization(
+        "inbox",
+        partition=sample.name,
+        metadata={
+            "files": dg.MetadataValue.json([printable(f.path.name) for f in sample.inputs]),
+            "bytes": sum(f.bytes for f in sample.inputs),
+            "sha256": sample.content,
+        },
+    )
 
 
 def observe_shard(context: dg.AssetExecutionContext, entry: Entry) -> None:

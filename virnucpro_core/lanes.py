@@ -19,12 +19,12 @@ from virnucpro_core.chunks import Chunks
 from virnucpro_core.classifier import load_classifier
 from virnucpro_core.devices import DTYPES, Compute, device_name, usable_device
 from virnucpro_core.durable import disk_errors, locked, sha256_json, sweep
-from virnucpro_core.encoders import Encoder, load_encoder
+from virnucpro_core.encoder_cache import verified_encoder
+from virnucpro_core.encoders import Encoder
 from virnucpro_core.errors import StoreError
 from virnucpro_core.frames import Frames
 from virnucpro_core.inference import embed_shards
 from virnucpro_core.loading import ShardDataset, token_budget_of
-from virnucpro_core.manifest import verify_once
 from virnucpro_core.profiles import ResolvedProfile
 from virnucpro_core.registry import Sample
 from virnucpro_core.shards import Entry, ShardStore, ids_digest, lane_shards
@@ -259,8 +259,7 @@ def _encoder(lane: Lane, product: Embedding, device: torch.device, recorder: Rec
     """The product's encoder on the device; how long that took and what the device is go into the summary."""
     summary, started = recorder.summary, recorder.elapsed()
     folder = lane.profile.dnabert if product == DNABERT else lane.profile.esm2
-    verify_once(folder)
-    encoder = load_encoder(
+    encoder = verified_encoder(
         "dnabert-s" if product == DNABERT else "esm2",
         folder,
         device=device,

@@ -103,7 +103,8 @@ def shard_loader(
     dataset: ShardDataset, settings: LoaderSettings, device: torch.device
 ) -> DataLoader[PackedShard | Refused]:
     """Shards in the dataset's order; workers are spawned, never touch CUDA, and end with their parent."""
-    workers = min(settings.workers, len(dataset))
+    # One item is one shard: a worker process for a single one would take seconds to start and overlap nothing.
+    workers = min(settings.workers, len(dataset)) if len(dataset) > 1 else 0
     return DataLoader(
         dataset,
         batch_size=None,

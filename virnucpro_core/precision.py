@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from virnucpro_core.audit import Finding
 from virnucpro_core.devices import DTYPES, Compute, usable_device
-from virnucpro_core.encoders import load_encoder
+from virnucpro_core.encoder_cache import verified_encoder
 from virnucpro_core.lanes import DNABERT, Embedding, Lane
 from virnucpro_core.packing import pack
 
@@ -35,7 +35,7 @@ def audit_precision(lane: Lane, product: Embedding, compute: Compute) -> Finding
     device = usable_device(compute.device, precision)
     loaded = "float16" if precision == "fp8" else precision
     with compute.held():
-        encoder = load_encoder(
+        encoder = verified_encoder(
             "dnabert-s" if product == DNABERT else "esm2",
             lane.profile.dnabert if product == DNABERT else lane.profile.esm2,
             device=device,
