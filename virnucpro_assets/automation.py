@@ -2,11 +2,9 @@
 
 import json
 import time
-from pathlib import Path
 
 import dagster as dg
 
-from virnucpro_assets.metadata import arrival
 from virnucpro_assets.partitions import RANKS, SAMPLES, lane_key
 from virnucpro_assets.presence import mark_dead_runs
 from virnucpro_assets.resources import Platform

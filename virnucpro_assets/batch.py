@@ -7,7 +7,7 @@ observed one by one and throughput is not drawn: a small sample has few of them.
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import dagster as dg
 
 from virnucpro_assets.assets import calls, embeddings, sequences
 from virnucpro_assets.checks import lane_findings, record_agrees
-from virnucpro_assets.metadata import arrival, lane_materialization
+from virnucpro_assets.metadata import arrived, lane_materialization
 from virnucpro_assets.partitions import lane_key
 from virnucpro_assets.resources import Platform
 from virnucpro_core.audit import SAMPLE_AUDITS, Finding, audit_results
@@ -23,7 +23,17 @@ from virnucpro_core.devices import Compute
 from virnucpro_core.durable import locked
 from virnucpro_core.encoder_cache import kept_encoders
 from virnucpro_core.errors import StoreError, VirnucproError
-from virnucpro_core.lanes import DNABERT, ESM, MERGED, PREDICTIONS, Lane, embed_lane, merge_lane, score_lane
+from virnucpro_core.lanes import (
+    DNABERT,
+    ESM,
+    MERGED,
+    PREDICTIONS,
+    Lane,
+    LaneResult,
+    embed_lane,
+    merge_lane,
+    score_lane,
+)
 from virnucpro_core.shards import Entry
 
 log = logging.getLogger(__name__)
@@ -40,10 +50,11 @@ Recorded = dg.AssetMaterialization | dg.AssetCheckEvaluation
 
 
 class Batch(dg.Config):
-    """Names of registered samples, and the rank whose device computes all their lanes."""
+    """Names of registered samples, the rank whose device computes all their lanes, and who runs what fails."""
 
     samples: list[str]
     rank: int = 0
+    hand_over: bool = True
 
 
 @dg.op(out=dg.Out(dg.Nothing), description="Every sample of the batch through the whole graph.")
@@ -60,9 +71,11 @@ def every_sample(
                 log.error("failed %s: %s", name, error)
             else:
                 log.info("done %s", name)
-    for name in failed:  # news without a run: the automation gives each a run of its own
+    for name in (
+        failed if config.hand_over else ()
+    ):  # news without a run: the automation gives each a run of its own
         with contextlib.suppress(VirnucproError):
-            context.instance.report_runless_asset_event(arrival(platform.sample(name)))
+            context.instance.report_runless_asset_event(arrived(platform.sample(name)))
     yield dg.Output(None, metadata={"samples": len(config.samples), "left to runs of their own": failed})
 
 
@@ -106,7 +119,7 @@ def sample_events(platform: Platform, name: str, devices: Devices) -> Iterator[R
             made = make(sample)
             yield materialization(asset, name, made)
             yield from checked(asset, name, SAMPLE_AUDITS[asset](sample))
-        yield arrival(sample)  # after the chunks: before them the automation would begin the sample itself
+        yield arrived(sample)  # after the chunks: before them the automation would begin the sample itself
         for rank in range(platform.gpus):
             lane = platform.lane(name, rank)
             yield from lane_events(lane, devices.compute(lane))
@@ -117,7 +130,7 @@ def sample_events(platform: Platform, name: str, devices: Devices) -> Iterator[R
 def lane_events(lane: Lane, compute: Compute) -> Iterator[Recorded]:
     """One lane's four products. A lane without shards has nothing that could be checked."""
     key = lane_key(lane.sample.name, lane.rank)
-    results = (
+    results: tuple[tuple[str, Callable[[], LaneResult]], ...] = (
         (DNABERT, lambda: embed_lane(lane, DNABERT, compute, on_shard=_ignore)),
         (ESM, lambda: embed_lane(lane, ESM, compute, on_shard=_ignore)),
         (MERGED, lambda: merge_lane(lane, on_shard=_ignore)),

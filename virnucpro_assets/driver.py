@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from virnucpro_assets.resources import Platform, export
+from virnucpro_assets.tags import driver_tags
 from virnucpro_core.durable import locked, publish, sweep
 from virnucpro_core.errors import VirnucproError
 from virnucpro_core.lanes import DNABERT, ESM
@@ -24,6 +25,7 @@ from virnucpro_core.telemetry import Progress, read_progress
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 20.0
+LANE = "virnucpro_assets.lane"
 
 
 class RunFailedError(VirnucproError):
@@ -52,7 +54,7 @@ def predict(sample: Sample, platform: Platform, watch: Watch) -> None:
     )  # the definitions read what was exported
     from virnucpro_assets.partitions import SAMPLES
     from virnucpro_assets.presence import mark_dead_runs, mark_tagged_runs
-    from virnucpro_assets.runs import driver_tags, run_job
+    from virnucpro_assets.runs import run_job
 
     with locked(sample.lock("driver"), busy=f"sample {sample.name!r} is being predicted by another process"):
         with database_errors(), open_instance() as instance:
@@ -88,44 +90,52 @@ def _run_lanes(sample: Sample, platform: Platform, watch: Watch) -> None:
             sample.telemetry(product, rank).unlink(missing_ok=True)
     logs = sample.folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    with _children(sample.name, platform.gpus, logs) as lanes:
+    words = [[LANE, sample.name, str(rank)] for rank in range(platform.gpus)]
+    with children(words, [logs / f"lane-{rank}" for rank in range(platform.gpus)]) as lanes:
         while any(lane.poll() is None for lane in lanes):
             watch.lanes(list(_progress(sample, platform.gpus)))
             time.sleep(POLL_SECONDS)
         watch.lanes(list(_progress(sample, platform.gpus)))
         failed = [(rank, lane) for rank, lane in enumerate(lanes) if lane.returncode]
     for rank, lane in failed:
-        said = (logs / f"lane-{rank}.out").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        line = (
-            said[-1] if said else f"ended with code {lane.returncode}; its log is {logs / f'lane-{rank}.err'}"
-        )
         raise RunFailedError(
-            line, where=f"lane {rank}|{sample.name}", exit_code=2 if lane.returncode == 2 else 3
+            last_words(logs / f"lane-{rank}", lane.returncode),
+            where=f"lane {rank}|{sample.name}",
+            exit_code=2 if lane.returncode == 2 else 3,
         )
+
+
+def last_words(log: Path, code: int) -> str:
+    """What a child that failed said last; where it said nothing, its exit code and where its log is."""
+    said = log.with_suffix(".out").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return said[-1] if said else f"ended with code {code}; its log is {log.with_suffix('.err')}"
 
 
 @contextmanager
-def _children(sample: str, gpus: int, logs: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """The lanes' processes; whatever ends the block ends them, gently at first."""
-    lanes: list[subprocess.Popen[bytes]] = []
+def children(words: Sequence[Sequence[str]], logs: Sequence[Path]) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """A process for each module and its arguments in `words`, writing to its log's `.out` and `.err`.
+
+    Whatever ends the block ends them, gently at first.
+    """
+    started: list[subprocess.Popen[bytes]] = []
     streams: list[IO[Any]] = []
     try:
-        for rank in range(gpus):
-            out, err = (logs / f"lane-{rank}.out").open("wb"), (logs / f"lane-{rank}.err").open("wb")
+        for arguments, log in zip(words, logs, strict=True):
+            out, err = log.with_suffix(".out").open("wb"), log.with_suffix(".err").open("wb")
             streams += [out, err]
-            lanes.append(
+            started.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", "virnucpro_assets.lane", sample, str(rank)],
+                    [sys.executable, "-m", *arguments],
                     stdin=subprocess.PIPE,  # it ends with us, however we end
                     stdout=out,
                     stderr=err,
                     start_new_session=True,  # an interrupt at the terminal reaches the driver, which ends them in order
                 )
             )
-        yield lanes
+        yield started
     finally:
-        _end(lanes)
-        for stream in (*streams, *(lane.stdin for lane in lanes)):
+        _end(started)
+        for stream in (*streams, *(child.stdin for child in started)):
             if stream is not None:
                 stream.close()
 

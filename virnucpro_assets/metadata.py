@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 
+from virnucpro_assets.tags import MAX_RETRIES_TAG
 from virnucpro_core.errors import VirnucproError, printable
 from virnucpro_core.lanes import LaneResult
 from virnucpro_core.registry import Sample
@@ -18,7 +19,6 @@ from virnucpro_core.telemetry import LaneSummary, read_lines
 
 TABLE_ROWS = 200
 EXIT_CODE = "exit_code"
-MAX_RETRIES_TAG = "dagster/max_retries"
 SHARD_SCHEMA = dg.TableSchema(
     columns=[
         dg.TableColumn("shard", "int", description="number of the shard"),
@@ -47,7 +47,7 @@ def one_line_failures(context: dg.OpExecutionContext | dg.AssetExecutionContext)
         ) from error
 
 
-def arrival(sample: Sample) -> dg.AssetMaterialization:
+def arrived(sample: Sample) -> dg.AssetMaterialization:
     """The sample's files, as the asset `inbox` shows them."""
     return dg.AssetMaterialization(
         "inbox",

@@ -16,9 +16,11 @@ from typing import Any, Literal
 from virnucpro_core.chunks import Chunks
 from virnucpro_core.durable import disk_errors, locked, publish_json, sha256_file, sha256_json
 from virnucpro_core.errors import InputError, StoreError, UsageError, VirnucproError
+from virnucpro_core.samples import looks_like_sequence_file
 
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 FORMAT = 2
+SMALL_BYTES = 16_000_000
 log = logging.getLogger(__name__)
 
 
@@ -77,6 +79,16 @@ class Sample:
         return content_digest(self.inputs)
 
     @property
+    def bytes(self) -> int:
+        """Of all inputs, as they are on disk."""
+        return sum(f.bytes for f in self.inputs)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it is computed in less time than a model loads, so that it better shares one with others."""
+        return self.bytes <= SMALL_BYTES
+
+    @property
     def chunks(self) -> Path:
         return self.folder / "chunks"
 
@@ -112,6 +124,23 @@ def check_key(name: str) -> str:
             remedy="use 1 to 64 letters, digits, '_' and '-' (--sample NAME)",
         )
     return name
+
+
+def files_of(paths: Sequence[Path]) -> list[Path]:
+    """The paths, each folder replaced by the sequence files in it. Raises InputError for a folder without any."""
+    found: list[Path] = []
+    for path in paths:
+        inside = (
+            [f for f in sorted(path.iterdir()) if f.is_file() and looks_like_sequence_file(f)]
+            if path.is_dir()
+            else [path]
+        )
+        if not inside:
+            raise InputError(
+                "no FASTA or FASTQ file in this folder", path=path, remedy="give a folder that holds some"
+            )
+        found += inside
+    return found
 
 
 def check_inputs(paths: Sequence[Path]) -> None:
