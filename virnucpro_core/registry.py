@@ -209,6 +209,7 @@ def register(
         "settings": asdict(settings),
     }
     publish_json(folder / "sample.json", facts | {"seal": sha256_json(facts)})
+    _index(sample, home)
     return sample
 
 
@@ -281,15 +282,50 @@ def read_refusal(sample: Sample) -> str:
         return ""
 
 
-def known_contents(home: Path) -> dict[str, str]:
-    """`Sample.content` by name of all samples; one that cannot be read is left out and said."""
-    found = {}
-    for name in list_samples(home):
+def same_content(home: Path, content: str) -> list[str]:
+    """Names of the samples whose `Sample.content` this is, sorted; one that cannot be read is left out and said.
+
+    Found by the index that `register` keeps, so that the cost does not grow with the number of samples.
+    """
+    _make_index(home)
+    found = []
+    for name in sorted(entry.name for entry in _indexed(home, content).glob("*")):
         try:
-            found[name] = open_sample(home, name).content
+            if open_sample(home, name).content == content:
+                found.append(name)
         except VirnucproError as error:
             log.warning("%s", error)
     return found
+
+
+def is_registered(home: Path, name: str) -> bool:
+    """Whether the name stands for a sample, sound or damaged."""
+    return (home / "samples" / check_key(name) / "sample.json").exists()
+
+
+def _index(sample: Sample, home: Path) -> None:
+    """An empty file for the sample among those of its content. Only a hint: `same_content` asks the sample."""
+    with disk_errors(home / "contents"):
+        _make_index(home)
+        folder = _indexed(home, sample.content)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / sample.name).touch()
+
+
+def _indexed(home: Path, content: str) -> Path:
+    return home / "contents" / content[:2] / content
+
+
+def _make_index(home: Path) -> None:
+    """Once: the index of the samples that were registered before there was one."""
+    if (home / "contents").exists():
+        return
+    (home / "contents").mkdir(parents=True)
+    for name in list_samples(home):
+        try:
+            _index(open_sample(home, name), home)
+        except VirnucproError as error:
+            log.warning("%s", error)
 
 
 def list_samples(home: Path) -> list[str]:
