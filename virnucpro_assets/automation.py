@@ -2,9 +2,11 @@
 
 import json
 import time
+from collections.abc import Sequence
 
 import dagster as dg
 
+from virnucpro_assets.metadata import arrived
 from virnucpro_assets.partitions import RANKS, SAMPLES, lane_key
 from virnucpro_assets.presence import mark_dead_runs
 from virnucpro_assets.resources import Platform

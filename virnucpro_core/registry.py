@@ -320,7 +320,7 @@ def _make_index(home: Path) -> None:
     """Once: the index of the samples that were registered before there was one."""
     if (home / "contents").exists():
         return
-    (home / "contents").mkdir(parents=True)
+    (home / "contents").mkdir(parents=True, exist_ok=True)
     for name in list_samples(home):
         try:
             _index(open_sample(home, name), home)
