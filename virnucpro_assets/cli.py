@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from virnucpro_assets.cli_models import doctor, models, train, ui
-from virnucpro_assets.cli_samples import samples
+from virnucpro_assets.cli_samples import priority, samples
 from virnucpro_core.errors import VirnucproError, one_line
 
 INTERRUPTED = 130
@@ -34,6 +34,7 @@ app.add_command(train)
 app.add_command(doctor)
 app.add_command(ui)
 app.add_command(samples)
+app.add_command(priority)
 
 
 @app.command()

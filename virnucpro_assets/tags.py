@@ -6,6 +6,10 @@ from typing import Any
 DRIVER_TAG = "virnucpro/driver"
 MAX_RETRIES_TAG = "dagster/max_retries"
 RANK_TAG = "dagster/partition/gpu_rank"
+PRIORITY_TAG = "dagster/priority"
+LAYER_TAG = "virnucpro/layer"
+# Where a run's sample stands: of a lane, and of a run of the whole sample (a lane's has `RANK|SAMPLE` there).
+SAMPLE_TAGS = ("dagster/partition/sample", "dagster/partition")
 
 
 def driver_tags(sample: str) -> dict[str, str]:

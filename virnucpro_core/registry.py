@@ -282,6 +282,19 @@ def read_refusal(sample: Sample) -> str:
         return ""
 
 
+def read_priority(sample: Sample) -> int | None:
+    """The place in the queue that was asked for the sample; None where nobody asked."""
+    try:
+        return int(json.loads((sample.folder / "priority.json").read_bytes())["priority"])
+    except FileNotFoundError:
+        return None
+
+
+def write_priority(sample: Sample, priority: int) -> None:
+    """Remember the sample's place in the queue; it changes nothing that is computed."""
+    publish_json(sample.folder / "priority.json", {"priority": priority})
+
+
 def same_content(home: Path, content: str) -> list[str]:
     """Names of the samples whose `Sample.content` this is, sorted; one that cannot be read is left out and said.
 
