@@ -41,7 +41,7 @@ class Site:
             "VIRNUCPRO_PROFILE": "demo",
             "VIRNUCPRO_CHUNK_SIZE": "300",
             "VIRNUCPRO_GPUS": str(self.gpus),
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
             **self.extra,
         }
 
@@ -80,15 +80,16 @@ class Server:
 
 
 @contextlib.contextmanager
-def web_ui(site: Site) -> Iterator[Server]:
+def web_ui(site: Site, *, read_only: bool = False) -> Iterator[Server]:
     """`virnucpro ui` at the site; at the end of the block none of its processes is left."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     site.home.mkdir(parents=True, exist_ok=True)
+    mode = ["--read-only"] if read_only else []
     with (site.home / "ui.log").open("wb") as log:
         # A session of its own: the daemon and the code server outlive a parent that is killed alone.
         process = subprocess.Popen(
-            [sys.executable, "-m", "virnucpro_assets.cli", "ui", "--port", str(port)],
+            [sys.executable, "-m", "virnucpro_assets.cli", "ui", "--port", str(port), *mode],
             env=site.environment,
             cwd=ROOT,
             stdout=log,
