@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from virnucpro_assets.history import was_cancelled
 from virnucpro_assets.metadata import arrived
 from virnucpro_assets.partitions import RANKS, SAMPLES, lane_key
 from virnucpro_assets.presence import mark_dead_runs
@@ -154,7 +155,8 @@ def dead_runs(context: dg.SensorEvaluationContext, platform: Platform) -> dg.Ski
 def missing_partitions(instance: dg.DagsterInstance, platform: Platform) -> dict[str, list[str]]:
     """Job -> partitions that it has to run now: of each sample the first layer that is missing.
 
-    Samples whose input was refused are left alone; what follows a layer, follows by itself.
+    Samples whose input was refused are left alone, and those that somebody stopped; what follows a layer, follows
+    by itself.
     """
     done = {
         name: instance.get_materialized_partitions(dg.AssetKey(name))
@@ -166,7 +168,7 @@ def missing_partitions(instance: dg.DagsterInstance, platform: Platform) -> dict
             refused = open_sample(platform.folder, name).rejected.exists()
         except VirnucproError:
             continue  # its folder was discarded or is damaged: the other samples are asked for all the same
-        if name in done["consensus"] or refused:
+        if name in done["consensus"] or refused or was_cancelled(instance, name):
             continue
         lanes = [lane_key(name, int(rank)) for rank in RANKS.get_partition_keys()]
         open_lanes = [key for key in lanes if key not in done["predictions"]]

@@ -7,6 +7,7 @@
 | `VIRNUCPRO_DEVICE` | `cuda` or `cpu` | the profile's |
 | `VIRNUCPRO_PROFILE`, `VIRNUCPRO_CHUNK_SIZE` | settings of samples from the inbox | `esm2-3b`, 500 |
 | `VIRNUCPRO_ATTENTION`, `VIRNUCPRO_TOKEN_BUDGET`, `VIRNUCPRO_WORKERS` | how a lane computes | by device |
+| `VIRNUCPRO_POSTGRES_URL` | PostgreSQL that a new Dagster instance keeps its records in | none: SQLite |
 | `VIRNUCPRO_INBOX_STABLE_SECONDS` | how long a dropped file must not change | 30 |
 """
 
@@ -24,6 +25,8 @@ from virnucpro_core.loading import LoaderSettings
 from virnucpro_core.models import ModelStore
 from virnucpro_core.profiles import PROFILES, ResolvedProfile, resolve_profile
 from virnucpro_core.registry import Sample, SampleSettings, open_sample
+
+POSTGRES_URL = "VIRNUCPRO_POSTGRES_URL"
 
 
 class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -129,6 +132,11 @@ def home_folder() -> Path:
 def dagster_home() -> Path:
     """`DAGSTER_HOME`, or the folder below VIRNUCPRO_HOME that stands in where it is unset."""
     return Path(os.environ.get("DAGSTER_HOME", "") or home_folder() / "dagster").expanduser().resolve()
+
+
+def postgres_asked() -> bool:
+    """Whether the instance's records are to be kept in PostgreSQL."""
+    return bool(os.environ.get(POSTGRES_URL))
 
 
 def export(platform: Platform) -> None:

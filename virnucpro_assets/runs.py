@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 
 from virnucpro_assets.definitions import defs
+from virnucpro_assets.history import latest_run
 from virnucpro_assets.instance import database_errors, open_instance
 from virnucpro_assets.metadata import EXIT_CODE
 from virnucpro_assets.tags import MAX_RETRIES_TAG, batch_config, batch_tags, driver_tags
@@ -61,12 +62,7 @@ def _execute(
 
 def latest_failure(instance: dg.DagsterInstance, sample: str) -> str:
     """Why the latest run of a sample, or of one of its lanes, failed; "" if it did not."""
-    latest = None
-    for tag in ("dagster/partition", "dagster/partition/sample"):
-        records = instance.get_run_records(dg.RunsFilter(tags={tag: sample}), limit=1)
-        latest = max(
-            [r for r in (latest, *records) if r is not None], key=lambda r: r.storage_id, default=None
-        )
+    latest = latest_run(instance, sample)
     if latest is None or latest.dagster_run.status is not dg.DagsterRunStatus.FAILURE:
         return ""
     logs = instance.all_logs(latest.dagster_run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)

@@ -1,6 +1,6 @@
 """Tags of runs, and the configuration of the runs that take many samples; what the queue and the automation go by."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 DRIVER_TAG = "virnucpro/driver"
@@ -26,3 +26,8 @@ def batch_config(samples: Sequence[str], rank: int, *, hand_over: bool) -> dict[
     """Run configuration of the job `batch`. `hand_over`: the automation runs by itself what fails in it."""
     config = {"samples": list(samples), "rank": rank, "hand_over": hand_over}
     return {"ops": {"every_sample": {"config": config}}}
+
+
+def batch_samples(config: Mapping[str, Any]) -> list[str]:
+    """The samples in such a configuration."""
+    return list(config["ops"]["every_sample"]["config"]["samples"])

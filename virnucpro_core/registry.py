@@ -283,11 +283,16 @@ def read_refusal(sample: Sample) -> str:
 
 
 def read_priority(sample: Sample) -> int | None:
-    """The place in the queue that was asked for the sample; None where nobody asked."""
+    """The place in the queue that was asked for the sample; None where nobody asked. Raises StoreError if damaged."""
+    file = sample.folder / "priority.json"
     try:
-        return int(json.loads((sample.folder / "priority.json").read_bytes())["priority"])
+        return int(json.loads(file.read_bytes())["priority"])
     except FileNotFoundError:
         return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"damaged ({error})", where=file, remedy="give it again with `virnucpro priority`"
+        ) from error
 
 
 def write_priority(sample: Sample, priority: int) -> None:
