@@ -53,7 +53,7 @@ def test_one_variable_puts_the_records_into_postgresql(tmp_path: Path, url: str,
             )
         ).all()
     engine.dispose()
-    made = dict(row._tuple() for row in kinds)
+    made = dict(tuple(row) for row in kinds)
     assert made == {f'["{name}"]': 1 for name in ("chunks", "translations", *LANE)}
 
 
