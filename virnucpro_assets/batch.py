@@ -104,7 +104,8 @@ class Devices:
         asked = self.platform.compute(replace(lane, rank=self.rank))
         if asked not in self._known:
             self._held.enter_context(asked.held())
-            self._known[asked] = replace(asked, device_lock=None)
+            # A small sample has a shard or two: a loader process for each would overlap nothing.
+            self._known[asked] = replace(asked, device_lock=None, loader=replace(asked.loader, workers=0))
         return self._known[asked]
 
 
