@@ -15,25 +15,16 @@ import dagster as dg
 
 from virnucpro_assets.assets import calls, embeddings, sequences
 from virnucpro_assets.checks import lane_findings, record_agrees
-from virnucpro_assets.metadata import arrived, lane_materialization
+from virnucpro_assets.metadata import arrived, lane_materialization, one_line_failures
 from virnucpro_assets.partitions import lane_key
 from virnucpro_assets.resources import Platform
 from virnucpro_core.audit import SAMPLE_AUDITS, Finding, audit_results
 from virnucpro_core.devices import Compute
 from virnucpro_core.durable import locked
+from virnucpro_core.embedding import embed_lane
 from virnucpro_core.encoder_cache import kept_encoders
-from virnucpro_core.errors import StoreError, VirnucproError
-from virnucpro_core.lanes import (
-    DNABERT,
-    ESM,
-    MERGED,
-    PREDICTIONS,
-    Lane,
-    LaneResult,
-    embed_lane,
-    merge_lane,
-    score_lane,
-)
+from virnucpro_core.errors import DeviceLostError, StoreError, VirnucproError
+from virnucpro_core.lanes import DNABERT, ESM, MERGED, PREDICTIONS, Lane, LaneResult, merge_lane, score_lane
 from virnucpro_core.shards import Entry
 
 log = logging.getLogger(__name__)
@@ -62,19 +53,21 @@ def every_sample(
     context: dg.OpExecutionContext, config: Batch, platform: Platform
 ) -> Iterator[Recorded | dg.Output[None]]:
     failed = []
-    with kept_encoders(), Devices(platform, config.rank) as devices:
+    with one_line_failures(context), Devices(platform, config.rank) as devices, kept_encoders():
         for name in config.samples:
             try:
                 yield from sample_events(platform, name, devices)
+            except DeviceLostError:
+                raise
             except VirnucproError as error:
                 failed.append(name)
                 log.error("failed %s: %s", name, error)
             else:
                 log.info("done %s", name)
-    for name in (
-        failed if config.hand_over else ()
-    ):  # news without a run: the automation gives each a run of its own
-        with contextlib.suppress(VirnucproError):
+    for name in failed if config.hand_over else ():
+        with contextlib.suppress(
+            VirnucproError
+        ):  # news without a run: the automation gives it one of its own
             context.instance.report_runless_asset_event(arrived(platform.sample(name)))
     yield dg.Output(None, metadata={"samples": len(config.samples), "left to runs of their own": failed})
 
@@ -91,22 +84,23 @@ class Devices:
     platform: Platform
     rank: int
     _held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-    _known: dict[Compute, Compute] = field(default_factory=dict)
+    _known: dict[str, Compute] = field(default_factory=dict)
 
     def __enter__(self) -> "Devices":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._held.close()
+    def __exit__(self, *ended: Any) -> bool:
+        return bool(self._held.__exit__(*ended))  # it tells a device that broke from other errors
 
     def compute(self, lane: Lane) -> Compute:
         """How the lane computes on this rank's device, which need not be its own rank's."""
         asked = self.platform.compute(replace(lane, rank=self.rank))
-        if asked not in self._known:
-            self._held.enter_context(asked.held())
+        if asked.device not in self._known:
+            name = self._held.enter_context(asked.held())
             # A small sample has a shard or two: a loader process for each would overlap nothing.
-            self._known[asked] = replace(asked, device_lock=None, loader=replace(asked.loader, workers=0))
-        return self._known[asked]
+            loader = replace(asked.loader, workers=0)
+            self._known[asked.device] = replace(asked, device=name, leases=None, loader=loader)
+        return self._known[asked.device]
 
 
 def sample_events(platform: Platform, name: str, devices: Devices) -> Iterator[Recorded]:

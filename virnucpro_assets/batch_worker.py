@@ -9,15 +9,19 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from virnucpro_assets.presence import end_with_input
-from virnucpro_assets.runs import INTERRUPTED, Outcome, run_batch
-from virnucpro_core.errors import VirnucproError
+from virnucpro_assets.startup import lasting_imports
 
 
 def main(rank: int, samples: Sequence[str]) -> int:
-    """Exit code: 0 every sample has ended, well or not; 2 or 3 the batch failed; 130 ended by its driver."""
+    """Exit code: 0 every sample has ended, well or not; else that of what ended the batch; 130 ended by its driver."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # see cli.main
-    end_with_input()
+    with lasting_imports():
+        from virnucpro_assets.presence import end_with_input
+
+        end_with_input()
+        from virnucpro_assets.runs import INTERRUPTED, Outcome, run_batch
+        from virnucpro_core.errors import VirnucproError
+
     said = logging.getLogger("virnucpro_assets.batch")
     said.addHandler(logging.StreamHandler(sys.stdout))
     said.setLevel(logging.INFO)

@@ -54,7 +54,7 @@ def _sample_checks(asset: str) -> dg.AssetChecksDefinition:
 
     @dg.multi_asset_check(name=f"{asset}_checks", specs=_specs(asset, names, SAMPLES))
     def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
-        with one_line_failures(context.op_execution_context):
+        with one_line_failures(context):
             findings = SAMPLE_AUDITS[asset](platform.sample(sample_of(context)))
         yield from _results(asset, findings)
 
@@ -66,7 +66,7 @@ def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
 
     @dg.multi_asset_check(name=f"{asset}_checks", specs=_specs(asset, (*names, AGREE), LANES))
     def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
-        with one_line_failures(context.op_execution_context):
+        with one_line_failures(context):
             lane = platform.lane(*lane_of(context))
             findings = lane_findings(lane, asset, platform.compute(lane))
         yield from _results(asset, [*findings, records_agree(context, lane, asset)])
@@ -116,7 +116,7 @@ def record_agrees(metadata: Mapping[str, Any], lane: Lane, asset: str) -> Findin
 def consensus_ids_conserved(
     context: dg.AssetCheckExecutionContext, platform: Platform
 ) -> dg.AssetCheckResult:
-    with one_line_failures(context.op_execution_context):
+    with one_line_failures(context):
         finding = audit_results(platform.sample(sample_of(context)))
     return dg.AssetCheckResult(passed=finding.passed, description=finding.what, metadata=finding.facts)
 

@@ -4,6 +4,7 @@ The layers are runs on the Dagster instance. What is done already is found by th
 command resumes whatever stopped it.
 """
 
+import logging
 import signal
 import subprocess
 import sys
@@ -12,12 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from virnucpro_assets.resources import Platform, export
+from virnucpro_assets.startup import lasting_imports
 from virnucpro_assets.tags import driver_tags
 from virnucpro_core.durable import locked, publish, sweep
-from virnucpro_core.errors import VirnucproError
+from virnucpro_core.errors import DeviceLostError, VirnucproError
 from virnucpro_core.lanes import DNABERT, ESM
 from virnucpro_core.registry import Sample
 from virnucpro_core.results import RUN
@@ -25,7 +27,9 @@ from virnucpro_core.telemetry import Progress, read_progress
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 20.0
+RESTARTS, RESTART_SECONDS = 3, 2.0
 LANE = "virnucpro_assets.lane"
+log = logging.getLogger(__name__)
 
 
 class RunFailedError(VirnucproError):
@@ -48,13 +52,11 @@ class Watch:
 def predict(sample: Sample, platform: Platform, watch: Watch) -> None:
     """Bring the sample to its results folder. Raises RunFailedError; KeyboardInterrupt leaves everything resumable."""
     export(platform)
-    from virnucpro_assets.instance import (
-        database_errors,
-        open_instance,
-    )  # the definitions read what was exported
-    from virnucpro_assets.partitions import SAMPLES
-    from virnucpro_assets.presence import mark_dead_runs, mark_tagged_runs
-    from virnucpro_assets.runs import run_job
+    with lasting_imports():  # the definitions read what was exported
+        from virnucpro_assets.instance import database_errors, open_instance
+        from virnucpro_assets.partitions import SAMPLES
+        from virnucpro_assets.presence import mark_dead_runs, mark_tagged_runs
+        from virnucpro_assets.runs import run_job
 
     with locked(sample.lock("driver"), busy=f"sample {sample.name!r} is being predicted by another process"):
         with database_errors(), open_instance() as instance:
@@ -90,57 +92,99 @@ def _run_lanes(sample: Sample, platform: Platform, watch: Watch) -> None:
             sample.telemetry(product, rank).unlink(missing_ok=True)
     logs = sample.folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    words = [[LANE, sample.name, str(rank)] for rank in range(platform.gpus)]
-    with children(words, [logs / f"lane-{rank}" for rank in range(platform.gpus)]) as lanes:
-        while any(lane.poll() is None for lane in lanes):
+    lanes_of = [
+        Worker([LANE, sample.name, str(rank)], f"lane {rank}|{sample.name}", logs / f"lane-{rank}")
+        for rank in range(platform.gpus)
+    ]
+    with at_work(lanes_of) as lanes:
+        while any([lane.goes_on() for lane in lanes]):  # noqa: C419 - every lane is looked after
             watch.lanes(list(_progress(sample, platform.gpus)))
             time.sleep(POLL_SECONDS)
         watch.lanes(list(_progress(sample, platform.gpus)))
-        failed = [(rank, lane) for rank, lane in enumerate(lanes) if lane.returncode]
+        failed = [(rank, lane) for rank, lane in enumerate(lanes) if lane.process.returncode]
     for rank, lane in failed:
+        code = lane.process.returncode
         raise RunFailedError(
-            last_words(logs / f"lane-{rank}", lane.returncode),
-            where=f"lane {rank}|{sample.name}",
-            exit_code=2 if lane.returncode == 2 else 3,
+            lane.last_words(), where=f"lane {rank}|{sample.name}", exit_code=2 if code == 2 else 3
         )
 
 
-def last_words(log: Path, code: int) -> str:
-    """What a child that failed said last; where it said nothing, its exit code and where its log is."""
-    said = log.with_suffix(".out").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return said[-1] if said else f"ended with code {code}; its log is {log.with_suffix('.err')}"
+class Worker:
+    """A lane's or a batch's process, and the next where its device was lost: at most RESTARTS times, later each time.
+
+    words: the module and its arguments; log: what it says goes to files of this name, `.out` and `.err`.
+    """
+
+    def __init__(self, words: Sequence[str], name: str, log: Path) -> None:
+        self.words, self.name, self.log = [sys.executable, "-m", *words], name, log
+        self.restarts = 0
+        self._due: float | None = None
+        self.process: subprocess.Popen[bytes]
+
+    def start(self) -> None:
+        """Begin; nothing runs before this."""
+        self.process = self._start("wb")
+
+    def goes_on(self) -> bool:
+        """Whether the lane is at work, or will be again."""
+        code = self.process.poll()
+        if code is None:
+            return True
+        if code != DeviceLostError.exit_code or self.restarts >= RESTARTS:
+            return False
+        if self._due is None:
+            wait = RESTART_SECONDS * 2**self.restarts
+            self._due = time.monotonic() + wait
+            log.warning("%s: started anew in %.0f s: %s", self.name, wait, self.said()[-1])
+        elif time.monotonic() >= self._due:
+            self.close()
+            self.restarts, self._due = self.restarts + 1, None
+            self.process = self._start("ab")
+        return True
+
+    def said(self) -> list[str]:
+        """Lines on its standard output."""
+        text = self.log.with_suffix(".out").read_text(encoding="utf-8", errors="replace")
+        return text.strip().splitlines()
+
+    def last_words(self) -> str:
+        """What it said last; where it said nothing, its exit code and where its log is."""
+        said = self.said()
+        ended = f"ended with code {self.process.returncode}; its log is {self.log.with_suffix('.err')}"
+        return said[-1] if said else ended
+
+    def close(self) -> None:
+        """Let go of its standard input: a process that is still there ends."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+
+    def _start(self, mode: str) -> "subprocess.Popen[bytes]":
+        with self.log.with_suffix(".out").open(mode) as out, self.log.with_suffix(".err").open(mode) as err:
+            return subprocess.Popen(
+                self.words,
+                stdin=subprocess.PIPE,  # it ends with us, however we end
+                stdout=out,
+                stderr=err,
+                start_new_session=True,  # an interrupt at the terminal reaches the driver, which ends them in order
+            )
 
 
 @contextmanager
-def children(words: Sequence[Sequence[str]], logs: Sequence[Path]) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """A process for each module and its arguments in `words`, writing to its log's `.out` and `.err`.
-
-    Whatever ends the block ends them, gently at first.
-    """
-    started: list[subprocess.Popen[bytes]] = []
-    streams: list[IO[Any]] = []
+def at_work(workers: Sequence[Worker]) -> Iterator[Sequence[Worker]]:
+    """The workers, started; whatever ends the block ends them, gently at first."""
+    begun: list[Worker] = []
     try:
-        for arguments, log in zip(words, logs, strict=True):
-            out, err = log.with_suffix(".out").open("wb"), log.with_suffix(".err").open("wb")
-            streams += [out, err]
-            started.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", *arguments],
-                    stdin=subprocess.PIPE,  # it ends with us, however we end
-                    stdout=out,
-                    stderr=err,
-                    start_new_session=True,  # an interrupt at the terminal reaches the driver, which ends them in order
-                )
-            )
-        yield started
+        for worker in workers:
+            worker.start()
+            begun.append(worker)
+        yield workers
     finally:
-        _end(started)
-        for stream in (*streams, *(child.stdin for child in started)):
-            if stream is not None:
-                stream.close()
+        _end([worker.process for worker in begun])
+        for worker in begun:
+            worker.close()
 
 
-def _end(lanes: Sequence[subprocess.Popen[bytes]]) -> None:
+def _end(lanes: Sequence["subprocess.Popen[bytes]"]) -> None:
     for lane in lanes:
         if lane.poll() is None:
             lane.send_signal(signal.SIGTERM)

@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from virnucpro_assets.driver import POLL_SECONDS, RunFailedError, children, last_words
+from virnucpro_assets.driver import POLL_SECONDS, RunFailedError, Worker, at_work
 from virnucpro_assets.resources import Platform, export
+from virnucpro_assets.startup import lasting_imports
 from virnucpro_assets.tags import batch_tags
 from virnucpro_core.errors import VirnucproError
 from virnucpro_core.registry import Sample
@@ -38,8 +39,9 @@ def predict_each(
         export(platform)
         for start in range(0, len(small), MOST_SAMPLES * platform.gpus):
             for sample in _batches(small[start : start + MOST_SAMPLES * platform.gpus], platform):
-                deliver(sample)
-                finished.add(sample.name)
+                if sample.name not in finished:  # a worker that was started anew says it again
+                    deliver(sample)
+                    finished.add(sample.name)
     failures: dict[str, VirnucproError] = {}
     for sample in samples:
         if sample.name not in finished:
@@ -60,9 +62,10 @@ def several_failed(failures: dict[str, VirnucproError], samples: int) -> RunFail
 
 def _batches(samples: Sequence[Sample], platform: Platform) -> Iterator[Sample]:
     """Samples in the order in which the batches finish them. One whose process died is not among them."""
-    from virnucpro_assets.instance import database_errors, open_instance  # they read what was exported
-    from virnucpro_assets.partitions import SAMPLES
-    from virnucpro_assets.presence import mark_dead_runs, mark_tagged_runs
+    with lasting_imports():  # they read what was exported
+        from virnucpro_assets.instance import database_errors, open_instance
+        from virnucpro_assets.partitions import SAMPLES
+        from virnucpro_assets.presence import mark_dead_runs, mark_tagged_runs
 
     with database_errors(), open_instance() as instance:
         mark_dead_runs(instance, platform.folder)
@@ -75,22 +78,25 @@ def _batches(samples: Sequence[Sample], platform: Platform) -> Iterator[Sample]:
     folder = platform.folder / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     logs = [folder / f"batch-{os.getpid()}-{rank}" for rank in range(platform.gpus)]
-    words = [[WORKER, str(rank), *(s.name for s in share)] for rank, share in enumerate(shares)]
+    workers = [
+        Worker([WORKER, str(rank), *(s.name for s in share)], f"batch {rank}", logs[rank])
+        for rank, share in enumerate(shares)
+    ]
     read = [0] * len(logs)
-    with children(words, logs) as workers:
+    with at_work(workers):
         working = True
         while working:
             time.sleep(POLL_SECONDS)
-            working = any(worker.poll() is None for worker in workers)
+            working = any([worker.goes_on() for worker in workers])  # noqa: C419 - every one is looked after
             for rank, log in enumerate(logs):
                 lines, read[rank] = _new_lines(log.with_suffix(".out"), read[rank])
                 yield from (by_name[line[5:]] for line in lines if line.startswith("done "))
-        for log, worker in zip(logs, workers, strict=True):
-            if worker.returncode:
-                sys.stderr.write(f"virnucpro: {log.name}: {last_words(log, worker.returncode)}\n")
+        for worker in workers:
+            if worker.process.returncode:
+                sys.stderr.write(f"virnucpro: {worker.name}: {worker.last_words()}\n")
             else:
-                log.with_suffix(".out").unlink()
-                log.with_suffix(".err").unlink()
+                worker.log.with_suffix(".out").unlink()
+                worker.log.with_suffix(".err").unlink()
 
 
 def _new_lines(path: Path, start: int) -> tuple[list[str], int]:

@@ -10,14 +10,15 @@ from typing import Any
 
 import dagster as dg
 
-from virnucpro_assets.tags import MAX_RETRIES_TAG
-from virnucpro_core.errors import VirnucproError, printable
+from virnucpro_core.errors import DeviceLostError, VirnucproError, printable
 from virnucpro_core.lanes import LaneResult
 from virnucpro_core.registry import Sample
 from virnucpro_core.shards import Entry
 from virnucpro_core.telemetry import LaneSummary, read_lines
 
 TABLE_ROWS = 200
+# Steps run in the run's process, which has no use of a device any more: the daemon starts the run in a new one.
+RETRY_RUN = {"dagster/retry_on_asset_or_op_failure": "true"}
 EXIT_CODE = "exit_code"
 SHARD_SCHEMA = dg.TableSchema(
     columns=[
@@ -30,16 +31,18 @@ SHARD_SCHEMA = dg.TableSchema(
 
 
 @contextlib.contextmanager
-def one_line_failures(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> Iterator[None]:
-    """An error with place and remedy becomes a step failure that shows it.
+def one_line_failures(
+    context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext | dg.OpExecutionContext,
+) -> Iterator[None]:
+    """An error with place and remedy becomes a step failure that shows it; bad input is never retried.
 
-    What trying again cannot mend is tried neither as a step nor, by the daemon, as a run.
+    A lost device has the daemon try the run again, in a new process and on another device.
     """
     try:
         yield
     except VirnucproError as error:
-        if error.exit_code != VirnucproError.exit_code:
-            context.instance.add_run_tags(context.run.run_id, {MAX_RETRIES_TAG: "0"})
+        if isinstance(error, DeviceLostError):
+            context.instance.add_run_tags(context.run.run_id, RETRY_RUN)
         raise dg.Failure(
             description=str(error),
             metadata={"where": error.where, EXIT_CODE: error.exit_code},

@@ -1,4 +1,4 @@
-"""The queue with the shipped configuration: whose turn it is, what is stopped stays stopped, what failed goes on."""
+"""The queue with the shipped configuration: whose turn it is, what is stopped stays stopped."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,6 @@ import pytest
 import yaml
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
 from dagster._core.run_coordinator import SubmitRunContext
-from dagster._daemon.auto_run_reexecution.auto_run_reexecution import filter_runs_to_should_retry
 from dagster._daemon.run_coordinator.queued_run_coordinator_daemon import QueuedRunCoordinatorDaemon
 
 from tests.assets.conftest import NAME, run
@@ -122,28 +121,3 @@ def test_a_stopped_batch_is_left_alone(
     )
     instance.report_run_canceled(stopped)
     assert not any(missing_partitions(instance, platform).values())
-
-
-@pytest.mark.parametrize(("text", "again"), [(">a\nACGT\n>a\nACGT\n", False), (">a\nACGT\n", True)])
-def test_what_was_refused_is_not_run_again_and_what_broke_is(
-    platform: Platform,
-    shipped: dg.DagsterInstance,
-    monkeypatch: pytest.MonkeyPatch,
-    text: str,
-    *,
-    again: bool,
-) -> None:
-    def broken(*_: object, **__: object) -> None:
-        raise RuntimeError("CUDA error: the device is lost")
-
-    file = platform.folder / "s.fa"
-    file.parent.mkdir(parents=True)
-    file.write_text(text)
-    register(platform.folder, "s", [file], platform.sample_settings())
-    shipped.add_dynamic_partitions(str(SAMPLES.name), ["s"])
-    monkeypatch.setattr("virnucpro_core.stages.write_frames", broken)
-    failed = run("sequences", "s", shipped, platform, raise_on_error=False)
-    assert not failed.success
-    found = shipped.get_run_by_id(failed.run_id)
-    assert found is not None
-    assert (list(filter_runs_to_should_retry([found], shipped)) == [found]) is again

@@ -10,7 +10,8 @@ from virnucpro_assets.metadata import lane_materialization, observe_shard, one_l
 from virnucpro_assets.partitions import LANES, lane_of
 from virnucpro_assets.resources import Platform
 from virnucpro_core.devices import Compute
-from virnucpro_core.lanes import DNABERT, ESM, Embedding, Lane, OnShard, embed_lane, merge_lane
+from virnucpro_core.embedding import embed_lane
+from virnucpro_core.lanes import DNABERT, ESM, Embedding, Lane, OnShard, merge_lane
 
 RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
 
