@@ -20,7 +20,6 @@ from virnucpro_assets.partitions import lane_key
 from virnucpro_assets.resources import Platform
 from virnucpro_core.audit import SAMPLE_AUDITS, Finding, audit_results
 from virnucpro_core.devices import Compute
-from virnucpro_core.durable import locked
 from virnucpro_core.embedding import embed_lane
 from virnucpro_core.encoder_cache import kept_encoders
 from virnucpro_core.errors import DeviceLostError, StoreError, VirnucproError
@@ -109,17 +108,16 @@ def sample_events(platform: Platform, name: str, devices: Devices) -> Iterator[R
     Raises what the products raise, and StoreError when a check fails.
     """
     sample = platform.sample(name)
-    with locked(sample.lock("driver"), busy=f"sample {name!r} is being predicted by another process"):
-        for asset, make in (("chunks", sequences.chunks_of), ("translations", sequences.translations_of)):
-            made = make(sample)
-            yield materialization(asset, name, made)
-            yield from checked(asset, name, SAMPLE_AUDITS[asset](sample))
-        yield arrived(sample)  # after the chunks: before them the automation would begin the sample itself
-        for rank in range(platform.gpus):
-            lane = platform.lane(name, rank)
-            yield from lane_events(lane, devices.compute(lane))
-        yield materialization("consensus", name, calls.calls_of(platform.lane(name, 0)))
-        yield from checked("consensus", name, [audit_results(sample)])
+    for asset, make in (("chunks", sequences.chunks_of), ("translations", sequences.translations_of)):
+        made = make(sample)
+        yield materialization(asset, name, made)
+        yield from checked(asset, name, SAMPLE_AUDITS[asset](sample))
+    yield arrived(sample)  # after the chunks: before them the automation would begin the sample itself
+    for rank in range(platform.gpus):
+        lane = platform.lane(name, rank)
+        yield from lane_events(lane, devices.compute(lane))
+    yield materialization("consensus", name, calls.calls_of(platform.lane(name, 0)))
+    yield from checked("consensus", name, [audit_results(sample)])
 
 
 def lane_events(lane: Lane, compute: Compute) -> Iterator[Recorded]:
