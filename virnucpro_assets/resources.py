@@ -7,6 +7,7 @@
 | `VIRNUCPRO_DEVICE` | `cuda` or `cpu` | the profile's |
 | `VIRNUCPRO_PROFILE`, `VIRNUCPRO_CHUNK_SIZE` | settings of samples from the inbox | `esm2-3b`, 500 |
 | `VIRNUCPRO_ATTENTION`, `VIRNUCPRO_TOKEN_BUDGET`, `VIRNUCPRO_WORKERS` | how a lane computes | by device |
+| `VIRNUCPRO_POSTGRES_URL` | PostgreSQL that a new Dagster instance keeps its records in | none: SQLite |
 | `VIRNUCPRO_LEASES` | folder of the locks on GPUs, one for all that share them | `/var/tmp/virnucpro-leases` |
 | `VIRNUCPRO_INBOX_STABLE_SECONDS` | how long a dropped file must not change | 30 |
 | `DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS` | Dagster's own: how long `follow` waits before it looks, see SETTLE | 2 |
@@ -38,6 +39,8 @@ _PROCESS = ProcessDevice(lambda uuid: os.environ.update(CUDA_VISIBLE_DEVICES=uui
 # is committed: an event that is committed a moment after a higher one would never be seen, and what depends on it never
 # be asked for. With this delay between the number and the look, Dagster closes the gap; it is off by default.
 SETTLE, SETTLE_SECONDS = "DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS", "2"
+
+POSTGRES_URL = "VIRNUCPRO_POSTGRES_URL"
 
 
 class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -157,6 +160,11 @@ def home_folder() -> Path:
 def dagster_home() -> Path:
     """`DAGSTER_HOME`, or the folder below VIRNUCPRO_HOME that stands in where it is unset."""
     return Path(os.environ.get("DAGSTER_HOME", "") or home_folder() / "dagster").expanduser().resolve()
+
+
+def postgres_asked() -> bool:
+    """Whether the instance's records are to be kept in PostgreSQL."""
+    return bool(os.environ.get(POSTGRES_URL))
 
 
 def export(platform: Platform) -> None:
