@@ -1,16 +1,25 @@
 """Blocking checks of every partition: core looks at the disk again, this module tells Dagster what it found."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
 from virnucpro_assets.metadata import one_line_failures
 from virnucpro_assets.partitions import LANES, SAMPLES, lane_of, sample_of
 from virnucpro_assets.resources import Platform
-from virnucpro_core.audit import LANE_FINDINGS, SAMPLE_AUDITS, Finding, audit_lane, audit_results
+from virnucpro_core.audit import (
+    LANE_FINDINGS,
+    SAMPLE_AUDITS,
+    Finding,
+    audit_lane,
+    audit_results,
+    released_findings,
+)
 from virnucpro_core.lanes import DNABERT, ESM, Embedding, Lane
 from virnucpro_core.precision import NAME as PRECISION
 from virnucpro_core.precision import audit_precision
+from virnucpro_core.retention import released_entries, was_released
+from virnucpro_core.shards import Entry
 
 EMBEDDINGS: dict[str, Embedding] = {DNABERT: DNABERT, ESM: ESM}
 
@@ -53,7 +62,9 @@ def _sample_checks(asset: str) -> dg.AssetChecksDefinition:
     @dg.multi_asset_check(name=f"{asset}_checks", specs=_specs(asset, names, SAMPLES))
     def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
         with one_line_failures():
-            findings = SAMPLE_AUDITS[asset](platform.sample(sample_of(context)))
+            sample = platform.sample(sample_of(context))
+            gone = was_released(sample, asset)
+            findings = released_findings(names, 1) if gone else SAMPLE_AUDITS[asset](sample)
         yield from _results(asset, findings)
 
     return look
@@ -66,17 +77,29 @@ def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
     @dg.multi_asset_check(name=f"{asset}_checks", specs=_specs(asset, (*names, AGREE), LANES))
     def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
         with one_line_failures():
-            lane = platform.lane(*lane_of(context))
-            findings = audit_lane(lane, asset)
-            if embedding:
-                findings.append(audit_precision(lane, embedding, platform.compute(lane)))
-        yield from _results(asset, [*findings, records_agree(context, lane, asset)])
+            name, rank = lane_of(context)
+            released = released_entries(platform.sample(name), asset, rank, platform.gpus)
+            if released:
+                findings, manifest = released_findings(names, len(released)), dict(released)
+            else:
+                lane = platform.lane(name, rank)
+                findings = audit_lane(lane, asset)
+                manifest = manifest_of(lane, asset)
+                if embedding:
+                    findings.append(audit_precision(lane, embedding, platform.compute(lane)))
+        yield from _results(asset, [*findings, records_agree(context, manifest, asset)])
 
     return look
 
 
+def manifest_of(lane: Lane, asset: str) -> dict[int, Entry]:
+    """The lane's entries by shard."""
+    entries = {k: lane.store(asset).entry(k) for k in lane.shards}
+    return {k: entry for k, entry in entries.items() if entry is not None}
+
+
 def records_agree(
-    context: dg.AssetCheckExecutionContext | dg.OpExecutionContext, lane: Lane, asset: str
+    context: dg.AssetCheckExecutionContext | dg.OpExecutionContext, manifest: Mapping[int, Entry], asset: str
 ) -> Finding:
     """The latest materialization of the partition lists exactly what the manifest holds."""
     found = context.instance.fetch_materializations(
@@ -85,11 +108,9 @@ def records_agree(
     record = found[0].asset_materialization if found else None
     value = record.metadata.get("manifest") if record else None
     recorded = value.value if isinstance(value, dg.JsonMetadataValue) else {}
-    entries = {str(k): lane.store(asset).entry(k) for k in lane.shards}
-    manifest = {k: e.sha256 for k, e in entries.items() if e is not None}
     return Finding(
         AGREE,
-        recorded == manifest,
+        recorded == {str(k): entry.sha256 for k, entry in manifest.items()},
         WORDS[AGREE],
         {"recorded": len(recorded or {}), "manifest": len(manifest)},
     )

@@ -25,6 +25,7 @@ from virnucpro_core.frames import Frames
 from virnucpro_core.inference import embed_shards
 from virnucpro_core.loading import ShardDataset, token_budget_of
 from virnucpro_core.manifest import verify_once
+from virnucpro_core.occupancy import in_use
 from virnucpro_core.profiles import ResolvedProfile
 from virnucpro_core.registry import Sample
 from virnucpro_core.shards import Entry, ShardStore, ids_digest, lane_shards
@@ -218,7 +219,9 @@ def score_lane(lane: Lane, compute: Compute, *, on_shard: OnShard) -> LaneResult
         if todo:
             device = usable_device(compute.device, lane.sample.settings.precision)
             with compute.held():
-                classifier = load_classifier(lane.profile.classifier, device)
+                classifier = load_classifier(
+                    lane.profile.classifier, device, fingerprint=lane.profile.classifier_fingerprint
+                )
                 for shard in todo:
                     ids = lane.ids(shard)
                     for product in (DNABERT, ESM):
@@ -295,5 +298,6 @@ def _lane_lock(lane: Lane, product: str) -> Iterator[None]:
     busy = f"another process works on {product} of sample {lane.sample.name!r}, rank {lane.rank}"
     with disk_errors(lane.sample.product(product)):
         sweep(lane.sample.product(product))
-        with locked(lane.sample.lock(f"{product}-{lane.rank}"), busy=busy, wait=True):
+        own = locked(lane.sample.lock(f"{product}-{lane.rank}"), busy=busy, wait=True)
+        with in_use(lane.sample.folder), own:
             yield
