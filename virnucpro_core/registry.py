@@ -201,6 +201,17 @@ def discard(folder: Path) -> None:
                 entry.unlink()
 
 
+def remove_sample(home: Path, name: str) -> None:
+    """Delete the sample's folder, or what an earlier attempt left of it. Raises StoreError if it is worked on."""
+    folder = home / "samples" / check_key(name)
+    with disk_errors(folder):
+        if folder.is_dir():
+            discard(folder)
+            # Whoever waits for a lock that is deleted notices it and asks for a new one.
+            with alone(folder, f"sample {name!r} cannot be removed, a process works on it"):
+                shutil.rmtree(folder)
+
+
 def _known(home: Path, sample: Sample) -> Sample | None:
     """The sample as it was registered; None where `sample.json` is damaged, but its chunks are of these inputs.
 

@@ -21,7 +21,7 @@ from virnucpro_core.retention import Keep, Released, is_due, release
     kinds={"python"},
     owners=OWNERS,
     code_version="1",
-    description="Deletes intermediates of a sample whose results are whole, as VIRNUCPRO_KEEP says; keeps their digests.",
+    description="Deletes a finished sample's intermediates, as VIRNUCPRO_KEEP says; their digests stay.",
 )
 def retention(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     with one_line_failures():
