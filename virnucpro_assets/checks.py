@@ -18,10 +18,13 @@ from virnucpro_core.audit import (
 from virnucpro_core.lanes import DNABERT, ESM, Embedding, Lane
 from virnucpro_core.precision import NAME as PRECISION
 from virnucpro_core.precision import audit_precision
+from virnucpro_core.registry import Sample
 from virnucpro_core.retention import released_entries, was_released
 from virnucpro_core.shards import Entry
 
 EMBEDDINGS: dict[str, Embedding] = {DNABERT: DNABERT, ESM: ESM}
+SAMPLE_NAMES = ("digests_verify", "ids_conserved")
+Context = dg.AssetCheckExecutionContext | dg.OpExecutionContext
 
 AGREE = "records_agree"
 WORDS = {
@@ -57,39 +60,49 @@ def _results(asset: str, findings: list[Finding]) -> Iterator[dg.AssetCheckResul
 
 
 def _sample_checks(asset: str) -> dg.AssetChecksDefinition:
-    names = ("digests_verify", "ids_conserved")
-
-    @dg.multi_asset_check(name=f"{asset}_checks", specs=_specs(asset, names, SAMPLES))
+    @dg.multi_asset_check(name=f"{asset}_checks", specs=_specs(asset, SAMPLE_NAMES, SAMPLES))
     def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
         with one_line_failures():
-            sample = platform.sample(sample_of(context))
-            gone = was_released(sample, asset)
-            findings = released_findings(names, 1) if gone else SAMPLE_AUDITS[asset](sample)
+            findings = sample_findings(platform.sample(sample_of(context)), asset)
         yield from _results(asset, findings)
 
     return look
 
 
-def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
-    embedding = EMBEDDINGS.get(asset)
-    names = (*LANE_FINDINGS[asset], *((PRECISION,) if embedding else ()))
+def sample_findings(sample: Sample, asset: str) -> list[Finding]:
+    """What is found of `chunks` or `translations`."""
+    if was_released(sample, asset):
+        return released_findings(SAMPLE_NAMES, 1)
+    return SAMPLE_AUDITS[asset](sample)
 
-    @dg.multi_asset_check(name=f"{asset}_checks", specs=_specs(asset, (*names, AGREE), LANES))
+
+def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
+    names = (*_lane_names(asset), AGREE)
+
+    @dg.multi_asset_check(name=f"{asset}_checks", specs=_specs(asset, names, LANES))
     def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
         with one_line_failures():
-            name, rank = lane_of(context)
-            released = released_entries(platform.sample(name), asset, rank, platform.gpus)
-            if released:
-                findings, manifest = released_findings(names, len(released)), dict(released)
-            else:
-                lane = platform.lane(name, rank)
-                findings = audit_lane(lane, asset)
-                manifest = manifest_of(lane, asset)
-                if embedding:
-                    findings.append(audit_precision(lane, embedding, platform.compute(lane)))
-        yield from _results(asset, [*findings, records_agree(context, manifest, asset)])
+            findings = lane_findings(context, platform, *lane_of(context), asset)
+        yield from _results(asset, findings)
 
     return look
+
+
+def _lane_names(asset: str) -> tuple[str, ...]:
+    return (*LANE_FINDINGS[asset], *((PRECISION,) if asset in EMBEDDINGS else ()))
+
+
+def lane_findings(context: Context, platform: Platform, name: str, rank: int, asset: str) -> list[Finding]:
+    """What is found of a sharded asset on one rank; of shards that were let go only their digests are left."""
+    released = released_entries(platform.sample(name), asset, rank, platform.gpus)
+    if released:
+        findings = released_findings(_lane_names(asset), len(released))
+        return [*findings, records_agree(context, released, asset)]
+    lane = platform.lane(name, rank)
+    findings = audit_lane(lane, asset)
+    if asset in EMBEDDINGS:
+        findings.append(audit_precision(lane, EMBEDDINGS[asset], platform.compute(lane)))
+    return [*findings, records_agree(context, manifest_of(lane, asset), asset)]
 
 
 def manifest_of(lane: Lane, asset: str) -> dict[int, Entry]:
@@ -98,9 +111,7 @@ def manifest_of(lane: Lane, asset: str) -> dict[int, Entry]:
     return {k: entry for k, entry in entries.items() if entry is not None}
 
 
-def records_agree(
-    context: dg.AssetCheckExecutionContext | dg.OpExecutionContext, manifest: Mapping[int, Entry], asset: str
-) -> Finding:
+def records_agree(context: Context, manifest: Mapping[int, Entry], asset: str) -> Finding:
     """The latest materialization of the partition lists exactly what the manifest holds."""
     found = context.instance.fetch_materializations(
         dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[context.partition_key]), limit=1

@@ -5,7 +5,9 @@ cannot be understood is a damaged sample, never an error: the others are listed 
 """
 
 import json
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -153,7 +155,9 @@ def _state(shards: dict[str, tuple[int, int]], chunks: Chunks | None) -> State:
 
 def _count(folder: Path) -> tuple[int, int, int]:
     """Shards with an entry, shards that were let go, and bytes: all shards are alike, one is measured."""
-    names = [file.name for file in folder.glob("[0-9]*")]
+    names: list[str] = []
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.name[0].isdigit()]
     there = {name[:-5] for name in names if name.endswith(".json")}
     released = {name.removesuffix(RELEASED) for name in names if name.endswith(RELEASED)} - there
     data = [name for name in names if name.endswith(".h5")]
@@ -164,15 +168,21 @@ def _count(folder: Path) -> tuple[int, int, int]:
 def _measure(sample: Sample, counted: dict[str, int], *, exact: bool) -> dict[str, int]:
     """Bytes below each of the sample's folders; those of shards as `counted` unless `exact`."""
     sizes = {}
-    for entry in sorted(sample.folder.iterdir()):
-        if entry.is_dir() and entry.name != "locks":
-            known = None if exact else counted.get(entry.name)
-            sizes[entry.name] = _bytes(entry) if known is None else known
+    with os.scandir(sample.folder) as entries:
+        folders = sorted(e.name for e in entries if e.is_dir() and e.name != "locks")
+    for name in folders:
+        known = None if exact else counted.get(name)
+        sizes[name] = _bytes(sample.folder / name) if known is None else known
     return sizes
 
 
 def _bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    """Of all files below; scandir asks the disk half as often as a glob, which tells with 10,000 samples."""
+    with os.scandir(folder) as entries:
+        return sum(
+            _bytes(Path(e.path)) if e.is_dir(follow_symlinks=False) else e.stat(follow_symlinks=False).st_size
+            for e in entries
+        )
 
 
 def _lanes(sample: Sample, total: int, busy: dict[str, str]) -> Iterator[LaneState]:
