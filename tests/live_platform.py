@@ -80,15 +80,15 @@ class Server:
 
 
 @contextlib.contextmanager
-def web_ui(site: Site) -> Iterator[Server]:
-    """`virnucpro ui` at the site; at the end of the block none of its processes is left."""
+def web_ui(site: Site, *words: str) -> Iterator[Server]:
+    """`virnucpro ui`, with `words` behind it, at the site; at the end of the block none of its processes is left."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     site.home.mkdir(parents=True, exist_ok=True)
     with (site.home / "ui.log").open("wb") as log:
         # A session of its own: the daemon and the code server outlive a parent that is killed alone.
         process = subprocess.Popen(
-            [sys.executable, "-m", "virnucpro_assets.cli", "ui", "--port", str(port)],
+            [sys.executable, "-m", "virnucpro_assets.cli", "ui", "--port", str(port), *words],
             env=site.environment,
             cwd=ROOT,
             stdout=log,
