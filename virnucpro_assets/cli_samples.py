@@ -116,7 +116,8 @@ def clean(names: tuple[str, ...], *, keep: str | None, days: float | None, dry_r
             continue
         total += released.total
         parts = ", ".join(f"{product} {_size(size)}" for product, size in released.bytes.items())
-        click.echo(f"{name}: {_size(released.total)} {'would go' if dry_run else 'deleted'} ({parts})")
+        verb = "would go" if dry_run else "deleted"
+        click.echo(f"{name}: {_size(released.total)} {verb} ({parts or 'the data were gone already'})")
         if not dry_run:
             _record(name, policy, released)
     click.echo(f"{_size(total)} {'would go' if dry_run else 'deleted'}")

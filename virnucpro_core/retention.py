@@ -146,16 +146,19 @@ def released_entries(sample: Sample, product: str, rank: int, world_size: int) -
 
 
 def is_due(sample: Sample, keep: Keep, days: float) -> bool:
-    """Whether the results are at least `days` old and there is something that `keep` does not keep."""
+    """Whether the results are at least `days` old and there is something that `keep` does not keep.
+
+    That may be entries alone, of data that a backup left out.
+    """
     run = sample.results / RUN
     if not run.exists() or time.time() - run.stat().st_mtime < days * 86_400:
         return False
-    return any(next(_data(sample.product(product)), None) is not None for product in RELEASES[keep])
+    folders = [sample.product(product) for product in RELEASES[keep]]
+    return any(next(found(folder), None) is not None for folder in folders for found in (_entries, _data))
 
 
 def _release(folder: Path) -> None:
-    entries = [*folder.glob("[0-9]*.json"), *folder.glob(columns.HEADER)]
-    for entry in entries:
+    for entry in list(_entries(folder)):
         entry.replace(entry.with_suffix(shards.RELEASED))
     data = list(_data(folder))
     if data:
@@ -164,6 +167,10 @@ def _release(folder: Path) -> None:
         file.unlink()
     if data:
         sync(folder)
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    return (file for pattern in ("[0-9]*.json", columns.HEADER) for file in folder.glob(pattern))
 
 
 def _data(folder: Path) -> Iterator[Path]:

@@ -185,3 +185,15 @@ def test_a_prediction_whose_settings_were_changed_meanwhile_is_refused(site: Fin
     register(site.platform.folder, NAME, files, changed)
     with pytest.raises(UsageError, match="other settings by another process"):
         predict(site.sample, site.platform, Watch(lambda _: None, lambda _: None))
+
+
+def test_a_configuration_that_dagster_cannot_use_is_one_line(site: Finished, tmp_path: Path) -> None:
+    (tmp_path / "dagster").mkdir()
+    for text, reason in (
+        ("storage: {custom: {module: absent_module, class: Storage, config: {}}}", "absent_module"),
+        ("storage: {nothing: {}}", "dagster.yaml"),
+    ):
+        (tmp_path / "dagster" / "dagster.yaml").write_text(text)
+        with pytest.raises(UsageError, match=reason) as caught:
+            open_instance()
+        assert "\n" not in str(caught.value)

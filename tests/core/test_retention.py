@@ -216,3 +216,14 @@ def test_a_policy_waits_for_its_days_and_ends_when_nothing_is_left(pipeline: Pip
     with pytest.raises(UsageError, match="no retention policy"):
         check_keep("nothing")
     assert [check_keep(name) for name in RELEASES] == list(RELEASES)
+
+
+def test_a_backup_without_the_data_becomes_a_released_sample(pipeline: Pipeline) -> None:
+    sample = known(pipeline)
+    for data in [*sample.folder.rglob("*.h5"), *sample.folder.rglob("*.bin")]:
+        data.unlink()
+    assert open_layers(sample, pipeline.profile) == EVERYTHING
+    assert is_due(sample, "results", 0.0)
+    assert release(sample, "results").total == 0
+    assert open_layers(sample, pipeline.profile) == ()
+    assert not is_due(sample, "results", 0.0)
