@@ -239,18 +239,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         for name in options.models:
             bench_model(bench, name, Path(root), with_peers=not options.no_peers)
-    result = {
+            result = _result(bench.rows)
+            if options.out is not None:  # after every model: a run that is cut short keeps what it has
+                device = str(result["device"]).replace(" ", "-").lower()
+                publish_json(options.out / f"encoders-{device}.json", result)
+    print(json.dumps(result))
+
+
+def _result(rows: list[dict[str, object]]) -> dict[str, object]:
+    return {
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "command": " ".join(["python -m benchmarks.encoders", *sys.argv[1:]]),
         "triton": triton.__version__,
         "budget_tokens": {"esm2": BUDGET, "dnabert-s": DNABERT_BUDGET},
-        "rows": bench.rows,
+        "rows": rows,
     }
-    if options.out is not None:
-        name = str(result["device"]).replace(" ", "-").lower()
-        publish_json(options.out / f"encoders-{name}.json", result)
-    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
 
     @dg.multi_asset_check(name=f"{asset}_checks", specs=_specs(asset, names, LANES))
     def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
-        with one_line_failures():
+        with one_line_failures(context):
             findings = lane_findings(context, platform, *lane_of(context), asset)
         yield from _results(asset, findings)
 

@@ -141,7 +141,7 @@ def _flocked(path: Path, *, busy: str, wait: bool, shared: bool) -> Iterator[Non
                     raise StoreError(f"{busy} ({holder})", where=path, remedy="wait for it or stop it")
                 log.warning("%s (%s): waiting for it", busy, holder)
                 fcntl.flock(lock, kind)
-            if not _same_file(path, lock):
+            if not same_file(path, lock):
                 continue  # it was deleted while we waited: a lock on a file without a name excludes nobody
             # For people only: on a full disk the lock holds without it, so that room can be made there.
             with contextlib.suppress(OSError):
@@ -179,7 +179,8 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def _same_file(path: Path, handle: int) -> bool:
+def same_file(path: Path, handle: int) -> bool:
+    """Whether the open file still has this name: a lock on a file without a name excludes nobody."""
     try:
         return os.path.samestat(path.stat(), os.fstat(handle))
     except FileNotFoundError:
