@@ -37,8 +37,8 @@ lint: $(VENV)/.dev  ## design rules: ruff, mypy
 
 audit: $(VENV)/.dev  ## pinned versions against requirements-advisories.md, and pip-audit's database if it can be reached
 	$(BIN)/python -m pytest tests/core/test_advisories.py
-	$(PIP) pip-audit && $(BIN)/python -m pip_audit --no-deps --disable-pip --requirement requirements.lock \
-	  || echo "pip-audit found something, or its database was out of reach: see above"
+	$(PIP) pip-audit && $(BIN)/python -m pip_audit --strict --no-deps --disable-pip --requirement requirements.lock \
+	  || echo "pip-audit found something, or could not look up a package: see above"
 
 torture: $(VENV)/.dev $(VENV)/.postgres  ## kill, starve, damage and soak for MINUTES=60; prints docs/durability.md's table
 	$(BIN)/python -m torture --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))

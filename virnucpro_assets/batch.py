@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 
 from virnucpro_assets.assets import calls, embeddings, sequences
-from virnucpro_assets.checks import lane_findings, record_agrees
+from virnucpro_assets.checks import lane_findings, manifest_of, record_agrees
 from virnucpro_assets.metadata import arrived, lane_materialization, one_line_failures
 from virnucpro_assets.partitions import lane_key
 from virnucpro_assets.resources import Platform
@@ -135,7 +135,9 @@ def lane_events(lane: Lane, compute: Compute) -> Iterator[Recorded]:
         if len(lane.shards):
             metadata: Mapping[str, Any] = made.metadata or {}
             yield from checked(
-                asset, key, [*lane_findings(lane, asset, compute), record_agrees(metadata, lane, asset)]
+                asset,
+                key,
+                [*lane_findings(lane, asset, compute), record_agrees(metadata, manifest_of(lane, asset))],
             )
 
 

@@ -8,13 +8,25 @@ import dagster as dg
 from virnucpro_assets.metadata import one_line_failures
 from virnucpro_assets.partitions import LANES, SAMPLES, lane_of, sample_of
 from virnucpro_assets.resources import Platform
-from virnucpro_core.audit import LANE_FINDINGS, SAMPLE_AUDITS, Finding, audit_lane, audit_results
+from virnucpro_core.audit import (
+    LANE_FINDINGS,
+    SAMPLE_AUDITS,
+    Finding,
+    audit_lane,
+    audit_results,
+    released_findings,
+)
 from virnucpro_core.devices import Compute
 from virnucpro_core.lanes import DNABERT, ESM, Embedding, Lane
 from virnucpro_core.precision import NAME as PRECISION
 from virnucpro_core.precision import audit_precision
+from virnucpro_core.registry import Sample
+from virnucpro_core.retention import released_entries, was_released
+from virnucpro_core.shards import Entry
 
+Context = dg.AssetCheckExecutionContext | dg.OpExecutionContext
 EMBEDDINGS: dict[str, Embedding] = {DNABERT: DNABERT, ESM: ESM}
+SAMPLE_NAMES = ("digests_verify", "ids_conserved")
 
 AGREE = "records_agree"
 WORDS = {
@@ -50,57 +62,81 @@ def _results(asset: str, findings: list[Finding]) -> Iterator[dg.AssetCheckResul
 
 
 def _sample_checks(asset: str) -> dg.AssetChecksDefinition:
-    names = ("digests_verify", "ids_conserved")
-
-    @dg.multi_asset_check(name=f"{asset}_checks", specs=_specs(asset, names, SAMPLES))
+    @dg.multi_asset_check(name=f"{asset}_checks", specs=_specs(asset, SAMPLE_NAMES, SAMPLES))
     def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
         with one_line_failures(context):
-            findings = SAMPLE_AUDITS[asset](platform.sample(sample_of(context)))
+            findings = sample_findings(platform.sample(sample_of(context)), asset)
         yield from _results(asset, findings)
 
     return look
 
 
-def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
-    names = (*LANE_FINDINGS[asset], *((PRECISION,) if asset in EMBEDDINGS else ()))
+def sample_findings(sample: Sample, asset: str) -> list[Finding]:
+    """What is found of `chunks` or `translations`."""
+    if was_released(sample, asset):
+        return released_findings(SAMPLE_NAMES, 1)
+    return SAMPLE_AUDITS[asset](sample)
 
-    @dg.multi_asset_check(name=f"{asset}_checks", specs=_specs(asset, (*names, AGREE), LANES))
+
+def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
+    names = (*_lane_names(asset), AGREE)
+
+    @dg.multi_asset_check(name=f"{asset}_checks", specs=_specs(asset, names, LANES))
     def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
         with one_line_failures(context):
-            lane = platform.lane(*lane_of(context))
-            findings = lane_findings(lane, asset, platform.compute(lane))
-        yield from _results(asset, [*findings, records_agree(context, lane, asset)])
+            findings = recorded_findings(context, platform, *lane_of(context), asset)
+        yield from _results(asset, findings)
 
     return look
 
 
 def lane_findings(lane: Lane, asset: str, compute: Compute) -> list[Finding]:
     """What a look at the lane's product on disk finds."""
-    embedding = EMBEDDINGS.get(asset)
     findings = audit_lane(lane, asset)
-    return [*findings, audit_precision(lane, embedding, compute)] if embedding else findings
+    if asset in EMBEDDINGS:
+        findings.append(audit_precision(lane, EMBEDDINGS[asset], compute))
+    return findings
 
 
-def records_agree(
-    context: dg.AssetCheckExecutionContext | dg.OpExecutionContext, lane: Lane, asset: str
-) -> Finding:
+def _lane_names(asset: str) -> tuple[str, ...]:
+    return (*LANE_FINDINGS[asset], *((PRECISION,) if asset in EMBEDDINGS else ()))
+
+
+def recorded_findings(
+    context: Context, platform: Platform, name: str, rank: int, asset: str
+) -> list[Finding]:
+    """What is found of a sharded asset on one rank; of shards that were let go only their digests are left."""
+    released = released_entries(platform.sample(name), asset, rank, platform.gpus)
+    if released:
+        findings, manifest = released_findings(_lane_names(asset), len(released)), released
+    else:
+        lane = platform.lane(name, rank)
+        findings, manifest = lane_findings(lane, asset, platform.compute(lane)), manifest_of(lane, asset)
+    return [*findings, records_agree(context, manifest, asset)]
+
+
+def manifest_of(lane: Lane, asset: str) -> dict[int, Entry]:
+    """The lane's entries by shard."""
+    entries = {k: lane.store(asset).entry(k) for k in lane.shards}
+    return {k: entry for k, entry in entries.items() if entry is not None}
+
+
+def records_agree(context: Context, manifest: Mapping[int, Entry], asset: str) -> Finding:
     """The latest materialization of the partition lists exactly what the manifest holds."""
     found = context.instance.fetch_materializations(
         dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[context.partition_key]), limit=1
     ).records
     record = found[0].asset_materialization if found else None
-    return record_agrees(record.metadata if record else {}, lane, asset)
+    return record_agrees(record.metadata if record else {}, manifest)
 
 
-def record_agrees(metadata: Mapping[str, Any], lane: Lane, asset: str) -> Finding:
+def record_agrees(metadata: Mapping[str, Any], manifest: Mapping[int, Entry]) -> Finding:
     """A materialization's metadata lists exactly what the manifest holds."""
     value = metadata.get("manifest")
     recorded = value.value if isinstance(value, dg.JsonMetadataValue) else {}
-    entries = {str(k): lane.store(asset).entry(k) for k in lane.shards}
-    manifest = {k: e.sha256 for k, e in entries.items() if e is not None}
     return Finding(
         AGREE,
-        recorded == manifest,
+        recorded == {str(k): entry.sha256 for k, entry in manifest.items()},
         WORDS[AGREE],
         {"recorded": len(recorded or {}), "manifest": len(manifest)},
     )

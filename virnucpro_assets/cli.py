@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import click
 
-from virnucpro_assets.cli_models import doctor, models, train, ui
+from virnucpro_assets.cli_models import doctor, metrics, models, train, ui
 from virnucpro_assets.cli_samples import priority, samples
 from virnucpro_assets.startup import lasting_imports
 from virnucpro_core.errors import DeviceLostError, VirnucproError, one_line
@@ -36,6 +36,7 @@ app.add_command(doctor)
 app.add_command(ui)
 app.add_command(samples)
 app.add_command(priority)
+app.add_command(metrics)
 
 
 @app.command()
@@ -53,7 +54,11 @@ app.add_command(priority)
 @click.option("--gpus", default=0, type=click.IntRange(0), help="Lanes. Default: every visible GPU.")
 @click.option("--device", default="", type=click.Choice(["", "cuda", "cpu"]), help="Default: the profile's.")
 @click.option("--precision", type=PRECISIONS, help="Default: float16 on GPUs, float32 on the CPU.")
-@click.option("--classifier", default="", help="Folder of another classifier.")
+@click.option(
+    "--classifier",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True),
+    help="Folder of another classifier.",
+)
 @click.option("--cutoff", default=0.5, show_default=True, help="A record is viral from this score on.")
 @click.option("--duplicates", default="refuse", show_default=True, type=click.Choice(["refuse", "rename"]))
 @click.option(

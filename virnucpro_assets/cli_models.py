@@ -1,4 +1,4 @@
-"""Commands about models and this machine: `models`, `train`, `doctor`, `ui`."""
+"""Commands about models and this machine: `models`, `train`, `doctor`, `ui`, `metrics`."""
 
 import os
 import sys
@@ -136,3 +136,34 @@ def ui(host: str, port: int, *, read_only: bool) -> None:
     where = ["-m", "virnucpro_assets.definitions", "-h", host, "-p", str(port)]
     module, arguments = ("dagster_webserver", ["--read-only"]) if read_only else ("dagster", ["dev"])
     os.execv(sys.executable, [sys.executable, "-W", "ignore", "-m", module, *arguments, *where])
+
+
+@click.command()
+@click.option("--out", type=PATH, help="Write a file, for node_exporter's textfile collector.")
+@click.option(
+    "--port", type=click.IntRange(1, 65535), help="Serve http://127.0.0.1:PORT/metrics until interrupted."
+)
+def metrics(out: Path | None, port: int | None) -> None:
+    """Samples, lanes, queue, GPUs and disk as figures in Prometheus' format; printed, written or served."""
+    from virnucpro_assets.resources import home_folder
+    from virnucpro_core.durable import publish_bytes
+    from virnucpro_core.errors import UsageError
+
+    try:
+        from virnucpro_assets.metrics import exposition, registry
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{error.name} is not installed", remedy="run `pip install 'virnucpro[metrics]'`"
+        ) from error
+    if out is not None and port is not None:
+        raise UsageError("--out and --port are two ways", remedy="choose one")
+    if port is not None:
+        from prometheus_client import start_http_server
+
+        _, thread = start_http_server(port, addr="127.0.0.1", registry=registry(home_folder()))
+        click.echo(f"http://127.0.0.1:{port}/metrics")
+        thread.join()
+    elif out is not None:
+        publish_bytes(out, exposition(home_folder()))
+    else:
+        click.echo(exposition(home_folder()).decode(), nl=False)

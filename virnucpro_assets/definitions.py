@@ -8,7 +8,7 @@ import dagster as dg
 warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
-from virnucpro_assets.assets import calls, embeddings, sequences  # noqa: E402
+from virnucpro_assets.assets import calls, embeddings, sequences, storage  # noqa: E402
 from virnucpro_assets.automation import NIGHTLY, dead_runs, follow, inbox_sensor  # noqa: E402
 from virnucpro_assets.batch import batch  # noqa: E402
 from virnucpro_assets.checks import CHECKS  # noqa: E402
@@ -22,7 +22,14 @@ LANE_ASSETS = [
 ]
 
 defs = dg.Definitions(
-    assets=[sequences.inbox, sequences.chunks, sequences.translations, *LANE_ASSETS, calls.consensus],
+    assets=[
+        sequences.inbox,
+        sequences.chunks,
+        sequences.translations,
+        *LANE_ASSETS,
+        calls.consensus,
+        storage.retention,
+    ],
     asset_checks=CHECKS,
     jobs=[
         dg.define_asset_job(
@@ -41,9 +48,10 @@ defs = dg.Definitions(
             description="All lanes of a sample to its results folder.",
         ),
         batch,
+        storage.clean_up,
     ],
     sensors=[inbox_sensor, follow, dead_runs],
-    schedules=NIGHTLY,
+    schedules=[*NIGHTLY, storage.nightly_clean_up],
     resources={"platform": platform_from_environment()},
     # Steps of a lane share one device: they run one after another in the run's process.
     executor=dg.in_process_executor,

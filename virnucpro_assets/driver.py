@@ -19,10 +19,11 @@ from virnucpro_assets.resources import Platform, export
 from virnucpro_assets.startup import lasting_imports
 from virnucpro_assets.tags import driver_tags
 from virnucpro_core.durable import locked, publish, sweep
-from virnucpro_core.errors import DeviceLostError, VirnucproError
+from virnucpro_core.errors import DeviceLostError, UsageError, VirnucproError
 from virnucpro_core.lanes import DNABERT, ESM
 from virnucpro_core.registry import Sample
 from virnucpro_core.results import RUN
+from virnucpro_core.retention import open_layers
 from virnucpro_core.telemetry import Progress, read_progress
 
 POLL_SECONDS = 0.2
@@ -59,16 +60,28 @@ def predict(sample: Sample, platform: Platform, watch: Watch) -> None:
         from virnucpro_assets.runs import run_job
 
     with locked(sample.lock("driver"), busy=f"sample {sample.name!r} is being predicted by another process"):
+        if platform.sample(sample.name) != sample:
+            raise UsageError(
+                f"sample {sample.name!r} was given other settings by another process just now",
+                where=sample.folder,
+                remedy="run the command again",
+            )
+        layers = open_layers(sample, platform.profile_of(sample.settings))
         with database_errors(), open_instance() as instance:
             mark_tagged_runs(instance, platform.folder, driver_tags(sample.name))
             mark_dead_runs(instance, platform.folder)
             instance.add_dynamic_partitions(str(SAMPLES.name), [sample.name])
-        watch.layer("reading and translating")
-        _expect(run_job("sequences", sample.name, sample.name), sample.name)
-        watch.layer("embedding")
-        _run_lanes(sample, platform, watch)
-        watch.layer("writing results")
-        _expect(run_job("results", sample.name, sample.name), sample.name)
+        if not layers:
+            watch.layer("results are whole and intermediates were released: nothing to compute")
+        if "sequences" in layers:
+            watch.layer("reading and translating")
+            _expect(run_job("sequences", sample.name, sample.name), sample.name)
+        if "lane" in layers:
+            watch.layer("embedding")
+            _run_lanes(sample, platform, watch)
+        if "results" in layers:
+            watch.layer("writing results")
+            _expect(run_job("results", sample.name, sample.name), sample.name)
         with (
             open_instance() as instance
         ):  # orphans of an earlier driver that were still ending at the beginning

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+from dagster_shared.check import CheckError
 from sqlalchemy.exc import SQLAlchemyError
 
 from virnucpro_assets.resources import (
@@ -51,9 +52,20 @@ def prepare_instance() -> Path:
 
 
 def open_instance() -> dg.DagsterInstance:
-    """The instance, made ready if it is new. Close it, or use it as a context manager."""
-    prepare_instance()
-    return dg.DagsterInstance.get()
+    """The instance, made ready if it is new. Close it, or use it as a context manager.
+
+    Raises UsageError for a `dagster.yaml` that Dagster cannot use, such as one that asks for what is not installed.
+    """
+    home = prepare_instance()
+    try:
+        return dg.DagsterInstance.get()
+    except (CheckError, dg.DagsterInvalidConfigError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            reason,
+            where=home / "dagster.yaml",
+            remedy="mend it; PostgreSQL needs `pip install 'virnucpro[postgres]'`",
+        ) from error
 
 
 @contextlib.contextmanager
@@ -66,5 +78,10 @@ def database_errors() -> Iterator[None]:
         raise StoreError(
             f"the Dagster instance's database refuses: {reason}",
             where=dagster_home(),
-            remedy="make room or mend the disk, then run the same command again; nothing finished is lost",
+            remedy=(
+                "use PostgreSQL if this recurs (docs/operations.md)"
+                if "locked" in reason
+                else "mend the disk"
+            )
+            + ", then run the same command again; nothing finished is lost",
         ) from error

@@ -16,6 +16,7 @@ from virnucpro_assets.startup import lasting_imports
 from virnucpro_assets.tags import batch_tags
 from virnucpro_core.errors import VirnucproError
 from virnucpro_core.registry import Sample
+from virnucpro_core.retention import is_cleaned
 
 WORKER = "virnucpro_assets.batch_worker"
 # Samples a process takes: their names are its arguments.
@@ -33,7 +34,7 @@ def predict_each(
 
     Returns why samples failed. KeyboardInterrupt leaves everything resumable.
     """
-    small = [s for s in samples if s.is_small]
+    small = [s for s in samples if s.is_small and not is_cleaned(s)]
     finished: set[str] = set()
     if len(small) > platform.gpus:
         export(platform)

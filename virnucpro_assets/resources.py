@@ -10,6 +10,7 @@
 | `VIRNUCPRO_POSTGRES_URL` | PostgreSQL that a new Dagster instance keeps its records in | none: SQLite |
 | `VIRNUCPRO_LEASES` | folder of the locks on GPUs, one for all that share them | `/var/tmp/virnucpro-leases` |
 | `VIRNUCPRO_INBOX_STABLE_SECONDS` | how long a dropped file must not change | 30 |
+| `VIRNUCPRO_KEEP`, `VIRNUCPRO_KEEP_DAYS` | what stays of a sample that many days after its results | `all`, 0 |
 | `DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS` | Dagster's own: how long `follow` waits before it looks, see SETTLE | 2 |
 """
 
@@ -28,6 +29,7 @@ from virnucpro_core.loading import LoaderSettings
 from virnucpro_core.models import ModelStore
 from virnucpro_core.profiles import PROFILES, ResolvedProfile, resolve_profile
 from virnucpro_core.registry import Sample, SampleSettings, open_sample
+from virnucpro_core.retention import Keep, check_keep
 from virnucpro_core.visible import Device, boards, choose
 
 _VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")  # as it was before a lease narrows it
@@ -55,6 +57,8 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
     token_budget: int = 0
     workers: int = -1
     inbox_stable_seconds: float = 30.0
+    keep: str = "all"
+    keep_days: float = 0.0
     leases: str = str(FOLDER)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
@@ -95,6 +99,11 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
         """The profile's weights, found and checked against each other. Raises WeightsError or UsageError."""
         classifier = Path(settings.classifier) if settings.classifier else None
         return resolve_profile(settings.profile, settings.chunk_size, self.models, classifier=classifier)
+
+    @property
+    def retention(self) -> Keep:
+        """What stays of a sample with results. Raises UsageError for a policy that there is not."""
+        return check_keep(self.keep)
 
     def sample(self, name: str) -> Sample:
         """A registered sample; its name is checked here again, whoever launched the run."""
@@ -148,6 +157,8 @@ def platform_from_environment() -> Platform:
         token_budget=_number("VIRNUCPRO_TOKEN_BUDGET", 0),
         workers=_number("VIRNUCPRO_WORKERS", -1),
         inbox_stable_seconds=float(_number("VIRNUCPRO_INBOX_STABLE_SECONDS", 30)),
+        keep=check_keep(os.environ.get("VIRNUCPRO_KEEP", "") or "all"),
+        keep_days=float(_number("VIRNUCPRO_KEEP_DAYS", 0)),
         leases=os.environ.get("VIRNUCPRO_LEASES", "") or str(FOLDER),
     )
 

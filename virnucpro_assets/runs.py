@@ -1,6 +1,6 @@
 """Run one of the jobs in this process, on the instance, so that the web UI shows it; no daemon is needed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from virnucpro_core.errors import VirnucproError
 
 RESUMABLE = VirnucproError.exit_code
 INTERRUPTED = 130
+FAILURES = 500
 
 QUIET: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
@@ -58,6 +59,18 @@ def _execute(
         if result.success:
             return Outcome(result.run_id, "", 0)
         return Outcome(result.run_id, *_why(result.all_events))
+
+
+def latest_failures(instance: dg.DagsterInstance, samples: Collection[str]) -> dict[str, str]:
+    """Sample -> why its latest run failed, of those whose latest run did.
+
+    Looks at the newest FAILURES failed runs: the cost does not grow with the number of samples.
+    """
+    failed = instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]), limit=FAILURES)
+    tags = [record.dagster_run.tags for record in failed]
+    named = {t.get("dagster/partition/sample") or t.get("dagster/partition", "") for t in tags}
+    lines = {name: latest_failure(instance, name) for name in samples if name in named}
+    return {name: line for name, line in lines.items() if line}
 
 
 def latest_failure(instance: dg.DagsterInstance, sample: str) -> str:

@@ -1,7 +1,7 @@
 """Independent looks at what lies on disk: every finding re-reads the product, none trusts who wrote it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from virnucpro_core.lanes import DNABERT, ESM, MERGED, PREDICTIONS, Lane
 from virnucpro_core.registry import Sample
 from virnucpro_core.results import CONTIGS, RUN
 from virnucpro_core.results import PREDICTIONS as PREDICTIONS_FILE
+from virnucpro_core.retention import was_released
 
 PROBABILITY_TOLERANCE = 1e-5
 
@@ -134,23 +135,37 @@ def audit_lane(lane: Lane, product: str) -> list[Finding]:
 
 
 def audit_results(sample: Sample) -> Finding:
-    """One row a record in contigs.tsv, one row a frame in prediction_results.txt; files equal run.json's digests."""
-    chunks, frames = Chunks.open(sample.chunks), Frames.open(sample.translations)
+    """One row a record in contigs.tsv, one row a frame in prediction_results.txt; files equal run.json's digests.
+
+    Where chunks and frames were released, their numbers are those that `run.json` holds.
+    """
     rows = {name: _lines(sample.results / name) - 1 for name in (CONTIGS, PREDICTIONS_FILE)}
     facts = json.loads((sample.results / RUN).read_bytes())
     damaged = [n for n, f in facts["files"].items() if sha256_file(sample.results / n) != f["sha256"]]
+    records, frames = facts["counts"]["records"], facts["counts"]["frames"]
+    if not was_released(sample, "chunks"):
+        records, frames = (
+            Chunks.open(sample.chunks).n_records,
+            Frames.open(sample.translations).n_frames,
+        )
     return Finding(
         "ids_conserved",
-        rows[CONTIGS] == chunks.n_records and rows[PREDICTIONS_FILE] == frames.n_frames and not damaged,
+        rows[CONTIGS] == records and rows[PREDICTIONS_FILE] == frames and not damaged,
         "one row a record in contigs.tsv, one row a frame in prediction_results.txt, digests of run.json",
         {
-            "records": chunks.n_records,
+            "records": records,
             "contigs_rows": rows[CONTIGS],
-            "frames": frames.n_frames,
+            "frames": frames,
             "prediction_rows": rows[PREDICTIONS_FILE],
             "damaged": str(damaged),
         },
     )
+
+
+def released_findings(names: Iterable[str], entries: int) -> list[Finding]:
+    """Of a product that was let go once the results were whole: nothing of it is left to be wrong."""
+    what = "released: the results are whole, of the data the digests are kept"
+    return [Finding(name, passed=True, what=what, facts={"released": entries}) for name in names]
 
 
 def _lines(path: Path) -> int:

@@ -148,8 +148,12 @@ def dimensions(state: Mapping[str, torch.Tensor]) -> tuple[int, int]:
     return input_dim, hidden_dim
 
 
-def load_classifier(folder: Path, device: torch.device) -> Classifier:
-    """Read the folder that `Classifier.save` wrote; WeightsError when missing, damaged or inconsistent."""
+def load_classifier(folder: Path, device: torch.device, *, fingerprint: str = "") -> Classifier:
+    """Read the folder that `Classifier.save` wrote; WeightsError when missing, damaged or inconsistent.
+
+    With a `fingerprint` also when it holds other weights: a folder without a manifest may change between the
+    moment when the sample's scores were given its identity and the moment when they are computed.
+    """
     try:
         config = json.loads((folder / "config.json").read_text())
         state = load_file(folder / "model.safetensors")
@@ -171,6 +175,12 @@ def load_classifier(folder: Path, device: torch.device) -> Classifier:
             f"config.json says {config}, the weights say {classifier.config()}",
             where=folder,
             remedy="import it again",
+        )
+    if fingerprint not in ("", classifier.fingerprint):
+        raise WeightsError(
+            "the classifier's weights changed while the sample was being scored",
+            where=folder,
+            remedy="leave the folder alone and run the same command again",
         )
     return classifier
 

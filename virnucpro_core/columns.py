@@ -23,6 +23,8 @@ from virnucpro_core.errors import StoreError
 FORMAT = "virnucpro columns"
 VERSION = 1
 HEADER = "store.json"
+# The header of a store whose columns were let go: it still says what they were.
+RELEASED = "store.released"
 
 Array = npt.NDArray[Any]
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -182,6 +184,10 @@ class ColumnStore:
             digest = header.pop("digest")
             sound = durable.sha256_json(header) == digest and header["format"] == FORMAT
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if (path / RELEASED).exists() and not (path / HEADER).exists():
+                raise StoreError(
+                    "was released, as the sample's results are whole", where=path, remedy=_REMEDY
+                ) from error
             raise StoreError(f"no readable {HEADER} ({error})", where=path, remedy=_REMEDY) from error
         if not sound:
             raise StoreError(f"{HEADER} is damaged", where=path, remedy=_REMEDY)

@@ -14,6 +14,7 @@ import os
 import shutil
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from typing import Any
 from virnucpro_core.errors import StoreError
 
 TEMPORARY = ".tmp-"
+# Who only looks whether a lock is held (`is_locked`) holds it for far less.
+LOOK_SECONDS = 0.1
 _REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room on this disk")
 _REMEDIES |= dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (`ulimit -n`)")
 _REMEDIES |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check the rights of this folder")
@@ -114,41 +117,54 @@ def sha256_json(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, busy: str, wait: bool = False) -> Iterator[None]:
-    """Hold an exclusive OS lock on `path`; it vanishes with the process, however that dies.
+def locked(path: Path, *, busy: str, wait: bool = False, shared: bool = False) -> Iterator[None]:
+    """Hold an OS lock on `path`, alone or with others who share it; it vanishes with the process, however that dies.
 
     When another process holds it: says so and waits, or raises StoreError if `wait` is false.
     """
     with contextlib.ExitStack() as held:
         with disk_errors(path):
-            held.enter_context(_flocked(path, busy=busy, wait=wait))
+            held.enter_context(_flocked(path, busy=busy, wait=wait, shared=shared))
         yield
 
 
 @contextlib.contextmanager
-def _flocked(path: Path, *, busy: str, wait: bool) -> Iterator[None]:
+def _flocked(path: Path, *, busy: str, wait: bool, shared: bool) -> Iterator[None]:
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _taken(lock, kind):
                 holder = os.read(lock, 100).decode(errors="replace").strip() or "holder unknown"
                 if not wait:
-                    raise StoreError(
-                        f"{busy} ({holder})", where=path, remedy="wait for it or stop it"
-                    ) from None
+                    raise StoreError(f"{busy} ({holder})", where=path, remedy="wait for it or stop it")
                 log.warning("%s (%s): waiting for it", busy, holder)
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                fcntl.flock(lock, kind)
             if not same_file(path, lock):
-                continue  # it was deleted while we waited
-            os.ftruncate(lock, 0)
-            os.pwrite(lock, f"process {os.getpid()}".encode(), 0)
+                continue  # it was deleted while we waited: a lock on a file without a name excludes nobody
+            # For people only: on a full disk the lock holds without it, so that room can be made there.
+            with contextlib.suppress(OSError):
+                os.ftruncate(lock, 0)
+                os.pwrite(lock, b"" if shared else f"process {os.getpid()}".encode(), 0)
             yield
             return
         finally:
             os.close(lock)
+
+
+def _taken(lock: int, kind: int) -> bool:
+    """Whether the lock could be had at once, or as soon as whoever only looked at it was gone."""
+    deadline = time.monotonic() + LOOK_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+        else:
+            return True
 
 
 def is_locked(path: Path) -> bool:

@@ -21,6 +21,7 @@ from virnucpro_core.devices import Compute, device_name, usable_device
 from virnucpro_core.durable import disk_errors, locked, sha256_json, sweep
 from virnucpro_core.errors import StoreError
 from virnucpro_core.frames import Frames
+from virnucpro_core.occupancy import in_use
 from virnucpro_core.profiles import ResolvedProfile
 from virnucpro_core.registry import Sample
 from virnucpro_core.shards import Entry, ShardStore, ids_digest, lane_shards
@@ -174,7 +175,9 @@ def score_lane(lane: Lane, compute: Compute, *, on_shard: OnShard) -> LaneResult
         if todo:
             with compute.held() as name:
                 device = usable_device(name, lane.sample.settings.precision)
-                classifier = load_classifier(lane.profile.classifier, device)
+                classifier = load_classifier(
+                    lane.profile.classifier, device, fingerprint=lane.profile.classifier_fingerprint
+                )
                 for shard in todo:
                     ids = lane.ids(shard)
                     for product in (DNABERT, ESM):
@@ -235,5 +238,6 @@ def lane_lock(lane: Lane, product: str) -> Iterator[None]:
     busy = f"another process works on {product} of sample {lane.sample.name!r}, rank {lane.rank}"
     with disk_errors(lane.sample.product(product)):
         sweep(lane.sample.product(product))
-        with locked(lane.sample.lock(f"{product}-{lane.rank}"), busy=busy, wait=True):
+        own = locked(lane.sample.lock(f"{product}-{lane.rank}"), busy=busy, wait=True)
+        with in_use(lane.sample.folder), own:
             yield

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from virnucpro_core.chunks import Chunks
-from virnucpro_core.durable import disk_errors, locked, publish_json, sha256_file, sha256_json
+from virnucpro_core.durable import disk_errors, publish_json, sha256_file, sha256_json
 from virnucpro_core.errors import InputError, StoreError, UsageError, VirnucproError
+from virnucpro_core.occupancy import alone
 from virnucpro_core.samples import looks_like_sequence_file
 
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -187,14 +188,15 @@ def register(
 ) -> Sample:
     """Write `sample.json`; products that no longer fit new settings are noticed by their fingerprints.
 
-    Raises UsageError if the name stands for other sequences already and `fresh` is false.
+    Raises UsageError if the name stands for other sequences already and `fresh` is false, StoreError naming the
+    holder if there is something to change while a process works on the sample.
     """
     folder = home / "samples" / check_key(name)
     inputs = digest_inputs(paths)
     sample = Sample(name, folder, inputs, settings)
     with disk_errors(folder):
         if fresh and folder.exists():
-            _discard(sample)
+            discard(folder)
         is_new = not (folder / "sample.json").exists()
     known = None if is_new else _known(home, sample)
     if known is not None:
@@ -212,25 +214,36 @@ def register(
         "inputs": [asdict(f) | {"path": str(f.path)} for f in inputs],
         "settings": asdict(settings),
     }
-    publish_json(folder / "sample.json", facts | {"seal": sha256_json(facts)})
+    changing = alone(folder, f"sample {name!r} cannot take other settings, a process works on it")
+    with contextlib.nullcontext() if is_new else changing:
+        publish_json(folder / "sample.json", facts | {"seal": sha256_json(facts)})
     _index(sample, home)
     return sample
 
 
-def _discard(sample: Sample) -> None:
-    """Delete all of the sample's folder but its locks, held meanwhile. Raises StoreError if one is not free."""
-    held = {sample.lock("driver"), *sample.folder.glob("locks/*.lock")}
-    with contextlib.ExitStack() as locks:
-        for path in sorted(held):
-            locks.enter_context(
-                locked(path, busy=f"sample {sample.name!r} cannot be discarded, a process works on it")
-            )
-        (sample.folder / "sample.json").unlink(missing_ok=True)
-        for entry in sample.folder.iterdir():
+def discard(folder: Path) -> None:
+    """Delete all of a sample's folder but its locks, held meanwhile. Raises StoreError if one is not free.
+
+    `sample.json` goes first: what is left of a folder without it is no sample.
+    """
+    with alone(folder, f"sample {folder.name!r} cannot be discarded, a process works on it"):
+        (folder / "sample.json").unlink(missing_ok=True)
+        for entry in folder.iterdir():
             if entry.is_dir() and entry.name != "locks":
                 shutil.rmtree(entry)
             elif not entry.is_dir():
                 entry.unlink()
+
+
+def remove_sample(home: Path, name: str) -> None:
+    """Delete the sample's folder, or what an earlier attempt left of it. Raises StoreError if it is worked on."""
+    folder = home / "samples" / check_key(name)
+    with disk_errors(folder):
+        if folder.is_dir():
+            discard(folder)
+            # Whoever waits for a lock that is deleted notices it and asks for a new one.
+            with alone(folder, f"sample {name!r} cannot be removed, a process works on it"):
+                shutil.rmtree(folder)
 
 
 def _known(home: Path, sample: Sample) -> Sample | None:

@@ -8,6 +8,7 @@ Apart from `telemetry` in `run.json`, the same scores and settings give the same
 """
 
 import dataclasses
+import json
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -100,6 +101,27 @@ def write_results(
     files = summary.files | {REPORT: _measured(out / REPORT)}
     durable.publish_json(out / RUN, _run_facts(run, summary.counts, cutoff, files))
     return dataclasses.replace(summary, files=files | {RUN: _measured(out / RUN)})
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """What `run.json` says, after every file it names was held against its sha256.
+
+    Raises StoreError naming what is missing or damaged.
+    """
+    remedy = "predict the sample again: the results are written anew"
+    try:
+        facts: dict[str, Any] = json.loads((folder / RUN).read_bytes())
+        files = {str(name): str(file["sha256"]) for name, file in facts["files"].items()}
+        facts["digests"]["sample"], facts["settings"], facts["counts"]["records"], facts["counts"]["frames"]
+    except FileNotFoundError as error:
+        raise StoreError("there are no complete results", where=folder, remedy=remedy) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError("damaged", where=folder / RUN, remedy=remedy) from error
+    for name, sha256 in files.items():
+        file = folder / Path(name).name
+        if not file.is_file() or durable.sha256_file(file) != sha256:
+            raise StoreError("missing or not what run.json says", where=file, remedy=remedy)
+    return facts
 
 
 def _write_frames(

@@ -22,7 +22,9 @@ from virnucpro_core.durable import publish_bytes, publish_json, sha256_file, sha
 from virnucpro_core.errors import StoreError
 
 FORMAT = 1
-State = Literal["done", "missing", "stale", "damaged"]
+State = Literal["done", "missing", "stale", "damaged", "released"]
+# An entry whose shard was let go once the sample's results were whole: it still says what there was.
+RELEASED = ".released"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,14 @@ class ShardStore:
 
     def entry(self, shard: int) -> Entry | None:
         """The shard's entry, whatever its identity; None if there is none or it cannot be read."""
-        file = self.path(shard).with_suffix(".json")
+        return self._read_entry(shard, ".json")
+
+    def released(self, shard: int) -> Entry | None:
+        """The entry of a shard that was let go and not made again; None if it was not."""
+        return None if self.entry(shard) else self._read_entry(shard, RELEASED)
+
+    def _read_entry(self, shard: int, suffix: str) -> Entry | None:
+        file = self.path(shard).with_suffix(suffix)
         try:
             raw = json.loads(file.read_bytes())
             if raw.pop("format") != FORMAT or raw.pop("seal") != sha256_json(raw):
@@ -70,6 +79,8 @@ class ShardStore:
     def state(self, shard: int, ids_sha256: str) -> State:
         """Whether the shard can be used: reads the whole file against its digest."""
         entry, path = self.entry(shard), self.path(shard)
+        if entry is None and self.released(shard):
+            return "released"
         if entry is None:
             return "damaged" if path.exists() else "missing"
         if entry.identity_sha256 != self.identity_sha256 or entry.ids_sha256 != ids_sha256:
@@ -198,6 +209,7 @@ class ShardStore:
             path.with_suffix(".json"),
             {"format": FORMAT, "seal": sha256_json(asdict(entry))} | asdict(entry),
         )
+        path.with_suffix(RELEASED).unlink(missing_ok=True)
         return entry
 
 

@@ -15,6 +15,7 @@ from virnucpro_core.durable import disk_errors, locked, publish_json, sweep
 from virnucpro_core.errors import InputError, StoreError, printable
 from virnucpro_core.frames import Frames, write_frames
 from virnucpro_core.lanes import DNABERT, ESM, Lane, collect_scores
+from virnucpro_core.occupancy import in_use
 from virnucpro_core.registry import Sample, SampleSettings
 from virnucpro_core.results import write_results
 from virnucpro_core.samples import is_packed
@@ -30,7 +31,7 @@ def chunk_sample(sample: Sample) -> Chunks:
     with _locked(sample, "chunks"):
         with contextlib.suppress(StoreError):  # not there or not sound: made below
             made = Chunks.open(sample.chunks)
-            if _made_from(made, sample):
+            if made_from(made, sample):
                 made.store.verify()
                 return made
         packed = sum(f.bytes for f in sample.inputs if is_packed(f.path))
@@ -45,7 +46,7 @@ def chunk_sample(sample: Sample) -> Chunks:
                 chunk_size=sample.settings.chunk_size,
                 duplicates=sample.settings.duplicates,
             )
-            if not _made_from(made, sample):
+            if not made_from(made, sample):
                 raise InputError(
                     "changed since the sample was registered",
                     path=sample.inputs[0].path,
@@ -103,14 +104,15 @@ def run_info(lane: Lane) -> RunInfo:
         profile=sample.settings.profile,
         note=profile.profile.note if profile.profile.name == DEMO_PROFILE else "",
         inputs=[InputFile(printable(f.path.name), f.bytes, f.sha256) for f in sample.inputs],
-        settings=_shown(sample.settings),
+        settings=shown_settings(sample.settings),
         versions={"virnucpro": __version__} | {name: importlib.metadata.version(name) for name in PACKAGES},
         digests=digests,
         telemetry={product: _makers(lane, product) for product in (DNABERT, ESM)},
     )
 
 
-def _made_from(chunks: Chunks, sample: Sample) -> bool:
+def made_from(chunks: Chunks, sample: Sample) -> bool:
+    """Whether the chunks are of these inputs, cut as the settings say."""
     settings = sample.settings
     return (
         chunks.attrs["chunk_size"] == settings.chunk_size
@@ -119,7 +121,8 @@ def _made_from(chunks: Chunks, sample: Sample) -> bool:
     )
 
 
-def _shown(settings: SampleSettings) -> dict[str, Any]:
+def shown_settings(settings: SampleSettings) -> dict[str, Any]:
+    """The settings as `run.json` has them: those that say something."""
     return {name: value for name, value in asdict(settings).items() if value != ""}
 
 
@@ -136,5 +139,5 @@ def _locked(sample: Sample, product: str) -> Iterator[None]:
     with disk_errors(sample.product(product)):
         sweep(sample.folder)
         sweep(sample.results)
-        with locked(sample.lock(product), busy=busy, wait=True):
+        with in_use(sample.folder), locked(sample.lock(product), busy=busy, wait=True):
             yield

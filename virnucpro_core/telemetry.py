@@ -170,15 +170,21 @@ class Recorder:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a lane's product stands: sequences done of the lane's total, those found done among them."""
+    """Where a lane's product stands: sequences done of the lane's total, those found done among them.
+
+    The two rates are of the latest batches, over a few kilobytes of the file; 0 where there are not two.
+    """
 
     product: str
     rank: int
+    world_size: int
     done: int
     resumed: int
     total: int
     seconds: float
     ended: bool
+    sequences_per_second: float
+    tokens_per_second: float
 
     @property
     def seconds_left(self) -> float | None:
@@ -201,14 +207,23 @@ def read_progress(path: Path) -> Progress | None:
     start = json.loads(first)
     whole = [line for line in tail[:-1] if line.startswith(b"{") and line.endswith(b"}")]
     last = json.loads(whole[-1]) if whole else start
+    batches = [line for line in map(json.loads, whole) if line["event"] == "batch"]
+    elapsed = batches[-1]["t"] - batches[0]["t"] if batches else 0.0
+    sequences, tokens = (
+        sum(line[what] for line in batches[1:]) / elapsed if elapsed > 0 else 0.0
+        for what in ("sequences", "tokens")
+    )
     return Progress(
         product=str(start["product"]),
         rank=int(start["rank"]),
+        world_size=int(start["world_size"]),
         done=int(start["sequences_resumed"]) + int(last["done"]),
         resumed=int(start["sequences_resumed"]),
         total=int(last["total"]),
         seconds=float(last["t"]),
         ended=last["event"] == "end",
+        sequences_per_second=sequences,
+        tokens_per_second=tokens,
     )
 
 

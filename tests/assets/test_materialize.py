@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from tests.assets.conftest import NAME, Finished, make_platform, run, whole_graph
-from virnucpro_assets.checks import records_agree
+from virnucpro_assets.checks import manifest_of, records_agree
 from virnucpro_assets.partitions import lane_key
 from virnucpro_assets.resources import Platform
 from virnucpro_core import encoders
@@ -144,8 +144,8 @@ def test_a_check_fails_when_the_records_and_the_manifest_disagree(finished: Fini
     with dg.build_op_context(instance=finished.instance, partition_key=key) as context:
         lane = finished.platform.lane(NAME, 0)
         assert [f.name for f in audit_lane(lane, ESM) if not f.passed] == []
-        assert not records_agree(context, lane, ESM).passed
-        assert records_agree(context, lane, DNABERT).passed
+        assert not records_agree(context, manifest_of(lane, ESM), ESM).passed
+        assert records_agree(context, manifest_of(lane, DNABERT), DNABERT).passed
 
 
 def test_the_precision_audit_notices_rows_of_other_frames(finished: Finished) -> None:

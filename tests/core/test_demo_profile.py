@@ -1,19 +1,24 @@
 """The shipped demo models: rebuilt byte for byte, fitting together, and honest about themselves."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from torture.pipeline import Pipeline, write_reads
 from virnucpro_core.classifier import Classifier, load_classifier
 from virnucpro_core.demo_profile import SPECIAL, WIDTH, build_classifier, build_encoders
+from virnucpro_core.devices import Compute
 from virnucpro_core.encoders import Kind, load_encoder
 from virnucpro_core.errors import UsageError, WeightsError
+from virnucpro_core.lanes import Lane, score_lane
 from virnucpro_core.manifest import verify
 from virnucpro_core.models import ModelStore
-from virnucpro_core.profiles import DEMO, NO_MEANING, PROFILES, resolve_profile
+from virnucpro_core.profiles import DEMO, NO_MEANING, PROFILES, ResolvedProfile, resolve_profile
 from virnucpro_core.sources import SOURCES
 from virnucpro_core.tokenizers import DnabertTokenizer
 from virnucpro_core.training import embed
@@ -118,6 +123,33 @@ def test_a_classifier_of_other_weights_is_refused(tmp_path: Path, monkeypatch: p
     with pytest.raises(WeightsError, match="was trained on other dnabert-s weights"):
         resolve_profile("demo", 500, ModelStore(tmp_path))
     resolve_profile("demo", 500, ModelStore(tmp_path), classifier=DEMO / "classifier_500")
+
+
+def test_weights_without_a_manifest_are_in_the_identity_and_their_change_is_noticed(
+    tmp_path: Path,
+) -> None:
+    pipeline = Pipeline(tmp_path / "home", write_reads(tmp_path / "reads.fa"))
+    sample, own = pipeline.run(), tmp_path / "own"
+    own.mkdir()
+
+    def identity(change: float) -> ResolvedProfile:
+        state = load_classifier(DEMO / "classifier_300", CPU).state
+        state["output_layer.bias"] = state["output_layer.bias"] + change
+        save_file(state, own / "model.safetensors")
+        shutil.copyfile(DEMO / "classifier_300" / "config.json", own / "config.json")
+        return resolve_profile("demo", 300, ModelStore(tmp_path), classifier=own)
+
+    same, other = identity(0.0), identity(0.125)
+    assert not (own / "manifest.json").exists()
+    assert same.classifier_fingerprint == pipeline.profile.classifier_fingerprint
+    assert other.classifier_fingerprint != same.classifier_fingerprint
+    lane = Lane(sample, other, 0, 1)
+    assert {lane.predictions.state(k, lane.ids(k)) for k in lane.shards} == {"stale"}
+    identity(0.25)  # the folder changes after the sample was given its identity
+    with pytest.raises(WeightsError, match="weights changed while the sample was being scored"):
+        score_lane(lane, Compute("cpu"), on_shard=lambda _: None)
+    with pytest.raises(WeightsError, match=r"'output_layer\.bias' has values that are not finite"):
+        identity(float("nan"))
 
 
 def test_every_profile_names_what_can_be_had(tmp_path: Path) -> None:

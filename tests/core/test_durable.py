@@ -113,3 +113,38 @@ def test_who_waited_for_a_lock_that_was_deleted_excludes_others_all_the_same(tmp
     waiter.join()
     assert not is_locked(path)
     assert not is_locked(tmp_path / "absent.lock")
+
+
+def test_a_lock_is_shared_by_many_or_held_by_one(tmp_path: Path) -> None:
+    path = tmp_path / "s.lock"
+    shared = {"busy": "busy", "shared": True}
+    with (
+        locked(path, **shared),  # type: ignore[arg-type]
+        locked(path, **shared),  # type: ignore[arg-type]
+        pytest.raises(StoreError, match="busy"),
+        locked(path, busy="busy"),
+    ):
+        pytest.fail("beside others")
+    with (
+        locked(path, busy="busy"),
+        pytest.raises(StoreError, match="busy"),
+        locked(path, busy="busy", shared=True),
+    ):
+        pytest.fail("beside one who is alone")
+
+
+def test_who_only_looks_refuses_nobody(tmp_path: Path) -> None:
+    path, stop = tmp_path / "s.lock", threading.Event()
+    path.touch()
+
+    def look() -> None:
+        while not stop.is_set():
+            is_locked(path)
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    for _ in range(200):
+        with locked(path, busy="busy"):
+            pass
+    stop.set()
+    looker.join()

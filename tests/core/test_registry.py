@@ -1,12 +1,15 @@
 """A sample's name is a safe key, its content is its bytes, its settings are checked where they are made."""
 
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from virnucpro_core.durable import locked
 from virnucpro_core.errors import InputError, StoreError, UsageError
+from virnucpro_core.occupancy import in_use
 from virnucpro_core.registry import (
     SampleSettings,
     check_key,
@@ -14,6 +17,7 @@ from virnucpro_core.registry import (
     list_samples,
     open_sample,
     register,
+    remove_sample,
     same_content,
 )
 
@@ -60,6 +64,38 @@ def test_nothing_is_discarded_under_a_process_that_works_on_it(tmp_path: Path) -
     register(tmp_path, "s", [file], SETTINGS, fresh=True)
     assert not shard.exists()
     assert lock.exists()
+
+
+def test_other_settings_wait_until_nobody_works_on_the_sample(tmp_path: Path) -> None:
+    file = tmp_path / "a.fa"
+    file.write_text(">a\nACGT\n")
+    sample = register(tmp_path, "s", [file], SETTINGS)
+    other = replace(SETTINGS, cutoff=0.9)
+    for lock in ("driver", "esm_embeddings-1", "consensus"):
+        with (
+            locked(sample.lock(lock), busy=""),
+            pytest.raises(StoreError, match=rf"cannot take other settings.*\(process {os.getpid()}\); wait"),
+        ):
+            register(tmp_path, "s", [file], other)
+        assert open_sample(tmp_path, "s") == sample
+    with in_use(sample.folder), pytest.raises(StoreError, match="cannot take other settings"):
+        register(tmp_path, "s", [file], other)
+    with locked(sample.lock("driver"), busy=""):
+        assert register(tmp_path, "s", [file], SETTINGS) == sample  # nothing changes, nobody is disturbed
+    assert register(tmp_path, "s", [file], other).settings == other
+
+
+def test_a_sample_is_removed_whole_also_after_half_a_removal(tmp_path: Path) -> None:
+    file = tmp_path / "a.fa"
+    file.write_text(">a\nACGT\n")
+    sample = register(tmp_path, "s", [file], SETTINGS)
+    (sample.folder / "results").mkdir()
+    (sample.folder / "sample.json").unlink()
+    remove_sample(tmp_path, "s")
+    assert not sample.folder.exists()
+    remove_sample(tmp_path, "s")
+    with pytest.raises(UsageError):
+        remove_sample(tmp_path, "../samples")
 
 
 def test_what_is_no_readable_file_is_named(tmp_path: Path) -> None:

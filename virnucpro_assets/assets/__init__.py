@@ -1,1 +1,1 @@
-"""The seven assets."""
+"""The assets: sequences, embeddings, calls, and what stays of them on disk."""
