@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from virnucpro_assets.engines import DEVICE_STEP, HOST_STEP, LOST_WORKER
 from virnucpro_assets.metadata import one_line_failures
 from virnucpro_assets.partitions import LANES, SAMPLES, lane_of, sample_of
 from virnucpro_assets.resources import Platform
@@ -50,7 +51,12 @@ def _results(asset: str, findings: list[Finding]) -> Iterator[dg.AssetCheckResul
 def _sample_checks(asset: str) -> dg.AssetChecksDefinition:
     names = ("digests_verify", "ids_conserved")
 
-    @dg.multi_asset_check(name=f"{asset}_checks", specs=_specs(asset, names, SAMPLES))
+    @dg.multi_asset_check(
+        name=f"{asset}_checks",
+        specs=_specs(asset, names, SAMPLES),
+        op_tags=HOST_STEP,
+        retry_policy=LOST_WORKER,
+    )
     def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
         with one_line_failures():
             findings = SAMPLE_AUDITS[asset](platform.sample(sample_of(context)))
@@ -63,7 +69,12 @@ def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
     embedding = EMBEDDINGS.get(asset)
     names = (*LANE_FINDINGS[asset], *((PRECISION,) if embedding else ()))
 
-    @dg.multi_asset_check(name=f"{asset}_checks", specs=_specs(asset, (*names, AGREE), LANES))
+    @dg.multi_asset_check(
+        name=f"{asset}_checks",
+        specs=_specs(asset, (*names, AGREE), LANES),
+        op_tags=DEVICE_STEP if embedding else HOST_STEP,
+        retry_policy=LOST_WORKER,
+    )
     def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
         with one_line_failures():
             lane = platform.lane(*lane_of(context))
@@ -101,6 +112,8 @@ def records_agree(
     blocking=True,
     partitions_def=SAMPLES,
     description="one row a record in contigs.tsv, one row a frame in prediction_results.txt",
+    op_tags=HOST_STEP,
+    retry_policy=LOST_WORKER,
 )
 def consensus_ids_conserved(
     context: dg.AssetCheckExecutionContext, platform: Platform

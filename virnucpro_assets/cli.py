@@ -14,6 +14,7 @@ import click
 
 from virnucpro_assets.cli_models import doctor, models, train, ui
 from virnucpro_assets.cli_samples import samples
+from virnucpro_assets.cli_storage import storage
 from virnucpro_core.errors import VirnucproError, one_line
 
 INTERRUPTED = 130
@@ -34,6 +35,7 @@ app.add_command(train)
 app.add_command(doctor)
 app.add_command(ui)
 app.add_command(samples)
+app.add_command(storage)
 
 
 @app.command()

@@ -11,7 +11,10 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning)
 from virnucpro_assets.assets import calls, embeddings, sequences  # noqa: E402
 from virnucpro_assets.automation import NIGHTLY, dead_runs, follow, inbox_sensor  # noqa: E402
 from virnucpro_assets.checks import CHECKS  # noqa: E402
+from virnucpro_assets.engines import executor_of  # noqa: E402
 from virnucpro_assets.resources import platform_from_environment  # noqa: E402
+
+_PLATFORM = platform_from_environment()
 
 LANE_ASSETS = [
     embeddings.dnabert_embeddings,
@@ -42,7 +45,6 @@ defs = dg.Definitions(
     ],
     sensors=[inbox_sensor, follow, dead_runs],
     schedules=NIGHTLY,
-    resources={"platform": platform_from_environment()},
-    # Steps of a lane share one device: they run one after another in the run's process.
-    executor=dg.in_process_executor,
+    resources={"platform": _PLATFORM},
+    executor=executor_of(_PLATFORM),
 )

@@ -144,7 +144,7 @@ def _flocked(path: Path, *, busy: str, wait: bool) -> Iterator[None]:
             if not _same_file(path, lock):
                 continue  # it was deleted while we waited: a lock on a file without a name excludes nobody
             os.ftruncate(lock, 0)
-            os.pwrite(lock, f"process {os.getpid()}".encode(), 0)
+            os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
             yield
             return
         finally:
