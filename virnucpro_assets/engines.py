@@ -14,31 +14,36 @@ from virnucpro_core.errors import UsageError
 
 DEVICE_TAG = "virnucpro/device"
 CPUS_BESIDE_A_DEVICE = 4
-_PLATFORM = platform_from_environment()
-_WITH_DEVICE = _PLATFORM.device != "cpu"
-
 # One step of a run has a device at a time: a rank stands for one device of the cluster, and both encoders of a
 # lane at once would ask for two.
 _LIMITS = [{"key": DEVICE_TAG, "limit": 1}]
-# A worker can be lost under any step, not only under the long ones.
-LOST_WORKER = None if _PLATFORM.executor == IN_PROCESS else dg.RetryPolicy(max_retries=2, delay=5)
 
 
-def _requests(*, cpus: int, memory: str, device: bool) -> dict[str, Any]:
-    resources: dict[str, Any] = {
-        "requests": {"cpu": str(cpus), "memory": memory},
-        "limits": {"memory": memory},
-    }
-    if device:
-        resources["limits"]["nvidia.com/gpu"] = "1"
+def host_step() -> dict[str, Any]:
+    """Op tags of a step that computes on no device."""
+    return _requests(cpus=1, memory="8Gi", devices=0)
+
+
+def device_step(platform: Platform) -> dict[str, Any]:
+    """Op tags of a step that computes on the lane's device; where that is the CPU, it asks for no GPU."""
+    return {DEVICE_TAG: "1"} | _requests(
+        cpus=CPUS_BESIDE_A_DEVICE, memory="32Gi", devices=0 if platform.device == "cpu" else 1
+    )
+
+
+def _requests(*, cpus: int, memory: str, devices: int) -> dict[str, Any]:
+    limits = {"memory": memory} | ({"nvidia.com/gpu": str(devices)} if devices else {})
+    resources = {"requests": {"cpu": str(cpus), "memory": memory}, "limits": limits}
     return {
-        "dagster-ray/config": {"num_cpus": cpus, "num_gpus": int(device)},
+        "dagster-ray/config": {"num_cpus": cpus, "num_gpus": devices},
         "dagster-k8s/config": {"container_config": {"resources": resources}},
     }
 
 
-HOST_STEP = _requests(cpus=1, memory="8Gi", device=False)
-DEVICE_STEP = {DEVICE_TAG: "1"} | _requests(cpus=CPUS_BESIDE_A_DEVICE, memory="32Gi", device=_WITH_DEVICE)
+_PLATFORM = platform_from_environment()
+HOST_STEP, DEVICE_STEP = host_step(), device_step(_PLATFORM)
+# A worker can be lost under any step, not only under the long ones.
+LOST_WORKER = None if _PLATFORM.executor == IN_PROCESS else dg.RetryPolicy(max_retries=2, delay=5)
 
 
 def executor_of(platform: Platform) -> dg.ExecutorDefinition:
