@@ -107,7 +107,10 @@ def _prepare_instance(home: Path, head: Machine) -> None:
         (ROOT / "deploy" / "ray" / "run_launcher.yaml").read_text()
     )
     del settings["concurrency"]  # the queue needs a daemon; here runs are launched at once
-    settings["run_coordinator"] = {"module": "dagster", "class": "DefaultRunCoordinator"}
+    settings["run_coordinator"] = {
+        "module": "dagster._core.run_coordinator",
+        "class": "DefaultRunCoordinator",
+    }
     home.mkdir()
     (home / "dagster.yaml").write_text(yaml.safe_dump(settings))
     os.environ["RAY_ADDRESS"] = f"http://{head.address}:8265"
