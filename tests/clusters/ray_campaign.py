@@ -122,14 +122,14 @@ def _kill_while_it_computes(sample: Path) -> tuple[str, dict[Path, int]]:
     done: list[Path] = []
 
     def some_are_done() -> bool:
-        done[:] = [entry for entry in store.glob("*.json") if int(entry.stem) % 2 == 1]
+        done[:] = [entry for entry in store.glob("[0-9]*.json") if int(entry.stem) % 2 == 1]
         return len(done) >= SHARDS_BEFORE
 
     _wait(some_are_done, PATIENCE, every=0.02)
     holder = (sample / "locks" / "esm_embeddings-1.lock").read_text()
     [machine] = [m for m in _MACHINES.values() if holder.endswith(m.name)]
     machine.lose_power()
-    kept = [entry.with_suffix(".h5") for entry in store.glob("*.json")]
+    kept = [entry.with_suffix(".h5") for entry in store.glob("[0-9]*.json")]
     return machine.name, {path: path.stat().st_mtime_ns for path in kept}
 
 
