@@ -93,6 +93,8 @@ def _folders(platform: Platform, widths: tuple[int, int]) -> Iterator[Report]:
     yield Report("VIRNUCPRO_HOME", _writable(existing), str(home))
     if existing == home and _writable(home):
         yield _storage(home / "locks")
+    else:
+        yield Report("storage", None, "locks are tried once VIRNUCPRO_HOME is there and writable")
     instance = dagster_home()
     configured = "configured" if (instance / "dagster.yaml").exists() else "is made at first use"
     writable = _writable(next(p for p in (instance, *instance.parents) if p.exists()))

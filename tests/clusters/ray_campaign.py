@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TEMPORARY = Path("/mnt")
 WORKERS = (2, 3, 4)
 SHARDS_BEFORE = 3
-PATIENCE = 600.0
+PATIENCE = 900.0
 # Ray notices a dead machine in half a minute; here in a few seconds.
 QUICK = {
     "RAY_health_check_initial_delay_ms": "1000",
@@ -91,13 +91,13 @@ def _start_cluster(folder: Path) -> Machine:
     log = folder / "head.log"
     environment = dict(os.environ) | QUICK
     head.start([*ray, "--head", "--port=6379", "--num-cpus=2", "--num-gpus=0", *here], log, env=environment)
-    wait_for(log, "block forever", 90)
+    wait_for(log, "block forever", 180)
     for number in WORKERS:
         machine, log = _MACHINES[number], folder / f"worker-{number}.log"
         here = [f"--address={head.address}:6379", f"--node-ip-address={machine.address}"]
         machine.start([*ray, *here, "--num-cpus=4", "--num-gpus=1"], log, env=environment)
     for number in WORKERS:
-        wait_for(folder / f"worker-{number}.log", "block forever", 90)
+        wait_for(folder / f"worker-{number}.log", "block forever", 180)
     _say("cluster is up")
     return head
 
@@ -137,7 +137,7 @@ def _devices() -> str:
     """What CUDA_VISIBLE_DEVICES says in a Ray job that asked for one GPU."""
     client = JobSubmissionClient(os.environ["RAY_ADDRESS"])
     job = client.submit_job(entrypoint="echo visible=$CUDA_VISIBLE_DEVICES.", entrypoint_num_gpus=1)
-    _wait(lambda: client.get_job_status(job).is_terminal(), 60)
+    _wait(lambda: client.get_job_status(job).is_terminal(), 180)
     return re.findall(r"visible=(.*)\.", client.get_job_logs(job))[0]
 
 
@@ -146,8 +146,8 @@ def _locks_between(one: Machine, other: Machine, *_: Machine) -> list[Any]:
     command = [sys.executable, "-m", "virnucpro_assets.cli", "storage"]
     asked = [subprocess.run(other.on([*command, "try"]), cwd=ROOT, check=False).returncode]
     log = Path(os.environ["VIRNUCPRO_HOME"]) / "hold.log"
-    holder = one.start([*command, "hold", "--seconds", "30"], log, cwd=ROOT)
-    wait_for(log, "holds the lock", 30)
+    holder = one.start([*command, "hold", "--seconds", "120"], log, cwd=ROOT)
+    wait_for(log, "holds the lock", 180)
     found = subprocess.run(other.on([*command, "try"]), cwd=ROOT, check=False, capture_output=True, text=True)
     holder.kill()
     return [*asked, found.returncode, found.stdout.strip()]

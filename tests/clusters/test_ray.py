@@ -21,7 +21,7 @@ NAME, ROOT = "genomes", Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not possible(), reason="this system does not let us make network namespaces")
 def test_a_machine_that_dies_at_work_changes_no_byte(tmp_path: Path) -> None:
     local, shared = make_platform(tmp_path / "local"), make_platform(tmp_path / "shared")
@@ -47,7 +47,7 @@ def test_a_machine_that_dies_at_work_changes_no_byte(tmp_path: Path) -> None:
     }
     command = enclosed("tests.clusters.ray_campaign", str(tmp_path), NAME)
     ended = subprocess.run(
-        command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=900
+        command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=1500
     )
     seen = json.loads(ended.stdout.splitlines()[-1])
 
