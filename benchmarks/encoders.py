@@ -11,7 +11,6 @@ fair-esm in float32 with the same weights (cosine, relative L2). Weights are ran
 import argparse
 import gc
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,8 +23,10 @@ import torch
 import triton
 
 from benchmarks import peers
+from benchmarks.ceiling import ceiling, rate
 from benchmarks.seeded import GEOMETRIES, byte_pair_tokens, proteins, residues, write_model
 from virnucpro_core.durable import publish_json
+from virnucpro_core.encoders import FULL_BATCH
 from virnucpro_core.encoders.dnabert_s import DnabertModel
 from virnucpro_core.encoders.esm2 import Esm2Model
 from virnucpro_core.encoders.fused import Fp8Operations, FusedOperations
@@ -35,8 +36,8 @@ from virnucpro_core.tokenizers import DnabertTokenizer, Esm2Tokenizer
 CUDA = torch.device("cuda")
 HALF = torch.float16
 WORKLOADS = ("short", "chunks", "mixed")
-BUDGET = 16_384  # tokens of a batch: peers, and ESM-2
-DNABERT_BUDGET = 65_536  # a narrow model needs more rows to fill the chip
+BUDGET = FULL_BATCH["esm2"]  # tokens of a batch, the peers' too
+DNABERT_BUDGET = FULL_BATCH["dnabert-s"]
 TOKENS = {"esm2-3b": 200_000, "esm2-650m": 600_000, "dnabert-s": 2_000_000}  # of one timed step
 COLD = """
 import time; t0 = time.perf_counter()
@@ -60,40 +61,16 @@ class Bench:
         self.rows: list[dict[str, object]] = []
 
     def rate(self, step: Callable[[], object], tokens: int) -> float:
-        """Median tokens per second over repeats, each of as many whole steps as `seconds` need."""
-        with torch.inference_mode():
-            step()
-            torch.cuda.synchronize()
-            rates = []
-            for _ in range(self.repeats):
-                start, count = time.perf_counter(), 0
-                while time.perf_counter() - start < self.seconds:
-                    step()
-                    torch.cuda.synchronize()
-                    count += 1
-                rates.append(count * tokens / (time.perf_counter() - start))
-        return statistics.median(rates)
+        return rate(step, tokens, seconds=self.seconds, repeats=self.repeats)
+
+    def ceiling(self, name: str, *, fp8: bool = False) -> float:
+        return ceiling(name, seconds=self.seconds, repeats=self.repeats, fp8=fp8)
 
     def row(self, **columns: object) -> None:
         self.rows.append(columns)
         shown = (f"{k} {v:.3f}" if isinstance(v, float) and v < 100 else f"{k} {v:,.0f}"
                  if isinstance(v, float) else f"{v}" for k, v in columns.items())  # fmt: skip
         print(" | ".join(shown), flush=True)
-
-
-def ceiling(bench: Bench, name: str, *, fp8: bool = False) -> float:
-    """Tokens per second if a forward were its matrix products alone."""
-    kind, layers, width, _, feed = GEOMETRIES[name]
-    up = 2 * feed if kind == "dnabert-s" else feed
-    shapes = [(3 * width, width), (width, width), (up, width), (width, feed)]
-    budget = DNABERT_BUDGET if kind == "dnabert-s" else BUDGET
-    once = peers.products_alone(shapes, budget, fp8=fp8)
-
-    def step() -> None:
-        for _ in range(layers):
-            once()
-
-    return bench.rate(step, budget)
 
 
 def closeness(found: torch.Tensor, expected: torch.Tensor) -> dict[str, object]:
@@ -196,7 +173,7 @@ def bench_model(bench: Bench, name: str, root: Path, *, with_peers: bool) -> Non
     size = (folder / "model.safetensors").stat().st_size
     print(f"\n{name}: {size / 1e9:.2f} GB written in {time.perf_counter() - start:.1f} s", flush=True)
     _free()
-    top = ceiling(bench, name)
+    top = bench.ceiling(name)
     expected = {}
     esm2 = GEOMETRIES[name][0] == "esm2"
     if esm2:
@@ -217,14 +194,14 @@ def bench_model(bench: Bench, name: str, root: Path, *, with_peers: bool) -> Non
     bench_ours(bench, {"model": name, "what": "ours, float16"}, model, top, expected)
     del model
     _free()
-    eighth = ceiling(bench, name, fp8=True)
+    eighth = bench.ceiling(name, fp8=True)
     bench.row(model=name, what="products alone fp8", tokens_s=eighth, share=eighth / top)
     if esm2:
         model = Esm2Model(folder, Fp8Operations(), device=CUDA, pooled_residues=1024)
         bench_ours(bench, {"model": name, "what": "ours, fp8"}, model, eighth, expected)
         del model
         _free()
-    after = ceiling(bench, name)
+    after = bench.ceiling(name)
     bench.row(model=name, what="products alone float16, before", tokens_s=top, share=1.0)
     bench.row(model=name, what="products alone float16, after", tokens_s=after, share=after / top)
 
@@ -262,18 +239,22 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         for name in options.models:
             bench_model(bench, name, Path(root), with_peers=not options.no_peers)
-    result = {
+            result = _result(bench.rows)
+            if options.out is not None:  # after every model: a run that is cut short keeps what it has
+                device = str(result["device"]).replace(" ", "-").lower()
+                publish_json(options.out / f"encoders-{device}.json", result)
+    print(json.dumps(result))
+
+
+def _result(rows: list[dict[str, object]]) -> dict[str, object]:
+    return {
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "command": " ".join(["python -m benchmarks.encoders", *sys.argv[1:]]),
         "triton": triton.__version__,
         "budget_tokens": {"esm2": BUDGET, "dnabert-s": DNABERT_BUDGET},
-        "rows": bench.rows,
+        "rows": rows,
     }
-    if options.out is not None:
-        name = str(result["device"]).replace(" ", "-").lower()
-        publish_json(options.out / f"encoders-{name}.json", result)
-    print(json.dumps(result))
 
 
 if __name__ == "__main__":

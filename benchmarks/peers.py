@@ -1,4 +1,4 @@
-"""What others do with the same weights: fair-esm, transformers (padded), plain packed torch; products alone.
+"""What others do with the same weights: fair-esm, transformers (padded), plain packed torch.
 
 Each peer is made from a model folder: `prepare(proteins)` tokenizes and copies its batches to the device, as that
 tool batches, and returns a step that computes the pooled rows (n, D) float32, in order; only the step is timed.
@@ -75,34 +75,6 @@ def plain_packed(folder: Path, *, tokens: int) -> Prepare:
         )
 
     return prepare
-
-
-def products_alone(shapes: list[tuple[int, int]], tokens: int, *, fp8: bool) -> Callable[[], None]:
-    """One layer's matrix products, float16 or fp8 with rowwise scales, and nothing else: the ceiling."""
-    dtype = torch.float16
-    inputs = {i: torch.randn(tokens, i, device=CUDA).to(dtype) for _, i in shapes}
-    weights = [(torch.randn(o, i, device=CUDA) * 0.02).to(dtype) for o, i in shapes]
-    if not fp8:
-        outputs = [torch.empty(tokens, o, device=CUDA, dtype=dtype) for o, _ in shapes]
-
-        def half() -> None:
-            for weight, output in zip(weights, outputs, strict=True):
-                torch.mm(inputs[weight.shape[1]], weight.t(), out=output)
-
-        return half
-    small = {i: x.to(torch.float8_e4m3fn) for i, x in inputs.items()}
-    narrow = [weight.to(torch.float8_e4m3fn) for weight in weights]
-    rows = torch.ones(tokens, 1, device=CUDA)
-    ones = {weight.shape[0]: torch.ones(1, weight.shape[0], device=CUDA) for weight in narrow}
-
-    def eighth() -> None:
-        for weight in narrow:
-            columns = ones[weight.shape[0]]
-            torch._scaled_mm(
-                small[weight.shape[1]], weight.t(), rows, columns, out_dtype=dtype, use_fast_accum=True
-            )
-
-    return eighth
 
 
 def _padded(forward: Callable[[torch.Tensor], torch.Tensor], model: torch.nn.Module, tokens: int) -> Prepare:

@@ -23,6 +23,7 @@ GEOMETRIES = {
     "dnabert-s": ("dnabert-s", 12, 768, 12, 3072),
     "dnabert-tiny": ("dnabert-s", 3, 128, 4, 256),
 }
+CODONS = [a + b + c for a in "ACGT" for b in "ACGT" for c in "ACGT" if a + b + c not in ("TAA", "TAG", "TGA")]
 RESIDUES = np.frombuffer(b"LAGVSERTIDPKQNFYMHWC", dtype=np.uint8)
 
 
@@ -77,3 +78,14 @@ def byte_pair_tokens(workload: str, count: int) -> tuple[np.ndarray, np.ndarray]
     lengths_B = ((3 * residues(workload, count) + 1) / 4.6).astype(np.int32) + 2
     tokens_T = np.random.default_rng(3).integers(5, 4096, int(lengths_B.sum()), dtype=np.int32)
     return tokens_T, lengths_B
+
+
+def write_reads(path: Path, records: int) -> None:
+    """FASTA of `records` coding sequences, 36 to 66 codons and one base more."""
+    table = np.array([list(codon.encode()) for codon in CODONS], dtype=np.uint8)
+    random = np.random.default_rng(5)
+    with path.open("wb") as stream:
+        for number, length in enumerate(residues("short", records).tolist()):
+            stream.write(
+                b">r%d\n" % number + table[random.integers(0, len(table), length)].tobytes() + b"A\n"
+            )

@@ -1,5 +1,7 @@
 """Each kernel against the reference operations: checks for a GPU and for Triton's interpreter."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -40,6 +42,26 @@ def check_attention(device: torch.device, lengths: list[int], size: int, count: 
     assert found.dtype == HALF
     assert found.is_contiguous()
     assert relative(found, expected) < 1e-3
+
+
+def check_attention_in_e4m3(device: torch.device, lengths: list[int]) -> None:
+    """Within e4m3's rounding of the half-precision result, and NaN, never a clipped value, where it saturates.
+
+    Triton's interpreter has no NaN in e4m3: that half is the GPU's.
+    """
+    heads, batch = Heads(2, 64, Rotary(64, device)), packed(lengths, device)
+    qkv = random(batch.n_tokens, 3, 2, 64, device=device).to(HALF)
+    expected = attend(*qkv.float().unbind(1), batch, heads, kernel="reference")
+    found = kernels.attend(*qkv.clone().unbind(1), batch, replace(heads, e4m3_scale=16.0))
+    assert found.dtype == torch.float8_e4m3fn
+    assert relative(found.float() / 16, expected) < _e4m3_error(device)
+    if device.type != "cuda":
+        return
+    saturated = kernels.attend(*qkv.clone().unbind(1), batch, replace(heads, e4m3_scale=2.0**11)).float()
+    over = (expected * 2.0**11).abs() > 500
+    assert over.any()
+    assert torch.isnan(saturated[over]).all()
+    assert torch.isfinite(saturated[(expected * 2.0**11).abs() < 400]).all()
 
 
 def check_neighbours(device: torch.device, lengths: list[int]) -> None:

@@ -85,7 +85,7 @@ def lane_materialization(result: LaneResult, telemetry: Path | None = None) -> d
 
 
 def throughput_picture(telemetry: Path) -> str | None:
-    """Markdown with a PNG (data URI) of tokens/s over the run's time; None if there was nothing to compute."""
+    """Markdown with a PNG (data URI) of tokens/s and GPU utilisation over the run's time; None without a batch."""
     batches = [line for line in read_lines(telemetry) if line["event"] == "batch"]
     if not batches:
         return None
@@ -104,6 +104,11 @@ def throughput_picture(telemetry: Path) -> str | None:
     axes.stairs([t / width for t in totals], edges, fill=True, color="#2f6f8f")
     axes.set(xlabel="seconds since the lane began", ylabel="tokens/s", xlim=(0, end))
     axes.spines[["top", "right"]].set_visible(False)
+    counted = [(float(line["t"]), line["gpu"]) for line in batches if line.get("gpu") is not None]
+    if counted:
+        percent = axes.twinx()
+        percent.plot(*zip(*counted, strict=True), color="#c0562f", linewidth=1)
+        percent.set(ylabel="GPU, %", ylim=(0, 105))
     stream = io.BytesIO()
     FigureCanvasAgg(figure).print_png(stream)
     return f"![throughput](data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()})"

@@ -4,35 +4,57 @@ On a GPU the marks are CUDA events on the compute stream, read after the device 
 for them. On the CPU they are readings of a clock.
 """
 
-import itertools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 
 Mark = torch.cuda.Event | float
 
 
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """The work of some batches in turn; `before` is where the batch before the first one ended."""
+
+    before: Mark | None
+    batches: list[tuple[Mark, Mark]]
+
+    def busy(self) -> list[float]:
+        """Seconds of each batch; on a GPU only once the last one has been passed."""
+        return [_seconds(start, stop) for start, stop in self.batches]
+
+    def idle(self) -> float:
+        """Seconds between the batches, and before the first one."""
+        ends = [self.before, *(stop for _, stop in self.batches)]
+        return sum(
+            _seconds(end, start)
+            for end, (start, _) in zip(ends[:-1], self.batches, strict=True)
+            if end is not None
+        )
+
+
 class DeviceClock:
-    """Marks around every batch. `read` adds up the spans that have been passed since it was last called."""
+    """Marks around every batch; `take` gives them away, to be read once the device has passed them."""
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
-        self._spans: list[tuple[Mark, Mark]] = []
-        self._last: Mark | None = None
+        self._batches: list[tuple[Mark, Mark]] = []
+        self._before: Mark | None = None
 
     @contextmanager
     def batch(self) -> Iterator[None]:
         """Around the work of one batch, the copy of its tokens to the device included."""
         start = self._mark()
         yield
-        self._spans.append((start, self._mark()))
+        self._batches.append((start, self._mark()))
 
-    def take(self) -> list[tuple[Mark, Mark]]:
-        """The spans so far, with the gap before the first one told by a span of no length; then begins anew."""
-        spans = ([(self._last, self._last)] if self._last is not None else []) + self._spans
-        self._last, self._spans = (self._spans[-1][1] if self._spans else self._last), []
+    def take(self) -> Spans:
+        """The batches so far; then begins anew."""
+        spans = Spans(self._before, self._batches)
+        if self._batches:
+            self._before, self._batches = self._batches[-1][1], []
         return spans
 
     def _mark(self) -> Mark:
@@ -41,13 +63,6 @@ class DeviceClock:
         event = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
-
-
-def busy_and_idle(spans: list[tuple[Mark, Mark]]) -> tuple[float, float]:
-    """Seconds inside the spans and seconds between them; on a GPU only once the last one has been passed."""
-    busy = sum(_seconds(start, stop) for start, stop in spans)
-    idle = sum(_seconds(before[1], after[0]) for before, after in itertools.pairwise(spans))
-    return busy, idle
 
 
 def _seconds(earlier: Mark, later: Mark) -> float:

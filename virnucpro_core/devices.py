@@ -37,7 +37,10 @@ class Compute:
 
 
 def usable_device(name: str, precision: str) -> torch.device:
-    """Raises DeviceError when the device is not there or cannot compute in `precision`; nothing is substituted."""
+    """The device, made this process's own: kernels are launched and memory is pinned on the current one.
+
+    Raises DeviceError when it is not there or cannot compute in `precision`; nothing is substituted.
+    """
     device = torch.device(name)
     if device.type == "cuda":
         if not torch.cuda.is_available():
@@ -47,6 +50,7 @@ def usable_device(name: str, precision: str) -> torch.device:
             )
         if (device.index or 0) >= torch.cuda.device_count():
             raise DeviceError(f"{name}: there are {torch.cuda.device_count()} GPUs", remedy="lower --gpus")
+        torch.cuda.set_device(device)
     elif precision != "float32":
         raise DeviceError(
             f"the CPU computes float32, {precision} was asked for",

@@ -36,13 +36,15 @@ class Rotary:
 class Heads:
     """Softmax attention of H heads of size K: scores scaled by K^-0.5, with rotary positions or ALiBi slopes.
 
-    `slopes_H` float32: score(i, j) -= slope * |i - j|.
+    `slopes_H` float32: score(i, j) -= slope * |i - j|. `e4m3_scale`: where the kernel `triton` is to return e4m3,
+    the factor that brings every possible output into its range.
     """
 
     count: int
     size: int
     rotary: Rotary | None = None
     slopes_H: torch.Tensor | None = None
+    e4m3_scale: float | None = None
 
     @property
     def scale(self) -> float:

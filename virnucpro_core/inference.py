@@ -7,17 +7,17 @@ of its own while the next shard computes. Nothing here waits for the device with
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from virnucpro_core.clock import DeviceClock, busy_and_idle
+from virnucpro_core.clock import DeviceClock
 from virnucpro_core.encoders import Encoder
 from virnucpro_core.errors import DeviceError, StoreError
 from virnucpro_core.frames import Frames
-from virnucpro_core.loading import LoaderSettings, ShardDataset, shard_loader, timed
+from virnucpro_core.loading import Feed
+from virnucpro_core.monitor import DeviceMonitor
 from virnucpro_core.packing import PackedBatch, PackedShard
 from virnucpro_core.shards import Entry, ShardStore
 from virnucpro_core.telemetry import Recorder
@@ -28,28 +28,32 @@ log = logging.getLogger(__name__)
 
 def embed_shards(
     encoder: Encoder,
-    dataset: ShardDataset,
+    feed: Feed,
     store: ShardStore,
     recorder: Recorder,
-    settings: LoaderSettings,
     *,
     on_shard: Callable[[Entry], None],
 ) -> None:
-    """Compute the dataset's shards and publish each; `on_shard` is called here, in order, once it is on disk.
+    """Compute the feed's shards and publish each; `on_shard` is called here, in order, once it is on disk.
 
     Raises DeviceError when one sequence alone does not fit the device, StoreError when rows stay non-finite
     after they were recomputed in float32, or when the disk refuses.
     """
+    dataset = feed.dataset
     frames = Frames.open(dataset.path)
-    limit, clock = TokenLimit(dataset.token_budget), DeviceClock(encoder.device)
-    with WriteBehind(store, frames, dataset.n_shards, recorder) as writer:
-        for packed, wait in timed(shard_loader(dataset, settings, encoder.device)):
-            writer.submit(_forward(encoder, packed, limit, clock, recorder, wait))
+    forward = Forward(encoder, recorder, dataset.token_budget)
+    with (
+        forward.monitor,
+        WriteBehind(store, frames, dataset.n_shards, recorder) as writer,
+    ):
+        for packed, wait in feed:
+            writer.submit(forward.shard(packed, wait))
             _warn_of_overlong(packed, encoder, recorder)
             for settled in writer.settled():
                 _finish(encoder, settled, writer, recorder, on_shard)
         while writer.open:
             _finish(encoder, writer.next(), writer, recorder, on_shard)
+    recorder.counters(forward.monitor.samples)
 
 
 def _warn_of_overlong(packed: PackedShard, encoder: Encoder, recorder: Recorder) -> None:
@@ -59,70 +63,75 @@ def _warn_of_overlong(packed: PackedShard, encoder: Encoder, recorder: Recorder)
             "shard %d: %d sequences above %d tokens, the longest that the model was trained on",
             packed.shard,
             packed.overlong,
-            encoder.longest,
+            encoder.input.longest,
         )
 
 
-@dataclass(slots=True)
-class TokenLimit:
-    """Tokens a batch may hold on this device; falls when memory runs out, never rises within a lane."""
+class Forward:
+    """Issues shards to the device batch by batch, and halves batches where memory runs out.
 
-    tokens: int
+    `limit`: tokens a batch may hold on this device; falls when memory runs out, never rises within a lane.
+    """
 
+    def __init__(self, encoder: Encoder, recorder: Recorder, limit: int) -> None:
+        self.encoder, self.recorder, self.limit = encoder, recorder, limit
+        self.clock, self.monitor = DeviceClock(encoder.device), DeviceMonitor(encoder.device)
 
-def _forward(
-    encoder: Encoder,
-    packed: PackedShard,
-    limit: TokenLimit,
-    clock: DeviceClock,
-    recorder: Recorder,
-    wait: float,
-) -> Computed:
-    started = time.monotonic()
-    rows_RD = torch.full(
-        (packed.n_sequences, encoder.dim), torch.nan, dtype=torch.float32, device=encoder.device
-    )
-    order: list[NDArray[np.int64]] = []
-    done = 0
-    todo = list(reversed(packed.batches))
-    while todo:
-        batch = todo.pop()
-        if batch.n_tokens > limit.tokens and batch.n_sequences > 1:
-            todo.extend(reversed(batch.halves()))
-            continue
-        with clock.batch():
-            fits = _embed_into(encoder, batch, rows_RD[done : done + batch.n_sequences])
-        if fits:
-            recorder.batch(
-                tokens=batch.n_tokens, sequences=batch.n_sequences, budget=packed.budget, wait=wait
-            )
-            order.append(batch.rows_B)
-            done, wait = done + batch.n_sequences, 0.0
-            continue
+    def shard(self, packed: PackedShard, wait: float) -> Computed:
+        """The shard's rows, on their way to the host. Raises DeviceError if one sequence alone does not fit."""
+        started, encoder = time.monotonic(), self.encoder
+        rows_RD = torch.full(
+            (packed.n_sequences, encoder.dim), torch.nan, dtype=torch.float32, device=encoder.device
+        )
+        order: list[NDArray[np.int64]] = []
+        done = 0
+        todo = list(reversed(packed.batches))
+        while todo:
+            batch = todo.pop()
+            if batch.n_tokens > self.limit and batch.n_sequences > 1:
+                todo.extend(reversed(batch.halves()))
+            elif self._embed_into(batch, rows_RD[done : done + batch.n_sequences]):
+                self._record(batch, packed.budget, wait)
+                order.append(batch.rows_B)
+                done, wait = done + batch.n_sequences, 0.0
+            else:
+                self._lower_limit(batch)
+                todo.append(batch)
+        copy = _to_host(rows_RD)
+        seconds = time.monotonic() - started
+        return Computed(packed, *copy, np.concatenate(order), seconds, self.clock.take())
+
+    def _embed_into(self, batch: PackedBatch, rows_BD: torch.Tensor) -> bool:
+        """Pooled rows of `batch` to their place; False if the device ran out of memory (and is tidy again)."""
+        try:
+            with self.clock.batch():
+                rows_BD.copy_(self.encoder.forward(batch.to(self.encoder.device, non_blocking=True)))
+        except torch.OutOfMemoryError:
+            fits = False
+        else:
+            fits = True
+        if not fits:
+            torch.cuda.empty_cache()
+        return fits
+
+    def _record(self, batch: PackedBatch, budget: int, wait: float) -> None:
+        self.recorder.batch(
+            tokens=batch.n_tokens,
+            sequences=batch.n_sequences,
+            budget=budget,
+            wait=wait,
+            counters=self.monitor.latest,
+        )
+
+    def _lower_limit(self, batch: PackedBatch) -> None:
         if batch.n_sequences == 1:
             raise DeviceError(
-                f"one sequence of {batch.n_tokens:,} tokens does not fit the memory of {encoder.device}",
+                f"one sequence of {batch.n_tokens:,} tokens does not fit the memory of {self.encoder.device}",
                 remedy="give a smaller --chunk-size, a smaller model, or a larger device",
             )
-        limit.tokens = batch.n_tokens // 2
-        recorder.summary.oom_backoffs += 1
-        log.warning("out of device memory: batches of at most %d tokens from here", limit.tokens)
-        todo.append(batch)
-    copy = _to_host(rows_RD)
-    return Computed(packed, *copy, np.concatenate(order), time.monotonic() - started, clock.take())
-
-
-def _embed_into(encoder: Encoder, batch: PackedBatch, rows_BD: torch.Tensor) -> bool:
-    """Pooled rows of `batch` to their place; False if the device ran out of memory (and is tidy again)."""
-    try:
-        rows_BD.copy_(encoder.forward(batch.to(encoder.device, non_blocking=True)))
-    except torch.OutOfMemoryError:
-        fits = False
-    else:
-        fits = True
-    if not fits:
-        torch.cuda.empty_cache()
-    return fits
+        self.limit = batch.n_tokens // 2
+        self.recorder.summary.oom_backoffs += 1
+        log.warning("out of device memory: batches of at most %d tokens from here", self.limit)
 
 
 def _to_host(rows_RD: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | None]:
@@ -159,8 +168,9 @@ def _finish(
     """Report a shard on disk, or recompute its bad rows in float32 and hand it in again."""
     if settled.entry is not None:
         entry = settled.entry
-        recorder.device(*busy_and_idle(settled.computed.spans))
-        recorder.shard(entry.shard, entry.rows, entry.sha256, _peak_memory(encoder.device))
+        busy = settled.computed.spans.busy()
+        recorder.device(busy, settled.computed.spans.idle())
+        recorder.shard(entry.shard, entry.rows, entry.sha256, _peak_memory(encoder.device), busy)
         on_shard(entry)
         return
     computed, bad = settled.computed, settled.bad_rows

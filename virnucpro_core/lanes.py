@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -19,11 +20,11 @@ from virnucpro_core.chunks import Chunks
 from virnucpro_core.classifier import load_classifier
 from virnucpro_core.devices import DTYPES, Compute, device_name, usable_device
 from virnucpro_core.durable import disk_errors, locked, sha256_json, sweep
-from virnucpro_core.encoders import Encoder, load_encoder
+from virnucpro_core.encoders import Encoder, Kind, encoder_input, load_encoder
 from virnucpro_core.errors import StoreError
 from virnucpro_core.frames import Frames
 from virnucpro_core.inference import embed_shards
-from virnucpro_core.loading import ShardDataset, token_budget_of
+from virnucpro_core.loading import Feed, LoaderSettings, ShardDataset, start_worker_server, token_budget_of
 from virnucpro_core.manifest import verify_once
 from virnucpro_core.profiles import ResolvedProfile
 from virnucpro_core.registry import Sample
@@ -35,6 +36,7 @@ Embedding = Literal["dnabert_embeddings", "esm_embeddings"]
 DNABERT: Literal["dnabert_embeddings"] = "dnabert_embeddings"
 ESM: Literal["esm_embeddings"] = "esm_embeddings"
 MERGED, PREDICTIONS = "merged_features", "predictions"
+_KINDS: dict[Embedding, Kind] = {DNABERT: "dnabert-s", ESM: "esm2"}
 OnShard = Callable[[Entry], None]
 
 
@@ -80,6 +82,10 @@ class Lane:
         """What the product is computed in; fp8 is a mode of ESM-2, DNABERT-S then computes float16."""
         asked = self.sample.settings.precision
         return "float16" if asked == "fp8" and product == DNABERT else asked
+
+    def weights(self, product: str) -> Path:
+        """The folder of the product's encoder."""
+        return self.profile.dnabert if product == DNABERT else self.profile.esm2
 
     def embeddings(self, product: str) -> ShardStore:
         profile = self.profile
@@ -158,6 +164,8 @@ def embed_lane(
 
     Raises DeviceError, WeightsError, StoreError; what was published before stays.
     """
+    if compute.loader.workers:
+        start_worker_server()
     with _lane_lock(lane, product):
         store = lane.store(product)
         todo, states = _survey(lane, store)
@@ -179,15 +187,9 @@ def embed_lane(
                 )
                 device = usable_device(compute.device, summary.precision)
                 with compute.held():
+                    feed = _feed(lane, product, todo, compute.loader, device)
                     encoder = _encoder(lane, product, device, recorder)
-                    dataset = ShardDataset(
-                        lane.sample.translations,
-                        encoder,
-                        todo,
-                        n_shards=lane.n_shards,
-                        token_budget=token_budget_of(encoder, compute.loader),
-                    )
-                    embed_shards(encoder, dataset, store, recorder, compute.loader, on_shard=on_shard)
+                    embed_shards(encoder, feed, store, recorder, on_shard=on_shard)
         return _result(lane, store, len(lane.shards) - len(todo), states, summary)
 
 
@@ -255,13 +257,27 @@ def collect_scores(lane: Lane) -> NDArray[np.float32]:
     return scores_U2
 
 
+def _feed(
+    lane: Lane, product: Embedding, todo: list[int], settings: LoaderSettings, device: torch.device
+) -> Feed:
+    taken = encoder_input(_KINDS[product], lane.weights(product), DTYPES[lane.precision(product)])
+    dataset = ShardDataset(
+        lane.sample.translations,
+        taken,
+        todo,
+        n_shards=lane.n_shards,
+        token_budget=token_budget_of(taken, settings, device),
+    )
+    return Feed(dataset, settings, device)
+
+
 def _encoder(lane: Lane, product: Embedding, device: torch.device, recorder: Recorder) -> Encoder:
     """The product's encoder on the device; how long that took and what the device is go into the summary."""
     summary, started = recorder.summary, recorder.elapsed()
-    folder = lane.profile.dnabert if product == DNABERT else lane.profile.esm2
+    folder = lane.weights(product)
     verify_once(folder)
     encoder = load_encoder(
-        "dnabert-s" if product == DNABERT else "esm2",
+        _KINDS[product],
         folder,
         device=device,
         dtype=DTYPES[summary.precision],

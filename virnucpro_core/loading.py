@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from virnucpro_core.durable import disk_errors
-from virnucpro_core.encoders import Encoder
+from virnucpro_core.encoders import EncoderInput
 from virnucpro_core.errors import DeviceError, StoreError, VirnucproError
 from virnucpro_core.frames import Frames
 from virnucpro_core.packing import PackedShard, pack_shard
@@ -53,18 +54,13 @@ class ShardDataset(Dataset[PackedShard | Refused]):
     def __init__(
         self,
         frames: Path,
-        encoder: Encoder,
+        taken: EncoderInput,
         shards: Sequence[int],
         *,
         n_shards: int,
         token_budget: int,
     ) -> None:
-        self.path, self.kind, self.tokenizer, self.longest = (
-            frames,
-            encoder.kind,
-            encoder.tokenizer,
-            encoder.longest,
-        )
+        self.path, self.input = frames, taken
         self.shards, self.n_shards, self.token_budget = list(shards), n_shards, token_budget
         self._frames: Frames | None = None
 
@@ -82,33 +78,45 @@ class ShardDataset(Dataset[PackedShard | Refused]):
         if self._frames is None:
             self._frames = Frames.open(self.path)
         frames, shard = self._frames, self.shards[index]
-        strings = frames.proteins if self.kind == "esm2" else frames.nucleotides
+        strings = frames.proteins if self.input.kind == "esm2" else frames.nucleotides
         sequences = [strings[int(u)] for u in frames.shard(shard, self.n_shards)]
-        tokens_T, lengths_B = self.tokenizer.encode(sequences)
-        return pack_shard(shard, tokens_T, lengths_B, self.token_budget, longest=self.longest)
+        tokens_T, lengths_B = self.input.tokenizer.encode(sequences)
+        return pack_shard(shard, tokens_T, lengths_B, self.token_budget, longest=self.input.longest)
 
 
-def token_budget_of(encoder: Encoder, settings: LoaderSettings) -> int:
+def token_budget_of(taken: EncoderInput, settings: LoaderSettings, device: torch.device) -> int:
     """What was asked for; else what the model wants on a device of this size (total memory, so that it is the
     same on every device of a kind), or CPU_BUDGET.
     """
     if settings.token_budget:
         return settings.token_budget
-    if encoder.device.type == "cuda":
-        return encoder.token_budget(torch.cuda.get_device_properties(encoder.device).total_memory)
+    if device.type == "cuda":
+        return taken.token_budget(torch.cuda.get_device_properties(device).total_memory)
     return CPU_BUDGET
+
+
+def start_worker_server() -> None:
+    """Start the process that workers are forked from, if there is none; returns at once.
+
+    It imports torch while the caller does, has no CUDA and no threads, and ends with the caller. A worker is there in
+    milliseconds then, for every loader of this process.
+    """
+    multiprocessing.set_forkserver_preload([__name__])
+    forkserver.ensure_running()
 
 
 def shard_loader(
     dataset: ShardDataset, settings: LoaderSettings, device: torch.device
 ) -> DataLoader[PackedShard | Refused]:
-    """Shards in the dataset's order; workers are spawned, never touch CUDA, and end with their parent."""
+    """Shards in the dataset's order; workers never touch CUDA, and end with their parent."""
     workers = min(settings.workers, len(dataset))
+    if workers:
+        start_worker_server()
     return DataLoader(
         dataset,
         batch_size=None,
         num_workers=workers,
-        multiprocessing_context="spawn" if workers else None,
+        multiprocessing_context="forkserver" if workers else None,
         prefetch_factor=settings.prefetch if workers else None,
         worker_init_fn=begin_worker,
         pin_memory=device.type == "cuda",
@@ -118,8 +126,11 @@ def shard_loader(
 def begin_worker(worker: int) -> None:
     """What a loader worker does first. It ends at once when its lane is gone, even if that was before this call:
     torch's own watch takes whatever parent it finds then for the lane, and would wait for work for ever.
+
+    A worker is one core: the byte-pair library's own threads would fight with the other workers'.
     """
     assert_cpu_only(worker)
+    os.putenv("TOKENIZERS_PARALLELISM", "false")
     lane = multiprocessing.parent_process()
     if lane is not None:
         threading.Thread(target=_end_after, args=(lane,), daemon=True).start()
@@ -136,21 +147,30 @@ def assert_cpu_only(worker: int) -> None:
         raise DeviceError(f"loader worker {worker} has initialised CUDA", remedy="report this as a defect")
 
 
-def timed(loader: DataLoader[PackedShard | Refused]) -> Iterator[tuple[PackedShard, float]]:
-    """Each shard with the seconds that the device's feeder waited for it."""
-    shards = iter(loader)
-    while True:
-        asked = time.monotonic()
-        try:
-            packed = next(shards, None)
-        except RuntimeError as error:  # what torch raises when a worker process is gone
-            raise StoreError(
-                f"a loader worker failed ({str(error).strip().splitlines()[-1]})",
-                where="data loader",
-                remedy="if memory ran out lower VIRNUCPRO_WORKERS (0: no workers), then run the same command again",
-            ) from error
-        if packed is None:
-            return
-        if isinstance(packed, Refused):
-            raise StoreError(packed.what, where=packed.where, remedy=packed.remedy)
-        yield packed, time.monotonic() - asked
+class Feed:
+    """Packed shards in the dataset's order, each with the seconds that were waited for it.
+
+    The workers start here and prepare shards while the caller still loads its model.
+    """
+
+    def __init__(self, dataset: ShardDataset, settings: LoaderSettings, device: torch.device) -> None:
+        self.dataset = dataset
+        self._shards = iter(shard_loader(dataset, settings, device))
+
+    def __iter__(self) -> Iterator[tuple[PackedShard, float]]:
+        """Raises StoreError where a shard could not be made, or a worker is gone."""
+        while True:
+            asked = time.monotonic()
+            try:
+                packed = next(self._shards, None)
+            except RuntimeError as error:  # what torch raises when a worker process is gone
+                raise StoreError(
+                    f"a loader worker failed ({str(error).strip().splitlines()[-1]})",
+                    where="data loader",
+                    remedy="if memory ran out lower VIRNUCPRO_WORKERS (0: no workers), then run the same command again",
+                ) from error
+            if packed is None:
+                return
+            if isinstance(packed, Refused):
+                raise StoreError(packed.what, where=packed.where, remedy=packed.remedy)
+            yield packed, time.monotonic() - asked

@@ -37,7 +37,7 @@ def audit_precision(lane: Lane, product: Embedding, compute: Compute) -> Finding
     with compute.held():
         encoder = load_encoder(
             "dnabert-s" if product == DNABERT else "esm2",
-            lane.profile.dnabert if product == DNABERT else lane.profile.esm2,
+            lane.weights(product),
             device=device,
             dtype=DTYPES[loaded],
             attention=compute.kernel(loaded),

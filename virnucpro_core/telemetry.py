@@ -7,7 +7,7 @@ Times are seconds, memory is bytes, tokens count the two special ones of every s
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Self
@@ -16,13 +16,17 @@ import numpy as np
 
 from virnucpro_core.durable import disk_errors
 from virnucpro_core.errors import StoreError
+from virnucpro_core.monitor import Sample
 
 TAIL_BYTES = 4096
 
 
 @dataclass(slots=True)
 class LaneSummary:
-    """One lane's run of one product. `sequences` and `tokens` count what this run computed, not what it resumed."""
+    """One lane's run of one product. `sequences` and `tokens` count what this run computed, not what it resumed.
+
+    gpu_*: by the driver's counters (monitor.py): mean utilisation (percent) and power (watts), most memory (bytes).
+    """
 
     product: str
     rank: int
@@ -48,6 +52,9 @@ class LaneSummary:
     overlong: int = 0
     oom_backoffs: int = 0
     fp32_recomputed: int = 0
+    gpu_utilisation: float | None = None
+    gpu_memory: int | None = None
+    gpu_power: float | None = None
 
     @property
     def tokens_per_second(self) -> float:
@@ -96,25 +103,39 @@ class Recorder:
         """Seconds since the lane began."""
         return time.monotonic() - self._started
 
-    def batch(self, *, tokens: int, sequences: int, budget: int, wait: float) -> None:
-        """One batch was issued to the device after waiting `wait` seconds for the loader."""
+    def batch(
+        self, *, tokens: int, sequences: int, budget: int, wait: float, counters: Sample | None = None
+    ) -> None:
+        """One batch was issued to the device after waiting `wait` seconds for the loader.
+
+        counters: the driver's latest sample of the device, up to a second old.
+        """
         self.summary.batches += 1
         self.summary.tokens += tokens
         self.summary.sequences += sequences
         self.budget_tokens += max(budget, tokens)
         self.waits.append(wait)
-        self._line("batch", tokens=tokens, sequences=sequences, wait=round(wait, 6))
+        known = {"gpu": counters.utilisation, "memory": counters.memory} if counters else {}
+        self._line("batch", tokens=tokens, sequences=sequences, budget=budget, wait=round(wait, 6), **known)
 
-    def device(self, busy: float, idle: float) -> None:
-        """Seconds that the device computed, and that it stood between batches, by its own events."""
-        self.summary.device_busy_seconds += busy
+    def device(self, busy: list[float], idle: float) -> None:
+        """Seconds that the device computed, batch by batch, and that it stood between them, by its own events."""
+        self.summary.device_busy_seconds += sum(busy)
         self.summary.device_idle_seconds += idle
 
-    def shard(self, shard: int, rows: int, sha256: str, memory: int) -> None:
-        """One shard is on disk and in the manifest."""
+    def shard(self, shard: int, rows: int, sha256: str, memory: int, batches: list[float]) -> None:
+        """One shard is on disk and in the manifest; the device computed its `batches` in so many seconds each."""
         self.summary.shards += 1
         self.summary.peak_memory = max(self.summary.peak_memory, memory)
-        self._line("shard", shard=shard, rows=rows, sha256=sha256, memory=memory)
+        seconds = [round(s, 5) for s in batches]
+        self._line("shard", shard=shard, rows=rows, sha256=sha256, memory=memory, batch_seconds=seconds)
+
+    def counters(self, samples: Sequence[Sample]) -> None:
+        """What the driver counted while the lane computed."""
+        for name, combine in (("utilisation", np.mean), ("memory", np.max), ("power", np.mean)):
+            known = [getattr(s, name) for s in samples if getattr(s, name) is not None]
+            if known:
+                setattr(self.summary, f"gpu_{name}", type(known[0])(combine(known)))
 
     def close(self) -> None:
         """Fill the summary's figures that need all batches."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from virnucpro_core.clock import Mark
+from virnucpro_core.clock import Spans
 from virnucpro_core.frames import Frames
 from virnucpro_core.packing import PackedShard
 from virnucpro_core.shards import Entry, ShardStore
@@ -31,7 +31,7 @@ class Computed:
     ready: torch.cuda.Event | None
     order_R: NDArray[np.int64]
     seconds: float
-    spans: list[tuple[Mark, Mark]]
+    spans: Spans
 
     def wait(self) -> NDArray[np.float32]:
         """The rows in the shard's order; blocks until the copy from the device is done."""

@@ -192,6 +192,6 @@ def test_token_budget_fits_the_memory_and_is_never_tiny(folder: Path) -> None:
     assert bytes_per_token(2560, 10240, torch.float16) == 71_680
     encoder = _load(folder)
     per_token = bytes_per_token(WIDTH, 4 * WIDTH, torch.float32)
-    assert encoder.token_budget(24 * 10**9) == 16_384
-    assert encoder.token_budget(4 * 5000 * per_token) == 4992
-    assert encoder.token_budget(0) == 1024
+    assert encoder.input.token_budget(24 * 10**9) == 16_384
+    assert encoder.input.token_budget(4 * 5000 * per_token) == 4992
+    assert encoder.input.token_budget(0) == 1024

@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from virnucpro_core.encoders import Encoder, load_encoder
 from virnucpro_core.errors import DeviceError, StoreError
 from virnucpro_core.frames import Frames, write_frames
 from virnucpro_core.inference import embed_shards
-from virnucpro_core.loading import LoaderSettings, ShardDataset, assert_cpu_only
+from virnucpro_core.loading import Feed, LoaderSettings, ShardDataset, assert_cpu_only
 from virnucpro_core.packing import PackedBatch, pack_shard
 from virnucpro_core.profiles import DEMO
 from virnucpro_core.shards import Entry, ShardStore, ids_digest
@@ -60,15 +61,14 @@ class Lane:
     def run(self) -> None:
         dataset = ShardDataset(
             self.frames,
-            self.encoder,
+            self.encoder.input,
             list(range(N_SHARDS)),
             n_shards=N_SHARDS,
             token_budget=self.settings.token_budget,
         )
+        feed = Feed(dataset, self.settings, torch.device("cpu"))
         with Recorder(self.telemetry, self.summary) as recorder:
-            embed_shards(
-                self.encoder, dataset, self.store, recorder, self.settings, on_shard=self.entries.append
-            )
+            embed_shards(self.encoder, feed, self.store, recorder, on_shard=self.entries.append)
 
 
 def test_every_row_is_the_embedding_of_its_frame(tmp_path: Path, frames: Path, esm: Encoder) -> None:
@@ -87,7 +87,7 @@ def test_every_row_is_the_embedding_of_its_frame(tmp_path: Path, frames: Path, e
             np.testing.assert_allclose(values_RD[row], expected, rtol=2e-5, atol=2e-5)
 
 
-def test_a_spawned_worker_gives_the_same_bytes(tmp_path: Path, frames: Path, esm: Encoder) -> None:
+def test_a_worker_process_gives_the_same_bytes(tmp_path: Path, frames: Path, esm: Encoder) -> None:
     lanes = [
         Lane(tmp_path / str(w), frames, esm, LoaderSettings(token_budget=700, workers=w)) for w in (0, 1)
     ]
@@ -109,11 +109,7 @@ class Faulty:
     def __init__(self, encoder: Encoder, *, sound_in_float32: bool) -> None:
         self.inner, self.sound = encoder, sound_in_float32
         self.kind, self.dim, self.device = encoder.kind, encoder.dim, encoder.device
-        self.tokenizer, self.longest, self.fingerprint = (
-            encoder.tokenizer,
-            encoder.longest,
-            encoder.fingerprint,
-        )
+        self.input, self.fingerprint = encoder.input, encoder.fingerprint
 
     def forward(self, batch: PackedBatch) -> torch.Tensor:
         rows_BD = self.inner.forward(batch).clone()
@@ -156,11 +152,7 @@ class Small:
     def __init__(self, encoder: Encoder, room: int) -> None:
         self.inner, self.room = encoder, room
         self.kind, self.dim, self.device = encoder.kind, encoder.dim, encoder.device
-        self.tokenizer, self.longest, self.fingerprint = (
-            encoder.tokenizer,
-            encoder.longest,
-            encoder.fingerprint,
-        )
+        self.input, self.fingerprint = encoder.input, encoder.fingerprint
 
     def forward(self, batch: PackedBatch) -> torch.Tensor:
         if batch.n_tokens > self.room:
@@ -194,7 +186,7 @@ def test_one_sequence_that_does_not_fit_ends_the_lane_with_a_remedy(
 def test_overlong_sequences_are_counted_and_said(
     tmp_path: Path, frames: Path, esm: Encoder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    esm.longest = 40
+    esm.input = replace(esm.input, longest=40)
     lane = Lane(tmp_path, frames, esm, LoaderSettings(500, workers=0))
     lane.run()
     expected = int((Frames.open(frames).protein_lengths + 2 > 40).sum())
@@ -210,7 +202,9 @@ def test_telemetry_adds_up_and_shows_progress(tmp_path: Path, frames: Path, esm:
     lines = list(read_lines(lane.telemetry))
     batches = [line for line in lines if line["event"] == "batch"]
     assert sum(line["tokens"] for line in batches) == lane.summary.tokens
-    assert len([line for line in lines if line["event"] == "shard"]) == N_SHARDS
+    shards = [line for line in lines if line["event"] == "shard"]
+    assert len(shards) == N_SHARDS
+    assert sum(len(line["batch_seconds"]) for line in shards) == len(batches)
     assert 0.5 < lane.summary.packing_efficiency <= 1.0
     assert 0.0 < lane.summary.device_busy_seconds < lane.summary.seconds
     assert lane.summary.device_busy_seconds + lane.summary.device_idle_seconds <= lane.summary.seconds
@@ -222,17 +216,17 @@ def test_telemetry_adds_up_and_shows_progress(tmp_path: Path, frames: Path, esm:
 
 
 LANE = """
-import multiprocessing, os, sys, time
-from virnucpro_core.loading import begin_worker
+import multiprocessing, time
+from virnucpro_core.loading import begin_worker, start_worker_server
 
-def work(parent_pid):
-    while os.getppid() == parent_pid:  # the lane is gone before the worker begins
-        time.sleep(0.01)
+def work():
+    multiprocessing.parent_process().join()  # the lane is gone before the worker begins
     begin_worker(0)
     time.sleep(300)
 
 if __name__ == "__main__":
-    worker = multiprocessing.get_context("spawn").Process(target=work, args=(os.getpid(),))
+    start_worker_server()
+    worker = multiprocessing.get_context("forkserver").Process(target=work)
     worker.start()
     print(worker.pid, flush=True)
     time.sleep(300)

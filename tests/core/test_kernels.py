@@ -25,6 +25,10 @@ def test_attention_never_sees_a_neighbour() -> None:
     checks.check_neighbours(CPU, [140, 64, 30, 30, 2])
 
 
+def test_attention_in_e4m3() -> None:
+    checks.check_attention_in_e4m3(CPU, [1, 20, 64, 70, 130, 200])
+
+
 @pytest.mark.parametrize("width", [64, 80, 320])
 def test_norm(width: int) -> None:
     checks.check_norm(CPU, 3, width, 1e-5)

@@ -102,6 +102,21 @@ def test_fp8_is_near_float32_deterministic_and_blind_to_neighbours(tmp_path: Pat
     assert torch.equal(found[others], changed[others])
 
 
+@pytest.mark.skipif(torch.cuda.get_device_capability() < (8, 9), reason="needs fp8 units (Hopper, Ada)")
+def test_no_attention_output_can_saturate_e4m3(tmp_path: Path) -> None:
+    """The proven scale holds for the most one-sided input there is: outputs along the largest row of the values."""
+    folder = write_model("esm2-8m", tmp_path, device=CUDA, dtype=torch.float16)
+    model = Esm2Model(folder, Fp8Operations(), device=CUDA, pooled_residues=1024)
+    for layer in model.layers:
+        width = model.dim
+        values = layer.qkv.float().weight_OI[2 * width :]
+        z_D = values[values.norm(dim=1).argmax()] * layer.attention_norm.weight_D
+        z_D = z_D / z_D.norm() * width**0.5
+        h_D = z_D * layer.attention_norm.weight_D + layer.attention_norm.bias_D
+        largest = (values @ h_D + layer.qkv.bias_O[2 * width :].float()).abs().max()
+        assert 448 / 8 < float(largest) * layer.heads.e4m3_scale <= 448
+
+
 @pytest.mark.parametrize("kernel", ["torch-varlen", "flash-attn"])
 def test_other_kernels_compute_the_same(kernel: str, tmp_path: Path) -> None:
     reason = usable_kernels()[kernel]

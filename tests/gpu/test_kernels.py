@@ -33,6 +33,10 @@ def test_attention_never_sees_a_neighbour() -> None:
     checks.check_neighbours(CUDA, [400, 300, 100, 100, 64, 64, 30, 30, 2])
 
 
+def test_attention_in_e4m3() -> None:
+    checks.check_attention_in_e4m3(CUDA, [1, 2, 64, 65, 128, 129, 300, 1024])
+
+
 @pytest.mark.parametrize("width", [64, 80, 320, 480, 640, 768, 1280, 2560, 5120])
 def test_norm(width: int) -> None:
     checks.check_norm(CUDA, 77, width, 1e-5)

@@ -1,15 +1,16 @@
 """The two encoders behind one door: a model folder in, pooled rows of packed batches out."""
 
 import functools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from virnucpro_core.attention import require_kernel
-from virnucpro_core.encoders.dnabert_s import DnabertModel
-from virnucpro_core.encoders.esm2 import POOLED_RESIDUES, Esm2Model
-from virnucpro_core.encoders.operations import Operations, ReferenceOperations
+from virnucpro_core.encoders.dnabert_s import DnabertModel, DnabertShape
+from virnucpro_core.encoders.esm2 import POOLED_RESIDUES, Esm2Model, Esm2Shape
+from virnucpro_core.encoders.operations import Operations, ReferenceOperations, bytes_per_token
 from virnucpro_core.errors import DeviceError, UsageError, WeightsError
 from virnucpro_core.packing import PackedBatch
 from virnucpro_core.tokenizers import DnabertTokenizer, Esm2Tokenizer, Tokenizer
@@ -23,30 +24,17 @@ SMALLEST_BATCH = 1024
 KINDS: tuple[Kind, ...] = ("esm2", "dnabert-s")
 
 
-class Encoder:
-    """A loaded model and its tokenizer.
+@dataclass(frozen=True, slots=True)
+class EncoderInput:
+    """What a process without the weights must know to prepare an encoder's batches; travels to loader workers.
 
-    `longest`: sequences of more tokens are over-long (None: no limit).
+    longest: sequences of more tokens are over-long (None: no limit). bytes_per_token: device memory of a forward.
     """
 
-    def __init__(
-        self,
-        kind: Kind,
-        folder: Path,
-        model: Esm2Model | DnabertModel,
-        tokenizer: Tokenizer,
-        dtype: torch.dtype,
-    ) -> None:
-        self.kind, self.folder, self.tokenizer, self.dtype = kind, folder, tokenizer, dtype
-        self.dim = model.dim
-        self.device = model.embedding_VD.device
-        self.longest = POOLED_RESIDUES + 2 if kind == "esm2" else None
-        self._model = model
-
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """Identity of the model's files; computed when first asked for (see weights.fingerprint)."""
-        return fingerprint(self.folder)
+    kind: Kind
+    tokenizer: Tokenizer
+    longest: int | None
+    bytes_per_token: int
 
     def token_budget(self, memory: int) -> int:
         """Tokens of a batch that fill a large GPU, or fewer where a quarter of `memory` does not hold them.
@@ -54,8 +42,48 @@ class Encoder:
         `memory` is what the device has in all (bytes), not what is free, so that one kind of device has one
         budget and a shard the same bytes.
         """
-        fitting = memory // 4 // self._model.bytes_per_token
+        fitting = memory // 4 // self.bytes_per_token
         return max(min(FULL_BATCH[self.kind], fitting // 128 * 128), SMALLEST_BATCH)
+
+
+def encoder_input(kind: Kind, folder: Path, dtype: torch.dtype) -> EncoderInput:
+    """From config.json (and tokenizer.json for dnabert-s) of `folder` alone. Raises WeightsError or UsageError."""
+    if kind not in KINDS:
+        raise UsageError(f"no encoder is named {kind!r}", remedy=f"choose of {', '.join(KINDS)}")
+    if not folder.is_dir():
+        raise WeightsError("there is no such model folder", where=folder, remedy="fetch or import the model")
+    between = torch.float16 if dtype.itemsize == 1 else dtype  # fp8 products have float16 between them
+    if kind == "esm2":
+        esm2 = Esm2Shape.read(folder)
+        needed = bytes_per_token(esm2.width, esm2.feed_forward, between)
+        return EncoderInput(kind, Esm2Tokenizer(), POOLED_RESIDUES + 2, needed)
+    dnabert = DnabertShape.read(folder)
+    tokenizer = DnabertTokenizer(folder / "tokenizer.json")
+    if tokenizer.vocabulary > dnabert.vocabulary:
+        raise WeightsError(
+            f"the tokenizer has {tokenizer.vocabulary:,} ids, the model {dnabert.vocabulary:,}",
+            where=folder,
+            remedy="use the tokenizer of the same model",
+        )
+    return EncoderInput(kind, tokenizer, None, bytes_per_token(dnabert.width, dnabert.feed_forward, between))
+
+
+class Encoder:
+    """A loaded model and what its input is."""
+
+    def __init__(
+        self, taken: EncoderInput, folder: Path, model: Esm2Model | DnabertModel, dtype: torch.dtype
+    ) -> None:
+        self.input, self.folder, self.dtype = taken, folder, dtype
+        self.kind, self.tokenizer = taken.kind, taken.tokenizer
+        self.dim = model.dim
+        self.device = model.embedding_VD.device
+        self._model = model
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Identity of the model's files; computed when first asked for (see weights.fingerprint)."""
+        return fingerprint(self.folder)
 
     @torch.inference_mode()
     def forward(self, batch: PackedBatch) -> torch.Tensor:
@@ -85,28 +113,19 @@ def load_encoder(
     `overlong`, ESM-2 only: "truncate" pools the first 1,024 residues as the published tool does, "isolate"
     all of them; the model sees every token either way. Raises WeightsError, DeviceError or UsageError.
     """
-    if kind not in KINDS:
-        raise UsageError(f"no encoder is named {kind!r}", remedy=f"choose of {', '.join(KINDS)}")
     if overlong not in ("truncate", "isolate"):
         raise UsageError(
             f"no policy for over-long sequences is named {overlong!r}", remedy="truncate or isolate"
         )
-    if not folder.is_dir():
-        raise WeightsError("there is no such model folder", where=folder, remedy="fetch or import the model")
+    taken = encoder_input(kind, folder, dtype)
     operations = _operations(kind, device, dtype, attention)
+    model: Esm2Model | DnabertModel
     if kind == "esm2":
         pooled = POOLED_RESIDUES if overlong == "truncate" else None
-        esm2 = Esm2Model(folder, operations, device=device, pooled_residues=pooled)
-        return Encoder(kind, folder, esm2, Esm2Tokenizer(), dtype)
-    dnabert = DnabertModel(folder, operations, device=device)
-    tokenizer = DnabertTokenizer(folder / "tokenizer.json")
-    if tokenizer.vocabulary > dnabert.vocabulary:
-        raise WeightsError(
-            f"the tokenizer has {tokenizer.vocabulary:,} ids, the model {dnabert.vocabulary:,}",
-            where=folder,
-            remedy="use the tokenizer of the same model",
-        )
-    return Encoder(kind, folder, dnabert, tokenizer, dtype)
+        model = Esm2Model(folder, operations, device=device, pooled_residues=pooled)
+    else:
+        model = DnabertModel(folder, operations, device=device)
+    return Encoder(taken, folder, model, dtype)
 
 
 def _operations(kind: Kind, device: torch.device, dtype: torch.dtype, attention: str) -> Operations:

@@ -22,7 +22,6 @@ from virnucpro_core.encoders.operations import (
     Operations,
     ReferenceOperations,
     Window,
-    bytes_per_token,
 )
 from virnucpro_core.errors import WeightsError
 from virnucpro_core.heads import Heads, alibi_slopes
@@ -119,8 +118,7 @@ class DnabertModel:
     def __init__(self, folder: Path, operations: Operations, *, device: torch.device) -> None:
         shape = DnabertShape.read(folder)
         weights = open_weights(folder, map_dnabert_names, shape.tensors())
-        self.dim, self.operations, self.vocabulary = shape.width, operations, shape.vocabulary
-        self.bytes_per_token = bytes_per_token(shape.width, shape.feed_forward, operations.dtype)
+        self.dim, self.operations = shape.width, operations
         slopes_H = torch.tensor(alibi_slopes(shape.heads), dtype=torch.float32, device=device)
         self.heads = Heads(shape.heads, shape.width // shape.heads, slopes_H=slopes_H)
         words_VD = weights.read("embeddings.word_embeddings.weight", device=device)

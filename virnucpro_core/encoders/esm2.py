@@ -21,7 +21,6 @@ from virnucpro_core.encoders.operations import (
     Operations,
     ReferenceOperations,
     Window,
-    bytes_per_token,
 )
 from virnucpro_core.errors import WeightsError
 from virnucpro_core.heads import Heads, Rotary
@@ -107,14 +106,16 @@ class Esm2Layer:
 
     attention_norm: Norm
     qkv: Any
+    heads: Heads
     out: Any
     mlp_norm: Norm
     up: Any
     down: Any
 
     def float(self) -> Self:
+        """The weights in use, in float32."""
         linears = {name: getattr(self, name).float() for name in ("qkv", "out", "up", "down")}
-        return replace(self, **linears)
+        return replace(self, heads=replace(self.heads, e4m3_scale=None), **linears)
 
 
 class Esm2Model:
@@ -126,10 +127,6 @@ class Esm2Model:
         shape = Esm2Shape.read(folder)
         weights = open_weights(folder, map_esm2_names, shape.tensors())
         self.dim, self.operations = shape.width, operations
-        self.bytes_per_token = bytes_per_token(shape.width, shape.feed_forward, operations.dtype)
-        self.heads = Heads(
-            shape.heads, shape.width // shape.heads, Rotary(shape.width // shape.heads, device)
-        )
         self.window = Window(first=1, last=1, limit=pooled_residues)
         table_VD = weights.read("embeddings.word_embeddings.weight", device=device) * shape.embedding_scale
         self.embedding_VD = table_VD.to(operations.dtype)
@@ -156,7 +153,7 @@ class Esm2Model:
         for layer in layers:
             h_TD = operations.norm(x_TD, layer.attention_norm)
             qkv_TC = operations.linear(h_TD, layer.qkv)
-            o_TD = operations.attend(qkv_TC, batch, self.heads)
+            o_TD = operations.attend(qkv_TC, batch, layer.heads)
             x_TD = operations.add_linear(x_TD, o_TD, layer.out)
             h_TD = operations.norm(x_TD, layer.mlp_norm)
             f_TF = operations.linear_gelu(h_TD, layer.up)
@@ -169,19 +166,22 @@ def _read_layers(
 ) -> Iterator[tuple[Esm2Layer, torch.Tensor]]:
     """Each layer, and the sum of the biases that the residual stream lacks after it."""
     device = offset_D.device
+    size = shape.width // shape.heads
+    heads = Heads(shape.heads, size, Rotary(size, device))
     for n in range(shape.layers):
         name = f"encoder.layer.{n}."
         parts = [f"{name}attention.self.{part}" for part in ("query", "key", "value")]
         read: dict[str, Any] = {"device": device, "dtype": operations.dtype}
         attention_D = offset_D + weights.read(f"{name}attention.output.dense.bias", device=device)
+        attention_norm = _norm(weights, f"{name}attention.LayerNorm", shape.eps, offset_D)
+        qkv = Linear(
+            torch.cat([weights.read(f"{part}.weight", **read) for part in parts]),
+            torch.cat([weights.read(f"{part}.bias", **read) for part in parts]),
+        )
         layer = Esm2Layer(
-            attention_norm=_norm(weights, f"{name}attention.LayerNorm", shape.eps, offset_D),
-            qkv=operations.prepare(
-                Linear(
-                    torch.cat([weights.read(f"{part}.weight", **read) for part in parts]),
-                    torch.cat([weights.read(f"{part}.bias", **read) for part in parts]),
-                )
-            ),
+            attention_norm=attention_norm,
+            qkv=operations.prepare(qkv),
+            heads=operations.prepare_heads(heads, attention_norm, qkv),
             out=operations.prepare(Linear(weights.read(f"{name}attention.output.dense.weight", **read))),
             mlp_norm=_norm(weights, f"{name}LayerNorm", shape.eps, attention_D),
             up=operations.prepare(

@@ -3,7 +3,8 @@
 Shapes: T tokens of a batch, D width, F feed-forward width, H heads, K head size, O outputs, I inputs.
 """
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -16,6 +17,8 @@ from virnucpro_core.packing import PackedBatch
 
 E4M3 = torch.float8_e4m3fn
 E4M3_MAX = 448.0
+E4M3_MARGIN = (1 + 2**-4) ** 2
+TINY = 1e-8  # keeps a scale finite where all weights are zero
 _NO_LIMIT = 2**30
 
 
@@ -49,6 +52,10 @@ class FusedOperations:
                 remedy="use float32 with attention 'reference'",
             )
         return GatedLinear(kernels.interleaved(linear.weight_OI))
+
+    def prepare_heads(self, heads: Heads, _norm: Norm, _qkv: Linear, /) -> Heads:
+        """The same in every layer."""
+        return heads
 
     def norm(self, x_TD: torch.Tensor, norm: Norm) -> torch.Tensor:
         """LayerNorm(x + offset), one pass over x."""
@@ -118,11 +125,11 @@ class Pending:
 class Fp8Operations:
     """ESM-2's steps with fp8 products (e4m3, one scale a row, float32 sums), float16 between them.
 
-    Norm and GELU quantise in their own pass; attention and the residual stream are float16.
+    Norm and GELU quantise in their own pass, attention with one scale a layer. The residual stream is float16.
     """
 
     def __init__(self, attention: str = "triton") -> None:
-        self.dtype = torch.float16
+        self.dtype, self.attention = torch.float16, attention
         self._half = FusedOperations(torch.float16, attention)
 
     def prepare(self, linear: Linear) -> QuantisedLinear:
@@ -130,6 +137,10 @@ class Fp8Operations:
         weight_OI = linear.weight_OI.float()
         scales_O1 = weight_OI.abs().amax(dim=1, keepdim=True).clamp_(min=1e-8) / E4M3_MAX
         return QuantisedLinear((weight_OI / scales_O1).to(E4M3), scales_O1.t().contiguous(), linear.bias_O)
+
+    def prepare_heads(self, heads: Heads, norm: Norm, qkv: Linear, /) -> Heads:
+        """With the layer's scale of the attention's output, for the kernel that can apply it (see e4m3_scale)."""
+        return replace(heads, e4m3_scale=e4m3_scale(norm, qkv)) if self.attention == "triton" else heads
 
     def norm(self, x_TD: torch.Tensor | Pending, norm: Norm) -> Quantised:
         """The pending product is added to x; then LayerNorm(x + offset), quantised, in the same pass."""
@@ -159,8 +170,11 @@ class Fp8Operations:
         return Pending(stream_TD, self.linear(h_TI, linear))
 
     def attend(self, qkv_TC: torch.Tensor, batch: PackedBatch, heads: Heads) -> Quantised:
-        """Attention in float16, its output quantised."""
-        return Quantised(*kernels.quantised(self._half.attend(qkv_TC, batch, heads), gelu=False))
+        """Attention in float16; its output leaves the kernel in e4m3, or is quantised row by row after another one."""
+        o_TD = self._half.attend(qkv_TC, batch, heads)
+        if heads.e4m3_scale is None:
+            return Quantised(*kernels.quantised(o_TD, gelu=False))
+        return Quantised(o_TD, torch.full((len(o_TD), 1), 1 / heads.e4m3_scale, device=o_TD.device))
 
     def linear_gelu(self, h_TI: Quantised, linear: QuantisedLinear) -> Quantised:
         """erf GELU of the product and its quantisation in one pass."""
@@ -181,3 +195,19 @@ class Fp8Operations:
         if isinstance(x_TD, Pending):
             x_TD = x_TD.x_TD.add_(x_TD.y_TD)
         return self._half.pool(x_TD, batch, window, norm)
+
+
+def e4m3_scale(norm: Norm, qkv: Linear) -> float:
+    """The largest power of two with which no output of the layer's attention can leave e4m3's range.
+
+    An output is a mean of values v = W h + b with h = w * z + c and a normed z, |z| <= sqrt(D): by Cauchy and
+    Schwarz |v_j| <= sqrt(D) |W_j * w| + |W_j c + b_j|. The margin covers the rounding of W and h to e4m3, 2^-4 of
+    each. A power of two rounds nothing itself, and e4m3 keeps its relative precision over 15 powers of two.
+    """
+    width = len(norm.weight_D)
+    values_DD = qkv.weight_OI[2 * width :].float()
+    bound_D = math.sqrt(width) * (values_DD * norm.weight_D).norm(dim=1) + (values_DD @ norm.bias_D).abs()
+    if qkv.bias_O is not None:
+        bound_D += qkv.bias_O[2 * width :].float().abs()
+    bound = max(float(bound_D.max()) * E4M3_MARGIN, TINY)
+    return float(2.0 ** math.floor(math.log2(E4M3_MAX / bound)))

@@ -1,6 +1,6 @@
 """Triton kernels of packed attention: whole sequences in one tile, longer ones over a loop of keys.
 
-Half-precision tensors in and out, float32 scores and sums.
+Half-precision tensors in, the same or e4m3 out, float32 scores and sums.
 
 Shapes: T tokens of a batch, H heads, K head size.
 """
@@ -16,14 +16,24 @@ from virnucpro_core.heads import Heads
 from virnucpro_core.packing import CUT_TILE, MIDDLE_TILE, SHORT_TILE, PackedBatch
 
 LOG2_E = tl.constexpr(1.4426950408889634)  # softmax is computed with powers of two
+E4M3_MAX = tl.constexpr(448.0)
 NEVER = tl.constexpr(-1e30)  # a score that no softmax sees; not infinite, so that empty rows stay finite
 
 
 @triton.jit
+def _stored(mean, o, scale, E4M3: tl.constexpr):
+    """The output in the type of o: e4m3 of scale * mean, NaN where that would saturate, or half precision."""
+    if E4M3:
+        mean *= scale
+        mean = tl.where(tl.abs(mean) > E4M3_MAX, float("nan"), mean)
+    return mean.to(o.dtype.element_ty)
+
+
+@triton.jit
 def _attend_whole(
-    q, k, v, o, tiles, first, cos, sin, slopes, scale, stride,
+    q, k, v, o, tiles, first, cos, sin, slopes, scale, o_scale, stride,
     HEADS: tl.constexpr, SIZE: tl.constexpr, HALF: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr,
-    ROTARY: tl.constexpr, ALIBI: tl.constexpr,
+    ROTARY: tl.constexpr, ALIBI: tl.constexpr, E4M3: tl.constexpr,
 ):  # fmt: skip
     """One head of one tile of whole sequences: its keys are its rows, so there is no loop over keys."""
     tile = tl.program_id(0) // HEADS
@@ -61,14 +71,14 @@ def _attend_whole(
     weights = tl.exp2(scores - tl.max(scores, 1)[:, None])
     mean = tl.dot(weights.to(dtype), values) / tl.sum(weights, 1)[:, None]
     target = o + row.to(tl.int64)[:, None] * (HEADS * SIZE) + head * SIZE + wide[None, :]
-    tl.store(target, mean.to(dtype), mask=whole)
+    tl.store(target, _stored(mean, o, o_scale, E4M3), mask=whole)
 
 
 @triton.jit
 def _attend_cut(
-    q, k, v, o, tiles, slopes, scale, stride,
+    q, k, v, o, tiles, slopes, scale, o_scale, stride,
     HEADS: tl.constexpr, SIZE: tl.constexpr, WIDE: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
-    ALIBI: tl.constexpr,
+    ALIBI: tl.constexpr, E4M3: tl.constexpr,
 ):  # fmt: skip
     """One head of ROWS queries of one long sequence, over all its keys (online softmax); q, k are rotated."""
     tile = tl.program_id(0) // HEADS
@@ -109,7 +119,7 @@ def _attend_cut(
         mean = tl.dot(weights.to(dtype), values, mean * shrink[:, None])
         top = higher
     target = o + row.to(tl.int64)[:, None] * (HEADS * SIZE) + head * SIZE + wide[None, :]
-    tl.store(target, (mean / total[:, None]).to(dtype), mask=whole)
+    tl.store(target, _stored(mean / total[:, None], o, o_scale, E4M3), mask=whole)
 
 
 @triton.jit
@@ -142,8 +152,11 @@ def attend(
 
     q, k, v: half precision, views with rows of H*K neighbours and one common row stride. q and k of sequences
     above MIDDLE_TILE tokens are overwritten by their rotation. slopes_H and the rotary tables are float32.
+    The result has their dtype, or is e4m3 and times heads.e4m3_scale where that is given.
     """
-    o_THK = torch.empty(q_THK.shape, dtype=q_THK.dtype, device=q_THK.device)
+    e4m3 = heads.e4m3_scale is not None
+    o_scale = heads.e4m3_scale if e4m3 else 1.0
+    o_THK = torch.empty(q_THK.shape, dtype=torch.float8_e4m3fn if e4m3 else q_THK.dtype, device=q_THK.device)
     wide = max(16, triton.next_power_of_2(heads.size))
     half = max(16, triton.next_power_of_2(heads.size // 2))
     slopes = q_THK if heads.slopes_H is None else heads.slopes_H  # a pointer that is not read
@@ -152,16 +165,16 @@ def attend(
     for tiles, rows, warps in ((batch.short_N2, SHORT_TILE, 4), (batch.middle_N2, MIDDLE_TILE, 8)):
         if len(tiles):
             _attend_whole[(len(tiles) * heads.count,)](
-                q_THK, k_THK, v_THK, o_THK, tiles, batch.first_T, cos, sin, slopes, heads.scale, stride,
+                q_THK, k_THK, v_THK, o_THK, tiles, batch.first_T, cos, sin, slopes, heads.scale, o_scale, stride,
                 HEADS=heads.count, SIZE=heads.size, HALF=half, WIDE=wide, ROWS=rows,
-                ROTARY=heads.rotary is not None, ALIBI=alibi, num_warps=warps, num_stages=1,
+                ROTARY=heads.rotary is not None, ALIBI=alibi, E4M3=e4m3, num_warps=warps, num_stages=1,
             )  # fmt: skip
     if len(batch.long_N4):
         if heads.rotary is not None:
             rotate(q_THK, k_THK, batch, heads, rows=batch.n_long_tokens)
         _attend_cut[(len(batch.long_N4) * heads.count,)](
-            q_THK, k_THK, v_THK, o_THK, batch.long_N4, slopes, heads.scale, stride,
-            HEADS=heads.count, SIZE=heads.size, WIDE=wide, ROWS=CUT_TILE, KEYS=64, ALIBI=alibi,
+            q_THK, k_THK, v_THK, o_THK, batch.long_N4, slopes, heads.scale, o_scale, stride,
+            HEADS=heads.count, SIZE=heads.size, WIDE=wide, ROWS=CUT_TILE, KEYS=64, ALIBI=alibi, E4M3=e4m3,
             num_warps=4, num_stages=3,
         )  # fmt: skip
     return o_THK

@@ -1,0 +1,126 @@
+"""Frame store to shards on the GPU: memory that runs out, rows that are not finite, the same bytes again."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    pytest.skip("needs a CUDA device", allow_module_level=True)
+
+from benchmarks.seeded import write_model, write_reads
+from virnucpro_core.chunks import write_chunks
+from virnucpro_core.devices import usable_device
+from virnucpro_core.encoders import Encoder, load_encoder
+from virnucpro_core.frames import write_frames
+from virnucpro_core.inference import embed_shards
+from virnucpro_core.loading import Feed, LoaderSettings, ShardDataset, token_budget_of
+from virnucpro_core.shards import ShardStore
+from virnucpro_core.telemetry import LaneSummary, Recorder, read_lines
+
+pytestmark = pytest.mark.gpu
+SHARDS = 3
+FP8 = pytest.param(
+    torch.float8_e4m3fn,
+    marks=pytest.mark.skipif(
+        torch.cuda.get_device_capability() < (8, 9), reason="needs fp8 units (Hopper, Ada)"
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("frames")
+    write_reads(folder / "reads.fa", 4_000)
+    return write_frames(
+        write_chunks([folder / "reads.fa"], folder / "chunks", chunk_size=300), folder / "frames"
+    ).path
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    device = torch.device("cuda")
+    return write_model("esm2-650m", tmp_path_factory.mktemp("model"), device=device, dtype=torch.float16)
+
+
+def _load(weights: Path, dtype: torch.dtype = torch.float16) -> Encoder:
+    return load_encoder(
+        "esm2", weights, device=usable_device("cuda:0", "float16"), dtype=dtype, attention="triton"
+    )
+
+
+def _embed(encoder: Encoder, frames: Path, folder: Path) -> tuple[ShardStore, LaneSummary]:
+    settings = LoaderSettings(workers=1)
+    budget = token_budget_of(encoder.input, settings, encoder.device)
+    dataset = ShardDataset(frames, encoder.input, range(SHARDS), n_shards=SHARDS, token_budget=budget)
+    store = ShardStore(folder / "esm", dataset="embeddings", identity={"made": "for a test"})
+    summary = LaneSummary("esm_embeddings", 0, 1, "GPU", "float16", "triton")
+    with Recorder(folder / "telemetry.jsonl", summary) as recorder:
+        feed = Feed(dataset, settings, encoder.device)
+        embed_shards(encoder, feed, store, recorder, on_shard=lambda _: None)
+    return store, summary
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, FP8])
+def test_the_same_shards_are_the_same_bytes_again(
+    weights: Path, frames: Path, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    encoder = _load(weights, dtype)
+    stores = [_embed(encoder, frames, tmp_path / name)[0] for name in ("once", "again")]
+    for shard in range(SHARDS):
+        once, again = (store.path(shard).read_bytes() for store in stores)
+        assert once == again
+
+
+def test_a_capped_card_halves_its_batches_and_loses_nothing(
+    weights: Path, frames: Path, tmp_path: Path
+) -> None:
+    """The process may take what it holds and a seventh of what a full batch wants."""
+    encoder = _load(weights)
+    whole, _ = _embed(encoder, frames, tmp_path / "whole")
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    room = 16_384 * encoder.input.bytes_per_token // 7
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + room) / total)
+    try:
+        store, summary = _embed(encoder, frames, tmp_path / "capped")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert summary.oom_backoffs >= 1
+    for shard in range(SHARDS):
+        (frame_R, expected_RD), (again_R, found_RD) = whole.read(shard), store.read(shard)
+        assert np.array_equal(frame_R, again_R)
+        cosine = torch.cosine_similarity(torch.from_numpy(expected_RD), torch.from_numpy(found_RD))
+        assert cosine.min() > 0.99999
+
+
+def test_rows_that_float16_cannot_hold_are_computed_in_float32(
+    weights: Path, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = _load(weights)
+    sound, _ = _embed(encoder, frames, tmp_path / "sound")
+    forward = encoder.forward
+
+    def spoiled(batch: object) -> torch.Tensor:
+        rows = forward(batch).clone()  # type: ignore[arg-type]
+        rows[::100, 3] = float("inf")
+        return rows
+
+    monkeypatch.setattr(encoder, "forward", spoiled)
+    store, summary = _embed(encoder, frames, tmp_path / "spoiled")
+    assert summary.fp32_recomputed >= 3
+    for shard in range(SHARDS):
+        expected, found = (torch.from_numpy(s.read(shard)[1]) for s in (sound, store))
+        assert torch.cosine_similarity(expected, found).min() > 0.9999
+
+
+def test_telemetry_tells_what_the_driver_counts(weights: Path, frames: Path, tmp_path: Path) -> None:
+    encoder = _load(weights)
+    _, summary = _embed(encoder, frames, tmp_path)
+    batches = [line for line in read_lines(tmp_path / "telemetry.jsonl") if line["event"] == "batch"]
+    shards = [line for line in read_lines(tmp_path / "telemetry.jsonl") if line["event"] == "shard"]
+    assert sum(len(line["batch_seconds"]) for line in shards) == len(batches) == summary.batches
+    assert sum(sum(line["batch_seconds"]) for line in shards) == pytest.approx(
+        summary.device_busy_seconds, rel=0.01
+    )

@@ -1,0 +1,77 @@
+"""What the driver's counters (NVML) say of a GPU while it computes: utilisation, memory, power, once a second.
+
+Sampled, hence coarse: how long the device really computed is told by the events of clock.py.
+"""
+
+import logging
+import threading
+from dataclasses import dataclass
+from typing import Any, Self
+
+import pynvml
+import torch
+
+log = logging.getLogger(__name__)
+
+PERIOD_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """utilisation: percent of the last period in which a kernel ran; memory: bytes in use on the device, by
+    whomever; power: watts. None where the device does not count it (a MIG slice has no utilisation).
+    """
+
+    utilisation: int | None
+    memory: int | None
+    power: float | None
+
+
+class DeviceMonitor:
+    """Samples one device on a thread while the block lasts; `latest` is None on a CPU and before the first sample."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.latest: Sample | None = None
+        self.samples: list[Sample] = []
+        self._device = device
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="device-monitor", daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._device.type == "cuda":
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _watch(self) -> None:
+        try:
+            pynvml.nvmlInit()
+            handle = _handle(self._device)
+        except pynvml.NVMLError as error:  # telemetry only: the lane's results do not depend on it
+            log.warning("the driver's counters of %s cannot be read: %s", self._device, error)
+            return
+        while not self._stop.wait(PERIOD_SECONDS):
+            self.latest = Sample(
+                utilisation=_asked(lambda: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu),
+                memory=_asked(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle).used),
+                power=_asked(lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3),
+            )
+            self.samples.append(self.latest)
+        pynvml.nvmlShutdown()
+
+
+def _handle(device: torch.device) -> Any:
+    """NVML's handle of a CUDA device, found by its UUID: NVML knows nothing of CUDA_VISIBLE_DEVICES."""
+    uuid = str(torch.cuda.get_device_properties(device).uuid)
+    return pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}")
+
+
+def _asked(question: Any) -> Any:
+    try:
+        return question()
+    except pynvml.NVMLError:
+        return None
