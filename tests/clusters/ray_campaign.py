@@ -82,7 +82,7 @@ def _start_cluster(folder: Path) -> Machine:
     head = _MACHINES[1]
     # The programs of this environment come first: a Ray job calls `dagster` and `python` by name.
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    ray = ["nice", sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *PLAIN]
+    ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", *PLAIN]
     here = [
         f"--node-ip-address={head.address}",
         f"--dashboard-host={head.address}",
