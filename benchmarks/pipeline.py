@@ -12,16 +12,15 @@ import argparse
 import json
 import shutil
 import statistics
-import subprocess
 import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from benchmarks.ceiling import ceiling
+from benchmarks.record import provenance
 from benchmarks.seeded import write_model, write_reads
 from virnucpro_core.chunks import write_chunks
 from virnucpro_core.devices import DTYPES, default_attention, device_name, usable_device
@@ -145,10 +144,7 @@ def main() -> None:
         result = {
             "benchmark": "pipeline",
             "device": device_name(device),
-            "versions": {"torch": torch.__version__, "cuda": torch.version.cuda, "numpy": np.__version__},
-            "commit": subprocess.run(
-                ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-            ).stdout.strip(),
+            **provenance(),
             "models": [options.dnabert, options.esm2],
             "records": options.records,
             "unique_frames": frames.n_unique,

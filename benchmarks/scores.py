@@ -11,13 +11,13 @@ differences as it can be.
 import argparse
 import json
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks.record import provenance
 from benchmarks.seeded import write_model
 from virnucpro_core.classifier import CLASSES, train_classifier
 from virnucpro_core.devices import DTYPES, default_attention, device_name, usable_device
@@ -109,10 +109,7 @@ def main() -> None:
     result = {
         "benchmark": "scores",
         "device": device_name(device),
-        "versions": {"torch": torch.__version__, "cuda": torch.version.cuda, "numpy": np.__version__},
-        "commit": subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip(),
+        **provenance(),
         "models": [options.dnabert, options.esm2],
         "chunk_size": options.chunk_size,
         "training_frames": len(train.labels),

@@ -4,14 +4,22 @@ Random weights of the published shapes cost what the real ones cost; what they c
 """
 
 import json
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from virnucpro_core.encoders import Kind
 from virnucpro_core.encoders.dnabert_s import DnabertShape
 from virnucpro_core.encoders.esm2 import Esm2Shape
+from virnucpro_core.model_import import Origin, write_manifest
+from virnucpro_core.profiles import PROFILES, ResolvedProfile
+from virnucpro_core.registry import Sample, SampleSettings, register
+from virnucpro_core.stages import chunk_sample, translate_sample
+from virnucpro_core.weights import fingerprint
 
 ESM2 = {"model_type": "esm", "vocab_size": 33, "position_embedding_type": "rotary", "token_dropout": True}
 DNABERT = {"model_type": "bert", "vocab_size": 4096, "type_vocab_size": 2, "layer_norm_eps": 1e-12}
@@ -89,3 +97,39 @@ def write_reads(path: Path, records: int) -> None:
             stream.write(
                 b">r%d\n" % number + table[random.integers(0, len(table), length)].tobytes() + b"A\n"
             )
+
+
+def write_profile(
+    folder: Path, models: Mapping[Kind, str], tokenizer: Path, device: torch.device, precision: str
+) -> ResolvedProfile:
+    """Both encoders of the named geometries as model folders with manifests; a classifier there is none."""
+    dtype = torch.float32 if precision == "float32" else torch.float16
+    folders = {
+        kind: write_model(name, folder / kind, device=device, dtype=dtype) for kind, name in models.items()
+    }
+    torch.cuda.empty_cache()  # of no effect on a CPU
+    shutil.copyfile(tokenizer, folders["dnabert-s"] / "tokenizer.json")
+    for kind, path in folders.items():
+        write_manifest(path, kind, Origin("random weights of the published shapes"), {})
+    return ResolvedProfile(
+        profile=PROFILES["esm2-3b"],
+        chunk_size=300,
+        dnabert=folders["dnabert-s"],
+        esm2=folders["esm2"],
+        classifier=folder,
+        dnabert_fingerprint=fingerprint(folders["dnabert-s"]),
+        esm2_fingerprint=fingerprint(folders["esm2"]),
+        classifier_fingerprint="",
+        dnabert_dim=DnabertShape.read(folders["dnabert-s"]).width,
+        esm2_dim=Esm2Shape.read(folders["esm2"]).width,
+    )
+
+
+def write_sample(home: Path, name: str, records: int, settings: SampleSettings) -> Sample:
+    """A sample of `write_reads`, up to its frame store."""
+    reads = home / f"{name}.fa"
+    write_reads(reads, records)
+    sample = register(home, name, [reads], settings)
+    chunk_sample(sample)
+    translate_sample(sample)
+    return sample

@@ -41,7 +41,7 @@ class Site:
             "VIRNUCPRO_PROFILE": "demo",
             "VIRNUCPRO_CHUNK_SIZE": "300",
             "VIRNUCPRO_GPUS": str(self.gpus),
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
             **self.extra,
         }
 
@@ -56,6 +56,16 @@ class Site:
             check=False,
         )
         assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+
+    def processes(self) -> list[psutil.Process]:
+        """All other living processes of this home: it is in their environment."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                mine = process.environ().get("VIRNUCPRO_HOME") == str(self.home)
+                if mine and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,23 +94,43 @@ def web_ui(site: Site) -> Iterator[Server]:
     """`virnucpro ui` at the site; at the end of the block none of its processes is left."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
+    server, log = Server(f"http://127.0.0.1:{port}"), site.home / "ui.log"
+    with started(site, "virnucpro_assets.cli", "ui", "--port", str(port), log=log) as process:
+        wait_until(lambda: _loaded(server, process), seconds=120, what=f"the web UI ({log})")
+        yield server
+
+
+@contextlib.contextmanager
+def started(site: Site, *module: str, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """`python -m MODULE...` at the site; at the end of the block none of the site's processes is left.
+
+    Raises AssertionError if one stays for 60 s after it was asked to end; it is killed then.
+    """
     site.home.mkdir(parents=True, exist_ok=True)
-    with (site.home / "ui.log").open("wb") as log:
+    with log.open("wb") as stream:
         # A session of its own: the daemon and the code server outlive a parent that is killed alone.
         process = subprocess.Popen(
-            [sys.executable, "-m", "virnucpro_assets.cli", "ui", "--port", str(port)],
+            [sys.executable, "-W", "ignore", "-m", *module],
             env=site.environment,
             cwd=ROOT,
-            stdout=log,
+            stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    server = Server(f"http://127.0.0.1:{port}")
     try:
-        wait_until(lambda: _loaded(server, process), seconds=120, what=f"the web UI ({log.name})")
-        yield server
+        yield process
     finally:
-        _end(process, site)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            wait_until(
+                lambda: process.poll() is not None and not site.processes(), seconds=60, what="the end"
+            )
+        finally:
+            for left in site.processes():
+                with contextlib.suppress(psutil.Error):
+                    left.kill()
+            process.wait()
 
 
 def wait_until(condition: Callable[[], T], *, seconds: float, what: str) -> T:
@@ -119,26 +149,6 @@ def _loaded(server: Server, process: subprocess.Popen[bytes]) -> bool:
     except (urllib.error.URLError, ConnectionError, TimeoutError):
         return False
     return bool(found["repositoriesOrError"].get("nodes"))
-
-
-def _end(process: subprocess.Popen[bytes], site: Site) -> None:
-    for sent in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, sent)
-        with contextlib.suppress(AssertionError):
-            wait_until(lambda: process.poll() is not None and not _left(site), seconds=20, what="the end")
-            return
-    raise AssertionError(f"processes are left: {_left(site)}")
-
-
-def _left(site: Site) -> list[int]:
-    """Processes of this site: its home is in their environment."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.pid != os.getpid() and process.environ().get("VIRNUCPRO_HOME") == str(site.home):
-                found.append(process.pid)
-    return found
 
 
 def prepare(name: str, fasta: Path, shard_rows: int) -> None:

@@ -5,8 +5,12 @@ The last line is JSON. Exit code 1 if anything was lost, wrong or shown as a tra
 
 import argparse
 import importlib
+import importlib.metadata
+import os
+import platform
 import secrets
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +25,7 @@ MODULES = (
     "torture.writes",
     "torture.damage",
     "torture.rubbish",
+    "torture.commands",
     "torture.soak",
 )
 
@@ -40,20 +45,36 @@ def main() -> int:
         folder = Path(tempfile.mkdtemp(prefix="torture-"))
         task = Task(folder, max(1.0, (ends - time.monotonic()) * share), options.seed)
         for row in one.run(task):
+            row.origin = _origin(options)
             rows.append(row)
+            if options.write:
+                write_figures(options.write, [row], _machine())
             print(shown([row]).splitlines()[-1], *row.findings, sep="\n  ", flush=True)
         if all(row.clean for row in rows):
             shutil.rmtree(folder)
         else:
             print(f"  kept for a look: {folder}")
     print(f"\n{shown(rows)}\n")
-    if options.write:
-        heading = (
-            f"`make torture MINUTES={options.minutes:g}`, seed {options.seed}, {time.strftime('%Y-%m-%d')}:"
-        )
-        write_figures(options.write, rows, heading)
     print(as_json(rows, seed=options.seed))
     return 0 if rows and all(row.clean for row in rows) else 1
+
+
+def _origin(options: argparse.Namespace) -> str:
+    """What would give a row again: the command's options, the commit; and the day and the load it was made under."""
+    only = f" --only {' '.join(options.only)}" if options.only else ""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "no commit"
+    command = f"`--minutes {options.minutes:g} --seed {options.seed}{only}`"
+    return f"{command}, {commit}, {time.strftime('%Y-%m-%d')}, load {os.getloadavg()[2]:.1f}"
+
+
+def _machine() -> str:
+    versions = (f"{name} {importlib.metadata.version(name)}" for name in ("torch", "dagster"))
+    return (
+        f"`python -m torture` with the options, and at the commit, of the last column; {os.cpu_count()} CPU cores, "
+        f"Python {platform.python_version()}, {', '.join(versions)}. The load is the machine's average over the last "
+        "15 minutes, with whatever else it did."
+    )
 
 
 def _options() -> argparse.Namespace:

@@ -24,7 +24,7 @@ from virnucpro_core.registry import open_sample
 WAYS = ("flip", "cut", "lengthen", "delete", "duplicate", "swap")
 
 
-@campaign("damage at rest", share=1)
+@campaign("damage at rest", share=0.5)
 def damage_at_rest(task: Task) -> Sequence[Row]:
     return [run_damage(task.folder, seconds=task.seconds, seed=task.seed)]
 

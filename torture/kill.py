@@ -1,4 +1,4 @@
-"""Kill campaign: one process of a prediction at a random moment, again and again, until it is finished.
+"""Kill campaign: a process of a prediction at a random moment, again and again, until it is finished.
 
 The same command resumes each time, at once, beside whatever the killed tree left. In the end every byte must
 be that of an undisturbed run, no finished shard may have been computed again, and nothing may be left.
@@ -9,18 +9,21 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
-from torture.site import END_SECONDS, Site, Started, role
+from torture.site import END_SECONDS, Site, Started, role, undisturbed
 from torture.table import Row, Task, campaign
 
-POLL_SECONDS = 0.01
+POLL_SECONDS = 0.02
 START_TIMEOUT = 300.0
-SOFT_PART, NOTHING_PART = 0.15, 0.2
+SOFT_PART, NOTHING_PART = 0.15, 0.05
+MOMENTS = {"time": 3, "files": 4, "embedding": 3}
+MOST_FILES, LATE_SECONDS, EMBEDDING_FACTOR, SOON_SECONDS = 12, 0.05, 20, 0.7
+WEIGHTS = {"driver": 1, "lane": 4, "loader worker": 3, "worker server": 1, "tracker": 1}
 EXIT_CODES = {0, 3, 130, -signal.SIGKILL}
 
 
@@ -35,8 +38,9 @@ class Killing:
     killed: Row = field(default_factory=lambda: Row("processes killed (SIGKILL)"))
     asked: Row = field(default_factory=lambda: Row("driver stopped (SIGTERM, SIGINT)"))
     reference: dict[str, str] = field(default_factory=dict)
-    typical: float = 10.0
+    start_seconds: float = 10.0
     struck: Counter[str] = field(default_factory=Counter)
+    commands: int = 0
     finished: int = 0
     unpublished: float = 0.0
 
@@ -49,7 +53,7 @@ class Killing:
         return time.monotonic() > self.deadline or self.points >= self.most
 
 
-@campaign("kill", share=6)
+@campaign("kill", share=9)
 def kill(task: Task) -> Sequence[Row]:
     """SIGKILL, SIGTERM and SIGINT to driver, lanes and loader workers."""
     return kill_points(task, most=10**9)
@@ -58,20 +62,16 @@ def kill(task: Task) -> Sequence[Row]:
 def kill_points(task: Task, *, most: int) -> Sequence[Row]:
     """The campaign with at most `most` points. The prediction that is under way is always finished and compared."""
     began = time.monotonic()
-    undisturbed = Site(task.folder / "undisturbed")
-    undisturbed.begin()
-    first = undisturbed.start()
-    assert first.process.wait(START_TIMEOUT) == 0, first.errors()
-    typical = time.monotonic() - first.since
+    alone = undisturbed(task.folder / "undisturbed")
     state = Killing(Site(task.folder / "killed"), random.Random(task.seed), began + task.seconds, most)
-    state.reference, state.typical = undisturbed.content(), typical
+    state.reference, state.start_seconds = alone.content(), alone.start_seconds()
     while not state.over:
-        instance = None if state.draw.random() < NOTHING_PART else undisturbed.home / "dagster"
+        instance = None if state.draw.random() < NOTHING_PART else alone.home / "dagster"
         _one_prediction(state, instance)
     roles = ", ".join(f"{count} {name}" for name, count in sorted(state.struck.items()))
     state.killed.note = (
-        f"{roles}; {state.finished} predictions of {len(state.reference)} files; "
-        f"at most {state.unpublished:.1f} computed shards a lane not yet on disk"
+        f"{roles}; {state.commands} commands made {state.finished} predictions of {len(state.reference)} files; "
+        f"at most {state.unpublished:.1f} shards a killed lane that were begun and not yet reported as on disk"
     )
     for row in (state.killed, state.asked):
         row.seconds = time.monotonic() - began
@@ -84,8 +84,9 @@ def _one_prediction(state: Killing, instance: Path | None) -> None:
     site.begin(instance)
     kept: dict[Path, tuple[int, int]] = {}
     for number in range(1000):
-        before, since = site.processes(), time.monotonic()
+        before, since = site.platform.processes(), time.monotonic()
         run = site.start(number=number)
+        state.commands += 1
         sent = _strike_until_it_ends(state, run)
         _judge(state, run, sent)
         _, orphans = psutil.wait_procs(before, timeout=max(0.0, since + END_SECONDS - time.monotonic()))
@@ -111,7 +112,7 @@ def _strike_until_it_ends(state: Killing, run: Started) -> list[int]:
     """Signals sent to the run's driver or another process of the site, while it runs."""
     sent: list[int] = []
     while run.process.poll() is None:
-        if state.over or not _wait_for_moment(state, run):
+        if state.over or not _wait_for_moment(state, run, again=bool(sent)):
             run.process.wait(START_TIMEOUT)
             break
         if state.draw.random() < SOFT_PART and not sent:
@@ -120,36 +121,48 @@ def _strike_until_it_ends(state: Killing, run: Started) -> list[int]:
             state.asked.points += 1
             sent.append(chosen)
             continue
-        living = {p: role(p) for p in state.site.processes()}
-        roles = sorted({r for r in living.values() if r not in ("gone", "other")})
+        living = {p: role(p) for p in state.site.platform.processes()}
+        roles = sorted(WEIGHTS.keys() & set(living.values()))
         if not roles:
             continue
-        wanted = state.draw.choice(roles)
+        [wanted] = state.draw.choices(roles, [WEIGHTS[r] for r in roles])
         victim = state.draw.choice(sorted((p for p, r in living.items() if r == wanted), key=lambda p: p.pid))
         with contextlib.suppress(psutil.NoSuchProcess):
-            victim.send_signal(signal.SIGKILL)
-            state.killed.points += 1
-            state.struck[wanted] += 1
+            _kill(state, victim, wanted)
             sent.append(signal.SIGKILL)
-    if signal.SIGKILL in sent and run.process.returncode:
-        state.unpublished = max(state.unpublished, state.site.unpublished())
     return sent
 
 
-def _wait_for_moment(state: Killing, run: Started) -> bool:
-    """Half of the moments are drawn from the time a run takes, half follow a shard's arrival; False: it ended."""
-    by_shards = state.draw.random() < 0.5
-    wait = state.draw.uniform(0.0, state.typical)
-    more, late = state.draw.randint(1, 8), state.draw.uniform(0.0, 0.05)
-    begun = len(state.site.finished_shards())
-    until = time.monotonic() + (START_TIMEOUT if by_shards else wait)
-    while time.monotonic() < until:
-        if run.process.poll() is not None:
-            return False
-        if by_shards and len(state.site.finished_shards()) >= begun + more:
-            time.sleep(late)
-            break
+def _kill(state: Killing, victim: psutil.Process, wanted: str) -> None:
+    """SIGKILL; of a lane it is noted how much it had begun and not brought to disk."""
+    rank = int(victim.cmdline()[-1]) if wanted == "lane" else None
+    victim.send_signal(signal.SIGKILL)
+    state.killed.points += 1
+    state.struck[wanted] += 1
+    if rank is not None:
+        psutil.wait_procs([victim], timeout=END_SECONDS)
+        state.unpublished = max(state.unpublished, state.site.unpublished(rank))
+
+
+def _wait_for_moment(state: Killing, run: Started, *, again: bool) -> bool:
+    """Until the next moment to strike; False: the run ended before.
+
+    The first moment of a run is drawn from the time that a start takes, or follows the arrival of some files, or of
+    the loader workers; what the first blow left of the tree is struck soon after it.
+    """
+    draw, begun = state.draw, state.site.files()
+    early = draw.expovariate(1 / SOON_SECONDS) if again else draw.uniform(0.0, state.start_seconds)
+    more, late = draw.randint(1, MOST_FILES), draw.uniform(0.0, LATE_SECONDS)
+    kind = "time" if again else draw.choices(list(MOMENTS), list(MOMENTS.values()))[0]
+    conditions: dict[str, Callable[[], bool]] = {
+        "time": lambda: time.monotonic() > struck_at,
+        "files": lambda: state.site.files() >= begun + more,
+        "embedding": lambda: state.site.embeds_since(run.began),
+    }
+    struck_at = time.monotonic() + early
+    while run.process.poll() is None and not conditions[kind]():
         time.sleep(POLL_SECONDS)
+    time.sleep(late * (EMBEDDING_FACTOR if kind == "embedding" else 1))
     return run.process.poll() is None
 
 
@@ -161,8 +174,8 @@ def _judge(state: Killing, run: Started, sent: list[int]) -> None:
     row.tracebacks += shown
     expected = EXIT_CODES if signal.SIGKILL in sent else {0, 130} if sent else {0}
     said = [line for line in errors if line.startswith("virnucpro: ")]
-    lines = 1 if code in (3, 130) else 0
-    if code not in expected or len(said) != lines or (len(errors) != lines and not shown):
+    lines = (1,) if code in (3, 130) else (0, 1) if code == -signal.SIGKILL else (0,)  # 1: killed as it ended
+    if code not in expected or len(said) not in lines or (len(errors) not in lines and not shown):
         row.wrong += 1
         row.findings.append(f"signals {sent}: exit {code}, {errors[:3]}")
     elif shown:

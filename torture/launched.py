@@ -7,14 +7,14 @@ materialized, by the daemon's own retry or launched once more, with the bytes of
 import contextlib
 import random
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import psutil
 
-from tests.live_platform import Server, web_ui
-from tests.live_platform import Site as LiveSite
-from torture.site import ROOT, SAMPLE, SHARD_ROWS, Site, write_genomes
+from tests.live_platform import ROOT, Server, web_ui
+from torture.site import SAMPLE, SHARD_ROWS, Site, undisturbed, write_genomes
 from torture.table import Row, Task, campaign
 from virnucpro_core.durable import is_locked
 
@@ -24,7 +24,7 @@ TERMINATE = "mutation ($id: String!) { terminateRun(runId: $id) { __typename } }
 RUNS = "{ runsOrError { ... on Runs { results { runId status } } } }"
 PLACE = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
 ENDED = ("SUCCESS", "FAILURE", "CANCELED")
-END_SECONDS, POLL_SECONDS = 180.0, 0.25
+END_SECONDS, POLL_SECONDS, LOOK_SECONDS = 180.0, 0.25, 0.02
 STRIKES = ("terminate", "kill the run worker", "kill the code server")
 
 
@@ -32,11 +32,8 @@ STRIKES = ("terminate", "kill the run worker", "kill the code server")
 def launched(task: Task) -> Sequence[Row]:
     """Strikes in turn, on one lane after another, until the time is spent; at least one of each."""
     began, draw, row = time.monotonic(), random.Random(task.seed), Row("Dagster runs terminated, killed")
-    alone = Site(task.folder / "alone")
-    alone.begin()
-    first = alone.start()
-    assert first.process.wait(END_SECONDS) == 0, first.errors()
-    row.note = ", ".join(STRIKES)
+    alone = undisturbed(task.folder / "undisturbed")
+    ends: Counter[str] = Counter()
     while row.points < len(STRIKES) or time.monotonic() < began + task.seconds - END_SECONDS:
         folder = task.folder / f"round-{row.points}"
         site = Site(folder)
@@ -44,18 +41,20 @@ def launched(task: Task) -> Sequence[Row]:
         with _platform(site) as server:
             strike = STRIKES[row.points % len(STRIKES)]
             row.points += 1
-            problems = _one_strike(site, server, strike, draw)
+            status, problems = _one_strike(site, server, strike, draw)
+            ends[f"{strike}: {status}"] += 1
         problems += _different(alone, site)
         row.wrong += len(problems)
         row.findings += [f"{strike}: {problem}" for problem in problems]
     row.seconds = time.monotonic() - began
+    row.note = ", ".join(f"{end} ({count})" for end, count in sorted(ends.items()))
     return (row,)
 
 
 @contextlib.contextmanager
 def _platform(site: Site) -> Any:
     """The web UI and the daemon at a site whose sample waits for its lanes."""
-    live = LiveSite(site.home, extra={"VIRNUCPRO_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": ""})
+    live = site.platform
     fasta = site.folder / f"{SAMPLE}.fa"
     write_genomes(fasta)
     live.run(str(ROOT / "tests" / "live_platform.py"), SAMPLE, str(fasta), str(SHARD_ROWS))
@@ -63,11 +62,11 @@ def _platform(site: Site) -> Any:
         yield server
 
 
-def _one_strike(site: Site, server: Server, strike: str, draw: random.Random) -> list[str]:
+def _one_strike(site: Site, server: Server, strike: str, draw: random.Random) -> tuple[str, list[str]]:
+    """How the run ended on record, and what is not as it should be."""
     rank = draw.randrange(2)
-    run = _launch(server, rank)
-    begun, more = len(site.finished_shards()), draw.randint(1, 8)
-    _wait(lambda: len(site.finished_shards()) >= begun + more or _status(server, run) in ENDED)
+    run, more = _launch(server, rank), draw.randint(0, 8)
+    _wait(lambda: _has_begun(site, rank, more), every=LOOK_SECONDS)
     worker = _child_of(site, "grpc")
     inside = [worker, *worker.children(recursive=True)] if worker else []
     if strike == "terminate":
@@ -88,7 +87,13 @@ def _one_strike(site: Site, server: Server, strike: str, draw: random.Random) ->
         if _status(server, again) != "SUCCESS":
             problems.append(f"launched again, lane {other} ends as {_status(server, again)}")
     held = [str(path) for path in site.sample.glob("locks/*.lock") if is_locked(path)]
-    return problems + [f"{path} is held" for path in held]
+    return status, problems + [f"{path} is held" for path in held]
+
+
+def _has_begun(site: Site, rank: int, more: int) -> bool:
+    """Whether the lane is at its first encoder and has that many shards; asks no server, which would take too long."""
+    begun = (site.sample / "telemetry" / f"dnabert_embeddings-{rank}.jsonl").exists()
+    return begun and len(site.finished_shards()) >= more
 
 
 def _different(alone: Site, site: Site) -> list[str]:
@@ -98,7 +103,8 @@ def _different(alone: Site, site: Site) -> list[str]:
 
 
 def _launch(server: Server, rank: int) -> str:
-    [place] = server.ask(PLACE)["repositoriesOrError"]["nodes"]
+    _wait(lambda: bool(_places(server)))  # a code server that was killed is started again
+    [place] = _places(server)
     tags = {"": f"{rank}|{SAMPLE}", "/gpu_rank": str(rank), "/sample": SAMPLE}
     params = {
         "selector": {
@@ -114,6 +120,14 @@ def _launch(server: Server, rank: int) -> str:
     answer = server.ask(LAUNCH, params=params)["launchRun"]
     assert "run" in answer, answer
     return str(answer["run"]["runId"])
+
+
+def _places(server: Server) -> list[dict[str, Any]]:
+    """The code location's repository; nothing while the server cannot answer for it."""
+    try:
+        return list(server.ask(PLACE)["repositoriesOrError"]["nodes"])
+    except (OSError, AssertionError):
+        return []
 
 
 def _runs(server: Server) -> list[dict[str, str]]:
@@ -135,7 +149,7 @@ def _status(server: Server, run: str) -> str:
 
 def _child_of(site: Site, word: str) -> psutil.Process | None:
     """The process that a code server has spawned for a run."""
-    for process in site.processes():
+    for process in site.platform.processes():
         with contextlib.suppress(psutil.Error):
             if "spawn_main" in " ".join(process.cmdline()) and word in " ".join(
                 psutil.Process(process.ppid()).cmdline()
@@ -144,7 +158,7 @@ def _child_of(site: Site, word: str) -> psutil.Process | None:
     return None
 
 
-def _wait(condition: Any) -> None:
+def _wait(condition: Callable[[], bool], *, every: float = POLL_SECONDS) -> None:
     deadline = time.monotonic() + END_SECONDS
     while not condition() and time.monotonic() < deadline:
-        time.sleep(POLL_SECONDS)
+        time.sleep(every)

@@ -12,7 +12,8 @@ from unittest import mock
 from virnucpro_core import profiles
 from virnucpro_core.devices import Compute
 from virnucpro_core.durable import TEMPORARY, sha256_file
-from virnucpro_core.lanes import DNABERT, ESM, MERGED, PREDICTIONS, Lane, embed_lane, merge_lane, score_lane
+from virnucpro_core.embedding import embed_lane
+from virnucpro_core.lanes import DNABERT, ESM, MERGED, PREDICTIONS, Lane, merge_lane, score_lane
 from virnucpro_core.loading import LoaderSettings
 from virnucpro_core.models import ModelStore
 from virnucpro_core.profiles import DEMO, ResolvedProfile
@@ -47,7 +48,7 @@ class Pipeline:
 
     @property
     def settings(self) -> SampleSettings:
-        return SampleSettings(profile="demo", chunk_size=300, shard_rows=16)
+        return SampleSettings(profile="demo", chunk_size=300, shard_rows=8)
 
     @property
     def folder(self) -> Path:

@@ -34,7 +34,7 @@ HOSTILE_IDS = (
 )  # fmt: skip
 
 
-@campaign("rubbish in", share=1)
+@campaign("rubbish in", share=0.5)
 def rubbish_in(task: Task) -> Sequence[Row]:
     return [run_rubbish(task.folder, seconds=task.seconds, seed=task.seed)]
 

@@ -1,33 +1,34 @@
-"""A home of its own for one sample: starts `virnucpro predict` in it, and sees its processes, locks and files.
-
-What belongs to a site is found by VIRNUCPRO_HOME in a process's environment, so other homes are never touched.
-"""
+"""A home of its own for one sample: starts `virnucpro predict` in it, and sees its processes, locks and files."""
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import psutil
 
+from tests.live_platform import ROOT
+from tests.live_platform import Site as Platform
 from virnucpro_core.durable import TEMPORARY, is_locked
 from virnucpro_core.profiles import DEMO
+from virnucpro_core.telemetry import read_lines
 
-ROOT = Path(__file__).resolve().parents[1]
 GENOMES = ("NC_001422.1", "HM138502.1", "KF527485.1")
 PRODUCTS = ("dnabert_embeddings", "esm_embeddings", "merged_features", "predictions")
 SAMPLE, LANES, SHARD_ROWS, END_SECONDS = "genomes", 2, 2, 40.0
 ROLES = {
     "virnucpro_assets.cli": "driver",
     "virnucpro_assets.lane": "lane",
-    "spawn_main": "loader worker",
+    "multiprocessing.forkserver": "worker server",
     "resource_tracker": "tracker",
 }
 
@@ -52,20 +53,10 @@ class Site:
         return self.home / "samples" / SAMPLE
 
     @property
-    def environment(self) -> dict[str, str]:
-        return {
-            **os.environ,
-            "VIRNUCPRO_HOME": str(self.home),
-            "DAGSTER_HOME": str(self.home / "dagster"),
-            "VIRNUCPRO_PROFILE": "demo",
-            "VIRNUCPRO_CHUNK_SIZE": "300",
-            "VIRNUCPRO_DEVICE": "cpu",
-            "VIRNUCPRO_GPUS": str(LANES),
-            "CUDA_VISIBLE_DEVICES": "",
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
-            **self.extra,
-        }
+    def platform(self) -> Platform:
+        """The home with its environment: on the CPU, two lanes, one thread each."""
+        own = {"VIRNUCPRO_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        return Platform(self.home, LANES, own | self.extra)
 
     def begin(self, instance: Path | None = None) -> None:
         """Empty the site; with a copy of a Dagster instance the first start need not make one."""
@@ -75,38 +66,29 @@ class Site:
         if instance is not None:
             shutil.copytree(instance, self.home / "dagster")
 
-    def start(self, *, out: str = "out", number: int = 0, options: tuple[str, ...] = ()) -> "Started":
-        """`virnucpro predict` of the sample: always the same command."""
-        words = ["-m", "virnucpro_assets.cli", "predict", str(self.folder / f"{SAMPLE}.fa")]
+    def start(
+        self, *, file: str = f"{SAMPLE}.fa", out: str = "out", number: int = 0, options: tuple[str, ...] = ()
+    ) -> "Started":
+        """`virnucpro predict` of the sample, or another file of the folder: always the same command."""
+        words = ["-m", "virnucpro_assets.cli", "predict", str(self.folder / file)]
         words += ["--profile", "demo", "--chunk-size", "300", "--gpus", str(LANES)]
         words += ["--shard-rows", str(SHARD_ROWS), "--out", str(self.folder / out), *options]
         said = self.folder / f"said-{number}.err"
         with said.open("wb") as err, said.with_suffix(".out").open("wb") as stdout:
             process = subprocess.Popen(
                 [sys.executable, *words],
-                env=self.environment,
+                env=self.platform.environment,
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=err,
             )
-        return Started(process, said, time.monotonic())
+        return Started(process, said)
 
-    def processes(self) -> list[psutil.Process]:
-        """All living processes of this home."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                mine = process.environ().get("VIRNUCPRO_HOME") == str(self.home)
-                if mine and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
-
-    def end(self) -> None:
-        """Kill whatever is left of this home."""
-        for process in self.processes():
-            with contextlib.suppress(psutil.Error):
-                process.send_signal(signal.SIGKILL)
+    def start_seconds(self) -> float:
+        """How long after `begin` the first shard came."""
+        began = (self.folder / f"{SAMPLE}.fa").stat().st_mtime
+        return min(time for _, time in self.finished_shards().values()) / 1e9 - began
 
     def finished_shards(self) -> dict[Path, tuple[int, int]]:
         """Shards that have an entry: inode and time of their files. One that is redone has others."""
@@ -126,7 +108,7 @@ class Site:
 
     def left(self) -> list[str]:
         """What a finished prediction must not leave: processes, held locks, temporary files, open runs."""
-        _, alive = psutil.wait_procs(self.processes(), timeout=END_SECONDS)
+        _, alive = psutil.wait_procs(self.platform.processes(), timeout=END_SECONDS)
         found = [f"process {p.pid} ({role(p)}) is left" for p in alive]
         found += [f"{lock} is held" for lock in self.home.rglob("*.lock") if is_locked(lock)]
         found += [f"{file} is left" for file in self.folder.rglob(f"{TEMPORARY}*")]
@@ -134,33 +116,51 @@ class Site:
 
     def open_runs(self) -> list[str]:
         """Runs that are in progress on record."""
-        import dagster as dg  # noqa: PLC0415 - slow, and its warnings are switched off by the definitions
+        with self._instance() as (dg, instance):
+            from virnucpro_assets.presence import IN_PROGRESS  # noqa: PLC0415 - imports dagster
 
-        from virnucpro_assets.presence import IN_PROGRESS  # noqa: PLC0415
-
-        with dg.DagsterInstance.from_config(str(self.home / "dagster")) as instance:
             return [run.run_id for run in instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS))]
 
-    def unpublished(self) -> float:
-        """Shards that a lane had computed and not published when it ended, at most, over lanes and encoders."""
+    def materializations(self, asset: str, samples: list[str]) -> dict[str, int]:
+        """How often an asset was materialized for each of the samples."""
+        with self._instance() as (dg, instance):
+            records = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=samples)
+            found = instance.fetch_materializations(records, limit=10 * len(samples) + 10).records
+            keys = Counter(record.partition_key for record in found)
+            return {name: keys[name] for name in samples}
+
+    @contextlib.contextmanager
+    def _instance(self) -> Iterator[Any]:
+        import dagster as dg  # noqa: PLC0415 - slow, and its warnings are switched off by the definitions
+
+        with (
+            mock.patch.dict(os.environ, self.extra),
+            dg.DagsterInstance.from_config(str(self.home / "dagster")) as instance,
+        ):
+            yield dg, instance
+
+    def files(self) -> int:
+        """How many files the sample and its results have, a frame store as one: how far a prediction is."""
+        found = (
+            name for folder in (self.sample, self.out) for _, _, names in os.walk(folder) for name in names
+        )
+        return sum(not name.endswith((".bin", ".lock", ".jsonl")) for name in found)
+
+    def embeds_since(self, began: float) -> bool:
+        """Whether a lane has come to an encoder, and to its loader workers, after that time."""
+        found = (self.sample / "telemetry").glob("*_embeddings-*.jsonl")
+        with contextlib.suppress(FileNotFoundError):
+            return any(f.stat().st_mtime > began for f in found)
+        return False
+
+    def unpublished(self, rank: int) -> float:
+        """Shards that a lane which has ended had begun to compute and not reported as published, at most."""
         worst = 0.0
-        for telemetry in (self.sample / "telemetry").glob("*_embeddings-*.jsonl"):
-            product, rank = telemetry.stem.rsplit("-", 1)
-            lines = [
-                json.loads(line)
-                for line in telemetry.read_text().splitlines(keepends=True)
-                if line.endswith("\n")
-            ]
-            if not lines or lines[0]["event"] != "start":
-                continue
-            computed = lines[0]["sequences_resumed"] + sum(
-                x["sequences"] for x in lines if x["event"] == "batch"
-            )
-            entries = [
-                e for e in (self.sample / product).glob("[0-9]*.json") if int(e.stem) % LANES == int(rank)
-            ]
-            rows = sum(json.loads(e.read_bytes())["rows"] for e in entries)
-            worst = max(worst, (computed - rows) / SHARD_ROWS)
+        for telemetry in (self.sample / "telemetry").glob(f"*_embeddings-{rank}.jsonl"):
+            lines = list(read_lines(telemetry))
+            begun = sum(line["sequences"] for line in lines if line["event"] == "batch")
+            published = sum(line["rows"] for line in lines if line["event"] == "shard")
+            worst = max(worst, (begun - published) / SHARD_ROWS)
         return worst
 
 
@@ -170,18 +170,31 @@ class Started:
 
     process: "subprocess.Popen[bytes]"
     said: Path
-    since: float
+    began: float = field(default_factory=time.time)
 
     def errors(self) -> list[str]:
         """Lines on standard error; an empty one is what ends the `^C` of a terminal."""
         return [line for line in self.said.read_text(errors="replace").splitlines() if line.strip()]
 
 
+def undisturbed(folder: Path) -> Site:
+    """A finished prediction that nobody disturbed, made if `folder` has none: what the others are compared with."""
+    site = Site(folder)
+    if not (site.out / "run.json").exists():
+        site.begin()
+        run = site.start()
+        if run.process.wait():
+            raise RuntimeError(f"the undisturbed run fails: {run.errors()}")
+    return site
+
+
 def role(process: psutil.Process) -> str:
-    """What a process of the site is, by its command line."""
+    """What a process of the site is, by its command line; a loader worker has that of the server it is forked from."""
     with contextlib.suppress(psutil.Error):
-        words = " ".join(process.cmdline())
-        return next((name for word, name in ROLES.items() if word in words), "other")
+        words = process.cmdline()
+        name = next((name for word, name in ROLES.items() if word in " ".join(words)), "other")
+        forked = name == "worker server" and words == psutil.Process(process.ppid()).cmdline()
+        return "loader worker" if forked else name
     return "gone"
 
 

@@ -4,11 +4,14 @@ Knows rows and the registry of campaigns; knows nothing of how anything is broke
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-HEADER = ("campaign", "points", "lost", "wrong", "tracebacks", "time", "")
+HEAD = (
+    "| campaign | points | lost | wrong | tracebacks | time |  | run |",
+    "| --- | ---: | ---: | ---: | ---: | ---: | --- | --- |",
+)
 BEGIN, END = "<!-- figures: written by make torture -->", "<!-- end of figures -->"
 
 
@@ -18,7 +21,7 @@ class Row:
 
     lost: records, samples or finished shards that were gone afterwards; wrong: bytes that differ from an
     undisturbed run's, or a process, lock or temporary file that was left; tracebacks: shown to the user.
-    `findings` says each of them in a line.
+    `findings` says each of them in a line; `origin` is the command, commit, day and load that gave the row.
     """
 
     name: str
@@ -28,6 +31,7 @@ class Row:
     tracebacks: int = 0
     seconds: float = 0.0
     note: str = ""
+    origin: str = ""
     findings: list[str] = field(default_factory=list)
 
     @property
@@ -50,16 +54,16 @@ class Campaign:
 
     name: str
     share: float
-    run: Callable[[Task], Sequence[Row]]
+    run: Callable[[Task], Iterable[Row]]
 
 
 CAMPAIGNS: dict[str, Campaign] = {}
 
 
-def campaign(name: str, *, share: float) -> Callable[[Callable[[Task], Sequence[Row]]], Campaign]:
+def campaign(name: str, *, share: float) -> Callable[[Callable[[Task], Iterable[Row]]], Campaign]:
     """Register a function as a campaign; `torture/__main__.py` imports the modules and runs them in order."""
 
-    def register(run: Callable[[Task], Sequence[Row]]) -> Campaign:
+    def register(run: Callable[[Task], Iterable[Row]]) -> Campaign:
         CAMPAIGNS[name] = Campaign(name, share, run)
         return CAMPAIGNS[name]
 
@@ -68,12 +72,16 @@ def campaign(name: str, *, share: float) -> Callable[[Callable[[Task], Sequence[
 
 def shown(rows: Sequence[Row]) -> str:
     """The rows as a markdown table."""
-    cells = [HEADER, ("---", "---:", "---:", "---:", "---:", "---:", "---")]
-    cells += [
-        (r.name, f"{r.points:,}", str(r.lost), str(r.wrong), str(r.tracebacks), f"{r.seconds:,.0f} s", r.note)
-        for r in rows
-    ]
-    return "\n".join("| " + " | ".join(line) + " |" for line in cells)
+    return "\n".join([*HEAD, *map(_cells, rows)])
+
+
+def _cells(row: Row) -> str:
+    counts = (f"{row.points:,}", str(row.lost), str(row.wrong), str(row.tracebacks))
+    return _line((row.name, *counts, f"{row.seconds:,.0f} s", row.note, row.origin))
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def as_json(rows: Sequence[Row], *, seed: int) -> str:
@@ -82,8 +90,15 @@ def as_json(rows: Sequence[Row], *, seed: int) -> str:
 
 
 def write_figures(document: Path, rows: Sequence[Row], heading: str) -> None:
-    """Put the table between the document's two marks; what stands around them is left alone."""
+    """Put the rows into the table between the document's two marks, in place of those of the same campaigns.
+
+    What stands around the marks, and rows of campaigns that were not run now, are left alone.
+    """
     text = document.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN, 1)
-    after = rest.split(END, 1)[1]
-    document.write_text(f"{before}{BEGIN}\n{heading}\n\n{shown(rows)}\n{END}{after}", encoding="utf-8")
+    old, after = rest.split(END, 1)
+    known = {line.split(" | ")[0]: line for line in old.splitlines() if line.startswith("| ")}
+    kept = {name: line for name, line in known.items() if line not in HEAD}
+    lines = kept | {f"| {row.name}": _cells(row) for row in rows}
+    table = "\n".join([*HEAD, *lines.values()])
+    document.write_text(f"{before}{BEGIN}\n{heading}\n\n{table}\n{END}{after}", encoding="utf-8")

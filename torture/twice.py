@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from torture.site import LANES, ROOT, SAMPLE, Site, Started, role
+from torture.site import LANES, ROOT, SAMPLE, Site, Started, role, undisturbed
 from torture.table import Row, Task, campaign
 
 TIMEOUT = 300.0
@@ -26,10 +26,7 @@ def twice(task: Task) -> Sequence[Row]:
 def twice_points(task: Task, *, most: int) -> Sequence[Row]:
     """The campaign with at most `most` points; at least one of each pair, if that allows."""
     began, draw = time.monotonic(), random.Random(task.seed)
-    alone = Site(task.folder / "alone")
-    alone.begin()
-    first = alone.start()
-    assert first.process.wait(TIMEOUT) == 0, first.errors()
+    alone = undisturbed(task.folder / "undisturbed")
     reference, row = alone.content(), Row("two at once")
     pairs = (_same_sample, _same_lane, _discard, _beside_orphans)
     while row.points < most and (row.points < len(pairs) or time.monotonic() < began + task.seconds):
@@ -67,7 +64,7 @@ def _same_lane(site: Site, draw: random.Random) -> list[str]:
     _wait(lambda: len(site.finished_shards()) > draw.randint(0, 6), run)
     lane = subprocess.Popen(
         [sys.executable, "-m", "virnucpro_assets.lane", SAMPLE, str(draw.randrange(LANES))],
-        env=site.environment,
+        env=site.platform.environment,
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -101,7 +98,7 @@ def _beside_orphans(site: Site, draw: random.Random) -> list[str]:
     _wait(lambda: len(site.finished_shards()) > draw.randint(0, 6), run)
     run.process.kill()
     run.process.wait()
-    orphans = [p for p in site.processes() if role(p) == "lane"]
+    orphans = [p for p in site.platform.processes() if role(p) == "lane"]
     kept, again = site.finished_shards(), site.start(number=2)
     code, now = again.process.wait(TIMEOUT), site.finished_shards()
     problems = [] if code == 0 and not again.errors() else [f"exit code {code}, {again.errors()}"]

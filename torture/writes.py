@@ -6,6 +6,7 @@ exactly the undisturbed run's files.
 """
 
 import faulthandler
+import itertools
 import json
 import os
 import shutil
@@ -22,6 +23,7 @@ from torture.pipeline import Pipeline, write_reads
 from torture.table import Row, Task, campaign
 
 HANG_SECONDS = 60.0
+KINDS = [(error, False) for error in ERRORS] + [("ENOSPC", True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Fault:
         return f"{self.error}{' from' if self.lasts else ' at'} call {self.at}"
 
 
-@campaign("fail every write", share=2)
+@campaign("fail every write", share=1.5)
 def fail_every_write(task: Task) -> Sequence[Row]:
     return [run_sweep(task.folder, seconds=task.seconds)]
 
@@ -45,7 +47,7 @@ def run_sweep(folder: Path, *, stride: int = 1, seconds: float = 3600.0) -> Row:
     """`sweep` in a process of its own that has the switch loaded; every `stride`-th call."""
     done = subprocess.run(
         [sys.executable, "-m", __name__, str(folder), str(stride), str(seconds)],
-        env=environment(build(folder)),
+        env=environment(build(folder)) | {"OMP_NUM_THREADS": "1"},
         cwd=Path(__file__).parents[1],
         stdout=subprocess.PIPE,
         text=True,
@@ -58,15 +60,14 @@ def sweep(folder: Path, stride: int, seconds: float) -> Row:
     """Strike every `stride`-th call of a run with every error, as long as the time lasts."""
     started = time.monotonic()
     row = Row("fail every write")
-    pipeline = Pipeline(folder.resolve() / "home", write_reads(folder / "reads.fa", records=40))
+    pipeline = Pipeline(folder.resolve() / "home", write_reads(folder / "reads.fa", records=16))
     pipeline.run()
     expected = pipeline.products()
     shutil.rmtree(pipeline.home)
     switch = Switch(pipeline.home)
-    whole = True
-    for fault in _faults(switch, pipeline, stride):
+    counts = _counts(switch, pipeline)
+    for fault in _faults(counts, stride):
         if time.monotonic() - started > seconds:
-            whole = False
             break
         row.points += 1
         faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
@@ -75,22 +76,28 @@ def sweep(folder: Path, stride: int, seconds: float) -> Row:
             row.findings.append(f"{fault}: {found}")
         faulthandler.cancel_dump_traceback_later()
     row.seconds = time.monotonic() - started
-    row.note = "every call" if whole and stride == 1 else f"every {stride}th call" if whole else "out of time"
+    calls = max(counts.values())
+    row.note = f"{calls} calls, each failed in {row.points / calls:.1f} of {len(KINDS)} ways"
     return row
 
 
-def _faults(switch: Switch, pipeline: Pipeline, stride: int) -> Iterator[Fault]:
-    """All faults, the errors in turns so that a short time sees each; one undisturbed run an error counts calls."""
+def _counts(switch: Switch, pipeline: Pipeline) -> dict[str, int]:
+    """How many calls an undisturbed run makes that could fail with each error."""
     counts = {}
     for error, number in ERRORS.items():
         switch.arm(0, number)
         pipeline.run()
         counts[error] = switch.disarm()
         shutil.rmtree(pipeline.home)
-    for at in range(1, max(counts.values()) + 1):
-        for turn, (error, lasts) in enumerate([(name, False) for name in ERRORS] + [("ENOSPC", True)]):
-            if at <= counts[error] and (at + turn) % stride == 0:
-                yield Fault(error, lasts, at)
+    return counts
+
+
+def _faults(counts: dict[str, int], stride: int) -> Iterator[Fault]:
+    """All faults: every call in one way, the ways in turns, then every call in its next way, and so on."""
+    for turn, at in itertools.product(range(len(KINDS)), range(1, max(counts.values()) + 1)):
+        error, lasts = KINDS[(at + turn) % len(KINDS)]
+        if at <= counts[error] and (at + turn) % stride == 0:
+            yield Fault(error, lasts, at)
 
 
 def _strike(

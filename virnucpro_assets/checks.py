@@ -76,7 +76,7 @@ def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
         retry_policy=LOST_WORKER,
     )
     def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
-        with one_line_failures():
+        with one_line_failures(context):
             lane = platform.lane(*lane_of(context))
             findings = audit_lane(lane, asset)
             if embedding:

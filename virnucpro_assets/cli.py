@@ -15,7 +15,8 @@ import click
 from virnucpro_assets.cli_models import doctor, models, train, ui
 from virnucpro_assets.cli_samples import samples
 from virnucpro_assets.cli_storage import storage
-from virnucpro_core.errors import VirnucproError, one_line
+from virnucpro_assets.startup import lasting_imports
+from virnucpro_core.errors import DeviceLostError, VirnucproError, one_line
 
 INTERRUPTED = 130
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -72,10 +73,11 @@ def predict(files: tuple[Path, ...], out: Path, sample: str, *, fresh: bool, **o
 
     Each file is a sample; FASTQ files named as mates (R1, R2) are one. The runs show in the web UI.
     """
-    from virnucpro_assets.progress import show_prediction
-    from virnucpro_assets.resources import platform_from_environment
-    from virnucpro_core.registry import check_inputs, check_key, register
-    from virnucpro_core.samples import group_samples, in_order
+    with lasting_imports():
+        from virnucpro_assets.progress import show_prediction
+        from virnucpro_assets.resources import platform_from_environment
+        from virnucpro_core.registry import check_inputs, check_key, register
+        from virnucpro_core.samples import group_samples, in_order
 
     platform = platform_from_environment().asked(gpus=options.pop("gpus"), device=options.pop("device"))
     settings = platform.sample_settings(**options)
@@ -100,19 +102,21 @@ def predict(files: tuple[Path, ...], out: Path, sample: str, *, fresh: bool, **o
 )
 def embed(kind: Any, fasta: Path, weights: Path, out: Path, **options: Any) -> None:
     """Embed the sequences of FASTA: proteins with esm2, nucleotides with dnabert-s."""
+    from virnucpro_assets.resources import platform_from_environment
     from virnucpro_core.devices import DTYPES, default_attention, usable_device
     from virnucpro_core.embed import embed_fasta
     from virnucpro_core.encoders import load_encoder
 
-    device, dtype = options["device"], options["dtype"]
-    encoder = load_encoder(
-        kind,
-        weights,
-        device=usable_device(device, dtype),
-        dtype=DTYPES[dtype],
-        attention=options["attention"] or default_attention(device, dtype),
-    )
-    count = embed_fasta(encoder, fasta, out, token_budget=options["token_budget"])
+    dtype = options["dtype"]
+    with platform_from_environment().compute_on(options["device"]).held() as device:
+        encoder = load_encoder(
+            kind,
+            weights,
+            device=usable_device(device, dtype),
+            dtype=DTYPES[dtype],
+            attention=options["attention"] or default_attention(device, dtype),
+        )
+        count = embed_fasta(encoder, fasta, out, token_budget=options["token_budget"])
     click.echo(f"{count:,} embeddings of {encoder.dim:,} columns in {out}")
 
 
@@ -154,6 +158,8 @@ def main() -> NoReturn:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = app(standalone_mode=False)
+    except DeviceLostError as error:
+        code = _fail(error, str(error), VirnucproError.exit_code)
     except VirnucproError as error:
         code = _fail(error, str(error), error.exit_code)
     except click.ClickException as error:

@@ -87,10 +87,13 @@ def verify(folders: tuple[Path, ...]) -> None:
 @click.option("--seed", default=42, show_default=True)
 def train(viral: tuple[Path, ...], non_viral: tuple[Path, ...], **options: Any) -> None:
     """Train a classifier of the published architecture for another pair of encoders, and say how it did."""
+    from virnucpro_assets.resources import platform_from_environment
     from virnucpro_core.training import TrainingSettings, train_from_fasta
 
     dnabert, esm2, out = options.pop("dnabert"), options.pop("esm2"), options.pop("out")
-    held_out = train_from_fasta(viral, non_viral, dnabert, esm2, out, TrainingSettings(**options))
+    with platform_from_environment().compute_on(options.pop("device")).held() as device:
+        settings = TrainingSettings(device=device, **options)
+        held_out = train_from_fasta(viral, non_viral, dnabert, esm2, out, settings)
     click.echo(
         f"{out}: on held-out blocks {held_out.chunk_accuracy:.1%} of {held_out.chunks:,} chunks and "
         f"{held_out.frame_accuracy:.1%} of {held_out.frames:,} frames are called right"
@@ -101,12 +104,16 @@ def train(viral: tuple[Path, ...], non_viral: tuple[Path, ...], **options: Any) 
 @click.option("--profile", default="", help="Default: VIRNUCPRO_PROFILE, or esm2-3b.")
 @click.option("--chunk-size", default=0, help="Default: VIRNUCPRO_CHUNK_SIZE, or 500.")
 @click.option("--device", default="", type=click.Choice(["", "cuda", "cpu"]), help="Default: the profile's.")
-def doctor(profile: str, chunk_size: int, device: str) -> None:
-    """Preflight: GPUs, attention kernels, weights, dimensions, disk, folders. Exit 2 if something is amiss."""
+@click.option("--clear-failed", is_flag=True, help="Use GPUs again that a lane has lost within the hour.")
+def doctor(profile: str, chunk_size: int, device: str, *, clear_failed: bool) -> None:
+    """Preflight: GPUs and who holds them, kernels, weights, dimensions, disk, folders. Exit 2 if something is amiss."""
+    from virnucpro_assets import preflight
     from virnucpro_assets.preflight import examine
     from virnucpro_assets.resources import platform_from_environment
 
     platform = platform_from_environment().asked(device=device)
+    for uuid in preflight.clear_failed(platform) if clear_failed else []:
+        click.echo(f"{uuid} may be used again")
     found = list(examine(platform, profile or platform.profile, chunk_size or platform.chunk_size))
     for line in found:
         mark = {True: "ok", False: "MISSING", None: ""}[line.good]

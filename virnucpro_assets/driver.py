@@ -4,6 +4,7 @@ The layers are runs on the Dagster instance. What is done already is found by th
 command resumes whatever stopped it.
 """
 
+import logging
 import signal
 import subprocess
 import sys
@@ -12,11 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from virnucpro_assets.resources import Platform, export
+from virnucpro_assets.startup import lasting_imports
 from virnucpro_core.durable import locked, publish, sweep
-from virnucpro_core.errors import VirnucproError
+from virnucpro_core.errors import DeviceLostError, VirnucproError
 from virnucpro_core.lanes import DNABERT, ESM
 from virnucpro_core.registry import Sample
 from virnucpro_core.results import RUN
@@ -24,6 +26,9 @@ from virnucpro_core.telemetry import Progress, read_progress
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 20.0
+RESTARTS, RESTART_SECONDS = 3, 2.0
+LANE = "virnucpro_assets.lane"
+log = logging.getLogger(__name__)
 
 
 class RunFailedError(VirnucproError):
@@ -46,13 +51,11 @@ class Watch:
 def predict(sample: Sample, platform: Platform, watch: Watch) -> None:
     """Bring the sample to its results folder. Raises RunFailedError; KeyboardInterrupt leaves everything resumable."""
     export(platform)
-    from virnucpro_assets.instance import (
-        database_errors,
-        open_instance,
-    )  # the definitions read what was exported
-    from virnucpro_assets.partitions import SAMPLES
-    from virnucpro_assets.presence import mark_dead_runs, mark_tagged_runs
-    from virnucpro_assets.runs import driver_tags, run_job
+    with lasting_imports():  # the definitions read what was exported
+        from virnucpro_assets.instance import database_errors, open_instance
+        from virnucpro_assets.partitions import SAMPLES
+        from virnucpro_assets.presence import mark_dead_runs, mark_tagged_runs
+        from virnucpro_assets.runs import driver_tags, run_job
 
     with locked(sample.lock("driver"), busy=f"sample {sample.name!r} is being predicted by another process"):
         with database_errors(), open_instance() as instance:
@@ -89,48 +92,80 @@ def _run_lanes(sample: Sample, platform: Platform, watch: Watch) -> None:
     logs = sample.folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     with _children(sample.name, platform.gpus, logs) as lanes:
-        while any(lane.poll() is None for lane in lanes):
+        while any([lane.goes_on() for lane in lanes]):  # noqa: C419 - every lane is looked after
             watch.lanes(list(_progress(sample, platform.gpus)))
             time.sleep(POLL_SECONDS)
         watch.lanes(list(_progress(sample, platform.gpus)))
-        failed = [(rank, lane) for rank, lane in enumerate(lanes) if lane.returncode]
+        failed = [(rank, lane) for rank, lane in enumerate(lanes) if lane.process.returncode]
     for rank, lane in failed:
-        said = (logs / f"lane-{rank}.out").read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        line = (
-            said[-1] if said else f"ended with code {lane.returncode}; its log is {logs / f'lane-{rank}.err'}"
-        )
-        raise RunFailedError(
-            line, where=f"lane {rank}|{sample.name}", exit_code=2 if lane.returncode == 2 else 3
-        )
+        code, said = lane.process.returncode, lane.said()
+        line = said[-1] if said else f"ended with code {code}; its log is {logs / f'lane-{rank}.err'}"
+        raise RunFailedError(line, where=f"lane {rank}|{sample.name}", exit_code=2 if code == 2 else 3)
+
+
+class LaneProcess:
+    """A lane's process, and the next one where its device was lost: at most RESTARTS times, later each time."""
+
+    def __init__(self, sample: str, rank: int, logs: Path) -> None:
+        self.words = [sys.executable, "-m", LANE, sample, str(rank)]
+        self.name, self.log = f"lane {rank}|{sample}", logs / f"lane-{rank}"
+        self.restarts = 0
+        self._due: float | None = None
+        self.process = self._start("wb")
+
+    def goes_on(self) -> bool:
+        """Whether the lane is at work, or will be again."""
+        code = self.process.poll()
+        if code is None:
+            return True
+        if code != DeviceLostError.exit_code or self.restarts >= RESTARTS:
+            return False
+        if self._due is None:
+            wait = RESTART_SECONDS * 2**self.restarts
+            self._due = time.monotonic() + wait
+            log.warning("%s: started anew in %.0f s: %s", self.name, wait, self.said()[-1])
+        elif time.monotonic() >= self._due:
+            self.close()
+            self.restarts, self._due = self.restarts + 1, None
+            self.process = self._start("ab")
+        return True
+
+    def said(self) -> list[str]:
+        """Lines on its standard output."""
+        text = self.log.with_suffix(".out").read_text(encoding="utf-8", errors="replace")
+        return text.strip().splitlines()
+
+    def close(self) -> None:
+        """Let go of its standard input: a process that is still there ends."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+
+    def _start(self, mode: str) -> "subprocess.Popen[bytes]":
+        with self.log.with_suffix(".out").open(mode) as out, self.log.with_suffix(".err").open(mode) as err:
+            return subprocess.Popen(
+                self.words,
+                stdin=subprocess.PIPE,  # it ends with us, however we end
+                stdout=out,
+                stderr=err,
+                start_new_session=True,  # an interrupt at the terminal reaches the driver, which ends them in order
+            )
 
 
 @contextmanager
-def _children(sample: str, gpus: int, logs: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+def _children(sample: str, gpus: int, logs: Path) -> Iterator[list[LaneProcess]]:
     """The lanes' processes; whatever ends the block ends them, gently at first."""
-    lanes: list[subprocess.Popen[bytes]] = []
-    streams: list[IO[Any]] = []
+    lanes: list[LaneProcess] = []
     try:
         for rank in range(gpus):
-            out, err = (logs / f"lane-{rank}.out").open("wb"), (logs / f"lane-{rank}.err").open("wb")
-            streams += [out, err]
-            lanes.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "virnucpro_assets.lane", sample, str(rank)],
-                    stdin=subprocess.PIPE,  # it ends with us, however we end
-                    stdout=out,
-                    stderr=err,
-                    start_new_session=True,  # an interrupt at the terminal reaches the driver, which ends them in order
-                )
-            )
+            lanes.append(LaneProcess(sample, rank, logs))
         yield lanes
     finally:
-        _end(lanes)
-        for stream in (*streams, *(lane.stdin for lane in lanes)):
-            if stream is not None:
-                stream.close()
+        _end([lane.process for lane in lanes])
+        for lane in lanes:
+            lane.close()
 
 
-def _end(lanes: Sequence[subprocess.Popen[bytes]]) -> None:
+def _end(lanes: Sequence["subprocess.Popen[bytes]"]) -> None:
     for lane in lanes:
         if lane.poll() is None:
             lane.send_signal(signal.SIGTERM)

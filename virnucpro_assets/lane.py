@@ -7,19 +7,23 @@ of its standard input: a lane without a driver would hold a GPU that nobody wait
 import signal
 import sys
 
-from virnucpro_assets.presence import end_with_input
-from virnucpro_assets.runs import INTERRUPTED, Outcome, run_job
-from virnucpro_core.errors import VirnucproError
+from virnucpro_assets.startup import lasting_imports
 
 
 def main(sample: str, rank: int) -> int:
     """Exit code: 0 done, 2 wrong input or weights, 3 failed and resumable, 130 ended by its driver."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # see cli.main
-    end_with_input()
-    from virnucpro_assets.partitions import lane_key
+    # Not at the top: a loader worker imports this module again, and needs neither Dagster nor the graph.
+    with lasting_imports():
+        from virnucpro_assets.presence import end_with_input
+
+        end_with_input()
+        from virnucpro_assets.partitions import lane_key
+        from virnucpro_assets.runs import INTERRUPTED, Outcome, run_job
+        from virnucpro_core.errors import VirnucproError
 
     try:
-        outcome: Outcome = run_job("lane", lane_key(sample, rank), sample)
+        outcome = run_job("lane", lane_key(sample, rank), sample)
     except KeyboardInterrupt:
         return INTERRUPTED
     except VirnucproError as error:

@@ -10,12 +10,14 @@ from typing import Any
 
 import dagster as dg
 
-from virnucpro_core.errors import VirnucproError
+from virnucpro_core.errors import DeviceLostError, VirnucproError
 from virnucpro_core.lanes import LaneResult
 from virnucpro_core.shards import Entry
 from virnucpro_core.telemetry import LaneSummary, read_lines
 
 TABLE_ROWS = 200
+# Steps run in the run's process, which has no use of a device any more: the daemon starts the run in a new one.
+RETRY_RUN = {"dagster/retry_on_asset_or_op_failure": "true"}
 EXIT_CODE = "exit_code"
 SHARD_SCHEMA = dg.TableSchema(
     columns=[
@@ -28,11 +30,18 @@ SHARD_SCHEMA = dg.TableSchema(
 
 
 @contextlib.contextmanager
-def one_line_failures() -> Iterator[None]:
-    """An error with place and remedy becomes a step failure that shows it; bad input is never retried."""
+def one_line_failures(
+    context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext | None = None,
+) -> Iterator[None]:
+    """An error with place and remedy becomes a step failure that shows it; bad input is never retried.
+
+    With a context, a lost device has the daemon try the run again, in a new process and on another device.
+    """
     try:
         yield
     except VirnucproError as error:
+        if context is not None and isinstance(error, DeviceLostError):
+            context.instance.add_run_tags(context.run.run_id, RETRY_RUN)
         raise dg.Failure(
             description=str(error),
             metadata={"where": error.where, EXIT_CODE: error.exit_code},

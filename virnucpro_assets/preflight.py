@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from virnucpro_assets.resources import Platform, dagster_home
 from virnucpro_core.attention import usable_kernels
 from virnucpro_core.devices import default_attention
-from virnucpro_core.errors import VirnucproError
+from virnucpro_core.errors import DeviceError, VirnucproError
 from virnucpro_core.space import RESULT_BYTES_A_FRAME, sharded_bytes
 from virnucpro_core.storage import examine_storage, file_system
 
@@ -43,7 +44,33 @@ def examine(platform: Platform, profile: str, chunk_size: int) -> Iterator[Repor
     yield from _folders(platform, widths)
 
 
+def clear_failed(platform: Platform) -> list[str]:
+    """Give devices that failed back to everyone; their UUIDs. Raises DeviceError without a driver."""
+    leases = platform.device_leases()
+    return [device.uuid for device in leases.devices if leases.clear(device)]
+
+
+def _leases(platform: Platform) -> Iterator[Report]:
+    """Each visible device in the order of the ranks: who computes on it, and whether it failed."""
+    try:
+        leases = platform.device_leases()
+    except DeviceError as error:
+        yield Report("driver", None, str(error))
+        return
+    for rank, device in enumerate(leases.devices):
+        failure, holder = leases.failure(device), leases.holder(device)
+        text = f"{device.uuid}, {device.name}: {holder or 'free'}"
+        if failure is not None:
+            since = time.strftime("%H:%M:%S", time.localtime(failure.since))
+            text += (
+                f"; failed at {since} ({failure.reason}); `virnucpro doctor --clear-failed` tries it again"
+            )
+        yield Report(f"device {rank}", None if failure is None else False, text)
+    yield Report("leases", None, f"{leases.folder}, one for all that share these devices")
+
+
 def _gpus(platform: Platform, *, wanted: bool) -> Iterator[Report]:
+    yield from _leases(platform)
     count = torch.cuda.device_count()
     for index in range(count):
         found = torch.cuda.get_device_properties(index)

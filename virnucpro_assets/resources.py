@@ -2,13 +2,15 @@
 
 | variable | meaning | default |
 |---|---|---|
-| `VIRNUCPRO_HOME` | inbox, samples, models, locks, and the instance where DAGSTER_HOME is unset | `~/.virnucpro` |
+| `VIRNUCPRO_HOME` | inbox, samples, models, and the instance where DAGSTER_HOME is unset | `~/.virnucpro` |
 | `VIRNUCPRO_GPUS` | lanes, hence the keys of `gpu_rank` | visible GPUs, at least 1 |
 | `VIRNUCPRO_DEVICE` | `cuda` or `cpu` | the profile's |
 | `VIRNUCPRO_PROFILE`, `VIRNUCPRO_CHUNK_SIZE` | settings of samples from the inbox | `esm2-3b`, 500 |
 | `VIRNUCPRO_ATTENTION`, `VIRNUCPRO_TOKEN_BUDGET`, `VIRNUCPRO_WORKERS` | how a lane computes | by device |
 | `VIRNUCPRO_EXECUTOR` | where steps run: `in_process`, `ray` or `kubernetes` | `in_process` |
+| `VIRNUCPRO_LEASES` | folder of the locks on GPUs, one for all that share them | `/var/tmp/virnucpro-leases` |
 | `VIRNUCPRO_INBOX_STABLE_SECONDS` | how long a dropped file must not change | 30 |
+| `DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS` | Dagster's own: how long `follow` waits before it looks, see SETTLE | 2 |
 """
 
 import os
@@ -19,12 +21,24 @@ import dagster as dg
 
 from virnucpro_assets.presence import hold_presence
 from virnucpro_core.devices import Compute
-from virnucpro_core.errors import UsageError
+from virnucpro_core.errors import DeviceError, UsageError
 from virnucpro_core.lanes import Lane
+from virnucpro_core.leases import FOLDER, Leases, ProcessDevice
 from virnucpro_core.loading import LoaderSettings
 from virnucpro_core.models import ModelStore
 from virnucpro_core.profiles import PROFILES, ResolvedProfile, resolve_profile
 from virnucpro_core.registry import Sample, SampleSettings, open_sample
+from virnucpro_core.visible import Device, boards, choose
+
+_VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")  # as it was before a lease narrows it
+# NVML counts the cards like this; CUDA would put the fastest first.
+os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+_PROCESS = ProcessDevice(lambda uuid: os.environ.update(CUDA_VISIBLE_DEVICES=uuid))
+
+# A tick of `follow` notes the newest event's number and looks at all up to it. Numbers are given before a transaction
+# is committed: an event that is committed a moment after a higher one would never be seen, and what depends on it never
+# be asked for. With this delay between the number and the look, Dagster closes the gap; it is off by default.
+SETTLE, SETTLE_SECONDS = "DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS", "2"
 
 IN_PROCESS = "in_process"
 EXECUTORS = (IN_PROCESS, "ray", "kubernetes")
@@ -43,6 +57,7 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
     workers: int = -1
     inbox_stable_seconds: float = 30.0
     executor: str = IN_PROCESS
+    leases: str = str(FOLDER)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """What Dagster calls before a run, and before a tick of a sensor, which has no run."""
@@ -98,7 +113,7 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
         """How the lane computes: one device a rank, one process a device."""
         kind = self.device_of(lane.sample.settings.profile)
         cuda = kind == "cuda"
-        cores = os.cpu_count() or 1
+        cores = usable_cores()
         loader = LoaderSettings(
             token_budget=self.token_budget,
             workers=self.workers
@@ -106,11 +121,23 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
             else (max(1, min(8, cores // self.gpus - 1)) if cuda else 1),
         )
         return Compute(
-            device=f"cuda:{lane.rank}" if cuda else "cpu",
+            device=kind,
             attention=self.attention,
             loader=loader,
-            device_lock=self.folder / "locks" / f"cuda-{lane.rank}.lock" if cuda else None,
+            leases=self.device_leases() if cuda else None,
+            rank=lane.rank,
         )
+
+    def compute_on(self, device: str) -> Compute:
+        """How a command computes on `cpu` or `cuda[:i]`, the i-th visible GPU. Raises DeviceError, UsageError."""
+        kind, _, index = device.partition(":")
+        if kind not in ("cpu", "cuda") or not (index or "0").isdecimal():
+            raise UsageError(f"no device {device!r}", remedy="give cpu, cuda or cuda:i")
+        return Compute(kind, leases=self.device_leases() if kind == "cuda" else None, rank=int(index or 0))
+
+    def device_leases(self) -> Leases:
+        """The locks on the GPUs that this process may use. Raises DeviceError without a driver."""
+        return Leases(Path(self.leases), visible_devices(), _PROCESS)
 
 
 def platform_from_environment() -> Platform:
@@ -134,6 +161,7 @@ def platform_from_environment() -> Platform:
         workers=_number("VIRNUCPRO_WORKERS", -1),
         inbox_stable_seconds=float(_number("VIRNUCPRO_INBOX_STABLE_SECONDS", 30)),
         executor=executor,
+        leases=os.environ.get("VIRNUCPRO_LEASES", "") or str(FOLDER),
     )
 
 
@@ -153,6 +181,7 @@ def export(platform: Platform) -> None:
     Call it before `virnucpro_assets.definitions` is imported: the partition keys follow the number of GPUs.
     """
     os.environ.update(environment_of(platform), DAGSTER_HOME=str(dagster_home()))
+    os.environ.setdefault(SETTLE, SETTLE_SECONDS)
 
 
 def environment_of(platform: Platform) -> dict[str, str]:
@@ -166,22 +195,32 @@ def environment_of(platform: Platform) -> dict[str, str]:
         "VIRNUCPRO_ATTENTION": platform.attention,
         "VIRNUCPRO_TOKEN_BUDGET": str(platform.token_budget),
         "VIRNUCPRO_WORKERS": str(platform.workers),
+        "VIRNUCPRO_LEASES": platform.leases,
         "VIRNUCPRO_EXECUTOR": platform.executor,
     }
 
 
+def usable_cores() -> int:
+    """Cores that this process may keep busy: by affinity, and by the container's quota (cgroup v2)."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except FileNotFoundError:
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+
+
 def visible_gpus() -> int:
     """GPUs this process may use, at least 1; asks the driver without starting CUDA."""
-    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if listed is not None:
-        return max(1, len([d for d in listed.split(",") if d.strip() and d.strip() != "-1"]))
-    import pynvml
-
     try:
-        pynvml.nvmlInit()
-        return max(1, int(pynvml.nvmlDeviceGetCount()))
-    except pynvml.NVMLError:
+        return max(1, len(visible_devices()))
+    except DeviceError:
         return 1
+
+
+def visible_devices() -> list[Device]:
+    """GPUs and MIG instances that this process may use, in the order of the ranks. Raises DeviceError."""
+    return choose(_VISIBLE, boards())
 
 
 def _number(name: str, default: int) -> int:

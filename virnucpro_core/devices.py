@@ -1,39 +1,98 @@
 """Which device computes, in what precision, with which kernel. What was asked for is there, or it is an error."""
 
-from contextlib import AbstractContextManager, nullcontext
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
-from virnucpro_core.durable import locked
-from virnucpro_core.errors import DeviceError
+from virnucpro_core.errors import DeviceError, DeviceLostError
+from virnucpro_core.leases import Leases
 from virnucpro_core.loading import LoaderSettings
+from virnucpro_core.visible import Device, answers
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "fp8": torch.float8_e4m3fn}
+# What CUDA says of a device that is broken: devices unavailable, uncorrectable ECC, NVLink, contained memory error.
+_HARDWARE = (46, 214, 220, 721)
 
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Where and how a lane computes. device: `cpu` or `cuda:i`; attention "" leaves the kernel to device and precision.
+    """Where and how a lane computes. attention "" leaves the kernel to device and precision.
 
-    device_lock: the file that one process at a time may lock to use the device; None for the CPU.
+    device: `cpu` or `cuda:i`; with `leases` it is `cuda`, and which one is found when the rank gets its lease.
     """
 
     device: str
     attention: str = ""
     loader: LoaderSettings = field(default_factory=LoaderSettings)
-    device_lock: Path | None = None
+    leases: Leases | None = None
+    rank: int = 0
 
     def kernel(self, precision: str) -> str:
         """Name of the attention kernel."""
         return self.attention or default_attention(self.device, precision)
 
-    def held(self) -> AbstractContextManager[None]:
-        """The device for this process alone, as long as the block lasts; waits for its present holder."""
-        if self.device_lock is None:
-            return nullcontext()
-        return locked(self.device_lock, busy=f"another process computes on {self.device}", wait=True)
+    @contextlib.contextmanager
+    def held(self) -> Iterator[str]:
+        """The name of a device that is this process's alone as long as the block lasts; waits for its holder.
+
+        Raises DeviceLostError where the device breaks inside the block; if the hardware is to blame, nobody is given
+        the device for a while.
+        """
+        with self.held_while(lambda: True) as name:
+            assert name is not None
+            yield name
+
+    @contextlib.contextmanager
+    def held_while(self, needed: Callable[[], bool]) -> Iterator[str | None]:
+        """`held`, but None where the device is no longer `needed()` before it is free."""
+        if self.leases is None:
+            yield self.device
+            return
+        with self.leases.held(self.rank, needed=needed) as device:
+            try:
+                yield None if device is None else _cuda_name(device)
+            except RuntimeError as error:  # torch's own errors, and those of Triton, cuBLAS and the driver
+                if device is None or not _is_broken(error):
+                    raise
+                raise _lost(self.leases, device, error) from error
+
+
+def _cuda_name(device: Device) -> str:
+    """The leased device as CUDA counts it, found by its UUID."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    for index in range(count):
+        if device.uuid.endswith(str(torch.cuda.get_device_properties(index).uuid)):
+            return f"cuda:{index}"
+    if count == 1 and device.uuid.startswith(
+        "MIG-"
+    ):  # CUDA may give it its GPU's UUID; it sees no second one
+        return "cuda:0"
+    raise DeviceError(
+        f"CUDA does not see {device.uuid} ({device.name})",
+        remedy="check the driver with `virnucpro doctor`; where cards differ set CUDA_DEVICE_ORDER=PCI_BUS_ID",
+    )
+
+
+def _is_broken(error: RuntimeError) -> bool:
+    """Whether CUDA is of no more use in this process. Memory that ran out, or a wrong shape, is no such error."""
+    if isinstance(error, torch.AcceleratorError):
+        return True
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
+
+
+def _lost(leases: Leases, device: Device, error: RuntimeError) -> DeviceLostError:
+    reason = str(error).strip().splitlines()[0]
+    broken = getattr(error, "error_code", None) in _HARDWARE or not answers(device.uuid)
+    leases.process.lost = f"{device.uuid} ({device.name}) was lost: {reason}"
+    if broken:
+        leases.mark_failed(device, reason)
+    return DeviceLostError(leases.process.lost, remedy="run the same command again: what is finished is kept")
 
 
 def usable_device(name: str, precision: str) -> torch.device:

@@ -141,8 +141,8 @@ def _flocked(path: Path, *, busy: str, wait: bool) -> Iterator[None]:
                     ) from None
                 log.warning("%s (%s): waiting for it", busy, holder)
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            if not _same_file(path, lock):
-                continue  # it was deleted while we waited: a lock on a file without a name excludes nobody
+            if not same_file(path, lock):
+                continue  # it was deleted while we waited
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
             yield
@@ -163,7 +163,8 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def _same_file(path: Path, handle: int) -> bool:
+def same_file(path: Path, handle: int) -> bool:
+    """Whether the open file still has this name: a lock on a file without a name excludes nobody."""
     try:
         return os.path.samestat(path.stat(), os.fstat(handle))
     except FileNotFoundError:

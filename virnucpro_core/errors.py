@@ -52,6 +52,15 @@ class DeviceError(VirnucproError):
     exit_code = 2
 
 
+class DeviceLostError(DeviceError):
+    """A device, or this process's use of it, broke while it computed. A new process can go on; this one cannot.
+
+    The exit code is between a lane and its driver alone: people see 3.
+    """
+
+    exit_code = 4
+
+
 class StoreError(VirnucproError):
     """A product on disk is damaged, or the disk refused it."""
 

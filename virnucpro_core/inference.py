@@ -42,17 +42,24 @@ def embed_shards(
     dataset = feed.dataset
     frames = Frames.open(dataset.path)
     forward = Forward(encoder, recorder, dataset.token_budget)
+
+    def published(entry: Entry) -> None:
+        feed.share.end(entry.shard)
+        on_shard(entry)
+
     with (
         forward.monitor,
         WriteBehind(store, frames, dataset.n_shards, recorder) as writer,
     ):
-        for packed, wait in feed:
-            writer.submit(forward.shard(packed, wait))
-            _warn_of_overlong(packed, encoder, recorder)
-            for settled in writer.settled():
-                _finish(encoder, settled, writer, recorder, on_shard)
-        while writer.open:
-            _finish(encoder, writer.next(), writer, recorder, on_shard)
+        for turn in feed.turns():
+            for packed, wait in turn:
+                recorder.begin(packed.n_sequences, own=feed.share.owns(packed.shard))
+                writer.submit(forward.shard(packed, wait))
+                _warn_of_overlong(packed, encoder, recorder)
+                for settled in writer.settled():
+                    _finish(encoder, settled, writer, recorder, published)
+            while writer.open:
+                _finish(encoder, writer.next(), writer, recorder, published)
     recorder.counters(forward.monitor.samples)
 
 

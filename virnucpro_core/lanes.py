@@ -1,7 +1,7 @@
 """One lane's part of each sharded product: what to compute, what is done already, what it depends on.
 
-The four functions `embed_lane`, `merge_lane`, `score_lane` and `collect_scores` are what the assets call.
-They decide by the manifests alone, hold the lane's lock while they write, and return what they found and did.
+`merge_lane`, `score_lane` and `collect_scores` are what the assets call, and `embed_lane` (embedding.py). They
+decide by the manifests alone, hold the lane's lock while they write, and return what they found and did.
 """
 
 import contextlib
@@ -13,30 +13,24 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from virnucpro_core.chunks import Chunks
 from virnucpro_core.classifier import load_classifier
-from virnucpro_core.devices import DTYPES, Compute, device_name, usable_device
+from virnucpro_core.devices import Compute, device_name, usable_device
 from virnucpro_core.durable import disk_errors, locked, sha256_json, sweep
-from virnucpro_core.encoders import Encoder, Kind, encoder_input, load_encoder
 from virnucpro_core.errors import StoreError
 from virnucpro_core.frames import Frames
-from virnucpro_core.inference import embed_shards
-from virnucpro_core.loading import Feed, LoaderSettings, ShardDataset, start_worker_server, token_budget_of
-from virnucpro_core.manifest import verify_once
 from virnucpro_core.profiles import ResolvedProfile
 from virnucpro_core.registry import Sample
 from virnucpro_core.shards import Entry, ShardStore, ids_digest, lane_shards
-from virnucpro_core.space import REPORT_BYTES, RESULT_BYTES_A_FRAME, make_sure_of_room, sharded_bytes
-from virnucpro_core.telemetry import LaneSummary, Recorder
+from virnucpro_core.space import REPORT_BYTES, RESULT_BYTES_A_FRAME, sharded_bytes
+from virnucpro_core.telemetry import LaneSummary
 
 Embedding = Literal["dnabert_embeddings", "esm_embeddings"]
 DNABERT: Literal["dnabert_embeddings"] = "dnabert_embeddings"
 ESM: Literal["esm_embeddings"] = "esm_embeddings"
 MERGED, PREDICTIONS = "merged_features", "predictions"
-_KINDS: dict[Embedding, Kind] = {DNABERT: "dnabert-s", ESM: "esm2"}
 OnShard = Callable[[Entry], None]
 
 
@@ -153,49 +147,9 @@ class LaneResult:
         return sha256_json([[e.shard, e.sha256] for e in self.entries])
 
 
-def embed_lane(
-    lane: Lane,
-    product: Embedding,
-    compute: Compute,
-    *,
-    on_shard: OnShard,
-) -> LaneResult:
-    """Embed what is missing of the lane's shards. The model is loaded only if something is.
-
-    Raises DeviceError, WeightsError, StoreError; what was published before stays.
-    """
-    if compute.loader.workers:
-        start_worker_server()
-    with _lane_lock(lane, product):
-        store = lane.store(product)
-        todo, states = _survey(lane, store)
-        summary = LaneSummary(
-            product=product,
-            rank=lane.rank,
-            world_size=lane.world_size,
-            device=compute.device,
-            precision=lane.precision(product),
-            attention=compute.kernel(lane.precision(product)),
-            shards_resumed=len(lane.shards) - len(todo),
-            sequences_resumed=lane.rows(set(lane.shards) - set(todo)),
-            sequences_total=lane.rows(lane.shards),
-        )
-        with Recorder(lane.sample.telemetry(product, lane.rank), summary) as recorder:
-            if todo:
-                make_sure_of_room(
-                    lane.sample.folder, lane.bytes_to_come(), "for the sample's shards and results"
-                )
-                device = usable_device(compute.device, summary.precision)
-                with compute.held():
-                    feed = _feed(lane, product, todo, compute.loader, device)
-                    encoder = _encoder(lane, product, device, recorder)
-                    embed_shards(encoder, feed, store, recorder, on_shard=on_shard)
-        return _result(lane, store, len(lane.shards) - len(todo), states, summary)
-
-
 def merge_lane(lane: Lane, *, on_shard: OnShard) -> LaneResult:
     """DNABERT-S columns, then ESM-2 columns, per shard, as virtual datasets; the sources must verify."""
-    with _lane_lock(lane, MERGED):
+    with lane_lock(lane, MERGED):
         sources = [lane.embeddings(p) for p in (DNABERT, ESM)]
         resumed = 0
         states: dict[str, int] = {}
@@ -210,16 +164,16 @@ def merge_lane(lane: Lane, *, on_shard: OnShard) -> LaneResult:
             frame_R = lane.frames.shard(shard, lane.n_shards)
             pairs = list(zip(sources, entries, strict=True))
             on_shard(lane.merged.write_virtual(shard, frame_R, lane.frames.digests[frame_R], pairs))
-        return _result(lane, lane.merged, resumed, states, None)
+        return collected(lane, lane.merged, resumed, states, None)
 
 
 def score_lane(lane: Lane, compute: Compute, *, on_shard: OnShard) -> LaneResult:
     """Classifier scores (rows, 2) float32, others then virus, of the lane's merged shards."""
-    with _lane_lock(lane, PREDICTIONS):
-        todo, states = _survey(lane, lane.predictions)
+    with lane_lock(lane, PREDICTIONS):
+        todo, states = survey(lane, lane.predictions)
         if todo:
-            device = usable_device(compute.device, lane.sample.settings.precision)
-            with compute.held():
+            with compute.held() as name:
+                device = usable_device(name, lane.sample.settings.precision)
                 classifier = load_classifier(lane.profile.classifier, device)
                 for shard in todo:
                     ids = lane.ids(shard)
@@ -234,7 +188,7 @@ def score_lane(lane: Lane, compute: Compute, *, on_shard: OnShard) -> LaneResult
                             shard, frame_R, lane.frames.digests[frame_R], scores_R2, maker=maker
                         )
                     )
-        return _result(lane, lane.predictions, len(lane.shards) - len(todo), states, None)
+        return collected(lane, lane.predictions, len(lane.shards) - len(todo), states, None)
 
 
 def collect_scores(lane: Lane) -> NDArray[np.float32]:
@@ -257,46 +211,16 @@ def collect_scores(lane: Lane) -> NDArray[np.float32]:
     return scores_U2
 
 
-def _feed(
-    lane: Lane, product: Embedding, todo: list[int], settings: LoaderSettings, device: torch.device
-) -> Feed:
-    taken = encoder_input(_KINDS[product], lane.weights(product), DTYPES[lane.precision(product)])
-    dataset = ShardDataset(
-        lane.sample.translations,
-        taken,
-        todo,
-        n_shards=lane.n_shards,
-        token_budget=token_budget_of(taken, settings, device),
-    )
-    return Feed(dataset, settings, device)
-
-
-def _encoder(lane: Lane, product: Embedding, device: torch.device, recorder: Recorder) -> Encoder:
-    """The product's encoder on the device; how long that took and what the device is go into the summary."""
-    summary, started = recorder.summary, recorder.elapsed()
-    folder = lane.weights(product)
-    verify_once(folder)
-    encoder = load_encoder(
-        _KINDS[product],
-        folder,
-        device=device,
-        dtype=DTYPES[summary.precision],
-        attention=summary.attention,
-        overlong=lane.sample.settings.overlong,
-    )
-    summary.load_seconds, summary.device = recorder.elapsed() - started, device_name(device)
-    return encoder
-
-
-def _survey(lane: Lane, store: ShardStore) -> tuple[list[int], dict[str, int]]:
+def survey(lane: Lane, store: ShardStore) -> tuple[list[int], dict[str, int]]:
     """The lane's shards that must be computed, and how many were found in each state."""
     states: dict[int, str] = {shard: store.state(shard, lane.ids(shard)) for shard in lane.shards}
     return [k for k, state in states.items() if state != "done"], dict(Counter(states.values()))
 
 
-def _result(
+def collected(
     lane: Lane, store: ShardStore, resumed: int, states: dict[str, int], summary: LaneSummary | None
 ) -> LaneResult:
+    """What the lane holds now. Raises StoreError where a shard has no manifest entry."""
     entries = tuple(e for e in map(store.entry, lane.shards) if e is not None)
     if len(entries) != len(lane.shards):
         raise StoreError(
@@ -306,7 +230,7 @@ def _result(
 
 
 @contextlib.contextmanager
-def _lane_lock(lane: Lane, product: str) -> Iterator[None]:
+def lane_lock(lane: Lane, product: str) -> Iterator[None]:
     """The product's lock for this rank; what the disk refuses under it is one line that names the file."""
     busy = f"another process works on {product} of sample {lane.sample.name!r}, rank {lane.rank}"
     with disk_errors(lane.sample.product(product)):

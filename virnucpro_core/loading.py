@@ -23,6 +23,7 @@ from virnucpro_core.encoders import EncoderInput
 from virnucpro_core.errors import DeviceError, StoreError, VirnucproError
 from virnucpro_core.frames import Frames
 from virnucpro_core.packing import PackedShard, pack_shard
+from virnucpro_core.sharing import Alone
 
 CPU_BUDGET = 4_096
 
@@ -106,15 +107,17 @@ def start_worker_server() -> None:
 
 
 def shard_loader(
-    dataset: ShardDataset, settings: LoaderSettings, device: torch.device
+    dataset: ShardDataset, settings: LoaderSettings, device: torch.device, share: Alone
 ) -> DataLoader[PackedShard | Refused]:
-    """Shards in the dataset's order; workers never touch CUDA, and end with their parent."""
-    workers = min(settings.workers, len(dataset))
+    """What the share wants prepared, turn by turn; workers never touch CUDA, and end with their parent."""
+    workers = min(settings.workers, len(share))
     if workers:
         start_worker_server()
     return DataLoader(
         dataset,
         batch_size=None,
+        sampler=share,
+        persistent_workers=workers > 0,
         num_workers=workers,
         multiprocessing_context="forkserver" if workers else None,
         prefetch_factor=settings.prefetch if workers else None,
@@ -148,21 +151,40 @@ def assert_cpu_only(worker: int) -> None:
 
 
 class Feed:
-    """Packed shards in the dataset's order, each with the seconds that were waited for it.
+    """Packed shards as `share` wants them, each with the seconds that were waited for it.
 
-    The workers start here and prepare shards while the caller still loads its model.
+    The workers start here and prepare shards while the caller still loads its model. `share` numbers the dataset's
+    items; without one all of them come, in order.
     """
 
-    def __init__(self, dataset: ShardDataset, settings: LoaderSettings, device: torch.device) -> None:
-        self.dataset = dataset
-        self._shards = iter(shard_loader(dataset, settings, device))
+    def __init__(
+        self,
+        dataset: ShardDataset,
+        settings: LoaderSettings,
+        device: torch.device,
+        share: Alone | None = None,
+    ) -> None:
+        self.dataset, self.share = dataset, share or Alone(range(len(dataset)))
+        self._loader = shard_loader(dataset, settings, device, self.share)
+        self._first: Iterator[PackedShard | Refused] | None = None
+        if self.share.next_turn():
+            self._first = iter(self._loader)
 
-    def __iter__(self) -> Iterator[tuple[PackedShard, float]]:
+    def turns(self) -> Iterator[Iterator[tuple[PackedShard, float]]]:
+        """One iteration after another; before it asks for the next, the caller ends what it has begun."""
+        if self._first is not None:
+            yield self._turn(self._first)
+        while self.share.next_turn():
+            yield self._turn(iter(self._loader))
+
+    def _turn(self, shards: Iterator[PackedShard | Refused]) -> Iterator[tuple[PackedShard, float]]:
         """Raises StoreError where a shard could not be made, or a worker is gone."""
         while True:
             asked = time.monotonic()
             try:
-                packed = next(self._shards, None)
+                packed = next(shards, None)
+            except torch.AcceleratorError:
+                raise
             except RuntimeError as error:  # what torch raises when a worker process is gone
                 raise StoreError(
                     f"a loader worker failed ({str(error).strip().splitlines()[-1]})",
@@ -173,4 +195,5 @@ class Feed:
                 return
             if isinstance(packed, Refused):
                 raise StoreError(packed.what, where=packed.where, remedy=packed.remedy)
-            yield packed, time.monotonic() - asked
+            if self.share.begin(packed.shard):
+                yield packed, time.monotonic() - asked

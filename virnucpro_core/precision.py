@@ -32,9 +32,9 @@ def audit_precision(lane: Lane, product: Embedding, compute: Compute) -> Finding
         return Finding(NAME, passed=True, what="the lane has no rows", facts={"rows": 0})
     stored_ND = np.stack([_stored(lane, product, shard, row) for shard, row in places])
     frames_N = [int(lane.frames.shard(shard, lane.n_shards)[row]) for shard, row in places]
-    device = usable_device(compute.device, precision)
     loaded = "float16" if precision == "fp8" else precision
-    with compute.held():
+    with compute.held() as name:
+        device = usable_device(name, precision)
         encoder = load_encoder(
             "dnabert-s" if product == DNABERT else "esm2",
             lane.weights(product),

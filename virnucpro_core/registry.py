@@ -100,6 +100,10 @@ class Sample:
     def telemetry(self, product: str, rank: int) -> Path:
         return self.folder / "telemetry" / f"{product}-{rank}.jsonl"
 
+    def claims(self, product: str) -> Path:
+        """The file on which lanes claim the product's shards."""
+        return self.folder / "locks" / f"{product}.claims"
+
     def lock(self, name: str) -> Path:
         return self.folder / "locks" / f"{name}.lock"
 

@@ -74,9 +74,16 @@ class ShardStore:
             return "damaged" if path.exists() else "missing"
         if entry.identity_sha256 != self.identity_sha256 or entry.ids_sha256 != ids_sha256:
             return "stale"
-        if not path.exists() or path.stat().st_size != entry.bytes or sha256_file(path) != entry.sha256:
+        if not self.looks_done(shard, ids_sha256) or sha256_file(path) != entry.sha256:
             return "damaged"
         return "done"
+
+    def looks_done(self, shard: int, ids_sha256: str) -> bool:
+        """Whether entry, identity and size are right. The bytes are not read: its owner will do that."""
+        entry, path = self.entry(shard), self.path(shard)
+        if entry is None or (entry.identity_sha256, entry.ids_sha256) != (self.identity_sha256, ids_sha256):
+            return False
+        return path.exists() and path.stat().st_size == entry.bytes
 
     def require(self, shard: int, ids_sha256: str) -> Entry:
         """The entry of a shard that verifies; else StoreError that names shard, state and remedy."""

@@ -22,7 +22,7 @@ LOCK, BEACON = "storage.lock", "storage.json"
 # File systems that several machines can mount at once.
 SHARED = ("nfs", "cifs", "smb", "lustre", "ceph", "beegfs", "gpfs", "glusterfs", "9p", "virtiofs", "fuse.")
 # Mount options under which a lock is known to this machine only, or to nobody.
-LOCAL_LOCKS = ("nolock", "local_lock=all", "local_lock=flock", "localflock", "nobrl")
+LOCAL_LOCKS = ("nolock", "local_lock=all", "local_lock=flock", "local_lock=posix", "localflock", "nobrl")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ TAIL_BYTES = 4096
 class LaneSummary:
     """One lane's run of one product. `sequences` and `tokens` count what this run computed, not what it resumed.
 
+    shards_given: own ones that other lanes computed; shards_taken: those of other lanes that this one computed.
     gpu_*: by the driver's counters (monitor.py): mean utilisation (percent) and power (watts), most memory (bytes).
     """
 
@@ -36,6 +37,8 @@ class LaneSummary:
     attention: str
     shards: int = 0
     shards_resumed: int = 0
+    shards_given: int = 0
+    shards_taken: int = 0
     sequences: int = 0
     sequences_resumed: int = 0
     sequences_total: int = 0
@@ -103,6 +106,17 @@ class Recorder:
         """Seconds since the lane began."""
         return time.monotonic() - self._started
 
+    def begin(self, sequences: int, *, own: bool) -> None:
+        """A shard's computation begins; one of another lane's adds to what this lane has to do."""
+        if not own:
+            self.summary.shards_taken += 1
+            self.summary.sequences_total += sequences
+
+    def given(self, shards: int, sequences: int) -> None:
+        """Other lanes computed some of this lane's shards."""
+        self.summary.shards_given += shards
+        self.summary.sequences_total -= sequences
+
     def batch(
         self, *, tokens: int, sequences: int, budget: int, wait: float, counters: Sample | None = None
     ) -> None:
@@ -148,7 +162,8 @@ class Recorder:
 
     def _line(self, event: str, **values: Any) -> None:
         seconds = round(self.elapsed(), 4)
-        line = {"event": event, "t": seconds, "done": self.summary.sequences} | values
+        done = {"done": self.summary.sequences, "total": self.summary.sequences_total}
+        line = {"event": event, "t": seconds} | done | values
         with disk_errors(self.path):
             self._stream.write(json.dumps(line) + "\n")
 
@@ -191,7 +206,7 @@ def read_progress(path: Path) -> Progress | None:
         rank=int(start["rank"]),
         done=int(start["sequences_resumed"]) + int(last["done"]),
         resumed=int(start["sequences_resumed"]),
-        total=int(start["sequences_total"]),
+        total=int(last["total"]),
         seconds=float(last["t"]),
         ended=last["event"] == "end",
     )

@@ -4,15 +4,19 @@ import json
 import os
 import time
 from pathlib import Path
+from unittest import mock
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.declarative_automation.automation_condition_evaluator import (
+    get_automation_tick_settle_delay_seconds,
+)
 
 from tests.assets.conftest import NAME, run
 from virnucpro_assets.automation import DRIVER_TAG, inbox_sensor, missing_partitions
 from virnucpro_assets.definitions import defs
 from virnucpro_assets.partitions import SAMPLES, lane_key
-from virnucpro_assets.resources import Platform
+from virnucpro_assets.resources import SETTLE, Platform, export
 from virnucpro_core.registry import Sample, open_sample, register
 
 ASSETS = (
@@ -158,6 +162,18 @@ def test_a_tick_between_the_report_and_the_partition_key_loses_no_sample(
     assert requested(result) == {"chunks": {"late"}, "translations": {"late"}}
     result = dg.evaluate_automation_conditions(defs, instance, cursor=result.cursor)
     assert requested(result) == {}
+
+
+def test_the_automation_lets_transactions_settle(platform: Platform) -> None:
+    """Under the name that Dagster knows; what a site has set is left alone."""
+    with mock.patch.dict(os.environ):
+        os.environ.pop(SETTLE, None)
+        assert get_automation_tick_settle_delay_seconds() == 0
+        export(platform)
+        assert get_automation_tick_settle_delay_seconds() > 0
+        os.environ[SETTLE] = "7"
+        export(platform)
+        assert get_automation_tick_settle_delay_seconds() == 7
 
 
 def test_what_the_driver_runs_starts_nothing(

@@ -123,3 +123,10 @@ def test_a_lane_ends_when_its_driver_is_gone_even_while_it_is_still_starting(tmp
     os.close(reader)
     os.close(writer)
     assert lane.wait(60) in (-signal.SIGTERM, 130)
+
+
+def test_what_a_loader_worker_imports_of_its_lane_brings_neither_dagster_nor_torch() -> None:
+    """A spawned process imports its parent's main module again; the loader worker then brings torch alone."""
+    look = "import sys, virnucpro_assets.lane; print(sorted({'dagster', 'torch'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

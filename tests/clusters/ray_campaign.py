@@ -21,6 +21,7 @@ from tests.clusters.machines import Machine, Switch, wait_for
 from virnucpro_assets.instance import CONFIG
 from virnucpro_assets.partitions import SAMPLES, lane_key
 from virnucpro_assets.resources import platform_from_environment
+from virnucpro_core.durable import is_locked
 
 ROOT = Path(__file__).resolve().parents[2]
 TEMPORARY = Path("/mnt")
@@ -118,19 +119,21 @@ def _prepare_instance(home: Path, head: Machine) -> None:
 
 def _kill_while_it_computes(sample: Path) -> tuple[str, dict[Path, int]]:
     """Cut the power of the machine that embeds for rank 1, and what was on disk by then, with its times."""
-    store = sample / "esm_embeddings"
-    done: list[Path] = []
+    store, lock = sample / "esm_embeddings", sample / "locks" / "esm_embeddings-1.lock"
 
-    def some_are_done() -> bool:
-        done[:] = [entry for entry in store.glob("[0-9]*.json") if int(entry.stem) % 2 == 1]
-        return len(done) >= SHARDS_BEFORE
+    def at_work() -> bool:
+        return is_locked(lock) and "machine" in lock.read_text() and len(_entries(store)) >= SHARDS_BEFORE
 
-    _wait(some_are_done, PATIENCE, every=0.02)
-    holder = (sample / "locks" / "esm_embeddings-1.lock").read_text()
+    _wait(at_work, PATIENCE, every=0.02)
+    holder = lock.read_text()
     [machine] = [m for m in _MACHINES.values() if holder.endswith(m.name)]
     machine.lose_power()
-    kept = [entry.with_suffix(".h5") for entry in store.glob("[0-9]*.json")]
+    kept = [entry.with_suffix(".h5") for entry in _entries(store)]
     return machine.name, {path: path.stat().st_mtime_ns for path in kept}
+
+
+def _entries(store: Path) -> list[Path]:
+    return list(store.glob("[0-9]*.json"))
 
 
 def _devices() -> str:

@@ -37,7 +37,7 @@ _ADDRESS = re.compile(r"[a-z]+:(?=//)|www(?=\.)|@", re.IGNORECASE)
     metadata=shard_schema("scores", "2", "softmax: others, virus"),
 )
 def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
-    with one_line_failures():
+    with one_line_failures(context):
         lane = platform.lane(*lane_of(context))
         result = score_lane(
             lane, platform.compute(lane), on_shard=lambda entry: observe_shard(context, entry)

@@ -10,7 +10,8 @@ from virnucpro_assets.engines import DEVICE_STEP, HOST_STEP, LOST_WORKER
 from virnucpro_assets.metadata import lane_materialization, observe_shard, one_line_failures
 from virnucpro_assets.partitions import LANES, lane_of
 from virnucpro_assets.resources import Platform
-from virnucpro_core.lanes import DNABERT, ESM, Embedding, embed_lane, merge_lane
+from virnucpro_core.embedding import embed_lane
+from virnucpro_core.lanes import DNABERT, ESM, Embedding, merge_lane
 
 RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
 
@@ -90,7 +91,7 @@ def _embed(
     platform: Platform,
     product: Embedding,
 ) -> dg.MaterializeResult[Any]:
-    with one_line_failures():
+    with one_line_failures(context):
         lane = platform.lane(*lane_of(context))
         result = embed_lane(
             lane, product, platform.compute(lane), on_shard=lambda entry: observe_shard(context, entry)

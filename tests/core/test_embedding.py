@@ -1,0 +1,116 @@
+"""Two lanes of one sample as processes: what one leaves the other takes, whoever is slow or killed."""
+
+import multiprocessing
+import os
+import signal
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+
+from torture.pipeline import Pipeline, write_reads
+from virnucpro_core import embedding
+from virnucpro_core.devices import Compute
+from virnucpro_core.durable import locked
+from virnucpro_core.embedding import embed_lane, lanes_beside
+from virnucpro_core.encoders import Encoder, load_encoder
+from virnucpro_core.lanes import DNABERT, ESM, Lane
+from virnucpro_core.loading import LoaderSettings
+from virnucpro_core.packing import PackedBatch
+from virnucpro_core.telemetry import read_progress
+
+SPAWN = multiprocessing.get_context("spawn")
+COMPUTE = Compute("cpu", loader=LoaderSettings(workers=0))
+
+
+def slow_lane(lane: Lane, began: Event, go_on: Event) -> None:
+    """A process of its own: lane 0, which stops in its second shard until it may go on."""
+    forwards = 0
+
+    def load(*arguments: object, **options: object) -> Encoder:
+        encoder = load_encoder(*arguments, **options)  # type: ignore[arg-type]
+        forward = encoder.forward
+
+        def slow(batch: PackedBatch) -> torch.Tensor:
+            nonlocal forwards
+            forwards += 1
+            if forwards == 2:
+                began.set()
+                assert go_on.wait(120)
+            return forward(batch)
+
+        encoder.forward = slow  # type: ignore[method-assign]
+        return encoder
+
+    with mock.patch.object(embedding, "load_encoder", load):
+        embed_lane(lane, ESM, COMPUTE, on_shard=lambda _: None)
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Pipeline:
+    return Pipeline(tmp_path / "home", write_reads(tmp_path / "reads.fa", records=300))
+
+
+def _lanes(pipeline: Pipeline) -> tuple[Lane, Lane]:
+    sample = pipeline.prepared(pipeline.register())
+    return pipeline.lane(sample, 0), pipeline.lane(sample, 1)
+
+
+def _started(lane: Lane) -> tuple[Any, Event]:
+    began, go_on = SPAWN.Event(), SPAWN.Event()
+    process = SPAWN.Process(target=slow_lane, args=(lane, began, go_on))
+    process.start()
+    assert began.wait(120)
+    return process, go_on
+
+
+def _makers(lane: Lane) -> dict[int, int]:
+    """Shard -> the rank that computed it."""
+    store = lane.store(ESM)
+    return {k: store.require(k, lane.ids(k)).maker["rank"] for k in range(lane.n_shards)}
+
+
+def test_the_quick_lane_takes_the_slow_one_s_shards_and_both_know(pipeline: Pipeline) -> None:
+    slow, quick = _lanes(pipeline)
+    assert slow.n_shards >= 8
+    process, go_on = _started(slow)
+    result = embed_lane(
+        quick, ESM, COMPUTE, on_shard=lambda entry: go_on.set() if entry.shard in slow.shards else None
+    )
+    process.join(120)
+    assert process.exitcode == 0
+    makers = _makers(quick)
+    taken = [k for k in slow.shards if makers[k] == 1]
+    assert taken
+    assert slow.shards[0] not in taken
+    assert slow.shards[1] not in taken
+    assert all(makers[k] == 1 for k in quick.shards)
+    assert result.summary is not None
+    assert result.summary.shards_taken == len(taken)
+    assert result.summary.shards == len(taken) + len(quick.shards)
+    progress = [read_progress(lane.sample.telemetry(ESM, lane.rank)) for lane in (slow, quick)]
+    assert all(p is not None and p.ended and p.done == p.total for p in progress)
+    again = embed_lane(slow, ESM, COMPUTE, on_shard=lambda _: None)  # the owner's table is whole
+    assert again.resumed == len(slow.shards)
+    assert {e.maker["rank"] for e in again.entries} == {0, 1}
+
+
+def test_what_a_killed_lane_had_claimed_is_computed_by_another(pipeline: Pipeline) -> None:
+    slow, quick = _lanes(pipeline)
+    process, _ = _started(slow)
+    os.kill(process.pid or 0, signal.SIGKILL)
+    process.join()
+    with locked(slow.sample.lock(f"{DNABERT}-0"), busy="lane 0 is at work, with the other encoder"):
+        assert lanes_beside(quick) == [slow.shards]
+        embed_lane(quick, ESM, COMPUTE, on_shard=lambda _: None)
+    assert set(_makers(quick)) == set(range(quick.n_shards))
+
+
+def test_lanes_that_nobody_works_on_are_left_alone(pipeline: Pipeline) -> None:
+    other, lane = _lanes(pipeline)
+    assert lanes_beside(lane) == []
+    embed_lane(lane, ESM, COMPUTE, on_shard=lambda _: None)
+    assert {other.store(ESM).state(k, other.ids(k)) for k in other.shards} == {"missing"}
