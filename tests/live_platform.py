@@ -90,13 +90,14 @@ class Server:
 
 
 @contextlib.contextmanager
-def web_ui(site: Site) -> Iterator[Server]:
+def web_ui(site: Site, *, read_only: bool = False) -> Iterator[Server]:
     """`virnucpro ui` at the site; at the end of the block none of its processes is left."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     server, log = Server(f"http://127.0.0.1:{port}"), site.home / "ui.log"
-    with started(site, "virnucpro_assets.cli", "ui", "--port", str(port), log=log) as process:
-        wait_until(lambda: _loaded(server, process), seconds=120, what=f"the web UI ({log})")
+    words = ["ui", "--port", str(port), *(["--read-only"] if read_only else [])]
+    with started(site, "virnucpro_assets.cli", *words, log=log) as process:
+        wait_until(lambda: _loaded(server, process), seconds=240, what=f"the web UI ({log})")
         yield server
 
 

@@ -1,4 +1,4 @@
-"""Runs that Dagster launched: terminated through its API, their worker killed, their code server killed.
+"""Runs that Dagster launched: terminated through its API, their worker killed, their code server killed and reloaded.
 
 The run must end on record, its lane's locks must be free and its processes gone; in the end the lane is
 materialized, by the daemon's own retry or launched once more, with the bytes of an undisturbed run.
@@ -22,9 +22,10 @@ LAUNCH = """mutation ($params: ExecutionParams!) { launchRun(executionParams: $p
   ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 TERMINATE = "mutation ($id: String!) { terminateRun(runId: $id) { __typename } }"
 RUNS = "{ runsOrError { ... on Runs { results { runId status } } } }"
+RELOAD = "mutation { reloadWorkspace { __typename } }"
 PLACE = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
 ENDED = ("SUCCESS", "FAILURE", "CANCELED")
-END_SECONDS, POLL_SECONDS, LOOK_SECONDS = 180.0, 0.25, 0.02
+END_SECONDS, START_SECONDS, POLL_SECONDS, LOOK_SECONDS = 180.0, 3.0, 0.25, 0.02
 STRIKES = ("terminate", "kill the run worker", "kill the code server")
 
 
@@ -66,7 +67,11 @@ def _one_strike(site: Site, server: Server, strike: str, draw: random.Random) ->
     """How the run ended on record, and what is not as it should be."""
     rank = draw.randrange(2)
     run, more = _launch(server, rank), draw.randint(0, 8)
-    _wait(lambda: _has_begun(site, rank, more), every=LOOK_SECONDS)
+    if strike == "terminate":  # asked for early: the server takes seconds to pass it on
+        _wait(lambda: _child_of(site, "grpc") is not None)
+        time.sleep(draw.uniform(0.0, START_SECONDS))
+    else:
+        _wait(lambda: _has_begun(site, rank, more), every=LOOK_SECONDS)
     worker = _child_of(site, "grpc")
     inside = [worker, *worker.children(recursive=True)] if worker else []
     if strike == "terminate":
@@ -74,6 +79,9 @@ def _one_strike(site: Site, server: Server, strike: str, draw: random.Random) ->
     elif worker:
         victim = worker if strike == "kill the run worker" else psutil.Process(worker.ppid())
         victim.kill()
+    if strike == "kill the code server":  # Dagster starts none anew until it is told to
+        psutil.wait_procs(inside, timeout=END_SECONDS)
+        server.ask(RELOAD)
     _wait(lambda: _status(server, run) in ENDED)
     _, alive = psutil.wait_procs(inside, timeout=30)
     expected = ("CANCELED", "SUCCESS") if strike == "terminate" else ("FAILURE", "SUCCESS")
@@ -103,7 +111,7 @@ def _different(alone: Site, site: Site) -> list[str]:
 
 
 def _launch(server: Server, rank: int) -> str:
-    _wait(lambda: bool(_places(server)))  # a code server that was killed is started again
+    _wait(lambda: bool(_places(server)))  # a reload takes a while
     [place] = _places(server)
     tags = {"": f"{rank}|{SAMPLE}", "/gpu_rank": str(rank), "/sample": SAMPLE}
     params = {

@@ -144,7 +144,7 @@ class Site:
         found = (
             name for folder in (self.sample, self.out) for _, _, names in os.walk(folder) for name in names
         )
-        return sum(not name.endswith((".bin", ".lock", ".jsonl")) for name in found)
+        return sum(not name.endswith((".bin", ".lock", ".claims", ".jsonl")) for name in found)
 
     def embeds_since(self, began: float) -> bool:
         """Whether a lane has come to an encoder, and to its loader workers, after that time."""

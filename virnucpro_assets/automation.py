@@ -2,25 +2,30 @@
 
 import json
 import time
-from pathlib import Path
+from collections.abc import Sequence
 
 import dagster as dg
 
+from virnucpro_assets.history import was_cancelled
+from virnucpro_assets.metadata import arrived
 from virnucpro_assets.partitions import RANKS, SAMPLES, lane_key
 from virnucpro_assets.presence import mark_dead_runs
 from virnucpro_assets.resources import IN_PROCESS, Platform
+from virnucpro_assets.tags import DRIVER_TAG, batch_config, batch_tags
 from virnucpro_core.errors import VirnucproError, printable
 from virnucpro_core.inbox import Arrival, scan
 from virnucpro_core.registry import (
+    Sample,
     content_digest,
     digest_inputs,
-    known_contents,
-    list_samples,
+    is_registered,
     open_sample,
     register,
+    same_content,
 )
 
-DRIVER_TAG = "virnucpro/driver"
+# Few enough that a run of them ends soon and others get their turn.
+BATCH_SAMPLES = 50
 
 AC = dg.AutomationCondition
 # Runs of `virnucpro predict` drive their sample themselves; their news starts nothing here.
@@ -60,7 +65,7 @@ follow = dg.AutomationConditionSensorDefinition(
     minimum_interval_seconds=5,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Registers whole files in $VIRNUCPRO_HOME/inbox as samples; sets aside what cannot be one.",
-    target=dg.AssetSelection.assets("chunks"),
+    job_name="batch",
 )
 def inbox_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult | dg.SkipReason:
     seen = scan(
@@ -92,40 +97,49 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.
             continue
         if name:
             names.append(name)
-            events.append(_arrived(platform.folder, name))
+    together = batches([platform.sample(name) for name in names], platform.gpus)
+    batched = {name for _, share in together for name in share}
+    events += [arrived(platform.sample(name)) for name in names if name not in batched]
     idle = f"{len(seen.waiting)} files still arriving" if seen.waiting else "nothing new"
     return dg.SensorResult(
-        skip_reason=None if events else idle,
+        skip_reason=None if events or together else idle,
         cursor=json.dumps(seen.memory),
         dynamic_partitions_requests=[SAMPLES.build_add_request(names)] if names else [],
         asset_events=events,
+        run_requests=[
+            dg.RunRequest(
+                run_config=batch_config(share, rank, hand_over=True),
+                tags=batch_tags(rank),
+            )
+            for rank, share in together
+        ],
     )
+
+
+def batches(samples: Sequence[Sample], gpus: int) -> list[tuple[int, list[str]]]:
+    """(rank, samples) of the batches that small samples make when more of them arrive than there are GPUs."""
+    small = [s.name for s in sorted(samples, key=lambda s: -s.bytes) if s.is_small]
+    if len(small) <= gpus:
+        return []
+    shares = [small[rank::gpus] for rank in range(gpus)]
+    return [
+        (rank, share[start : start + BATCH_SAMPLES])
+        for rank, share in enumerate(shares)
+        for start in range(0, len(share), BATCH_SAMPLES)
+    ]
 
 
 def _register(context: dg.SensorEvaluationContext, platform: Platform, arrival: Arrival) -> str:
     """The new sample's name; "" when the same data is known already, which is said once."""
-    known = context.instance.get_dynamic_partitions(str(SAMPLES.name))
     content = content_digest(digest_inputs(arrival.paths))
-    same = [n for n, found in known_contents(platform.folder).items() if found == content]
-    if any(n in known for n in same):
-        context.log.info("%s holds the same data as sample %s: not run again", arrival.name, same[0])
-        return ""
-    taken = arrival.name in list_samples(platform.folder) and arrival.name not in same
+    same = same_content(platform.folder, content)
+    for name in same:
+        if context.instance.has_dynamic_partition(str(SAMPLES.name), name):
+            context.log.info("%s holds the same data as sample %s: not run again", arrival.name, name)
+            return ""
+    taken = is_registered(platform.folder, arrival.name) and arrival.name not in same
     name = f"{arrival.name[:55]}-{content[:8]}" if taken else arrival.name
     return register(platform.folder, name, arrival.paths, platform.sample_settings()).name
-
-
-def _arrived(home: Path, name: str) -> dg.AssetMaterialization:
-    sample = open_sample(home, name)
-    return dg.AssetMaterialization(
-        "inbox",
-        partition=name,
-        metadata={
-            "files": dg.MetadataValue.json([printable(f.path.name) for f in sample.inputs]),
-            "bytes": sum(f.bytes for f in sample.inputs),
-            "sha256": sample.content,
-        },
-    )
 
 
 @dg.sensor(
@@ -143,7 +157,8 @@ def dead_runs(context: dg.SensorEvaluationContext, platform: Platform) -> dg.Ski
 def missing_partitions(instance: dg.DagsterInstance, platform: Platform) -> dict[str, list[str]]:
     """Job -> partitions that it has to run now: of each sample the first layer that is missing.
 
-    Samples whose input was refused are left alone; what follows a layer, follows by itself.
+    Samples whose input was refused are left alone, and those that somebody stopped; what follows a layer, follows
+    by itself.
     """
     done = {
         name: instance.get_materialized_partitions(dg.AssetKey(name))
@@ -155,7 +170,7 @@ def missing_partitions(instance: dg.DagsterInstance, platform: Platform) -> dict
             refused = open_sample(platform.folder, name).rejected.exists()
         except VirnucproError:
             continue  # its folder was discarded or is damaged: the other samples are asked for all the same
-        if name in done["consensus"] or refused:
+        if name in done["consensus"] or refused or was_cancelled(instance, name):
             continue
         lanes = [lane_key(name, int(rank)) for rank in RANKS.get_partition_keys()]
         open_lanes = [key for key in lanes if key not in done["predictions"]]

@@ -1,6 +1,7 @@
 """Blocking checks of every partition: core looks at the disk again, this module tells Dagster what it found."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import dagster as dg
 
@@ -9,6 +10,7 @@ from virnucpro_assets.metadata import one_line_failures
 from virnucpro_assets.partitions import LANES, SAMPLES, lane_of, sample_of
 from virnucpro_assets.resources import Platform
 from virnucpro_core.audit import LANE_FINDINGS, SAMPLE_AUDITS, Finding, audit_lane, audit_results
+from virnucpro_core.devices import Compute
 from virnucpro_core.lanes import DNABERT, ESM, Embedding, Lane
 from virnucpro_core.precision import NAME as PRECISION
 from virnucpro_core.precision import audit_precision
@@ -58,7 +60,7 @@ def _sample_checks(asset: str) -> dg.AssetChecksDefinition:
         retry_policy=LOST_WORKER,
     )
     def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
-        with one_line_failures():
+        with one_line_failures(context):
             findings = SAMPLE_AUDITS[asset](platform.sample(sample_of(context)))
         yield from _results(asset, findings)
 
@@ -66,8 +68,7 @@ def _sample_checks(asset: str) -> dg.AssetChecksDefinition:
 
 
 def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
-    embedding = EMBEDDINGS.get(asset)
-    names = (*LANE_FINDINGS[asset], *((PRECISION,) if embedding else ()))
+    names = (*LANE_FINDINGS[asset], *((PRECISION,) if asset in EMBEDDINGS else ()))
 
     @dg.multi_asset_check(
         name=f"{asset}_checks",
@@ -78,12 +79,17 @@ def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
     def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
         with one_line_failures(context):
             lane = platform.lane(*lane_of(context))
-            findings = audit_lane(lane, asset)
-            if embedding:
-                findings.append(audit_precision(lane, embedding, platform.compute(lane)))
+            findings = lane_findings(lane, asset, platform.compute(lane))
         yield from _results(asset, [*findings, records_agree(context, lane, asset)])
 
     return look
+
+
+def lane_findings(lane: Lane, asset: str, compute: Compute) -> list[Finding]:
+    """What a look at the lane's product on disk finds."""
+    embedding = EMBEDDINGS.get(asset)
+    findings = audit_lane(lane, asset)
+    return [*findings, audit_precision(lane, embedding, compute)] if embedding else findings
 
 
 def records_agree(
@@ -94,7 +100,12 @@ def records_agree(
         dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[context.partition_key]), limit=1
     ).records
     record = found[0].asset_materialization if found else None
-    value = record.metadata.get("manifest") if record else None
+    return record_agrees(record.metadata if record else {}, lane, asset)
+
+
+def record_agrees(metadata: Mapping[str, Any], lane: Lane, asset: str) -> Finding:
+    """A materialization's metadata lists exactly what the manifest holds."""
+    value = metadata.get("manifest")
     recorded = value.value if isinstance(value, dg.JsonMetadataValue) else {}
     entries = {str(k): lane.store(asset).entry(k) for k in lane.shards}
     manifest = {k: e.sha256 for k, e in entries.items() if e is not None}
@@ -118,7 +129,7 @@ def records_agree(
 def consensus_ids_conserved(
     context: dg.AssetCheckExecutionContext, platform: Platform
 ) -> dg.AssetCheckResult:
-    with one_line_failures():
+    with one_line_failures(context):
         finding = audit_results(platform.sample(sample_of(context)))
     return dg.AssetCheckResult(passed=finding.passed, description=finding.what, metadata=finding.facts)
 

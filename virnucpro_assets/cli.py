@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import click
 
 from virnucpro_assets.cli_models import doctor, models, train, ui
-from virnucpro_assets.cli_samples import samples
+from virnucpro_assets.cli_samples import priority, samples
 from virnucpro_assets.cli_storage import storage
 from virnucpro_assets.startup import lasting_imports
 from virnucpro_core.errors import DeviceLostError, VirnucproError, one_line
@@ -37,6 +37,7 @@ app.add_command(doctor)
 app.add_command(ui)
 app.add_command(samples)
 app.add_command(storage)
+app.add_command(priority)
 
 
 @app.command()
@@ -71,22 +72,34 @@ app.add_command(storage)
 def predict(files: tuple[Path, ...], out: Path, sample: str, *, fresh: bool, **options: Any) -> None:
     """Call every record of FILES (FASTA or FASTQ, plain or compressed) through the whole graph.
 
-    Each file is a sample; FASTQ files named as mates (R1, R2) are one. The runs show in the web UI.
+    Each file is a sample, also each in a folder; FASTQ files named as mates (R1, R2) are one. Small samples share
+    one load of the models. A sample that fails stops no other. The runs show in the web UI.
     """
     with lasting_imports():
-        from virnucpro_assets.progress import show_prediction
+        from virnucpro_assets.many import predict_each, several_failed
+        from virnucpro_assets.progress import show_delivery, show_prediction
         from virnucpro_assets.resources import platform_from_environment
-        from virnucpro_core.registry import check_inputs, check_key, register
+        from virnucpro_core.registry import check_inputs, check_key, files_of, register
         from virnucpro_core.samples import group_samples, in_order
 
     platform = platform_from_environment().asked(gpus=options.pop("gpus"), device=options.pop("device"))
     settings = platform.sample_settings(**options)
     platform.profile_of(settings)
-    check_inputs(files)
-    groups = [(check_key(sample), in_order(files))] if sample else group_samples(files)
-    for name, paths in groups:
-        registered = register(platform.folder, name, paths, settings, fresh=fresh)
-        show_prediction(registered, platform, out if len(groups) == 1 else out / name)
+    paths = files_of(files)
+    check_inputs(paths)
+    groups = [(check_key(sample), in_order(paths))] if sample else group_samples(paths)
+    registered = [register(platform.folder, name, own, settings, fresh=fresh) for name, own in groups]
+    if len(registered) == 1:
+        show_prediction(registered[0], platform, out)
+        return
+    failures = predict_each(
+        registered,
+        platform,
+        deliver=lambda one: show_delivery(one, out / one.name),
+        alone=lambda one: show_prediction(one, platform, out / one.name),
+    )
+    if failures:
+        raise several_failed(failures, len(registered))
 
 
 @app.command()

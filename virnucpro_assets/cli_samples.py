@@ -33,6 +33,22 @@ def samples(names: tuple[str, ...], *, as_json: bool) -> None:
         click.echo(f"no samples in {home}; predict one, or drop a file into the inbox")
 
 
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("priority", type=int)
+@click.argument("names", nargs=-1, required=True)
+def priority(priority: int, names: tuple[str, ...]) -> None:
+    """Give samples NAMES a place in the queue: runs of a higher PRIORITY begin first (default 0; large samples -1)."""
+    from virnucpro_assets.instance import database_errors, open_instance
+    from virnucpro_assets.queue import set_priority
+    from virnucpro_assets.resources import home_folder
+    from virnucpro_core.registry import open_sample
+
+    samples = [open_sample(home_folder(), name) for name in names]
+    with database_errors(), open_instance() as instance:
+        waiting = set_priority(instance, samples, priority)
+    click.echo(f"{len(samples)} samples have priority {priority}, {waiting} of their runs were waiting")
+
+
 def _line(one: "Overview", why: str) -> str:
     done = sum(there for there, _ in one.shards.values())
     total = sum(total for _, total in one.shards.values())

@@ -10,6 +10,7 @@ warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
 from virnucpro_assets.assets import calls, embeddings, sequences  # noqa: E402
 from virnucpro_assets.automation import NIGHTLY, dead_runs, follow, inbox_sensor  # noqa: E402
+from virnucpro_assets.batch import batch  # noqa: E402
 from virnucpro_assets.checks import CHECKS  # noqa: E402
 from virnucpro_assets.engines import executor_of  # noqa: E402
 from virnucpro_assets.resources import platform_from_environment  # noqa: E402
@@ -42,6 +43,7 @@ defs = dg.Definitions(
             selection=dg.AssetSelection.assets(calls.consensus),
             description="All lanes of a sample to its results folder.",
         ),
+        batch,
     ],
     sensors=[inbox_sensor, follow, dead_runs],
     schedules=NIGHTLY,

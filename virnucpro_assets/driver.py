@@ -17,6 +17,7 @@ from typing import Any
 
 from virnucpro_assets.resources import Platform, export
 from virnucpro_assets.startup import lasting_imports
+from virnucpro_assets.tags import driver_tags
 from virnucpro_core.durable import locked, publish, sweep
 from virnucpro_core.errors import DeviceLostError, VirnucproError
 from virnucpro_core.lanes import DNABERT, ESM
@@ -55,7 +56,7 @@ def predict(sample: Sample, platform: Platform, watch: Watch) -> None:
         from virnucpro_assets.instance import database_errors, open_instance
         from virnucpro_assets.partitions import SAMPLES
         from virnucpro_assets.presence import mark_dead_runs, mark_tagged_runs
-        from virnucpro_assets.runs import driver_tags, run_job
+        from virnucpro_assets.runs import run_job
 
     with locked(sample.lock("driver"), busy=f"sample {sample.name!r} is being predicted by another process"):
         with database_errors(), open_instance() as instance:
@@ -91,26 +92,37 @@ def _run_lanes(sample: Sample, platform: Platform, watch: Watch) -> None:
             sample.telemetry(product, rank).unlink(missing_ok=True)
     logs = sample.folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    with _children(sample.name, platform.gpus, logs) as lanes:
+    lanes_of = [
+        Worker([LANE, sample.name, str(rank)], f"lane {rank}|{sample.name}", logs / f"lane-{rank}")
+        for rank in range(platform.gpus)
+    ]
+    with at_work(lanes_of) as lanes:
         while any([lane.goes_on() for lane in lanes]):  # noqa: C419 - every lane is looked after
             watch.lanes(list(_progress(sample, platform.gpus)))
             time.sleep(POLL_SECONDS)
         watch.lanes(list(_progress(sample, platform.gpus)))
         failed = [(rank, lane) for rank, lane in enumerate(lanes) if lane.process.returncode]
     for rank, lane in failed:
-        code, said = lane.process.returncode, lane.said()
-        line = said[-1] if said else f"ended with code {code}; its log is {logs / f'lane-{rank}.err'}"
-        raise RunFailedError(line, where=f"lane {rank}|{sample.name}", exit_code=2 if code == 2 else 3)
+        code = lane.process.returncode
+        raise RunFailedError(
+            lane.last_words(), where=f"lane {rank}|{sample.name}", exit_code=2 if code == 2 else 3
+        )
 
 
-class LaneProcess:
-    """A lane's process, and the next one where its device was lost: at most RESTARTS times, later each time."""
+class Worker:
+    """A lane's or a batch's process, and the next where its device was lost: at most RESTARTS times, later each time.
 
-    def __init__(self, sample: str, rank: int, logs: Path) -> None:
-        self.words = [sys.executable, "-m", LANE, sample, str(rank)]
-        self.name, self.log = f"lane {rank}|{sample}", logs / f"lane-{rank}"
+    words: the module and its arguments; log: what it says goes to files of this name, `.out` and `.err`.
+    """
+
+    def __init__(self, words: Sequence[str], name: str, log: Path) -> None:
+        self.words, self.name, self.log = [sys.executable, "-m", *words], name, log
         self.restarts = 0
         self._due: float | None = None
+        self.process: subprocess.Popen[bytes]
+
+    def start(self) -> None:
+        """Begin; nothing runs before this."""
         self.process = self._start("wb")
 
     def goes_on(self) -> bool:
@@ -135,6 +147,12 @@ class LaneProcess:
         text = self.log.with_suffix(".out").read_text(encoding="utf-8", errors="replace")
         return text.strip().splitlines()
 
+    def last_words(self) -> str:
+        """What it said last; where it said nothing, its exit code and where its log is."""
+        said = self.said()
+        ended = f"ended with code {self.process.returncode}; its log is {self.log.with_suffix('.err')}"
+        return said[-1] if said else ended
+
     def close(self) -> None:
         """Let go of its standard input: a process that is still there ends."""
         if self.process.stdin is not None:
@@ -152,17 +170,18 @@ class LaneProcess:
 
 
 @contextmanager
-def _children(sample: str, gpus: int, logs: Path) -> Iterator[list[LaneProcess]]:
-    """The lanes' processes; whatever ends the block ends them, gently at first."""
-    lanes: list[LaneProcess] = []
+def at_work(workers: Sequence[Worker]) -> Iterator[Sequence[Worker]]:
+    """The workers, started; whatever ends the block ends them, gently at first."""
+    begun: list[Worker] = []
     try:
-        for rank in range(gpus):
-            lanes.append(LaneProcess(sample, rank, logs))
-        yield lanes
+        for worker in workers:
+            worker.start()
+            begun.append(worker)
+        yield workers
     finally:
-        _end([lane.process for lane in lanes])
-        for lane in lanes:
-            lane.close()
+        _end([worker.process for worker in begun])
+        for worker in begun:
+            worker.close()
 
 
 def _end(lanes: Sequence["subprocess.Popen[bytes]"]) -> None:

@@ -1,28 +1,51 @@
 """The Dagster instance of this VIRNUCPRO_HOME: made on first use, configured by the `dagster.yaml` beside this file."""
 
 import contextlib
-import shutil
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 from sqlalchemy.exc import SQLAlchemyError
 
-from virnucpro_assets.resources import dagster_home, export, platform_from_environment
-from virnucpro_core.durable import publish, publish_bytes
-from virnucpro_core.errors import StoreError
+from virnucpro_assets.resources import (
+    POSTGRES_URL,
+    dagster_home,
+    export,
+    platform_from_environment,
+    postgres_asked,
+)
+from virnucpro_core.durable import publish_bytes
+from virnucpro_core.errors import StoreError, UsageError
 
 CONFIG = Path(__file__).with_name("dagster.yaml")
+POSTGRES = Path(__file__).with_name("postgres.yaml")
 
 
 def prepare_instance() -> Path:
-    """DAGSTER_HOME with a configuration in it; an existing one is left as the site made it."""
+    """DAGSTER_HOME with a configuration in it; an existing one is left as the site made it.
+
+    Raises UsageError where PostgreSQL is asked for and the existing configuration, or this Python, has none.
+    """
     home = dagster_home()
     home.mkdir(parents=True, exist_ok=True)
-    if not (home / "dagster.yaml").exists():
-        publish(home / "dagster.yaml", lambda temporary: _copy(CONFIG, temporary))
+    config = home / "dagster.yaml"
+    if postgres_asked() and not importlib.util.find_spec("dagster_postgres"):
+        raise UsageError(
+            f"{POSTGRES_URL} is set and dagster-postgres is not installed",
+            remedy="pip install 'virnucpro[postgres]'",
+        )
+    if not config.exists():
+        text = CONFIG.read_bytes() + (POSTGRES.read_bytes() if postgres_asked() else b"")
+        publish_bytes(config, text)
         # The web UI's first-visit dialog asks for a newsletter; it would cover the asset graph.
         publish_bytes(home / ".nux" / "nux.yaml", b"seen: 1\n")
+    elif postgres_asked() and "postgres" not in config.read_text(encoding="utf-8"):
+        raise UsageError(
+            f"{POSTGRES_URL} is set, but this instance keeps its records in SQLite",
+            where=config,
+            remedy=f"append {POSTGRES} to it, or unset the variable; see docs/operations.md",
+        )
     export(platform_from_environment())
     return home
 
@@ -45,7 +68,3 @@ def database_errors() -> Iterator[None]:
             where=dagster_home(),
             remedy="make room or mend the disk, then run the same command again; nothing finished is lost",
         ) from error
-
-
-def _copy(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)

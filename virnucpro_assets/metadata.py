@@ -10,8 +10,9 @@ from typing import Any
 
 import dagster as dg
 
-from virnucpro_core.errors import DeviceLostError, VirnucproError
+from virnucpro_core.errors import DeviceLostError, VirnucproError, printable
 from virnucpro_core.lanes import LaneResult
+from virnucpro_core.registry import Sample
 from virnucpro_core.shards import Entry
 from virnucpro_core.telemetry import LaneSummary, read_lines
 
@@ -31,22 +32,35 @@ SHARD_SCHEMA = dg.TableSchema(
 
 @contextlib.contextmanager
 def one_line_failures(
-    context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext | None = None,
+    context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext | dg.OpExecutionContext,
 ) -> Iterator[None]:
     """An error with place and remedy becomes a step failure that shows it; bad input is never retried.
 
-    With a context, a lost device has the daemon try the run again, in a new process and on another device.
+    A lost device has the daemon try the run again, in a new process and on another device.
     """
     try:
         yield
     except VirnucproError as error:
-        if context is not None and isinstance(error, DeviceLostError):
+        if isinstance(error, DeviceLostError):
             context.instance.add_run_tags(context.run.run_id, RETRY_RUN)
         raise dg.Failure(
             description=str(error),
             metadata={"where": error.where, EXIT_CODE: error.exit_code},
             allow_retries=error.exit_code == VirnucproError.exit_code,
         ) from error
+
+
+def arrived(sample: Sample) -> dg.AssetMaterialization:
+    """The sample's files, as the asset `inbox` shows them."""
+    return dg.AssetMaterialization(
+        "inbox",
+        partition=sample.name,
+        metadata={
+            "files": dg.MetadataValue.json([printable(f.path.name) for f in sample.inputs]),
+            "bytes": sum(f.bytes for f in sample.inputs),
+            "sha256": sample.content,
+        },
+    )
 
 
 def observe_shard(context: dg.AssetExecutionContext, entry: Entry) -> None:

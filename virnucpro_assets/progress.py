@@ -3,6 +3,7 @@
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -32,6 +33,15 @@ def show_prediction(sample: Sample, platform: Platform, out: Path) -> None:
         predict(sample, platform, Watch(view.layer, view.lanes))
         deliver(sample, out)
     print_calls(sample, out, time.monotonic() - started)
+
+
+def show_delivery(sample: Sample, out: Path) -> None:
+    """Deliver a sample that a batch has finished, and print its counts."""
+    import pandas as pd
+
+    deliver(sample, out)
+    rows = pd.read_csv(out / "contigs.tsv", sep="\t", usecols=["call"], dtype=str, quoting=3)
+    print(f"{sample.name}: {_counts(rows['call'])}; {out}", flush=True)
 
 
 class _Bars:
@@ -113,15 +123,20 @@ def print_calls(sample: Sample, out: Path, seconds: float) -> None:
     console.print(table)
     if len(rows) > SHOWN_RECORDS:
         console.print(f"... and {len(rows) - SHOWN_RECORDS:,} more in contigs.tsv")
-    counts = rows["call"].value_counts()
-    said = ", ".join(f"{int(counts.get(call, 0)):,} {call}" for call in ("virus", "others", "no_call"))
-    console.print(f"{len(rows):,} records: {said}; {seconds:.0f} s")
+    console.print(f"{_counts(rows['call'])}; {seconds:.0f} s")
     uracils = Chunks.open(sample.chunks).attrs["uracils"]
     if uracils:
         console.print(f"{uracils:,} letters U were read as T")
     if sample.settings.profile == "demo":
         console.print("demo profile: the scores carry no biological meaning")
     console.print(Text(f"report: {(out / REPORT).resolve()}"), soft_wrap=True)
+
+
+def _counts(calls: Any) -> str:
+    """`calls`: a column of contigs.tsv."""
+    counts = calls.value_counts()
+    said = ", ".join(f"{int(counts.get(call, 0)):,} {call}" for call in ("virus", "others", "no_call"))
+    return f"{len(calls):,} records: {said}"
 
 
 def _title(state: LaneProgress) -> str:

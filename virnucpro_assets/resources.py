@@ -8,6 +8,7 @@
 | `VIRNUCPRO_PROFILE`, `VIRNUCPRO_CHUNK_SIZE` | settings of samples from the inbox | `esm2-3b`, 500 |
 | `VIRNUCPRO_ATTENTION`, `VIRNUCPRO_TOKEN_BUDGET`, `VIRNUCPRO_WORKERS` | how a lane computes | by device |
 | `VIRNUCPRO_EXECUTOR` | where steps run: `in_process`, `ray` or `kubernetes` | `in_process` |
+| `VIRNUCPRO_POSTGRES_URL` | PostgreSQL that a new Dagster instance keeps its records in | none: SQLite |
 | `VIRNUCPRO_LEASES` | folder of the locks on GPUs, one for all that share them | `/var/tmp/virnucpro-leases` |
 | `VIRNUCPRO_INBOX_STABLE_SECONDS` | how long a dropped file must not change | 30 |
 | `DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS` | Dagster's own: how long `follow` waits before it looks, see SETTLE | 2 |
@@ -42,6 +43,7 @@ SETTLE, SETTLE_SECONDS = "DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS", "2"
 
 IN_PROCESS = "in_process"
 EXECUTORS = (IN_PROCESS, "ray", "kubernetes")
+POSTGRES_URL = "VIRNUCPRO_POSTGRES_URL"
 
 
 class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -173,6 +175,11 @@ def home_folder() -> Path:
 def dagster_home() -> Path:
     """`DAGSTER_HOME`, or the folder below VIRNUCPRO_HOME that stands in where it is unset."""
     return Path(os.environ.get("DAGSTER_HOME", "") or home_folder() / "dagster").expanduser().resolve()
+
+
+def postgres_asked() -> bool:
+    """Whether the instance's records are to be kept in PostgreSQL."""
+    return bool(os.environ.get(POSTGRES_URL))
 
 
 def export(platform: Platform) -> None:

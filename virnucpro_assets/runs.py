@@ -1,20 +1,22 @@
 """Run one of the jobs in this process, on the instance, so that the web UI shows it; no daemon is needed."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
 
-from virnucpro_assets.automation import DRIVER_TAG
 from virnucpro_assets.definitions import defs
+from virnucpro_assets.history import latest_run
 from virnucpro_assets.instance import database_errors, open_instance
 from virnucpro_assets.metadata import EXIT_CODE
+from virnucpro_assets.tags import MAX_RETRIES_TAG, batch_config, batch_tags, driver_tags
 from virnucpro_core.errors import VirnucproError
 
 RESUMABLE = VirnucproError.exit_code
 INTERRUPTED = 130
 
-QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+QUIET: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +28,27 @@ class Outcome:
     exit_code: int
 
 
-def driver_tags(sample: str) -> dict[str, str]:
-    """Tags of the runs that `virnucpro predict` makes for a sample."""
-    return {DRIVER_TAG: sample}
-
-
 def run_job(job: str, partition: str, sample: str) -> Outcome:
-    """Execute a job for a partition of the sample. Raises KeyboardInterrupt where SIGINT or SIGTERM ends it.
+    """Execute a job for a partition of the sample. Raises KeyboardInterrupt where SIGINT or SIGTERM ends it."""
+    return _execute(job, driver_tags(sample), QUIET, partition)
 
-    The driver's tag keeps the automation from doing the same work, the other one the daemon from trying again.
-    """
+
+def run_batch(samples: Sequence[str], rank: int) -> Outcome:
+    """Execute the job `batch` for the samples on the rank's device. Raises KeyboardInterrupt as `run_job` does."""
+    return _execute("batch", batch_tags(rank), QUIET | batch_config(samples, rank, hand_over=False))
+
+
+def _execute(
+    job: str, tags: dict[str, str], config: Mapping[str, Any], partition: str | None = None
+) -> Outcome:
+    """The driver's tag keeps the automation from doing the same work, the other one the daemon from trying again."""
     with database_errors(), open_instance() as instance:
         try:
             result = defs.resolve_job_def(job).execute_in_process(
                 partition_key=partition,
                 instance=instance,
-                tags=driver_tags(sample) | {"dagster/max_retries": "0"},
-                run_config=QUIET,
+                tags=tags | {MAX_RETRIES_TAG: "0"},
+                run_config=config,
                 raise_on_error=False,
             )
         except dg.DagsterExecutionInterruptedError as interrupt:
@@ -56,12 +62,7 @@ def run_job(job: str, partition: str, sample: str) -> Outcome:
 
 def latest_failure(instance: dg.DagsterInstance, sample: str) -> str:
     """Why the latest run of a sample, or of one of its lanes, failed; "" if it did not."""
-    latest = None
-    for tag in ("dagster/partition", "dagster/partition/sample"):
-        records = instance.get_run_records(dg.RunsFilter(tags={tag: sample}), limit=1)
-        latest = max(
-            [r for r in (latest, *records) if r is not None], key=lambda r: r.storage_id, default=None
-        )
+    latest = latest_run(instance, sample)
     if latest is None or latest.dagster_run.status is not dg.DagsterRunStatus.FAILURE:
         return ""
     logs = instance.all_logs(latest.dagster_run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)

@@ -12,7 +12,8 @@ import torch
 from virnucpro_core.claims import Claims
 from virnucpro_core.devices import DTYPES, Compute, device_name, usable_device
 from virnucpro_core.durable import is_locked
-from virnucpro_core.encoders import Encoder, Kind, encoder_input, load_encoder
+from virnucpro_core.encoder_cache import verified_encoder
+from virnucpro_core.encoders import Encoder, Kind, encoder_input
 from virnucpro_core.inference import embed_shards
 from virnucpro_core.lanes import (
     DNABERT,
@@ -26,7 +27,6 @@ from virnucpro_core.lanes import (
     survey,
 )
 from virnucpro_core.loading import Feed, LoaderSettings, ShardDataset, start_worker_server, token_budget_of
-from virnucpro_core.manifest import verify_once
 from virnucpro_core.shards import lane_shards
 from virnucpro_core.sharing import Share
 from virnucpro_core.space import make_sure_of_room
@@ -118,11 +118,9 @@ def _feed(
 def _encoder(lane: Lane, product: Embedding, device: torch.device, recorder: Recorder) -> Encoder:
     """The product's encoder on the device; how long that took and what the device is go into the summary."""
     summary, started = recorder.summary, recorder.elapsed()
-    folder = lane.weights(product)
-    verify_once(folder)
-    encoder = load_encoder(
+    encoder = verified_encoder(
         KINDS[product],
-        folder,
+        lane.weights(product),
         device=device,
         dtype=DTYPES[summary.precision],
         attention=summary.attention,

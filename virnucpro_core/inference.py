@@ -141,19 +141,25 @@ class Forward:
         log.warning("out of device memory: batches of at most %d tokens from here", self.limit)
 
 
-def _to_host(rows_RD: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event | None]:
-    """The rows on the host, and the event after which they are there; no event where they are there already."""
+def _to_host(rows_RD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.cuda.Event | None]:
+    """The rows, and whether each is finite, on the host; and the event after which they are there, if any."""
+    finite_R = torch.isfinite(rows_RD).all(dim=1)
     if rows_RD.device.type != "cuda":
-        return rows_RD, None
-    host_RD = torch.empty(rows_RD.shape, dtype=torch.float32, pin_memory=True)
+        return rows_RD, finite_R, None
     stream = _copy_stream(rows_RD.device)
     stream.wait_stream(torch.cuda.current_stream(rows_RD.device))
     with torch.cuda.stream(stream):
-        host_RD.copy_(rows_RD, non_blocking=True)
-        rows_RD.record_stream(stream)
+        host_RD, host_R = (_copied(x, stream) for x in (rows_RD, finite_R))
         ready = torch.cuda.Event()
         ready.record(stream)
-    return host_RD, ready
+    return host_RD, host_R, ready
+
+
+def _copied(x: torch.Tensor, stream: torch.cuda.Stream) -> torch.Tensor:
+    host = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+    host.copy_(x, non_blocking=True)
+    x.record_stream(stream)
+    return host
 
 
 _STREAMS: dict[torch.device, torch.cuda.Stream] = {}
@@ -182,7 +188,7 @@ def _finish(
         return
     computed, bad = settled.computed, settled.bad_rows
     log.warning("shard %d: %d rows not finite, computed again in float32", computed.packed.shard, len(bad))
-    values_RD = computed.wait()
+    values_RD, _ = computed.wait()
     for batch in computed.packed.batches:
         keep = np.flatnonzero(np.isin(batch.rows_B, bad))
         if len(keep):
@@ -197,7 +203,10 @@ def _finish(
         )
     order_R = np.arange(len(values_RD))
     values = torch.from_numpy(values_RD)
-    writer.submit(Computed(computed.packed, values, None, order_R, computed.seconds, computed.spans))
+    finite_R = torch.ones(len(values_RD), dtype=torch.bool)
+    writer.submit(
+        Computed(computed.packed, values, finite_R, None, order_R, computed.seconds, computed.spans)
+    )
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -117,7 +117,6 @@ def shard_loader(
         dataset,
         batch_size=None,
         sampler=share,
-        persistent_workers=workers > 0,
         num_workers=workers,
         multiprocessing_context="forkserver" if workers else None,
         prefetch_factor=settings.prefetch if workers else None,

@@ -64,10 +64,15 @@ def verify(folder: Path, *, up_to: float = math.inf) -> dict[str, Any]:
     return manifest
 
 
-def verify_once(folder: Path) -> None:
-    """`verify` of every byte, the first time that this process meets these files. Raises WeightsError."""
+def verify_once(folder: Path) -> tuple[object, ...]:
+    """`verify` of every byte, the first time that this process meets these files. Raises WeightsError.
+
+    Returns what tells these files from others that may take their place.
+    """
     stats = sorted((f.name, f.stat()) for f in folder.iterdir() if f.is_file())
-    _verify_once(folder, tuple((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in stats))
+    files = tuple((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in stats)
+    _verify_once(folder, files)
+    return files
 
 
 @functools.cache

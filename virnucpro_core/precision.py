@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from virnucpro_core.audit import Finding
 from virnucpro_core.devices import DTYPES, Compute, usable_device
-from virnucpro_core.encoders import load_encoder
+from virnucpro_core.encoder_cache import verified_encoder
 from virnucpro_core.lanes import DNABERT, Embedding, Lane
 from virnucpro_core.packing import pack
 
 NAME = "precision_holds"
 AUDITED_ROWS = 8
+# A small lane is audited by fewer rows, or the audit would cost as much as the lane.
+ROWS_AN_AUDITED_ROW = 200
 # Least cosine to float32 over the audited rows.
 THRESHOLDS = {"float32": 0.99999, "float16": 0.9999, "fp8": 0.995}
 
@@ -35,7 +37,7 @@ def audit_precision(lane: Lane, product: Embedding, compute: Compute) -> Finding
     loaded = "float16" if precision == "fp8" else precision
     with compute.held() as name:
         device = usable_device(name, precision)
-        encoder = load_encoder(
+        encoder = verified_encoder(
             "dnabert-s" if product == DNABERT else "esm2",
             lane.weights(product),
             device=device,
@@ -80,11 +82,12 @@ def cosine(a_ND: NDArray[np.float32], b_ND: NDArray[np.float32]) -> NDArray[np.f
 def _places(lane: Lane) -> list[tuple[int, int]]:
     """(shard, row): rows from the shortest to the longest sequence, from shards spread over the lane."""
     shards = list(lane.shards)
+    audited = min(AUDITED_ROWS, max(2, lane.rows(shards) // ROWS_AN_AUDITED_ROW))
     places = []
-    for step in range(AUDITED_ROWS if shards else 0):
-        shard = shards[step * len(shards) // AUDITED_ROWS]
+    for step in range(audited if shards else 0):
+        shard = shards[step * len(shards) // audited]
         last = len(lane.frames.shard(shard, lane.n_shards)) - 1
-        places.append((shard, step * last // (AUDITED_ROWS - 1)))
+        places.append((shard, step * last // (audited - 1)))
     return sorted(set(places))
 
 

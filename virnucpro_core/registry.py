@@ -16,9 +16,11 @@ from typing import Any, Literal
 from virnucpro_core.chunks import Chunks
 from virnucpro_core.durable import disk_errors, locked, publish_json, sha256_file, sha256_json
 from virnucpro_core.errors import InputError, StoreError, UsageError, VirnucproError
+from virnucpro_core.samples import looks_like_sequence_file
 
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 FORMAT = 2
+SMALL_BYTES = 16_000_000
 log = logging.getLogger(__name__)
 
 
@@ -77,6 +79,16 @@ class Sample:
         return content_digest(self.inputs)
 
     @property
+    def bytes(self) -> int:
+        """Of all inputs, as they are on disk."""
+        return sum(f.bytes for f in self.inputs)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it is computed in less time than a model loads, so that it better shares one with others."""
+        return self.bytes <= SMALL_BYTES
+
+    @property
     def chunks(self) -> Path:
         return self.folder / "chunks"
 
@@ -116,6 +128,23 @@ def check_key(name: str) -> str:
             remedy="use 1 to 64 letters, digits, '_' and '-' (--sample NAME)",
         )
     return name
+
+
+def files_of(paths: Sequence[Path]) -> list[Path]:
+    """The paths, each folder replaced by the sequence files in it. Raises InputError for a folder without any."""
+    found: list[Path] = []
+    for path in paths:
+        inside = (
+            [f for f in sorted(path.iterdir()) if f.is_file() and looks_like_sequence_file(f)]
+            if path.is_dir()
+            else [path]
+        )
+        if not inside:
+            raise InputError(
+                "no FASTA or FASTQ file in this folder", path=path, remedy="give a folder that holds some"
+            )
+        found += inside
+    return found
 
 
 def check_inputs(paths: Sequence[Path]) -> None:
@@ -184,6 +213,7 @@ def register(
         "settings": asdict(settings),
     }
     publish_json(folder / "sample.json", facts | {"seal": sha256_json(facts)})
+    _index(sample, home)
     return sample
 
 
@@ -256,15 +286,68 @@ def read_refusal(sample: Sample) -> str:
         return ""
 
 
-def known_contents(home: Path) -> dict[str, str]:
-    """`Sample.content` by name of all samples; one that cannot be read is left out and said."""
-    found = {}
-    for name in list_samples(home):
+def read_priority(sample: Sample) -> int | None:
+    """The place in the queue that was asked for the sample; None where nobody asked. Raises StoreError if damaged."""
+    file = sample.folder / "priority.json"
+    try:
+        return int(json.loads(file.read_bytes())["priority"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"damaged ({error})", where=file, remedy="give it again with `virnucpro priority`"
+        ) from error
+
+
+def write_priority(sample: Sample, priority: int) -> None:
+    """Remember the sample's place in the queue; it changes nothing that is computed."""
+    publish_json(sample.folder / "priority.json", {"priority": priority})
+
+
+def same_content(home: Path, content: str) -> list[str]:
+    """Names of the samples whose `Sample.content` this is, sorted; one that cannot be read is left out and said.
+
+    Found by the index that `register` keeps, so that the cost does not grow with the number of samples.
+    """
+    _make_index(home)
+    found = []
+    for name in sorted(entry.name for entry in _indexed(home, content).glob("*")):
         try:
-            found[name] = open_sample(home, name).content
+            if open_sample(home, name).content == content:
+                found.append(name)
         except VirnucproError as error:
             log.warning("%s", error)
     return found
+
+
+def is_registered(home: Path, name: str) -> bool:
+    """Whether the name stands for a sample, sound or damaged."""
+    return (home / "samples" / check_key(name) / "sample.json").exists()
+
+
+def _index(sample: Sample, home: Path) -> None:
+    """An empty file for the sample among those of its content. Only a hint: `same_content` asks the sample."""
+    with disk_errors(home / "contents"):
+        _make_index(home)
+        folder = _indexed(home, sample.content)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / sample.name).touch()
+
+
+def _indexed(home: Path, content: str) -> Path:
+    return home / "contents" / content[:2] / content
+
+
+def _make_index(home: Path) -> None:
+    """Once: the index of the samples that were registered before there was one."""
+    if (home / "contents").exists():
+        return
+    (home / "contents").mkdir(parents=True, exist_ok=True)
+    for name in list_samples(home):
+        try:
+            _index(open_sample(home, name), home)
+        except VirnucproError as error:
+            log.warning("%s", error)
 
 
 def list_samples(home: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""From pooled rows on the device to published shards: a thread checks and writes behind the computation."""
+"""From pooled rows on the device to published shards: threads write behind the computation."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,31 +15,36 @@ from virnucpro_core.packing import PackedShard
 from virnucpro_core.shards import Entry, ShardStore
 from virnucpro_core.telemetry import Recorder
 
-WRITES_BEHIND = 1
+# Shards that may be on their way to disk at once. A shard of DNABERT-S takes a GPU less time than one thread needs to
+# digest and sync it.
+WRITERS = 2
 
 
 @dataclass(slots=True)
 class Computed:
     """One shard's pooled rows on their way to disk.
 
-    packed_RD (rows, dim) float32 is on the host once `ready` has passed; its row i is row order_R[i] of the
-    shard.
+    packed_RD (rows, dim) float32 and finite_R (rows,) bool are on the host once `ready` has passed; their row i is row
+    order_R[i] of the shard.
     """
 
     packed: PackedShard
     packed_RD: torch.Tensor
+    finite_R: torch.Tensor
     ready: torch.cuda.Event | None
     order_R: NDArray[np.int64]
     seconds: float
     spans: Spans
 
-    def wait(self) -> NDArray[np.float32]:
-        """The rows in the shard's order; blocks until the copy from the device is done."""
+    def wait(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The rows in the shard's order, and which are not finite; blocks until the copy from the device is done."""
         if self.ready is not None:
             self.ready.synchronize()
-        values_RD = np.empty(tuple(self.packed_RD.shape), dtype=np.float32)
-        values_RD[self.order_R] = self.packed_RD.numpy()
-        return values_RD
+        place_R = torch.from_numpy(np.argsort(self.order_R))
+        values_RD: NDArray[np.float32] = self.packed_RD[
+            place_R
+        ].numpy()  # torch lets other threads run meanwhile
+        return values_RD, np.flatnonzero(~self.finite_R[place_R].numpy())
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +57,23 @@ class Settled:
 
 
 class WriteBehind:
-    """Checks and publishes shards on a thread; at most WRITES_BEHIND wait, then `submit` blocks (back-pressure)."""
+    """Publishes shards on WRITERS threads; when all are at work `submit` blocks (back-pressure)."""
 
     def __init__(self, store: ShardStore, frames: Frames, n_shards: int, recorder: Recorder) -> None:
         self.store, self.frames, self.n_shards, self.recorder = store, frames, n_shards, recorder
         self.open: list[Future[Settled]] = []
-        self._room = BoundedSemaphore(WRITES_BEHIND)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="shard-writer")
+        self._room = BoundedSemaphore(WRITERS)
+        self._threads = ThreadPoolExecutor(WRITERS, thread_name_prefix="shard-writer")
 
     def __enter__(self) -> "WriteBehind":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._threads.shutdown(wait=True, cancel_futures=True)
 
     def submit(self, computed: Computed) -> None:
         self._room.acquire()
-        future = self._thread.submit(self._settle, computed)
+        future = self._threads.submit(self._settle, computed)
         future.add_done_callback(lambda _: self._room.release())
         self.open.append(future)
 
@@ -82,8 +87,7 @@ class WriteBehind:
         return self.open.pop(0).result()
 
     def _settle(self, computed: Computed) -> Settled:
-        values_RD = computed.wait()
-        bad = np.flatnonzero(~np.isfinite(values_RD).all(axis=1))
+        values_RD, bad = computed.wait()
         if len(bad):
             return Settled(computed, None, bad)
         shard = computed.packed.shard

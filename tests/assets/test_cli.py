@@ -115,6 +115,24 @@ def test_the_same_command_resumes_and_gives_the_same_bytes(predicted: Shell) -> 
     assert {f.name: f.read_bytes() for f in (predicted.folder / "again").iterdir()} == before
 
 
+def test_small_samples_are_predicted_together_and_a_bad_one_stops_none(shell: Shell, tmp_path: Path) -> None:
+    entries = (DEMO / "viral.fa").read_text().split(">")[1:]
+    (tmp_path / "in").mkdir()
+    for name, text in (("a", entries[0]), ("b", entries[1]), ("bad", "x\nACGT\n>x\nACGT\n")):
+        (tmp_path / "in" / f"{name}.fa").write_text(f">{text}")
+    done = shell.run("predict", "in", "--profile", "demo", "--chunk-size", 300, "--out", "out")
+    assert done.returncode == 2
+    first, last = done.stderr.strip().splitlines()
+    assert "bad.fa" in first
+    assert "line 3" in first
+    assert "1 of 3 samples failed" in last
+    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == ["a", "b"]
+    assert all((tmp_path / "out" / name / "run.json").exists() for name in "ab")
+    # One run for both, and the bad one's own, which says why.
+    assert len(list((tmp_path / "home" / "dagster" / "history" / "runs").glob("*-*.db"))) == 2
+    assert "line 3" in shell.good("samples", "bad")
+
+
 def test_export_of_a_predicted_sample_is_what_the_published_tool_writes(
     shell: Shell, shared: Path, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 from tests.assets.conftest import make_platform, make_sample, run
 from virnucpro_assets import driver, preflight, resources
 from virnucpro_assets.assets import embeddings
-from virnucpro_assets.driver import LaneProcess
+from virnucpro_assets.driver import Worker
 from virnucpro_assets.partitions import lane_key
 from virnucpro_assets.resources import Platform
 from virnucpro_core.errors import DeviceLostError
@@ -25,7 +25,7 @@ sys.exit([int(c) for c in sys.argv[2]][min(len(starts.read_text()), len(sys.argv
 """
 
 
-def _run_to_the_end(lane: LaneProcess) -> int | None:
+def _run_to_the_end(lane: Worker) -> int | None:
     deadline = time.monotonic() + 60
     while lane.goes_on() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -46,9 +46,9 @@ def test_a_lane_whose_device_is_lost_is_started_anew_a_few_times(
 ) -> None:
     (tmp_path / "losing_lane.py").write_text(LANE)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(driver, "LANE", "losing_lane")
     monkeypatch.setattr(driver, "RESTART_SECONDS", 0.01)
-    lane = LaneProcess(str(tmp_path / "starts"), codes, tmp_path)
+    lane = Worker(["losing_lane", str(tmp_path / "starts"), str(codes)], "lane", tmp_path / "lane-0")
+    lane.start()
     assert _run_to_the_end(lane) == ends
     assert (tmp_path / "starts").read_text() == "x" * starts
     assert lane.said() == ["GPU-1 was lost"] * starts

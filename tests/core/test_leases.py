@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ DEVICES = [Device(f"GPU-{i}", "H100") for i in range(3)]
 HOLDER = """
 import sys, time
 from pathlib import Path
+from types import SimpleNamespace
 from virnucpro_core.leases import Leases, ProcessDevice
 from virnucpro_core.visible import Device
 devices = [Device(f"GPU-{i}", "H100") for i in range(3)]
@@ -160,3 +162,28 @@ def test_what_is_no_device_error_goes_through(tmp_path: Path, monkeypatch: pytes
     assert leases.failure(DEVICES[0]) is None
     with Compute("cuda", leases=leases).held() as name:
         assert name == "cuda:0"
+
+
+@pytest.mark.parametrize(
+    ("uuid", "seen", "name"),
+    [
+        ("GPU-ab", ["cd", "ab"], "cuda:1"),  # CUDA had started before it was narrowed
+        ("GPU-ab", ["ab"], "cuda:0"),
+        ("MIG-12", ["ab"], "cuda:0"),
+        ("MIG-12", ["ab", "12"], "cuda:1"),
+        ("MIG-12", ["ab", "cd"], ""),
+        ("GPU-ab", ["cd"], ""),
+        ("GPU-ab", [], ""),
+    ],
+)
+def test_the_leased_device_is_found_by_its_uuid_and_no_other_is_used(
+    monkeypatch: pytest.MonkeyPatch, uuid: str, seen: list[str], name: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(seen))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(seen))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: SimpleNamespace(uuid=seen[i]))
+    if name:
+        assert devices._cuda_name(Device(uuid, "H100")) == name
+    else:
+        with pytest.raises(DeviceError, match=f"CUDA does not see {uuid}"):
+            devices._cuda_name(Device(uuid, "H100"))

@@ -1,12 +1,21 @@
 """A sample's name is a safe key, its content is its bytes, its settings are checked where they are made."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from virnucpro_core.durable import locked
 from virnucpro_core.errors import InputError, StoreError, UsageError
-from virnucpro_core.registry import SampleSettings, check_key, list_samples, open_sample, register
+from virnucpro_core.registry import (
+    SampleSettings,
+    check_key,
+    files_of,
+    list_samples,
+    open_sample,
+    register,
+    same_content,
+)
 
 SETTINGS = SampleSettings(profile="demo")
 
@@ -84,3 +93,28 @@ def test_a_damaged_description_is_an_error_and_not_a_new_sample(tmp_path: Path) 
 def test_a_setting_out_of_range_is_named_with_its_range(name: str, value: object) -> None:
     with pytest.raises(UsageError, match=f"{name} is .*; give "):
         SampleSettings(**{name: value})  # type: ignore[arg-type]
+
+
+def test_samples_of_the_same_content_are_found_without_reading_the_others(tmp_path: Path) -> None:
+    file, other = tmp_path / "a.fa", tmp_path / "b.fa"
+    file.write_text(">a\nACGT\n")
+    other.write_text(">b\nACGT\n")
+    sample = register(tmp_path, "a", [file], SampleSettings())
+    register(tmp_path, "again", [file], SampleSettings())
+    register(tmp_path, "b", [other], SampleSettings())
+    (tmp_path / "samples" / "b" / "sample.json").write_text("damaged")
+    assert same_content(tmp_path, sample.content) == ["a", "again"]
+    assert same_content(tmp_path, "0" * 64) == []
+    shutil.rmtree(sample.folder)
+    assert same_content(tmp_path, sample.content) == ["again"]
+    shutil.rmtree(tmp_path / "contents")  # as before there was an index
+    assert same_content(tmp_path, sample.content) == ["again"]
+
+
+def test_a_folder_stands_for_the_sequence_files_in_it(tmp_path: Path) -> None:
+    for name in ("b.fa", "a.fastq.gz", "notes.txt", ".hidden.fa"):
+        (tmp_path / name).touch()
+    assert files_of([tmp_path]) == [tmp_path / "a.fastq.gz", tmp_path / "b.fa"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no FASTA or FASTQ file"):
+        files_of([tmp_path / "empty"])

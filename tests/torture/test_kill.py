@@ -19,9 +19,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.timeout(600)
 def test_killed_predictions_resume_to_the_same_bytes_and_leave_nothing(folder: Path) -> None:
-    rows = kill_points(Task(folder, seconds=25, seed=SEED), most=4)
+    rows = kill_points(Task(folder, seconds=400, seed=SEED), most=4)
     assert [finding for row in rows for finding in row.findings] == []
-    assert sum(row.points for row in rows) > 0
+    assert sum(row.points for row in rows) == 4
     assert all(row.lost == row.wrong == row.tracebacks == 0 for row in rows)
 
 

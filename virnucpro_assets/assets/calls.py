@@ -12,8 +12,9 @@ from virnucpro_assets.engines import DEVICE_STEP, HOST_STEP, LOST_WORKER
 from virnucpro_assets.metadata import lane_materialization, observe_shard, one_line_failures
 from virnucpro_assets.partitions import LANES, SAMPLES, lane_of, sample_of
 from virnucpro_assets.resources import Platform
+from virnucpro_core.devices import Compute
 from virnucpro_core.durable import sha256_json
-from virnucpro_core.lanes import score_lane
+from virnucpro_core.lanes import Lane, OnShard, score_lane
 from virnucpro_core.results import REPORT
 from virnucpro_core.stages import call_sample
 from virnucpro_core.summary import ResultSummary
@@ -39,10 +40,12 @@ _ADDRESS = re.compile(r"[a-z]+:(?=//)|www(?=\.)|@", re.IGNORECASE)
 def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
     with one_line_failures(context):
         lane = platform.lane(*lane_of(context))
-        result = score_lane(
-            lane, platform.compute(lane), on_shard=lambda entry: observe_shard(context, entry)
-        )
-    return lane_materialization(result)
+        return scores_of(lane, platform.compute(lane), lambda entry: observe_shard(context, entry))
+
+
+def scores_of(lane: Lane, compute: Compute, on_shard: OnShard) -> dg.MaterializeResult[Any]:
+    """What the asset does, without a run around it."""
+    return lane_materialization(score_lane(lane, compute, on_shard=on_shard))
 
 
 @dg.asset(
@@ -70,9 +73,13 @@ def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mat
     },
 )
 def consensus(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
-    with one_line_failures():
-        sample = sample_of(context)
-        made = call_sample(platform.lane(sample, 0))
+    with one_line_failures(context):
+        return calls_of(platform.lane(sample_of(context), 0))
+
+
+def calls_of(lane: Lane) -> dg.MaterializeResult[Any]:
+    """What the asset does, without a run around it."""
+    made = call_sample(lane)
     counts = made.counts
     report = made.files[REPORT].path
     return dg.MaterializeResult(

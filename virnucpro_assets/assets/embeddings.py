@@ -10,8 +10,9 @@ from virnucpro_assets.engines import DEVICE_STEP, HOST_STEP, LOST_WORKER
 from virnucpro_assets.metadata import lane_materialization, observe_shard, one_line_failures
 from virnucpro_assets.partitions import LANES, lane_of
 from virnucpro_assets.resources import Platform
+from virnucpro_core.devices import Compute
 from virnucpro_core.embedding import embed_lane
-from virnucpro_core.lanes import DNABERT, ESM, Embedding, merge_lane
+from virnucpro_core.lanes import DNABERT, ESM, Embedding, Lane, OnShard, merge_lane
 
 RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
 
@@ -79,21 +80,28 @@ def esm_embeddings(context: dg.AssetExecutionContext, platform: Platform) -> dg.
     metadata=shard_schema("features", "3328", "both encoders side by side"),
 )
 def merged_features(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
-    with one_line_failures():
-        result = merge_lane(
-            platform.lane(*lane_of(context)), on_shard=lambda entry: observe_shard(context, entry)
-        )
-    return lane_materialization(result)
+    with one_line_failures(context):
+        return merged_of(platform.lane(*lane_of(context)), lambda entry: observe_shard(context, entry))
 
 
 def _embed(
-    context: dg.AssetExecutionContext,
-    platform: Platform,
-    product: Embedding,
+    context: dg.AssetExecutionContext, platform: Platform, product: Embedding
 ) -> dg.MaterializeResult[Any]:
     with one_line_failures(context):
         lane = platform.lane(*lane_of(context))
-        result = embed_lane(
-            lane, product, platform.compute(lane), on_shard=lambda entry: observe_shard(context, entry)
+        return embeddings_of(
+            lane, product, platform.compute(lane), lambda entry: observe_shard(context, entry)
         )
+
+
+def embeddings_of(
+    lane: Lane, product: Embedding, compute: Compute, on_shard: OnShard
+) -> dg.MaterializeResult[Any]:
+    """What either embedding's asset does, without a run around it."""
+    result = embed_lane(lane, product, compute, on_shard=on_shard)
     return lane_materialization(result, lane.sample.telemetry(product, lane.rank))
+
+
+def merged_of(lane: Lane, on_shard: OnShard) -> dg.MaterializeResult[Any]:
+    """What the asset does, without a run around it."""
+    return lane_materialization(merge_lane(lane, on_shard=on_shard))

@@ -9,6 +9,7 @@ from virnucpro_assets.engines import HOST_STEP, LOST_WORKER
 from virnucpro_assets.metadata import one_line_failures
 from virnucpro_assets.partitions import SAMPLES, sample_of
 from virnucpro_assets.resources import Platform
+from virnucpro_core.registry import Sample
 from virnucpro_core.stages import chunk_sample, translate_sample
 
 OWNERS = ["team:virnucpro"]
@@ -46,9 +47,13 @@ inbox = dg.AssetSpec(
     },
 )
 def chunks(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
-    with one_line_failures():
-        sample = platform.sample(sample_of(context))
-        made = chunk_sample(sample)
+    with one_line_failures(context):
+        return chunks_of(platform.sample(sample_of(context)))
+
+
+def chunks_of(sample: Sample) -> dg.MaterializeResult[Any]:
+    """What the asset does, without a run around it."""
+    made = chunk_sample(sample)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": made.n_chunks,
@@ -87,9 +92,13 @@ def chunks(context: dg.AssetExecutionContext, platform: Platform) -> dg.Material
     },
 )
 def translations(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
-    with one_line_failures():
-        sample = platform.sample(sample_of(context))
-        made = translate_sample(sample)
+    with one_line_failures(context):
+        return translations_of(platform.sample(sample_of(context)))
+
+
+def translations_of(sample: Sample) -> dg.MaterializeResult[Any]:
+    """What the asset does, without a run around it."""
+    made = translate_sample(sample)
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": made.n_frames,

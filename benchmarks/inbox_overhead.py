@@ -1,0 +1,88 @@
+"""From a file in the inbox to its consensus, with the web UI and the daemon up: what the platform adds to the work.
+
+    python -m benchmarks.inbox_overhead --samples 3 --out benchmarks/results
+
+Demo profile, one lane on the CPU. Samples are dropped one after another, each marked whole by `NAME.done`, so the
+time in which a file must not change is not counted. The work itself is what the same sample's runs take inside
+their steps; everything else is overhead: sensors, automation, queue, the start of run processes, Dagster's records.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measured import machine, table, write_reads
+from tests.live_platform import Server, Site, wait_until, web_ui
+from virnucpro_core.durable import publish_json
+
+RUNS = """{ runsOrError(limit: 20) { ... on Runs { results { runId status startTime endTime creationTime
+  tags { key value } stepStats { stepKey startTime endTime } } } } }"""
+
+
+def main() -> None:
+    """Drop, wait, read the runs; a table and a JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=3)
+    parser.add_argument("--reads", type=int, default=200)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as temporary:
+        site = Site(Path(temporary) / "home", gpus=1, extra={"OMP_NUM_THREADS": "1"})
+        with web_ui(site) as server:
+            wait_until((site.home / "inbox").exists, seconds=120, what="the inbox sensor")
+            for number in range(options.samples):
+                rows.append(one_sample(site, server, f"s{number}", options.reads))
+    result = {
+        "benchmark": "inbox_overhead",
+        "command": f"python -m benchmarks.inbox_overhead --samples {options.samples} --reads {options.reads}",
+        **machine(),
+        "rows": rows,
+    }
+    print(table(rows))
+    if options.out:
+        publish_json(options.out / "inbox-overhead.json", result)
+    print(json.dumps(result))
+
+
+def one_sample(site: Site, server: Server, name: str, reads: int) -> dict[str, Any]:
+    """Seconds from the drop to the end of the last run: in all, in steps, in run processes that start, between runs."""
+    write_reads(site.home / f"{name}.fa", reads, seed=1 + int(name[1:]))
+    (site.home / f"{name}.fa").rename(site.home / "inbox" / f"{name}.fa")
+    dropped = time.time()
+    (site.home / "inbox" / f"{name}.fa.done").touch()
+
+    def ended() -> list[dict[str, Any]]:
+        runs = server.ask(RUNS)["runsOrError"]["results"]
+        mine = [
+            r
+            for r in runs
+            if any(
+                t["value"] == name
+                for t in r["tags"]
+                if t["key"] in ("dagster/partition", "dagster/partition/sample")
+            )
+        ]
+        made = (site.home / "samples" / name / "results" / "run.json").exists()
+        return mine if made and mine and all(r["status"] == "SUCCESS" for r in mine) else []
+
+    runs = wait_until(ended, seconds=600, what=f"sample {name}")
+    steps = sum(s["endTime"] - s["startTime"] for r in runs for s in r["stepStats"])
+    waiting = sum(r["startTime"] - r["creationTime"] for r in runs)
+    whole = max(r["endTime"] for r in runs) - dropped
+    return {
+        "sample": name,
+        "runs": len(runs),
+        "seconds": whole,
+        "in_steps": steps,
+        "overhead": whole - steps,
+        "queued_and_starting": waiting,
+        "in_runs_outside_steps": sum(r["endTime"] - r["startTime"] for r in runs) - steps,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""One batch as a process of its own: `python -m virnucpro_assets.batch_worker RANK SAMPLE ...`; started by the driver.
+
+Prints `done SAMPLE` or `failed SAMPLE: why` as each sample ends, and a last line if the batch itself fails. Ends with
+its driver, as a lane does.
+"""
+
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+
+from virnucpro_assets.startup import lasting_imports
+
+
+def main(rank: int, samples: Sequence[str]) -> int:
+    """Exit code: 0 every sample has ended, well or not; else that of what ended the batch; 130 ended by its driver."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # see cli.main
+    with lasting_imports():
+        from virnucpro_assets.presence import end_with_input
+
+        end_with_input()
+        from virnucpro_assets.runs import INTERRUPTED, Outcome, run_batch
+        from virnucpro_core.errors import VirnucproError
+
+    said = logging.getLogger("virnucpro_assets.batch")
+    said.addHandler(logging.StreamHandler(sys.stdout))
+    said.setLevel(logging.INFO)
+    said.propagate = False
+    try:
+        outcome = run_batch(samples, rank)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except VirnucproError as error:
+        outcome = Outcome("", str(error), error.exit_code)
+    if outcome.failure:
+        sys.stdout.write(outcome.failure + "\n")
+    return outcome.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), sys.argv[2:]))

@@ -1,0 +1,108 @@
+"""`virnucpro predict` of several samples: small ones share model loads, each ends by itself, a bad one stops none.
+
+A batch is a process a GPU, which takes its share of the small samples whole. What a batch leaves, and what is
+large, goes through the graph one sample at a time, on all GPUs.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from virnucpro_assets.driver import POLL_SECONDS, RunFailedError, Worker, at_work
+from virnucpro_assets.resources import Platform, export
+from virnucpro_assets.startup import lasting_imports
+from virnucpro_assets.tags import batch_tags
+from virnucpro_core.errors import VirnucproError
+from virnucpro_core.registry import Sample
+
+WORKER = "virnucpro_assets.batch_worker"
+# Samples a process takes: their names are its arguments.
+MOST_SAMPLES = 1000
+
+
+def predict_each(
+    samples: Sequence[Sample],
+    platform: Platform,
+    *,
+    deliver: Callable[[Sample], None],
+    alone: Callable[[Sample], None],
+) -> dict[str, VirnucproError]:
+    """Bring every sample to its results: `deliver` is called for one that a batch has finished, `alone` predicts one.
+
+    Returns why samples failed. KeyboardInterrupt leaves everything resumable.
+    """
+    small = [s for s in samples if s.is_small]
+    finished: set[str] = set()
+    if len(small) > platform.gpus:
+        export(platform)
+        for start in range(0, len(small), MOST_SAMPLES * platform.gpus):
+            for sample in _batches(small[start : start + MOST_SAMPLES * platform.gpus], platform):
+                if sample.name not in finished:  # a worker that was started anew says it again
+                    deliver(sample)
+                    finished.add(sample.name)
+    failures: dict[str, VirnucproError] = {}
+    for sample in samples:
+        if sample.name not in finished:
+            try:
+                alone(sample)
+            except VirnucproError as error:
+                failures[sample.name] = error
+                sys.stderr.write(f"virnucpro: {error}\n")
+    return failures
+
+
+def several_failed(failures: dict[str, VirnucproError], samples: int) -> RunFailedError:
+    """The one error of a command whose samples did not all end well: 3 if any of them can be resumed."""
+    code = max(error.exit_code for error in failures.values())
+    shown = ", ".join(list(failures)[:5]) + (", ..." if len(failures) > 5 else "")
+    return RunFailedError(f"{len(failures)} of {samples} samples failed", where=shown, exit_code=code)
+
+
+def _batches(samples: Sequence[Sample], platform: Platform) -> Iterator[Sample]:
+    """Samples in the order in which the batches finish them. One whose process died is not among them."""
+    with lasting_imports():  # they read what was exported
+        from virnucpro_assets.instance import database_errors, open_instance
+        from virnucpro_assets.partitions import SAMPLES
+        from virnucpro_assets.presence import mark_dead_runs, mark_tagged_runs
+
+    with database_errors(), open_instance() as instance:
+        mark_dead_runs(instance, platform.folder)
+        for rank in range(platform.gpus):
+            mark_tagged_runs(instance, platform.folder, batch_tags(rank))
+        instance.add_dynamic_partitions(str(SAMPLES.name), [s.name for s in samples])
+    by_name = {s.name: s for s in samples}
+    largest_first = sorted(samples, key=lambda s: -s.bytes)
+    shares = [largest_first[rank :: platform.gpus] for rank in range(platform.gpus)]
+    folder = platform.folder / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    logs = [folder / f"batch-{os.getpid()}-{rank}" for rank in range(platform.gpus)]
+    workers = [
+        Worker([WORKER, str(rank), *(s.name for s in share)], f"batch {rank}", logs[rank])
+        for rank, share in enumerate(shares)
+    ]
+    read = [0] * len(logs)
+    with at_work(workers):
+        working = True
+        while working:
+            time.sleep(POLL_SECONDS)
+            working = any([worker.goes_on() for worker in workers])  # noqa: C419 - every one is looked after
+            for rank, log in enumerate(logs):
+                lines, read[rank] = _new_lines(log.with_suffix(".out"), read[rank])
+                yield from (by_name[line[5:]] for line in lines if line.startswith("done "))
+        for worker in workers:
+            if worker.process.returncode:
+                sys.stderr.write(f"virnucpro: {worker.name}: {worker.last_words()}\n")
+            else:
+                worker.log.with_suffix(".out").unlink()
+                worker.log.with_suffix(".err").unlink()
+
+
+def _new_lines(path: Path, start: int) -> tuple[list[str], int]:
+    """Whole lines behind byte `start`, and where the next ones begin."""
+    with path.open("rb") as stream:
+        stream.seek(start)
+        text = stream.read()
+    whole = text[: text.rfind(b"\n") + 1]
+    return whole.decode(errors="replace").splitlines(), start + len(whole)

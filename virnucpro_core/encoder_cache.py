@@ -1,0 +1,46 @@
+"""Encoders that stay loaded from one lane to the next, so that many small samples share one model load.
+
+Only inside a `kept_encoders` block, whose caller holds the device for as long as it lasts; everywhere else an
+encoder is loaded for one use. Knows nothing of samples.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from virnucpro_core.encoders import Encoder, Kind, Overlong, load_encoder
+from virnucpro_core.manifest import verify_once
+
+# One block at a time a process: None outside of one.
+_kept: dict[tuple[object, ...], Encoder] | None = None
+
+
+@contextlib.contextmanager
+def kept_encoders() -> Iterator[None]:
+    """Keep every encoder that is loaded inside the block until it ends; a block inside a block is part of it."""
+    global _kept  # noqa: PLW0603 - what a process holds on its device is the process's
+    if _kept is not None:
+        yield
+        return
+    _kept = {}
+    try:
+        yield
+    finally:
+        _kept = None
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+
+def verified_encoder(
+    kind: Kind, folder: Path, *, device: torch.device, dtype: torch.dtype, attention: str, overlong: Overlong
+) -> Encoder:
+    """The encoder of the verified `folder`: one that is kept, or loaded now. Raises as `load_encoder` does."""
+    key = (kind, folder, verify_once(folder), device, dtype, attention, overlong)
+    if _kept is not None and key in _kept:
+        return _kept[key]
+    encoder = load_encoder(kind, folder, device=device, dtype=dtype, attention=attention, overlong=overlong)
+    if _kept is not None:
+        _kept[key] = encoder
+    return encoder
