@@ -14,7 +14,7 @@ DEMO := virnucpro_core/demo
 export VIRNUCPRO_HOME ?= $(CURDIR)/.virnucpro
 export DAGSTER_HOME ?= $(VIRNUCPRO_HOME)/dagster
 
-.PHONY: help demo ui test torture audit lint bench screenshots clean
+.PHONY: help demo ui test ray torture audit lint bench screenshots clean
 .DEFAULT_GOAL := help
 
 help:  ## these verbs
@@ -28,7 +28,11 @@ ui: $(VENV)/.user  ## the web UI and the daemon on loopback; drop files into .vi
 	$(BIN)/virnucpro ui --port $(PORT)
 
 test: $(VENV)/.dev  ## all tests that need no GPU
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m "not gpu and not ray"
+
+ray: $(VENV)/.dev  ## a Ray cluster of four pretended machines, one of which dies; what Kubernetes would be told
+	$(PIP) --editable ".[dev,ray,kubernetes]"
+	$(BIN)/python -m pytest tests/clusters
 
 lint: $(VENV)/.dev  ## design rules: ruff, mypy
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ from virnucpro_assets.history import was_cancelled
 from virnucpro_assets.metadata import arrived
 from virnucpro_assets.partitions import RANKS, SAMPLES, lane_key
 from virnucpro_assets.presence import mark_dead_runs
-from virnucpro_assets.resources import Platform
+from virnucpro_assets.resources import IN_PROCESS, Platform
 from virnucpro_assets.tags import DRIVER_TAG, batch_config, batch_tags
 from virnucpro_core.errors import VirnucproError, printable
 from virnucpro_core.inbox import Arrival, scan
@@ -149,6 +149,8 @@ def _register(context: dg.SensorEvaluationContext, platform: Platform, arrival: 
     description="Marks runs as failed whose process is gone, so that they keep no place in the queue.",
 )
 def dead_runs(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SkipReason:
+    if platform.executor != IN_PROCESS:
+        return dg.SkipReason("runs of a cluster are watched by their launcher")
     return dg.SkipReason(f"{len(mark_dead_runs(context.instance, platform.folder))} runs were dead")
 
 

@@ -15,6 +15,7 @@ import dagster as dg
 
 from virnucpro_assets.assets import calls, embeddings, sequences
 from virnucpro_assets.checks import lane_findings, manifest_of, record_agrees
+from virnucpro_assets.engines import DEVICE_STEP
 from virnucpro_assets.metadata import arrived, lane_materialization, one_line_failures
 from virnucpro_assets.partitions import lane_key
 from virnucpro_assets.resources import Platform
@@ -47,7 +48,11 @@ class Batch(dg.Config):
     hand_over: bool = True
 
 
-@dg.op(out=dg.Out(dg.Nothing), description="Every sample of the batch through the whole graph.")
+@dg.op(
+    out=dg.Out(dg.Nothing),
+    tags=DEVICE_STEP,
+    description="Every sample of the batch through the whole graph.",
+)
 def every_sample(
     context: dg.OpExecutionContext, config: Batch, platform: Platform
 ) -> Iterator[Recorded | dg.Output[None]]:

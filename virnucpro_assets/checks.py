@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from virnucpro_assets.engines import DEVICE_STEP, HOST_STEP, LOST_WORKER
 from virnucpro_assets.metadata import one_line_failures
 from virnucpro_assets.partitions import LANES, SAMPLES, lane_of, sample_of
 from virnucpro_assets.resources import Platform
@@ -62,7 +63,12 @@ def _results(asset: str, findings: list[Finding]) -> Iterator[dg.AssetCheckResul
 
 
 def _sample_checks(asset: str) -> dg.AssetChecksDefinition:
-    @dg.multi_asset_check(name=f"{asset}_checks", specs=_specs(asset, SAMPLE_NAMES, SAMPLES))
+    @dg.multi_asset_check(
+        name=f"{asset}_checks",
+        specs=_specs(asset, SAMPLE_NAMES, SAMPLES),
+        op_tags=HOST_STEP,
+        retry_policy=LOST_WORKER,
+    )
     def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
         with one_line_failures(context):
             findings = sample_findings(platform.sample(sample_of(context)), asset)
@@ -81,7 +87,12 @@ def sample_findings(sample: Sample, asset: str) -> list[Finding]:
 def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
     names = (*_lane_names(asset), AGREE)
 
-    @dg.multi_asset_check(name=f"{asset}_checks", specs=_specs(asset, names, LANES))
+    @dg.multi_asset_check(
+        name=f"{asset}_checks",
+        specs=_specs(asset, names, LANES),
+        op_tags=DEVICE_STEP if asset in EMBEDDINGS else HOST_STEP,
+        retry_policy=LOST_WORKER,
+    )
     def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
         with one_line_failures(context):
             findings = recorded_findings(context, platform, *lane_of(context), asset)
@@ -148,6 +159,8 @@ def record_agrees(metadata: Mapping[str, Any], manifest: Mapping[int, Entry]) ->
     blocking=True,
     partitions_def=SAMPLES,
     description="one row a record in contigs.tsv, one row a frame in prediction_results.txt",
+    op_tags=HOST_STEP,
+    retry_policy=LOST_WORKER,
 )
 def consensus_ids_conserved(
     context: dg.AssetCheckExecutionContext, platform: Platform

@@ -14,6 +14,7 @@ import click
 
 from virnucpro_assets.cli_models import doctor, metrics, models, train, ui
 from virnucpro_assets.cli_samples import priority, samples
+from virnucpro_assets.cli_storage import storage
 from virnucpro_assets.startup import lasting_imports
 from virnucpro_core.errors import DeviceLostError, VirnucproError, one_line
 
@@ -35,6 +36,7 @@ app.add_command(train)
 app.add_command(doctor)
 app.add_command(ui)
 app.add_command(samples)
+app.add_command(storage)
 app.add_command(priority)
 app.add_command(metrics)
 

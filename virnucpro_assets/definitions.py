@@ -12,7 +12,10 @@ from virnucpro_assets.assets import calls, embeddings, sequences, storage  # noq
 from virnucpro_assets.automation import NIGHTLY, dead_runs, follow, inbox_sensor  # noqa: E402
 from virnucpro_assets.batch import batch  # noqa: E402
 from virnucpro_assets.checks import CHECKS  # noqa: E402
+from virnucpro_assets.engines import executor_of  # noqa: E402
 from virnucpro_assets.resources import platform_from_environment  # noqa: E402
+
+_PLATFORM = platform_from_environment()
 
 LANE_ASSETS = [
     embeddings.dnabert_embeddings,
@@ -52,7 +55,6 @@ defs = dg.Definitions(
     ],
     sensors=[inbox_sensor, follow, dead_runs],
     schedules=[*NIGHTLY, storage.nightly_clean_up],
-    resources={"platform": platform_from_environment()},
-    # Steps of a lane share one device: they run one after another in the run's process.
-    executor=dg.in_process_executor,
+    resources={"platform": _PLATFORM},
+    executor=executor_of(_PLATFORM),
 )

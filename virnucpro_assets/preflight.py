@@ -15,6 +15,7 @@ from virnucpro_core.attention import usable_kernels
 from virnucpro_core.devices import default_attention
 from virnucpro_core.errors import DeviceError, VirnucproError
 from virnucpro_core.space import RESULT_BYTES_A_FRAME, sharded_bytes
+from virnucpro_core.storage import examine_storage, file_system
 
 SHARDS_OF_A_MILLION = 100
 PUBLISHED_WIDTHS = (768, 2560)
@@ -117,10 +118,30 @@ def _folders(platform: Platform, widths: tuple[int, int]) -> Iterator[Report]:
     text = f"{free / 1e9:,.0f} GB free at {home}; a million unique frames take {million / 1e9:.1f} GB"
     yield Report("disk", free > million, text)
     yield Report("VIRNUCPRO_HOME", _writable(existing), str(home))
+    if existing == home and _writable(home):
+        yield _storage(home / "locks")
+    else:
+        yield Report("storage", None, "locks are tried once VIRNUCPRO_HOME is there and writable")
     instance = dagster_home()
     configured = "configured" if (instance / "dagster.yaml").exists() else "is made at first use"
     writable = _writable(next(p for p in (instance, *instance.parents) if p.exists()))
     yield Report("DAGSTER_HOME", writable, f"{instance}, {configured}")
+
+
+def _storage(locks: Path) -> Report:
+    """Whether locks, renames and fsync hold below the home, between two processes of this machine."""
+    try:
+        examine_storage(locks)
+    except VirnucproError as error:
+        return Report("storage", good=False, text=str(error))
+    found = file_system(locks)
+    if not found.shared:
+        return Report("storage", good=True, text=f"{found.kind}, this machine's; locks hold")
+    if found.local_locks:
+        why = f"{found.kind} at {found.mount} is mounted with {', '.join(found.local_locks)}: locks end at this machine"
+        return Report("storage", good=False, text=f"{why}; mount it as docs/clusters.md says")
+    text = f"{found.kind}, may be shared; locks hold here, between machines try `virnucpro storage`"
+    return Report("storage", good=True, text=text)
 
 
 def _writable(folder: Path) -> bool:

@@ -44,7 +44,13 @@ def end_with_input() -> None:
 
 
 def mark_dead_runs(instance: dg.DagsterInstance, home: Path) -> list[str]:
-    """Mark as failed what works on record for longer than UNLOCKED_SECONDS and has no process. Their ids."""
+    """Mark as failed what works on record for longer than UNLOCKED_SECONDS and has no process. Their ids.
+
+    Where the instance's launcher watches over its runs, as those for Ray and Kubernetes do, Dagster's monitoring
+    finds the dead, and nothing is marked here.
+    """
+    if instance.run_launcher.supports_check_run_worker_health:
+        return []
     records = instance.get_run_records(dg.RunsFilter(statuses=WORKING))
     settled = time.time() - UNLOCKED_SECONDS  # a run holds its lock moments after it is recorded as started
     return _mark(instance, home, [r.dagster_run for r in records if (r.start_time or 0.0) < settled])

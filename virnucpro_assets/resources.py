@@ -7,6 +7,7 @@
 | `VIRNUCPRO_DEVICE` | `cuda` or `cpu` | the profile's |
 | `VIRNUCPRO_PROFILE`, `VIRNUCPRO_CHUNK_SIZE` | settings of samples from the inbox | `esm2-3b`, 500 |
 | `VIRNUCPRO_ATTENTION`, `VIRNUCPRO_TOKEN_BUDGET`, `VIRNUCPRO_WORKERS` | how a lane computes | by device |
+| `VIRNUCPRO_EXECUTOR` | where steps run: `in_process`, `ray` or `kubernetes` | `in_process` |
 | `VIRNUCPRO_POSTGRES_URL` | PostgreSQL that a new Dagster instance keeps its records in | none: SQLite |
 | `VIRNUCPRO_LEASES` | folder of the locks on GPUs, one for all that share them | `/var/tmp/virnucpro-leases` |
 | `VIRNUCPRO_INBOX_STABLE_SECONDS` | how long a dropped file must not change | 30 |
@@ -42,6 +43,8 @@ _PROCESS = ProcessDevice(lambda uuid: os.environ.update(CUDA_VISIBLE_DEVICES=uui
 # be asked for. With this delay between the number and the look, Dagster closes the gap; it is off by default.
 SETTLE, SETTLE_SECONDS = "DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS", "2"
 
+IN_PROCESS = "in_process"
+EXECUTORS = (IN_PROCESS, "ray", "kubernetes")
 POSTGRES_URL = "VIRNUCPRO_POSTGRES_URL"
 
 
@@ -59,11 +62,13 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
     inbox_stable_seconds: float = 30.0
     keep: str = "all"
     keep_days: float = 0.0
+    executor: str = IN_PROCESS
     leases: str = str(FOLDER)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """What Dagster calls before a run, and before a tick of a sensor, which has no run."""
-        if context.run is not None:
+        # Of a run whose steps are processes on many machines none holds the lock: its launcher watches over it.
+        if context.run is not None and self.executor == IN_PROCESS:
             hold_presence(self.folder, context.run.run_id)
 
     @property
@@ -85,8 +90,9 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self.device or PROFILES[profile].default_device
 
     def asked(self, *, gpus: int = 0, device: str = "") -> "Platform":
-        """This platform with what was asked for on the command line; zero and "" ask for nothing."""
-        return self.model_copy(update={"gpus": gpus or self.gpus, "device": device or self.device})
+        """This platform as a command uses it, on the machine where it is typed; zero and "" ask for nothing."""
+        asked = {"gpus": gpus or self.gpus, "device": device or self.device, "executor": IN_PROCESS}
+        return self.model_copy(update=asked)
 
     def sample_settings(self, **given: Any) -> SampleSettings:
         """Settings of a new sample: what is given, else this platform's; None and absent mean not given."""
@@ -147,6 +153,14 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 def platform_from_environment() -> Platform:
     """The platform as the environment describes it. Raises UsageError naming a variable that makes no sense."""
+    executor = os.environ.get("VIRNUCPRO_EXECUTOR", "") or IN_PROCESS
+    if executor not in EXECUTORS:
+        raise UsageError(f"VIRNUCPRO_EXECUTOR is {executor!r}", remedy=f"give one of {', '.join(EXECUTORS)}")
+    if executor != IN_PROCESS and not _number("VIRNUCPRO_GPUS", 0):
+        raise UsageError(
+            f"VIRNUCPRO_EXECUTOR is {executor!r} and VIRNUCPRO_GPUS is not set",
+            remedy="set it to the number of GPUs of the cluster, the same for every process",
+        )
     return Platform(
         home=str(home_folder()),
         gpus=_number("VIRNUCPRO_GPUS", 0) or visible_gpus(),
@@ -159,6 +173,7 @@ def platform_from_environment() -> Platform:
         inbox_stable_seconds=float(_number("VIRNUCPRO_INBOX_STABLE_SECONDS", 30)),
         keep=check_keep(os.environ.get("VIRNUCPRO_KEEP", "") or "all"),
         keep_days=float(_number("VIRNUCPRO_KEEP_DAYS", 0)),
+        executor=executor,
         leases=os.environ.get("VIRNUCPRO_LEASES", "") or str(FOLDER),
     )
 
@@ -183,17 +198,24 @@ def export(platform: Platform) -> None:
 
     Call it before `virnucpro_assets.definitions` is imported: the partition keys follow the number of GPUs.
     """
-    os.environ.update(
-        VIRNUCPRO_HOME=platform.home,
-        VIRNUCPRO_GPUS=str(platform.gpus),
-        VIRNUCPRO_DEVICE=platform.device,
-        VIRNUCPRO_ATTENTION=platform.attention,
-        VIRNUCPRO_TOKEN_BUDGET=str(platform.token_budget),
-        VIRNUCPRO_WORKERS=str(platform.workers),
-        VIRNUCPRO_LEASES=platform.leases,
-        DAGSTER_HOME=str(dagster_home()),
-    )
+    os.environ.update(environment_of(platform), DAGSTER_HOME=str(dagster_home()))
     os.environ.setdefault(SETTLE, SETTLE_SECONDS)
+
+
+def environment_of(platform: Platform) -> dict[str, str]:
+    """The variables by which another process of this installation, here or on another machine, is the same."""
+    return {
+        "VIRNUCPRO_HOME": platform.home,
+        "VIRNUCPRO_GPUS": str(platform.gpus),
+        "VIRNUCPRO_DEVICE": platform.device,
+        "VIRNUCPRO_PROFILE": platform.profile,
+        "VIRNUCPRO_CHUNK_SIZE": str(platform.chunk_size),
+        "VIRNUCPRO_ATTENTION": platform.attention,
+        "VIRNUCPRO_TOKEN_BUDGET": str(platform.token_budget),
+        "VIRNUCPRO_WORKERS": str(platform.workers),
+        "VIRNUCPRO_LEASES": platform.leases,
+        "VIRNUCPRO_EXECUTOR": platform.executor,
+    }
 
 
 def usable_cores() -> int:

@@ -146,7 +146,9 @@ def _flocked(path: Path, *, busy: str, wait: bool, shared: bool) -> Iterator[Non
             # For people only: on a full disk the lock holds without it, so that room can be made there.
             with contextlib.suppress(OSError):
                 os.ftruncate(lock, 0)
-                os.pwrite(lock, b"" if shared else f"process {os.getpid()}".encode(), 0)
+                os.pwrite(
+                    lock, b"" if shared else f"process {os.getpid()} on {socket.gethostname()}".encode(), 0
+                )
             yield
             return
         finally:

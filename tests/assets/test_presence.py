@@ -67,6 +67,16 @@ def test_runs_without_a_process_are_marked_and_the_living_and_the_young_are_not(
     assert status(instance, alive) == dg.DagsterRunStatus.STARTED
 
 
+def test_nothing_is_marked_where_the_launcher_watches_over_its_runs(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = started_run(instance, {})
+    monkeypatch.setattr(presence, "UNLOCKED_SECONDS", -1.0)
+    monkeypatch.setattr(type(instance.run_launcher), "supports_check_run_worker_health", True)
+    assert mark_dead_runs(instance, tmp_path) == []
+    assert status(instance, elsewhere) == dg.DagsterRunStatus.STARTED
+
+
 def test_what_a_killed_driver_left_is_marked_at_once_and_only_that(
     instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:

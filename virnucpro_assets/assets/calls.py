@@ -8,6 +8,7 @@ import dagster as dg
 from virnucpro_assets.assets.embeddings import merged_features, shard_schema
 from virnucpro_assets.assets.sequences import OWNERS
 from virnucpro_assets.automation import FOLLOW, FOLLOW_CHECKED
+from virnucpro_assets.engines import DEVICE_STEP, HOST_STEP, LOST_WORKER
 from virnucpro_assets.metadata import lane_materialization, observe_shard, one_line_failures
 from virnucpro_assets.partitions import LANES, SAMPLES, lane_of, sample_of
 from virnucpro_assets.resources import Platform
@@ -30,6 +31,8 @@ _ADDRESS = re.compile(r"[a-z]+:(?=//)|www(?=\.)|@", re.IGNORECASE)
     kinds={"torch", "hdf5"},
     owners=OWNERS,
     code_version="1",
+    op_tags=DEVICE_STEP,
+    retry_policy=LOST_WORKER,
     automation_condition=FOLLOW,
     description="Scores of every unique frame: others, virus (they sum to 1).",
     metadata=shard_schema("scores", "2", "softmax: others, virus"),
@@ -52,6 +55,8 @@ def scores_of(lane: Lane, compute: Compute, on_shard: OnShard) -> dg.Materialize
     kinds={"python", "tsv"},
     owners=OWNERS,
     code_version="1",
+    op_tags=HOST_STEP,
+    retry_policy=LOST_WORKER,
     automation_condition=FOLLOW_CHECKED,
     description="All lanes joined: a call per record, the published tool's two tables, the report.",
     metadata={

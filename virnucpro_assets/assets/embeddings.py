@@ -6,6 +6,7 @@ import dagster as dg
 
 from virnucpro_assets.assets.sequences import OWNERS, translations
 from virnucpro_assets.automation import FOLLOW, FOLLOW_CHECKED
+from virnucpro_assets.engines import DEVICE_STEP, HOST_STEP, LOST_WORKER
 from virnucpro_assets.metadata import lane_materialization, observe_shard, one_line_failures
 from virnucpro_assets.partitions import LANES, lane_of
 from virnucpro_assets.resources import Platform
@@ -37,6 +38,7 @@ def shard_schema(dataset: str, width: str, description: str) -> dict[str, dg.Tab
     kinds={"torch", "hdf5"},
     owners=OWNERS,
     code_version="1",
+    op_tags=DEVICE_STEP,
     retry_policy=RETRY,
     automation_condition=FOLLOW_CHECKED,
     description="DNABERT-S: mean over all tokens of each unique frame's nucleotide slice.",
@@ -54,6 +56,7 @@ def dnabert_embeddings(context: dg.AssetExecutionContext, platform: Platform) ->
     kinds={"torch", "hdf5"},
     owners=OWNERS,
     code_version="1",
+    op_tags=DEVICE_STEP,
     retry_policy=RETRY,
     automation_condition=FOLLOW_CHECKED,
     description="ESM-2: mean over the residues of each unique frame's protein, after the final layer norm.",
@@ -70,6 +73,8 @@ def esm_embeddings(context: dg.AssetExecutionContext, platform: Platform) -> dg.
     kinds={"hdf5"},
     owners=OWNERS,
     code_version="1",
+    op_tags=HOST_STEP,
+    retry_policy=LOST_WORKER,
     automation_condition=FOLLOW,
     description="DNABERT-S columns, then ESM-2 columns, as virtual datasets over verified shards: nothing is copied.",
     metadata=shard_schema("features", "3328", "both encoders side by side"),

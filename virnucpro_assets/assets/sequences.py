@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 
 from virnucpro_assets.automation import BEGIN, FOLLOW
+from virnucpro_assets.engines import HOST_STEP, LOST_WORKER
 from virnucpro_assets.metadata import one_line_failures
 from virnucpro_assets.partitions import SAMPLES, sample_of
 from virnucpro_assets.resources import Platform
@@ -30,6 +31,8 @@ inbox = dg.AssetSpec(
     kinds={"python", "numpy"},
     owners=OWNERS,
     code_version="1",
+    op_tags=HOST_STEP,
+    retry_policy=LOST_WORKER,
     automation_condition=BEGIN,
     description="Every record of the sample, cut into windows of at most chunk_size bases, as published.",
     metadata={
@@ -72,6 +75,8 @@ def chunks_of(sample: Sample) -> dg.MaterializeResult[Any]:
     kinds={"python", "numpy"},
     owners=OWNERS,
     code_version="1",
+    op_tags=HOST_STEP,
+    retry_policy=LOST_WORKER,
     automation_condition=FOLLOW,
     description="Stop-free reading frames of every chunk in six frames; identical ones are kept once.",
     metadata={

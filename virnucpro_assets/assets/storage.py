@@ -6,6 +6,7 @@ import dagster as dg
 
 from virnucpro_assets.assets.calls import consensus
 from virnucpro_assets.assets.sequences import OWNERS
+from virnucpro_assets.engines import HOST_STEP, LOST_WORKER
 from virnucpro_assets.metadata import one_line_failures
 from virnucpro_assets.partitions import SAMPLES, sample_of
 from virnucpro_assets.resources import Platform
@@ -21,6 +22,8 @@ from virnucpro_core.retention import Keep, Released, is_due, release
     kinds={"python"},
     owners=OWNERS,
     code_version="1",
+    op_tags=HOST_STEP,
+    retry_policy=LOST_WORKER,
     description="Deletes a finished sample's intermediates, as VIRNUCPRO_KEEP says; their digests stay.",
 )
 def retention(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
@@ -30,7 +33,7 @@ def retention(context: dg.AssetExecutionContext, platform: Platform) -> dg.Mater
     return dg.MaterializeResult(metadata=retention_metadata(keep, released))
 
 
-@dg.op
+@dg.op(tags=HOST_STEP)
 def release_what_is_due(context: dg.OpExecutionContext, platform: Platform) -> None:
     """Every sample whose results are old enough; one that cannot be cleaned now is said and left to the next night."""
     with one_line_failures(context):
