@@ -73,7 +73,7 @@ def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
     @dg.multi_asset_check(
         name=f"{asset}_checks",
         specs=_specs(asset, (*names, AGREE), LANES),
-        op_tags=DEVICE_STEP if embedding else HOST_STEP,
+        op_tags=DEVICE_STEP if asset in EMBEDDINGS else HOST_STEP,
         retry_policy=LOST_WORKER,
     )
     def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
