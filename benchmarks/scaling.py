@@ -20,6 +20,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ import torch
 
 from benchmarks.record import print_table, provenance
 from benchmarks.seeded import write_profile, write_sample
-from virnucpro_core import embedding
+from virnucpro_core import encoder_cache
 from virnucpro_core.devices import Compute, usable_device
 from virnucpro_core.durable import publish_json
 from virnucpro_core.embedding import embed_lane
@@ -125,7 +126,7 @@ def work(setting: Setting, rank: int, meeting: Barrier, out: Path) -> None:
         torch.zeros(1, device=usable_device(name, lane.precision(ESM)))
     measured: dict[str, dict[str, Any]] = {}
     factor = setting.slow_lane if rank == 0 else 1.0
-    with mock.patch.object(embedding, "load_encoder", slowed(factor) if factor > 1 else load_encoder):
+    with mock.patch.object(encoder_cache, "load_encoder", slowed(factor) if factor > 1 else load_encoder):
         for product in setting.products:
             meeting.wait(MEETING_SECONDS)
             began = time.monotonic()  # one clock for all processes of a machine
@@ -259,7 +260,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    options = arguments()
+    options, began = arguments(), time.monotonic()
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
         folder = Path(temporary)
         device = torch.device("cuda:0" if options.device == "cuda" else "cpu")
@@ -275,33 +276,37 @@ def main() -> None:
         fixed = {"profile": profile, "device": options.device, "loader": loader, "threads": options.threads}
         warm = Setting(samples["warm"], gpus=1, slow_lane=1.0, products=chosen, **fixed)
         run(warm, folder)
+        print(f"models, sample and kernels are ready after {time.monotonic() - began:.0f} s", flush=True)
         rows: list[dict[str, Any]] = []
         for gpus in options.gpus:
             setting = replace(warm, sample=samples["sample"], gpus=gpus, slow_lane=options.slow_lane)
             measured = run(setting, folder)
             found = [figures(product, setting, measured[product]) for product in chosen]
             rows += [*found, together(found)] if len(found) > 1 else found
-        compared(rows)
-        name = rows[0]["lanes"][0]["device"]
-        result = provenance() | {
-            "benchmark": "scaling",
-            "device": name,
-            "models": [options.dnabert, options.esm2],
-            "records": options.records,
-            "unique_frames": setting.lane(0).frames.n_unique,
-            "shard_rows": options.shard_rows,
-            "workers": options.workers,
-            "slow_lane": options.slow_lane,
-            "rows": rows,
-        }
-    print_table(rows, COLUMNS)
-    if options.out:
-        kind = "slow-lane" if options.slow_lane > 1 else "scaling"
-        count = "-".join(map(str, options.gpus))
-        place = name.lower().replace(" ", "-")
-        what = "-".join(options.products)
-        publish_json(options.out / f"{kind}-{count}-{what}-{options.precision}-{place}.json", result)
+            compared(rows)
+            print_table(rows, COLUMNS)
+            sys.stdout.flush()
+            result = provenance() | {
+                "benchmark": "scaling",
+                "device": rows[0]["lanes"][0]["device"],
+                "models": [options.dnabert, options.esm2],
+                "records": options.records,
+                "unique_frames": setting.lane(0).frames.n_unique,
+                "shard_rows": options.shard_rows,
+                "workers": options.workers,
+                "slow_lane": options.slow_lane,
+                "rows": rows,
+            }
+            if options.out:  # after every number of GPUs: a run that is cut short keeps what it has
+                publish_json(options.out / _name(result, options), result)
     print(json.dumps(result))
+
+
+def _name(result: dict[str, Any], options: argparse.Namespace) -> str:
+    kind = "slow-lane" if options.slow_lane > 1 else "scaling"
+    count, what = "-".join(map(str, options.gpus)), "-".join(options.products)
+    place = str(result["device"]).lower().replace(" ", "-")
+    return f"{kind}-{count}-{what}-{options.precision}-{place}.json"
 
 
 if __name__ == "__main__":

@@ -104,9 +104,9 @@ def test_what_the_values_hand_to_kubernetes_is_known_there() -> None:
 
 
 def test_the_queue_is_limited_as_on_one_machine() -> None:
-    [limit] = yaml.safe_load(CONFIG.read_text())["concurrency"]["runs"]["tag_concurrency_limits"]
+    limits = yaml.safe_load(CONFIG.read_text())["concurrency"]["runs"]["tag_concurrency_limits"]
     config = VALUES["dagsterDaemon"]["runCoordinator"]["config"]["queuedRunCoordinator"]
-    assert config["tagConcurrencyLimits"] == [limit]
+    assert config["tagConcurrencyLimits"] == limits
 
 
 def test_the_definitions_load_with_the_executor_for_pods(tmp_path: Path) -> None:
