@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from torture.pipeline import Pipeline, write_reads
-from virnucpro_core import embedding
+from virnucpro_core import encoder_cache
 from virnucpro_core.devices import Compute
 from virnucpro_core.durable import locked
 from virnucpro_core.embedding import embed_lane, lanes_beside
@@ -45,7 +45,7 @@ def slow_lane(lane: Lane, began: Event, go_on: Event) -> None:
         encoder.forward = slow  # type: ignore[method-assign]
         return encoder
 
-    with mock.patch.object(embedding, "load_encoder", load):
+    with mock.patch.object(encoder_cache, "load_encoder", load):
         embed_lane(lane, ESM, COMPUTE, on_shard=lambda _: None)
 
 
@@ -63,7 +63,8 @@ def _started(lane: Lane) -> tuple[Any, Event]:
     began, go_on = SPAWN.Event(), SPAWN.Event()
     process = SPAWN.Process(target=slow_lane, args=(lane, began, go_on))
     process.start()
-    assert began.wait(120)
+    while not began.wait(0.1):
+        assert process.exitcode is None
     return process, go_on
 
 
