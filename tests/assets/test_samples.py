@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 from pathlib import Path
 
 import dagster as dg
@@ -106,6 +107,6 @@ def test_who_works_on_a_sample_is_told(finished: Finished) -> None:
     shutil.rmtree(finished.sample.results)
     with locked(finished.sample.lock("esm_embeddings-1"), busy=""), in_use(finished.sample.folder):
         found = overview(finished.platform.folder, NAME)
-    assert found.workers == {"esm_embeddings-1": f"process {os.getpid()}"}
+    assert found.workers == {"esm_embeddings-1": f"process {os.getpid()} on {socket.gethostname()}"}
     assert [lane.state for lane in found.lanes] == ["done", "done", "done", "working"]
     assert overview(finished.platform.folder, NAME).workers == {}
