@@ -14,10 +14,9 @@ from virnucpro_assets.resources import IN_PROCESS, Platform
 from virnucpro_assets.tags import DRIVER_TAG, batch_config, batch_tags
 from virnucpro_core.errors import VirnucproError, printable
 from virnucpro_core.inbox import Arrival, scan
+from virnucpro_core.inputs import content_digest, digest_inputs
 from virnucpro_core.registry import (
     Sample,
-    content_digest,
-    digest_inputs,
     is_registered,
     open_sample,
     register,

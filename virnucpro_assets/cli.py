@@ -84,7 +84,8 @@ def predict(files: tuple[Path, ...], out: Path, sample: str, *, fresh: bool, **o
         from virnucpro_assets.many import predict_each, several_failed
         from virnucpro_assets.progress import show_delivery, show_prediction
         from virnucpro_assets.resources import platform_from_environment
-        from virnucpro_core.registry import check_inputs, check_key, files_of, register
+        from virnucpro_core.inputs import check_inputs, files_of
+        from virnucpro_core.registry import check_key, register
         from virnucpro_core.samples import group_samples, in_order
 
     platform = platform_from_environment().asked(gpus=options.pop("gpus"), device=options.pop("device"))

@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from virnucpro_core import contents
 from virnucpro_core.chunks import Chunks
-from virnucpro_core.durable import disk_errors, publish_json, sha256_file, sha256_json
-from virnucpro_core.errors import InputError, StoreError, UsageError, VirnucproError
+from virnucpro_core.durable import disk_errors, publish_json, sha256_json
+from virnucpro_core.errors import StoreError, UsageError, VirnucproError
+from virnucpro_core.inputs import InputFile, content_digest, digest_inputs
 from virnucpro_core.occupancy import alone
-from virnucpro_core.samples import looks_like_sequence_file
 
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 FORMAT = 2
@@ -54,15 +55,6 @@ class SampleSettings:
         for name, (good, allowed) in ranges.items():
             if not good:
                 raise UsageError(f"{name} is {getattr(self, name)!r}", remedy=f"give {allowed}")
-
-
-@dataclass(frozen=True, slots=True)
-class InputFile:
-    """One sequence file as it was when the sample was registered."""
-
-    path: Path
-    bytes: int
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,58 +123,6 @@ def check_key(name: str) -> str:
     return name
 
 
-def files_of(paths: Sequence[Path]) -> list[Path]:
-    """The paths, each folder replaced by the sequence files in it. Raises InputError for a folder without any."""
-    found: list[Path] = []
-    for path in paths:
-        inside = (
-            [f for f in sorted(path.iterdir()) if f.is_file() and looks_like_sequence_file(f)]
-            if path.is_dir()
-            else [path]
-        )
-        if not inside:
-            raise InputError(
-                "no FASTA or FASTQ file in this folder", path=path, remedy="give a folder that holds some"
-            )
-        found += inside
-    return found
-
-
-def check_inputs(paths: Sequence[Path]) -> None:
-    """Raises InputError for the first path that is not a regular file."""
-    for path in paths:
-        if not path.exists():
-            raise InputError("no such file", path=path, remedy="check the path")
-        if not path.is_file():
-            raise InputError("not a regular file", path=path, remedy="give FASTA or FASTQ files")
-
-
-def digest_inputs(paths: Sequence[Path]) -> tuple[InputFile, ...]:
-    """Sizes and sha256 of the files, sorted by file name so that the order they are given in is no matter.
-
-    Raises InputError for what is not a readable regular file.
-    """
-    files = []
-    check_inputs(paths)
-    for path in sorted(paths, key=lambda p: (p.name, str(p))):
-        try:
-            files.append(InputFile(path.resolve(), path.stat().st_size, sha256_file(path)))
-        except OSError as error:
-            raise InputError(
-                f"cannot be read: {error.strerror}", path=path, remedy="check its permissions"
-            ) from error
-    if len({f.sha256 for f in files}) < len(files):
-        raise UsageError(
-            "two input files hold the same bytes", where=files[0].path, remedy="give each file once"
-        )
-    return tuple(files)
-
-
-def content_digest(inputs: Sequence[InputFile]) -> str:
-    """sha256 over the files' digests, in name order."""
-    return sha256_json([f.sha256 for f in inputs])
-
-
 def register(
     home: Path, name: str, paths: Sequence[Path], settings: SampleSettings, *, fresh: bool = False
 ) -> Sample:
@@ -217,7 +157,8 @@ def register(
     changing = alone(folder, f"sample {name!r} cannot take other settings, a process works on it")
     with contextlib.nullcontext() if is_new else changing:
         publish_json(folder / "sample.json", facts | {"seal": sha256_json(facts)})
-    _index(sample, home)
+    _make_index(home)
+    contents.note(home, sample.content, name)
     return sample
 
 
@@ -324,7 +265,7 @@ def same_content(home: Path, content: str) -> list[str]:
     """
     _make_index(home)
     found = []
-    for name in sorted(entry.name for entry in _indexed(home, content).glob("*")):
+    for name in contents.names(home, content):
         try:
             if open_sample(home, name).content == content:
                 found.append(name)
@@ -338,29 +279,16 @@ def is_registered(home: Path, name: str) -> bool:
     return (home / "samples" / check_key(name) / "sample.json").exists()
 
 
-def _index(sample: Sample, home: Path) -> None:
-    """An empty file for the sample among those of its content. Only a hint: `same_content` asks the sample."""
-    with disk_errors(home / "contents"):
-        _make_index(home)
-        folder = _indexed(home, sample.content)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / sample.name).touch()
-
-
-def _indexed(home: Path, content: str) -> Path:
-    return home / "contents" / content[:2] / content
-
-
 def _make_index(home: Path) -> None:
-    """Once: the index of the samples that were registered before there was one."""
-    if (home / "contents").exists():
+    """The index of all samples, where there is none."""
+    if contents.exists(home):
         return
-    (home / "contents").mkdir(parents=True, exist_ok=True)
-    for name in list_samples(home):
-        try:
-            _index(open_sample(home, name), home)
-        except VirnucproError as error:
-            log.warning("%s", error)
+    with contents.publishing(home) as note:
+        for name in list_samples(home):
+            try:
+                note(open_sample(home, name).content, name)
+            except VirnucproError as error:
+                log.warning("%s", error)
 
 
 def list_samples(home: Path) -> list[str]:

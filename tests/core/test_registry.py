@@ -9,11 +9,11 @@ import pytest
 
 from virnucpro_core.durable import locked
 from virnucpro_core.errors import InputError, StoreError, UsageError
+from virnucpro_core.inputs import files_of
 from virnucpro_core.occupancy import in_use
 from virnucpro_core.registry import (
     SampleSettings,
     check_key,
-    files_of,
     list_samples,
     open_sample,
     register,
