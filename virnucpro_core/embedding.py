@@ -6,13 +6,14 @@ are the same whoever does. Knows nothing of how a shard is computed.
 """
 
 import functools
+from collections.abc import Callable
 
 import torch
 
 from virnucpro_core.claims import Claims
 from virnucpro_core.devices import DTYPES, Compute, device_name, usable_device
 from virnucpro_core.durable import is_locked
-from virnucpro_core.encoder_cache import verified_encoder
+from virnucpro_core.encoder_cache import begun_encoder
 from virnucpro_core.encoders import Encoder, Kind, encoder_input
 from virnucpro_core.inference import embed_shards
 from virnucpro_core.lanes import (
@@ -87,8 +88,8 @@ def _embed(
             if name is not None:
                 device = usable_device(name, recorder.summary.precision)
                 feed = _feed(lane, product, share, compute.loader, device)
-                encoder = _encoder(lane, product, device, recorder)
-                embed_shards(encoder, feed, store, recorder, on_shard=on_shard)
+                encoder, verified = _encoder(lane, product, device, recorder)
+                embed_shards(encoder, feed, store, recorder, on_shard=on_shard, verified=verified)
     recorder.given(len(share.given), lane.rows(share.given))
 
 
@@ -115,10 +116,15 @@ def _feed(
     return Feed(dataset, settings, device, share)
 
 
-def _encoder(lane: Lane, product: Embedding, device: torch.device, recorder: Recorder) -> Encoder:
-    """The product's encoder on the device; how long that took and what the device is go into the summary."""
+def _encoder(
+    lane: Lane, product: Embedding, device: torch.device, recorder: Recorder
+) -> tuple[Encoder, Callable[[], None]]:
+    """The product's encoder on the device, and a call that waits until its files are verified.
+
+    How long loading took and what the device is go into the summary.
+    """
     summary, started = recorder.summary, recorder.elapsed()
-    encoder = verified_encoder(
+    encoder, verified = begun_encoder(
         KINDS[product],
         lane.weights(product),
         device=device,
@@ -127,4 +133,4 @@ def _encoder(lane: Lane, product: Embedding, device: torch.device, recorder: Rec
         overlong=lane.sample.settings.overlong,
     )
     summary.load_seconds, summary.device = recorder.elapsed() - started, device_name(device)
-    return encoder
+    return encoder, verified

@@ -5,13 +5,15 @@ encoder is loaded for one use. Knows nothing of samples.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 
 from virnucpro_core.encoders import Encoder, Kind, Overlong, load_encoder
-from virnucpro_core.manifest import verify_once
+from virnucpro_core.errors import WeightsError
+from virnucpro_core.manifest import marks, verify_once
 
 # One block at a time a process: None outside of one.
 _kept: dict[tuple[object, ...], Encoder] | None = None
@@ -33,14 +35,36 @@ def kept_encoders() -> Iterator[None]:
             torch.cuda.empty_cache()
 
 
+def begun_encoder(
+    kind: Kind, folder: Path, *, device: torch.device, dtype: torch.dtype, attention: str, overlong: Overlong
+) -> tuple[Encoder, Callable[[], None]]:
+    """An encoder that is kept, or loaded now, while a thread verifies its files; and a call that waits for that.
+
+    Digesting 3B weights takes longer than loading them: nothing may be published before the call returns. It raises
+    WeightsError, as loading does.
+    """
+    verifying = ThreadPoolExecutor(1, thread_name_prefix="verify-weights").submit(verify_once, folder)
+    key = (kind, folder, marks(folder), device, dtype, attention, overlong)
+    if _kept is not None and key in _kept:
+        return _kept[key], verifying.result
+    try:
+        encoder = load_encoder(
+            kind, folder, device=device, dtype=dtype, attention=attention, overlong=overlong
+        )
+    except WeightsError:
+        verifying.result()  # damage is told by its file's name, where that is the cause
+        raise
+    if _kept is not None:
+        _kept[key] = encoder
+    return encoder, verifying.result
+
+
 def verified_encoder(
     kind: Kind, folder: Path, *, device: torch.device, dtype: torch.dtype, attention: str, overlong: Overlong
 ) -> Encoder:
     """The encoder of the verified `folder`: one that is kept, or loaded now. Raises as `load_encoder` does."""
-    key = (kind, folder, verify_once(folder), device, dtype, attention, overlong)
-    if _kept is not None and key in _kept:
-        return _kept[key]
-    encoder = load_encoder(kind, folder, device=device, dtype=dtype, attention=attention, overlong=overlong)
-    if _kept is not None:
-        _kept[key] = encoder
+    encoder, verified = begun_encoder(
+        kind, folder, device=device, dtype=dtype, attention=attention, overlong=overlong
+    )
+    verified()
     return encoder

@@ -33,9 +33,11 @@ def embed_shards(
     recorder: Recorder,
     *,
     on_shard: Callable[[Entry], None],
+    verified: Callable[[], None] = lambda: None,
 ) -> None:
     """Compute the feed's shards and publish each; `on_shard` is called here, in order, once it is on disk.
 
+    Nothing is published before `verified` has returned: it waits for the weights' digests, or raises WeightsError.
     Raises DeviceError when one sequence alone does not fit the device, StoreError when rows stay non-finite
     after they were recomputed in float32, or when the disk refuses.
     """
@@ -49,7 +51,7 @@ def embed_shards(
 
     with (
         forward.monitor,
-        WriteBehind(store, frames, dataset.n_shards, recorder) as writer,
+        WriteBehind(store, frames, dataset.n_shards, recorder, verified) as writer,
     ):
         for turn in feed.turns():
             for packed, wait in turn:

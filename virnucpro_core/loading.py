@@ -110,7 +110,7 @@ def shard_loader(
     dataset: ShardDataset, settings: LoaderSettings, device: torch.device, share: Alone
 ) -> DataLoader[PackedShard | Refused]:
     """What the share wants prepared, turn by turn; workers never touch CUDA, and end with their parent."""
-    # By all shards, not only the lane's own: it may take others'. A single one is prepared here, with nothing to overlap.
+    # By all shards, not only the lane's own: it may take others'. One alone is prepared here, with nothing to overlap.
     workers = min(settings.workers, len(dataset)) if len(dataset) > 1 else 0
     if workers:
         start_worker_server()

@@ -64,15 +64,15 @@ def verify(folder: Path, *, up_to: float = math.inf) -> dict[str, Any]:
     return manifest
 
 
-def verify_once(folder: Path) -> tuple[object, ...]:
-    """`verify` of every byte, the first time that this process meets these files. Raises WeightsError.
+def verify_once(folder: Path) -> None:
+    """`verify` of every byte, the first time that this process meets these files. Raises WeightsError."""
+    _verify_once(folder, marks(folder))
 
-    Returns what tells these files from others that may take their place.
-    """
+
+def marks(folder: Path) -> tuple[object, ...]:
+    """What tells the folder's files from others that may take their place: inode, size and time of change."""
     stats = sorted((f.name, f.stat()) for f in folder.iterdir() if f.is_file())
-    files = tuple((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in stats)
-    _verify_once(folder, files)
-    return files
+    return tuple((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in stats)
 
 
 @functools.cache

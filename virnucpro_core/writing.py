@@ -1,6 +1,6 @@
 """From pooled rows on the device to published shards: threads write behind the computation."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import BoundedSemaphore
@@ -59,8 +59,16 @@ class Settled:
 class WriteBehind:
     """Publishes shards on WRITERS threads; when all are at work `submit` blocks (back-pressure)."""
 
-    def __init__(self, store: ShardStore, frames: Frames, n_shards: int, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        store: ShardStore,
+        frames: Frames,
+        n_shards: int,
+        recorder: Recorder,
+        verified: Callable[[], None],
+    ) -> None:
         self.store, self.frames, self.n_shards, self.recorder = store, frames, n_shards, recorder
+        self.verified = verified
         self.open: list[Future[Settled]] = []
         self._room = BoundedSemaphore(WRITERS)
         self._threads = ThreadPoolExecutor(WRITERS, thread_name_prefix="shard-writer")
@@ -90,6 +98,7 @@ class WriteBehind:
         values_RD, bad = computed.wait()
         if len(bad):
             return Settled(computed, None, bad)
+        self.verified()
         shard = computed.packed.shard
         frame_R = self.frames.shard(shard, self.n_shards)
         summary = self.recorder.summary
