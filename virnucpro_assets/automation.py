@@ -27,8 +27,10 @@ from virnucpro_core.registry import (
 BATCH_SAMPLES = 50
 
 AC = dg.AutomationCondition
-# Runs of `virnucpro predict` drive their sample themselves; their news starts nothing here.
-_NEWS = AC.newly_updated() & ~AC.executed_with_root_target() & ~AC.executed_with_tags(tag_keys={DRIVER_TAG})
+# `virnucpro predict` and batches drive their samples themselves; their news starts nothing here. `executed_with_tags`
+# knows the run of an asset's latest partition alone; the other one knows each partition's, from the second event on.
+_DRIVEN = AC.any_new_update_has_run_tags(tag_keys={DRIVER_TAG}) | AC.executed_with_tags(tag_keys={DRIVER_TAG})
+_NEWS = AC.newly_updated() & ~AC.executed_with_root_target() & ~_DRIVEN
 # Follows within one run, whose blocking checks stop it in time.
 FOLLOW = (
     AC.any_deps_match(_NEWS | AC.will_be_requested()).since_last_handled()
@@ -37,11 +39,12 @@ FOLLOW = (
     & ~AC.in_progress()
 ).with_label("follow upstream")
 # The first layer also looks at what is there, not only at news: a sample's report and its partition key become
-# visible one after the other, and a tick between the two sees news of a partition that does not exist yet.
+# visible one after the other, and a tick between the two sees news of a partition that does not exist yet. What is
+# there of a driven sample is no cause: a tick may fall between two of its products.
 BEGIN = (
     (
         AC.any_deps_match(_NEWS | AC.will_be_requested())
-        | (AC.missing() & ~AC.any_deps_missing()).newly_true()
+        | (AC.missing() & ~AC.any_deps_missing() & ~AC.any_deps_match(_DRIVEN)).newly_true()
     ).since_last_handled()
     & ~AC.any_deps_missing()
     & ~AC.in_progress()

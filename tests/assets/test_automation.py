@@ -187,6 +187,31 @@ def test_what_the_driver_runs_starts_nothing(
         assert requested(result) == {}
 
 
+def test_a_tick_between_two_products_of_a_driven_sample_starts_nothing(
+    sample: Sample, instance: dg.DagsterInstance, platform: Platform
+) -> None:
+    """And what a batch leaves behind begins once it is handed over."""
+    instance.report_runless_asset_event(dg.AssetMaterialization("inbox", partition="earlier"))
+    result = dg.evaluate_automation_conditions(defs, instance)
+    instance.add_dynamic_partitions(str(SAMPLES.name), ["other"])
+    register(platform.folder, "other", [f.path for f in sample.inputs], sample.settings)
+    for name in (NAME, "other"):
+        done = dg.materialize(
+            [*defs.assets],  # type: ignore[list-item]
+            selection=["chunks"],
+            partition_key=name,
+            instance=instance,
+            resources={"platform": platform},
+            tags={DRIVER_TAG: "batch"},
+        )
+        assert done.success
+    result = dg.evaluate_automation_conditions(defs, instance, cursor=result.cursor)
+    assert requested(result) == {}
+    instance.report_runless_asset_event(dg.AssetMaterialization("inbox", partition=NAME))
+    result = dg.evaluate_automation_conditions(defs, instance, cursor=result.cursor)
+    assert requested(result) == {"chunks": {NAME}, "translations": {NAME}}
+
+
 def test_the_night_asks_for_the_first_layer_that_is_missing(
     sample: Sample, instance: dg.DagsterInstance, platform: Platform
 ) -> None:
