@@ -4,6 +4,7 @@ Exit codes: 0 done; 2 wrong input or usage (one line on standard error); 3 a lan
 resumes it; 130 interrupted. Imports of torch and Dagster are put off until a command needs them.
 """
 
+import os
 import signal
 import sys
 import traceback
@@ -185,7 +186,11 @@ def main() -> NoReturn:
         error.show()
         code = error.exit_code
     except (KeyboardInterrupt, click.exceptions.Abort) as error:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         code = _fail(error, "interrupted; the same command resumes", INTERRUPTED)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # while Python winds up, signals have their default action: another one would kill it
     except OSError as error:
         what = error.strerror or str(error)
         code = _fail(

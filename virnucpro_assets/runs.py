@@ -54,7 +54,7 @@ def _execute(
             )
         except dg.DagsterExecutionInterruptedError as interrupt:
             raise KeyboardInterrupt from interrupt
-        if any(_interrupted(event) for event in _failures(result.all_events)):
+        if any(_interrupted(event) for event in result.all_events):
             raise KeyboardInterrupt
         if result.success:
             return Outcome(result.run_id, "", 0)
@@ -97,9 +97,11 @@ def _why(events: Sequence[dg.DagsterEvent]) -> tuple[str, int]:
     return "the run failed outside its steps; see it in the web UI", RESUMABLE
 
 
-def _interrupted(failure: dg.DagsterEvent) -> bool:
-    """Whether it was a signal that ended the step: where it arrives, Dagster either raises or records that."""
-    error = failure.step_failure_data.error
+def _interrupted(event: dg.DagsterEvent) -> bool:
+    """Whether a signal ended the run there: Dagster raises or records it within a step, and cancels between two."""
+    if event.event_type is dg.DagsterEventType.RUN_CANCELED:
+        return True
+    error = event.step_failure_data.error if event.is_step_failure else None
     return error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__
 
 
