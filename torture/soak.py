@@ -38,6 +38,7 @@ class Soak:
     began: float = field(default_factory=time.monotonic)
     names: list[str] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)
+    log: str = ""
 
     def waiting(self) -> list[str]:
         """Samples that have no results yet."""
@@ -84,6 +85,9 @@ def _soak(task: Task, name: str, storage: str, environment: dict[str, str] | Non
         with contextlib.suppress(subprocess.TimeoutExpired, AssertionError):
             beside.wait(END_SECONDS)
             wait_until(lambda: not site.open_runs(), seconds=END_SECONDS, what="the runs' end")
+        state.log = (site.home / "ui.log").read_text(
+            errors="replace"
+        )  # not what Dagster says while it is ended
     row.points, row.seconds = len(state.names), time.monotonic() - state.began
     _judge(state, beside)
     return row
@@ -135,8 +139,7 @@ def _judge(state: Soak, beside: "subprocess.Popen[bytes]") -> None:
     row.lost += len(waiting)
     row.findings += [f"{name} has no results" for name in waiting]
     found = _wrong(state, beside)
-    log = (site.home / "ui.log").read_text(errors="replace")
-    said = log + (site.folder / "said-beside.err").read_text()
+    said = state.log + (site.folder / "said-beside.err").read_text()
     found += [
         f"{said.count(words)} times {words!r} in {site.home}/ui.log" for words in PROBLEMS if words in said
     ]
