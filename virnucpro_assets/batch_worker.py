@@ -19,22 +19,13 @@ def main(rank: int, samples: Sequence[str]) -> int:
         from virnucpro_assets.presence import end_with_input
 
         end_with_input()
-        from virnucpro_assets.runs import INTERRUPTED, Outcome, run_batch
-        from virnucpro_core.errors import VirnucproError
+        from virnucpro_assets.runs import last_word, run_batch
 
     said = logging.getLogger("virnucpro_assets.batch")
     said.addHandler(logging.StreamHandler(sys.stdout))
     said.setLevel(logging.INFO)
     said.propagate = False
-    try:
-        outcome = run_batch(samples, rank)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except VirnucproError as error:
-        outcome = Outcome("", str(error), error.exit_code)
-    if outcome.failure:
-        sys.stdout.write(outcome.failure + "\n")
-    return outcome.exit_code
+    return last_word(lambda: run_batch(samples, rank))
 
 
 if __name__ == "__main__":

@@ -19,18 +19,9 @@ def main(sample: str, rank: int) -> int:
 
         end_with_input()
         from virnucpro_assets.partitions import lane_key
-        from virnucpro_assets.runs import INTERRUPTED, Outcome, run_job
-        from virnucpro_core.errors import VirnucproError
+        from virnucpro_assets.runs import last_word, run_job
 
-    try:
-        outcome = run_job("lane", lane_key(sample, rank), sample)
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except VirnucproError as error:
-        outcome = Outcome("", str(error), error.exit_code)
-    if outcome.failure:
-        sys.stdout.write(outcome.failure + "\n")
-    return outcome.exit_code
+    return last_word(lambda: run_job("lane", lane_key(sample, rank), sample))
 
 
 if __name__ == "__main__":

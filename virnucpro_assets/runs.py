@@ -1,6 +1,7 @@
 """Run one of the jobs in this process, on the instance, so that the web UI shows it; no daemon is needed."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,19 @@ class Outcome:
 def run_job(job: str, partition: str, sample: str) -> Outcome:
     """Execute a job for a partition of the sample. Raises KeyboardInterrupt where SIGINT or SIGTERM ends it."""
     return _execute(job, driver_tags(sample), QUIET, partition)
+
+
+def last_word(run: Callable[[], Outcome]) -> int:
+    """The exit code of a process that is there for one run: prints the one line of a failure, and nothing else."""
+    try:
+        outcome = run()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except VirnucproError as error:
+        outcome = Outcome("", str(error), error.exit_code)
+    if outcome.failure:
+        sys.stdout.write(outcome.failure + "\n")
+    return outcome.exit_code
 
 
 def run_batch(samples: Sequence[str], rank: int) -> Outcome:

@@ -1,4 +1,4 @@
-"""Shards through an encoder: the loader feeds packed batches, a thread writes behind, the device never waits.
+"""Shards through an encoder: the loader feeds packed batches, threads write behind, the device never waits.
 
 Pooled rows gather in a buffer on the device; one copy a shard brings them to pinned host memory on a stream
 of its own while the next shard computes. Nothing here waits for the device within a shard.

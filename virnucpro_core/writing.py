@@ -41,9 +41,8 @@ class Computed:
         if self.ready is not None:
             self.ready.synchronize()
         place_R = torch.from_numpy(np.argsort(self.order_R))
-        values_RD: NDArray[np.float32] = self.packed_RD[
-            place_R
-        ].numpy()  # torch lets other threads run meanwhile
+        # By torch, which lets other threads run meanwhile; numpy would not.
+        values_RD: NDArray[np.float32] = self.packed_RD[place_R].numpy()
         return values_RD, np.flatnonzero(~self.finite_R[place_R].numpy())
 
 
