@@ -71,7 +71,7 @@ def kill_points(task: Task, *, most: int) -> Sequence[Row]:
     roles = ", ".join(f"{count} {name}" for name, count in sorted(state.struck.items()))
     state.killed.note = (
         f"{roles}; {state.commands} commands made {state.finished} predictions of {len(state.reference)} files; "
-        f"at most {state.unpublished:.1f} shards a killed lane that were begun and not yet reported as on disk"
+        f"at most {state.unpublished:g} of a lane's shards computed again after it was killed"
     )
     for row in (state.killed, state.asked):
         row.seconds = time.monotonic() - began
@@ -134,14 +134,20 @@ def _strike_until_it_ends(state: Killing, run: Started) -> list[int]:
 
 
 def _kill(state: Killing, victim: psutil.Process, wanted: str) -> None:
-    """SIGKILL; of a lane it is noted how much it had begun and not brought to disk."""
+    """SIGKILL; of a lane it is noted how much it had computed and not brought to disk, which may be one shard."""
     rank = int(victim.cmdline()[-1]) if wanted == "lane" else None
     victim.send_signal(signal.SIGKILL)
     state.killed.points += 1
     state.struck[wanted] += 1
     if rank is not None:
         psutil.wait_procs([victim], timeout=END_SECONDS)
-        state.unpublished = max(state.unpublished, state.site.unpublished(rank))
+        unpublished = state.site.unpublished(rank)
+        state.unpublished = max(state.unpublished, unpublished)
+        if unpublished > 1:
+            state.killed.lost += 1
+            state.killed.findings.append(
+                f"lane {rank} had computed {unpublished:g} shards and not published them"
+            )
 
 
 def _wait_for_moment(state: Killing, run: Started, *, again: bool) -> bool:

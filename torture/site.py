@@ -154,7 +154,7 @@ class Site:
         return False
 
     def unpublished(self, rank: int) -> float:
-        """Shards that a lane which has ended had begun to compute and not reported as published, at most."""
+        """Shards, by rows, that a lane which has ended had computed and not reported as published, at most."""
         worst = 0.0
         for telemetry in (self.sample / "telemetry").glob(f"*_embeddings-{rank}.jsonl"):
             lines = list(read_lines(telemetry))

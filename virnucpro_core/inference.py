@@ -1,16 +1,16 @@
-"""Shards through an encoder: the loader feeds packed batches, threads write behind, the device never waits.
+"""Shards through an encoder: the loader feeds packed batches, a thread writes behind, the device never waits.
 
 Pooled rows gather in a buffer on the device; one copy a shard brings them to pinned host memory on a stream
-of its own while the next shard computes. Nothing here waits for the device within a shard.
+of its own while the next shard computes. That one's last batch is issued once the shard before is on disk.
 """
 
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from virnucpro_core.clock import DeviceClock
 from virnucpro_core.encoders import Encoder
@@ -44,24 +44,26 @@ def embed_shards(
     dataset = feed.dataset
     frames = Frames.open(dataset.path)
     forward = Forward(encoder, recorder, dataset.token_budget)
+    with forward.monitor, WriteBehind(store, frames, dataset.n_shards, recorder, verified) as writer:
 
-    def published(entry: Entry) -> None:
-        feed.share.end(entry.shard)
-        on_shard(entry)
+        def report(*, wait: bool) -> None:
+            """What was handed over last, once it is on disk; rows that are not finite go another round."""
+            while settled := writer.settled(wait=wait):
+                if settled.entry is None:
+                    writer.submit(_again_in_float32(encoder, settled, store, recorder))
+                    continue
+                busy, entry = settled.computed.spans.busy(), settled.entry
+                recorder.device(busy, settled.computed.spans.idle())
+                recorder.shard(entry.shard, entry.rows, entry.sha256, _peak_memory(encoder.device), busy)
+                feed.share.end(entry.shard)
+                on_shard(entry)
 
-    with (
-        forward.monitor,
-        WriteBehind(store, frames, dataset.n_shards, recorder, verified) as writer,
-    ):
         for turn in feed.turns():
             for packed, wait in turn:
                 recorder.begin(packed.n_sequences, own=feed.share.owns(packed.shard))
-                writer.submit(forward.shard(packed, wait))
+                writer.submit(forward.shard(packed, wait, before=lambda last: report(wait=last)))
                 _warn_of_overlong(packed, encoder, recorder)
-                for settled in writer.settled():
-                    _finish(encoder, settled, writer, recorder, published)
-            while writer.open:
-                _finish(encoder, writer.next(), writer, recorder, published)
+            report(wait=True)
     recorder.counters(forward.monitor.samples)
 
 
@@ -86,29 +88,32 @@ class Forward:
         self.encoder, self.recorder, self.limit = encoder, recorder, limit
         self.clock, self.monitor = DeviceClock(encoder.device), DeviceMonitor(encoder.device)
 
-    def shard(self, packed: PackedShard, wait: float) -> Computed:
-        """The shard's rows, on their way to the host. Raises DeviceError if one sequence alone does not fit."""
+    def shard(self, packed: PackedShard, wait: float, before: Callable[[bool], None]) -> Computed:
+        """The shard's rows, on their way to the host. Raises DeviceError if one sequence alone does not fit.
+
+        `before` is called before each batch, with whether it is the shard's last.
+        """
         started, encoder = time.monotonic(), self.encoder
         rows_RD = torch.full(
             (packed.n_sequences, encoder.dim), torch.nan, dtype=torch.float32, device=encoder.device
         )
-        order: list[NDArray[np.int64]] = []
         done = 0
         todo = list(reversed(packed.batches))
         while todo:
             batch = todo.pop()
             if batch.n_tokens > self.limit and batch.n_sequences > 1:
                 todo.extend(reversed(batch.halves()))
-            elif self._embed_into(batch, rows_RD[done : done + batch.n_sequences]):
+                continue
+            before(not todo)
+            if self._embed_into(batch, rows_RD[done : done + batch.n_sequences]):
                 self._record(batch, packed.budget, wait)
-                order.append(batch.rows_B)
                 done, wait = done + batch.n_sequences, 0.0
             else:
                 self._lower_limit(batch)
                 todo.append(batch)
-        copy = _to_host(rows_RD)
-        seconds = time.monotonic() - started
-        return Computed(packed, *copy, np.concatenate(order), seconds, self.clock.take())
+        place_R = packed.place_R.to(encoder.device, non_blocking=True)
+        copy = _to_host(rows_RD[place_R])
+        return Computed(packed, *copy, time.monotonic() - started, self.clock.take())
 
     def _embed_into(self, batch: PackedBatch, rows_BD: torch.Tensor) -> bool:
         """Pooled rows of `batch` to their place; False if the device ran out of memory (and is tidy again)."""
@@ -173,21 +178,8 @@ def _copy_stream(device: torch.device) -> torch.cuda.Stream:
     return _STREAMS[device]
 
 
-def _finish(
-    encoder: Encoder,
-    settled: Settled,
-    writer: WriteBehind,
-    recorder: Recorder,
-    on_shard: Callable[[Entry], None],
-) -> None:
-    """Report a shard on disk, or recompute its bad rows in float32 and hand it in again."""
-    if settled.entry is not None:
-        entry = settled.entry
-        busy = settled.computed.spans.busy()
-        recorder.device(busy, settled.computed.spans.idle())
-        recorder.shard(entry.shard, entry.rows, entry.sha256, _peak_memory(encoder.device), busy)
-        on_shard(entry)
-        return
+def _again_in_float32(encoder: Encoder, settled: Settled, store: ShardStore, recorder: Recorder) -> Computed:
+    """The shard with its bad rows recomputed. Raises StoreError if they are not finite even so."""
     computed, bad = settled.computed, settled.bad_rows
     log.warning("shard %d: %d rows not finite, computed again in float32", computed.packed.shard, len(bad))
     values_RD, _ = computed.wait()
@@ -200,15 +192,10 @@ def _finish(
     if not np.isfinite(values_RD[bad]).all():
         raise StoreError(
             f"shard {computed.packed.shard}: {len(bad)} sequences have no finite embedding even in float32",
-            where=writer.store.folder,
+            where=store.folder,
             remedy="check the weights with `virnucpro models verify`",
         )
-    order_R = np.arange(len(values_RD))
-    values = torch.from_numpy(values_RD)
-    finite_R = torch.ones(len(values_RD), dtype=torch.bool)
-    writer.submit(
-        Computed(computed.packed, values, finite_R, None, order_R, computed.seconds, computed.spans)
-    )
+    return replace(computed, finite_R=torch.ones(len(values_RD), dtype=torch.bool), ready=None)
 
 
 def _peak_memory(device: torch.device) -> int:

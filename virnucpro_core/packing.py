@@ -120,11 +120,13 @@ class PackedBatch:
 class PackedShard:
     """All batches of one shard. `budget` is the balanced token budget, at most the one asked for.
 
+    `place_R` (int64, host): where each row of the shard lies among the batches' sequences, one batch after the other.
     `overlong` counts the sequences with more tokens than the model was trained on.
     """
 
     shard: int
     batches: tuple[PackedBatch, ...]
+    place_R: torch.Tensor
     n_sequences: int
     n_tokens: int
     budget: int
@@ -137,7 +139,9 @@ class PackedShard:
         return self.n_tokens / room if room else 1.0
 
     def pin_memory(self) -> Self:
-        return replace(self, batches=tuple(b.pin_memory() for b in self.batches))
+        return replace(
+            self, batches=tuple(b.pin_memory() for b in self.batches), place_R=self.place_R.pin_memory()
+        )
 
 
 def pack(tokens_T: np.ndarray, lengths_B: np.ndarray, budget: int) -> tuple[PackedBatch, ...]:
@@ -176,6 +180,7 @@ def pack_shard(
     return PackedShard(
         shard=shard,
         batches=tuple(batches),
+        place_R=torch.from_numpy(np.argsort(order)),
         n_sequences=len(lengths_B),
         n_tokens=len(tokens_T),
         budget=budget,

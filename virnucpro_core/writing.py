@@ -1,9 +1,8 @@
-"""From pooled rows on the device to published shards: threads write behind the computation."""
+"""From pooled rows on the device to published shards: a thread writes behind the computation."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import BoundedSemaphore
 
 import numpy as np
 import torch
@@ -15,35 +14,26 @@ from virnucpro_core.packing import PackedShard
 from virnucpro_core.shards import Entry, ShardStore
 from virnucpro_core.telemetry import Recorder
 
-# Shards that may be on their way to disk at once. A shard of DNABERT-S takes a GPU less time than one thread needs to
-# digest and sync it.
-WRITERS = 2
-
 
 @dataclass(slots=True)
 class Computed:
-    """One shard's pooled rows on their way to disk.
+    """One shard's pooled rows on their way to disk, in the shard's order.
 
-    packed_RD (rows, dim) float32 and finite_R (rows,) bool are on the host once `ready` has passed; their row i is row
-    order_R[i] of the shard.
+    rows_RD (rows, dim) float32 and finite_R (rows,) bool are on the host once `ready` has passed.
     """
 
     packed: PackedShard
-    packed_RD: torch.Tensor
+    rows_RD: torch.Tensor
     finite_R: torch.Tensor
     ready: torch.cuda.Event | None
-    order_R: NDArray[np.int64]
     seconds: float
     spans: Spans
 
     def wait(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The rows in the shard's order, and which are not finite; blocks until the copy from the device is done."""
+        """The rows, and which are not finite; blocks until the copy from the device is done."""
         if self.ready is not None:
             self.ready.synchronize()
-        place_R = torch.from_numpy(np.argsort(self.order_R))
-        # By torch, which lets other threads run meanwhile; numpy would not.
-        values_RD: NDArray[np.float32] = self.packed_RD[place_R].numpy()
-        return values_RD, np.flatnonzero(~self.finite_R[place_R].numpy())
+        return self.rows_RD.numpy(), np.flatnonzero(~self.finite_R.numpy())
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +46,7 @@ class Settled:
 
 
 class WriteBehind:
-    """Publishes shards on WRITERS threads; when all are at work `submit` blocks (back-pressure)."""
+    """Publishes on a thread, one shard at a time: a lane that dies has lost at most one that was computed."""
 
     def __init__(
         self,
@@ -68,30 +58,30 @@ class WriteBehind:
     ) -> None:
         self.store, self.frames, self.n_shards, self.recorder = store, frames, n_shards, recorder
         self.verified = verified
-        self.open: list[Future[Settled]] = []
-        self._room = BoundedSemaphore(WRITERS)
-        self._threads = ThreadPoolExecutor(WRITERS, thread_name_prefix="shard-writer")
+        self._open: Future[Settled] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="shard-writer")
 
     def __enter__(self) -> "WriteBehind":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._thread.shutdown(wait=True, cancel_futures=True)
 
     def submit(self, computed: Computed) -> None:
-        self._room.acquire()
-        future = self._threads.submit(self._settle, computed)
-        future.add_done_callback(lambda _: self._room.release())
-        self.open.append(future)
+        """Hand a shard over. The one before it has been taken with `settled`."""
+        assert self._open is None
+        self._open = self._thread.submit(self._settle, computed)
 
-    def settled(self) -> Iterator[Settled]:
-        """Those that are done already, in order."""
-        while self.open and self.open[0].done():
-            yield self.next()
+    def settled(self, *, wait: bool) -> Settled | None:
+        """What became of the shard that was handed over; None if there is none or it is still being written.
 
-    def next(self) -> Settled:
-        """The oldest one; waits for it and raises what its writing raised."""
-        return self.open.pop(0).result()
+        With `wait` blocks until it is not. Raises what its writing raised.
+        """
+        future = self._open
+        if future is None or not (wait or future.done()):
+            return None
+        self._open = None
+        return future.result()
 
     def _settle(self, computed: Computed) -> Settled:
         values_RD, bad = computed.wait()

@@ -146,6 +146,44 @@ def test_the_lane_fails_when_they_stay_bad_and_publishes_nothing_bad(
     assert not list(lane.store.folder.glob("*.h5"))
 
 
+class Watched:
+    """An encoder that counts, before each batch, the shards that are computed and not on disk."""
+
+    def __init__(self, encoder: Encoder, folder: Path, rows: list[int]) -> None:
+        self.inner, self.folder, self.ends = encoder, folder, np.cumsum(rows)
+        self.kind, self.dim, self.device = encoder.kind, encoder.dim, encoder.device
+        self.input, self.fingerprint = encoder.input, encoder.fingerprint
+        self.done, self.most = 0, 0
+
+    def forward(self, batch: PackedBatch) -> torch.Tensor:
+        rows_BD = self.inner.forward(batch)
+        self.done += batch.n_sequences
+        computed = int((self.ends <= self.done).sum())
+        self.most = max(self.most, computed - len(list(self.folder.glob("*.json"))))
+        return rows_BD
+
+
+@pytest.mark.parametrize("budget", [200, 100_000], ids=["many batches a shard", "one batch a shard"])
+def test_a_lane_that_dies_loses_at_most_one_computed_shard(
+    tmp_path: Path, frames: Path, esm: Encoder, monkeypatch: pytest.MonkeyPatch, budget: int
+) -> None:
+    opened = Frames.open(frames)
+    rows = [len(opened.shard(k, N_SHARDS)) for k in range(N_SHARDS)]
+    lane = Lane(tmp_path, frames, esm, LoaderSettings(budget, workers=0))
+    watched = Watched(esm, lane.store.folder, rows)
+    lane.encoder = watched  # type: ignore[assignment]
+    write = ShardStore.write
+
+    def slowly(*args: object, **options: object) -> Entry:
+        time.sleep(0.3)
+        return write(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ShardStore, "write", slowly)
+    lane.run()
+    assert watched.most == 1
+    assert len(lane.entries) == N_SHARDS
+
+
 class Small:
     """An encoder on a device that holds `room` tokens."""
 
