@@ -20,12 +20,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import triton
 
 from benchmarks import peers
 from benchmarks.ceiling import ceiling, rate
+from benchmarks.record import keep, provenance
 from benchmarks.seeded import GEOMETRIES, byte_pair_tokens, proteins, residues, write_model
-from virnucpro_core.durable import publish_json
 from virnucpro_core.encoders import FULL_BATCH
 from virnucpro_core.encoders.dnabert_s import DnabertModel
 from virnucpro_core.encoders.esm2 import Esm2Model
@@ -239,22 +238,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         for name in options.models:
             bench_model(bench, name, Path(root), with_peers=not options.no_peers)
-            result = _result(bench.rows)
-            if options.out is not None:  # after every model: a run that is cut short keeps what it has
-                device = str(result["device"]).replace(" ", "-").lower()
-                publish_json(options.out / f"encoders-{device}.json", result)
+            result = provenance() | {
+                "device": torch.cuda.get_device_name(),
+                "budget_tokens": {"esm2": BUDGET, "dnabert-s": DNABERT_BUDGET},
+                "rows": bench.rows,
+            }
+            # After every model: a run that is cut short keeps what it has.
+            keep(result, options.out, "encoders", result["device"])
     print(json.dumps(result))
-
-
-def _result(rows: list[dict[str, object]]) -> dict[str, object]:
-    return {
-        "device": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
-        "command": " ".join(["python -m benchmarks.encoders", *sys.argv[1:]]),
-        "triton": triton.__version__,
-        "budget_tokens": {"esm2": BUDGET, "dnabert-s": DNABERT_BUDGET},
-        "rows": rows,
-    }
 
 
 if __name__ == "__main__":

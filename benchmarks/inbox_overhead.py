@@ -8,15 +8,14 @@ their steps; everything else is overhead: sensors, automation, queue, the start 
 """
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measured import machine, table, write_reads
+from benchmarks.measured import write_reads
+from benchmarks.record import finish, print_table, provenance
 from tests.live_platform import Server, Site, wait_until, web_ui
-from virnucpro_core.durable import publish_json
 
 RUNS = """{ runsOrError(limit: 20) { ... on Runs { results { runId status startTime endTime creationTime
   tags { key value } stepStats { stepKey startTime endTime } } } } }"""
@@ -36,16 +35,8 @@ def main() -> None:
             wait_until((site.home / "inbox").exists, seconds=120, what="the inbox sensor")
             for number in range(options.samples):
                 rows.append(one_sample(site, server, f"s{number}", options.reads))
-    result = {
-        "benchmark": "inbox_overhead",
-        "command": f"python -m benchmarks.inbox_overhead --samples {options.samples} --reads {options.reads}",
-        **machine(),
-        "rows": rows,
-    }
-    print(table(rows))
-    if options.out:
-        publish_json(options.out / "inbox-overhead.json", result)
-    print(json.dumps(result))
+    print_table(rows)
+    finish(provenance() | {"rows": rows}, options.out, "inbox-overhead")
 
 
 def one_sample(site: Site, server: Server, name: str, reads: int) -> dict[str, Any]:

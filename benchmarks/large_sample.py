@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measured import READ_BASES, ROOT, machine, table
+from benchmarks.measured import READ_BASES
+from benchmarks.record import ROOT, finish, print_table, provenance
 from virnucpro_core.chunks import write_chunks
-from virnucpro_core.durable import publish_json
 from virnucpro_core.frames import write_frames
 
 
@@ -60,17 +60,8 @@ def main() -> None:
         command = [sys.executable, "-m", "benchmarks.large_sample", "--child", "--reads", str(reads)]
         said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
         rows.append(json.loads(said))
-    words = " ".join(map(str, options.reads))
-    result = {
-        "benchmark": "large_sample",
-        "command": f"python -m benchmarks.large_sample --reads {words}",
-        **machine(),
-        "rows": rows,
-    }
-    print(table(rows))
-    if options.out:
-        publish_json(options.out / "large-sample.json", result)
-    print(json.dumps(result))
+    print_table(rows)
+    finish(provenance() | {"rows": rows}, options.out, "large-sample")
 
 
 if __name__ == "__main__":

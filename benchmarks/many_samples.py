@@ -12,7 +12,6 @@ the way. Without the daemon first, then with it. PostgreSQL is Debian's, on loop
 
 import argparse
 import contextlib
-import json
 import os
 import tempfile
 import time
@@ -20,11 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.measured import machine, table
+from benchmarks.record import finish, print_table, provenance
 from tests.browser import chromium
 from tests.live_platform import ROOT, Server, Site, wait_until, web_ui
 from torture.postgres import postgres_storage
-from virnucpro_core.durable import publish_json
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -126,10 +124,7 @@ def main() -> None:
             with web_ui(site) as server:
                 beside = look(server)
                 ticks = wait_until(lambda: tick_seconds(server), seconds=300, what="ticks")
-            result = {
-                "benchmark": "many_samples",
-                "command": f"python -m benchmarks.many_samples --samples {options.samples} --storage {options.storage}",
-                **machine(),
+            result = provenance() | {
                 "storage": options.storage,
                 "samples": options.samples,
                 "fill": filled,
@@ -137,12 +132,10 @@ def main() -> None:
                 "pages_beside_the_daemon": beside,
                 "tick_seconds": ticks,
             }
-    print(table(alone))
-    print(table(beside))
+    print_table(alone)
+    print_table(beside)
     print(f"seconds a tick: {ticks}")
-    if options.out:
-        publish_json(options.out / f"many-samples-{options.storage}.json", result)
-    print(json.dumps(result))
+    finish(result, options.out, "many-samples", options.storage)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ Device idle time is what CUDA events on the compute stream say.
 """
 
 import argparse
-import json
 import shutil
 import statistics
 import tempfile
@@ -20,11 +19,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.ceiling import ceiling
-from benchmarks.record import provenance
+from benchmarks.record import finish, print_table, provenance
 from benchmarks.seeded import write_model, write_reads
 from virnucpro_core.chunks import write_chunks
 from virnucpro_core.devices import DTYPES, default_attention, device_name, usable_device
-from virnucpro_core.durable import publish_json
 from virnucpro_core.encoders import Encoder, Kind, encoder_input, load_encoder
 from virnucpro_core.frames import Frames, write_frames
 from virnucpro_core.inference import embed_shards
@@ -35,6 +33,21 @@ from virnucpro_core.shards import Entry, ShardStore, ids_digest
 from virnucpro_core.telemetry import LaneSummary, Recorder
 
 BARE_BATCHES = 12
+COLUMNS = (
+    "model",
+    "precision",
+    "sequences",
+    "tokens_per_second",
+    "share_of_bare",
+    "share_of_ceiling",
+    "device_idle",
+    "seconds",
+    "packing_efficiency",
+    "io_wait_p99_ms",
+    "load_seconds",
+    "first_batches_seconds",
+    "verify_seconds",
+)
 
 
 def bare_rate(encoder: Encoder, dataset: ShardDataset, seconds: float) -> float:
@@ -92,8 +105,8 @@ def run_encoder(
         raise SystemExit(f"{kind}: shards are {states}, {sum(e.rows for e in entries)} rows")
     name = options.dnabert if kind == "dnabert-s" else options.esm2
     top = ceiling(name, seconds=1.0, repeats=3, fp8=precision == "fp8") if device.type == "cuda" else None
-    print(f"{kind}: {summary.seconds:.1f} s, verified", flush=True)
     return asdict(summary) | {
+        "model": name,
         "share_of_ceiling": top and summary.tokens_per_second / top,
         "ceiling_tokens_per_second": top,
         "bare_tokens_per_second": bare,
@@ -104,17 +117,19 @@ def run_encoder(
         "load_seconds": loaded,
         "first_batches_seconds": first,
         "verify_seconds": time.perf_counter() - started,
+        "total_seconds": summary.seconds + loaded + first,
         "bytes": sum(e.bytes for e in entries),
     }
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--precision", default="float16", choices=["float32", "float16", "fp8"])
     parser.add_argument("--records", type=int, default=100_000)
+    parser.add_argument("--encoders", nargs="+", default=["dnabert-s", "esm2"], choices=["dnabert-s", "esm2"])
     parser.add_argument("--esm2", default="esm2-3b")
     parser.add_argument("--dnabert", default="dnabert-s")
     parser.add_argument("--tokenizer", type=Path, default=DEMO / "dnabert_s" / "tokenizer.json")
@@ -123,69 +138,41 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
     device = torch.device(options.device)
     start_worker_server()
     dtype = torch.float32 if options.precision == "float32" else torch.float16
+    names: dict[Kind, str] = {"dnabert-s": options.dnabert, "esm2": options.esm2}
+    rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        models = {
-            "dnabert-s": write_model(options.dnabert, folder / "dnabert", device=device, dtype=dtype),
-            "esm2": write_model(options.esm2, folder / "esm2", device=device, dtype=dtype),
-        }
-        shutil.copyfile(options.tokenizer, models["dnabert-s"] / "tokenizer.json")
         write_reads(folder / "reads.fa", options.records)
         started = time.perf_counter()
         chunks = write_chunks([folder / "reads.fa"], folder / "chunks", chunk_size=300)
         frames = write_frames(chunks, folder / "frames")
         translated = time.perf_counter() - started
         print(f"{frames.n_unique:,} unique frames in {translated:.1f} s", flush=True)
-        rows = [run_encoder(kind, path, frames.path, folder, options) for kind, path in models.items()]
-        result = {
-            "benchmark": "pipeline",
-            "device": device_name(device),
-            **provenance(),
-            "models": [options.dnabert, options.esm2],
-            "records": options.records,
-            "unique_frames": frames.n_unique,
-            "translate_seconds": translated,
-            "total_seconds": translated
-            + sum(
-                float(str(r["seconds"]))
-                + float(str(r["load_seconds"]))
-                + float(str(r["first_batches_seconds"]))
-                for r in rows
-            ),
-            "encoders": rows,
-        }
-    columns = (
-        "product",
-        "precision",
-        "sequences",
-        "tokens_per_second",
-        "share_of_bare",
-        "share_of_ceiling",
-        "device_idle",
-        "seconds",
-    )
-    columns += (
-        "packing_efficiency",
-        "io_wait_p99_ms",
-        "load_seconds",
-        "first_batches_seconds",
-        "verify_seconds",
-    )
-    print(" ".join(f"{c[:18]:>18}" for c in columns))
-    for row in rows:
-        cells = (row[c] for c in columns)
-        print(" ".join(f"{c:18,.4g}" if isinstance(c, float) else f"{c!s:>18}" for c in cells))
-    print(
-        f"{frames.n_unique:,} unique frames from FASTA to verified shards in {result['total_seconds']:,.0f} s"
-    )
-    if options.out:
-        name = f"pipeline-{options.precision}-{device_name(device).lower().replace(' ', '-')}.json"
-        publish_json(options.out / name, result)
-    print(json.dumps(result))
+        for kind in options.encoders:
+            model = write_model(names[kind], folder / "models" / kind, device=device, dtype=dtype)
+            if kind == "dnabert-s":
+                shutil.copyfile(options.tokenizer, model / "tokenizer.json")
+            rows.append(run_encoder(kind, model, frames.path, folder, options))
+            print_table(rows[-1:], COLUMNS)
+    total = translated + sum(float(str(row["total_seconds"])) for row in rows)
+    result = provenance() | {
+        "device": device_name(device),
+        "records": options.records,
+        "unique_frames": frames.n_unique,
+        "translate_seconds": translated,
+        "total_seconds": total,
+        "encoders": rows,
+    }
+    print(f"{frames.n_unique:,} unique frames from FASTA to verified shards in {total:,.0f} s")
+    finish(result, options.out, "pipeline", *options.encoders, options.precision, result["device"])
 
 
 def _now(device: torch.device) -> float:

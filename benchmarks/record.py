@@ -1,29 +1,79 @@
-"""What every results file says beside its figures, and how figures are shown as a table."""
+"""What every results file says beside its figures, how figures are shown, and where they are kept."""
 
+import json
+import os
+import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+
+from virnucpro_core.durable import publish_json
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("torch", "triton", "numpy", "transformers", "dagster")
 
 
 def provenance() -> dict[str, Any]:
-    """Versions, the commit, and the command that was given."""
-    found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    """Versions, the commit, the command that was given; the processor, and how busy it was with other work."""
+    found = subprocess.run(
+        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=ROOT
+    )
     return {
-        "versions": {"torch": torch.__version__, "cuda": torch.version.cuda, "numpy": np.__version__},
-        "commit": found.stdout.strip(),
+        "benchmark": Path(sys.argv[0]).stem,
         "command": " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
+        "commit": found.stdout.strip(),
+        "versions": {"python": platform.python_version(), "cuda": torch.version.cuda} | _versions(),
+        "cpu": processor(),
+        "cores": os.cpu_count(),
+        "load_average": [round(load, 1) for load in os.getloadavg()],
     }
 
 
-def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """One line a row, headed by the columns' names."""
-    width = max(12, *map(len, columns)) + 1
-    print("".join(f"{c:>{width}}" for c in columns))
-    for row in rows:
-        cells = (row[c] for c in columns)
-        print("".join(f"{c:{width},.4g}" if isinstance(c, float) else f"{c!s:>{width}}" for c in cells))
+def processor() -> str:
+    """The processor's name, as the system tells it."""
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # the core needs none but torch and numpy
+            continue
+    return found
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
+    """The rows under their column names, right-aligned; all columns of the first row, or those that are named."""
+    names = list(columns or rows[0])
+    cells = [names] + [[_cell(row[name]) for name in names] for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
+    for line in cells:
+        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)))
+    sys.stdout.flush()
+
+
+def keep(result: Mapping[str, Any], folder: Path | None, *words: object) -> None:
+    """The result as `WORD-WORD.json` in `folder`, if there is one."""
+    if folder:
+        name = "-".join(str(word).lower().replace(" ", "-") for word in words)
+        publish_json(folder / f"{name}.json", dict(result))
+
+
+def finish(result: Mapping[str, Any], folder: Path | None, *words: object) -> None:
+    """`keep`, then the result as the last line of the output."""
+    keep(result, folder, *words)
+    print(json.dumps(result))
+
+
+def _cell(value: Any) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)

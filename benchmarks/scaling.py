@@ -20,7 +20,6 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -32,7 +31,7 @@ from unittest import mock
 
 import torch
 
-from benchmarks.record import print_table, provenance
+from benchmarks.record import keep, print_table, provenance
 from benchmarks.seeded import write_profile, write_sample
 from virnucpro_core import encoder_cache
 from virnucpro_core.devices import Compute, usable_device
@@ -285,9 +284,7 @@ def main() -> None:
             rows += [*found, together(found)] if len(found) > 1 else found
             compared(rows)
             print_table(rows, COLUMNS)
-            sys.stdout.flush()
             result = provenance() | {
-                "benchmark": "scaling",
                 "device": rows[0]["lanes"][0]["device"],
                 "models": [options.dnabert, options.esm2],
                 "records": options.records,
@@ -297,16 +294,18 @@ def main() -> None:
                 "slow_lane": options.slow_lane,
                 "rows": rows,
             }
-            if options.out:  # after every number of GPUs: a run that is cut short keeps what it has
-                publish_json(options.out / _name(result, options), result)
+            # After every number of GPUs: a run that is cut short keeps what it has.
+            kind = "slow-lane" if options.slow_lane > 1 else "scaling"
+            keep(
+                result,
+                options.out,
+                kind,
+                *options.gpus,
+                *options.products,
+                options.precision,
+                result["device"],
+            )
     print(json.dumps(result))
-
-
-def _name(result: dict[str, Any], options: argparse.Namespace) -> str:
-    kind = "slow-lane" if options.slow_lane > 1 else "scaling"
-    count, what = "-".join(map(str, options.gpus)), "-".join(options.products)
-    place = str(result["device"]).lower().replace(" ", "-")
-    return f"{kind}-{count}-{what}-{options.precision}-{place}.json"
 
 
 if __name__ == "__main__":

@@ -9,19 +9,18 @@ differences as it can be.
 """
 
 import argparse
-import json
 import shutil
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from benchmarks.record import provenance
+from benchmarks.record import finish, print_table, provenance
 from benchmarks.seeded import write_model
-from virnucpro_core.classifier import CLASSES, train_classifier
+from virnucpro_core.classifier import CLASSES, Classifier, train_classifier
 from virnucpro_core.devices import DTYPES, default_attention, device_name, usable_device
-from virnucpro_core.durable import publish_json
 from virnucpro_core.encoders import Encoder, Kind, load_encoder
 from virnucpro_core.profiles import DEMO
 from virnucpro_core.training import (
@@ -47,7 +46,55 @@ def load(kind: Kind, folder: Path, device: str, precision: str) -> Encoder:
     )
 
 
-def main() -> None:
+def features(options: argparse.Namespace) -> dict[str, tuple[LabelledFrames, LabelledFrames]]:
+    """precision -> (training frames, held-out frames), each with the features that this precision gives."""
+    device = torch.device(options.device)
+    settings = TrainingSettings(chunk_size=options.chunk_size, seed=SEED)
+    found = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        dnabert, esm2 = (
+            write_model(name, folder / name, device=device, dtype=torch.float16)
+            for name in (options.dnabert, options.esm2)
+        )
+        shutil.copyfile(DEMO / "dnabert_s" / "tokenizer.json", dnabert / "tokenizer.json")
+        sources = zip(CLASSES, ("non_viral.fa", "viral.fa"), strict=True)
+        blocks = [split_blocks([DEMO / file], folder / name, settings) for name, file in sources]
+        for precision in dict.fromkeys(["float32", *options.precisions]):
+            encoders = (
+                load("dnabert-s", dnabert, options.device, precision),
+                load("esm2", esm2, options.device, precision),
+            )
+            with torch.inference_mode():
+                train, held_out = (
+                    labelled_frames([pair[part] for pair in blocks], encoders, options.chunk_size, folder)
+                    for part in (0, 1)
+                )
+            found[precision] = train, held_out
+            del encoders
+    return found
+
+
+def moved_scores(
+    classifier: Classifier, frames: LabelledFrames, precision: str, expected_F: NDArray[np.float32]
+) -> dict[str, object]:
+    """How far the scores of class virus are from those of float32 features, expected_F (frames,)."""
+    virus_F = classifier.score(frames.features)[:, 1]
+    moved_F = np.abs(virus_F - expected_F)
+    found = evaluate(classifier, frames)
+    return {
+        "precision": precision,
+        "frames": len(virus_F),
+        "score_moved_mean": float(moved_F.mean()),
+        "score_moved_p99": float(np.percentile(moved_F, 99)),
+        "score_moved_most": float(moved_F.max()),
+        "frames_called_otherwise": int(((virus_F >= 0.5) != (expected_F >= 0.5)).sum()),
+        "frame_accuracy": found.frame_accuracy,
+        "chunk_accuracy": found.chunk_accuracy,
+    }
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="How far float16 and fp8 move a classifier's scores.")
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--precisions", nargs="+", default=PRECISIONS, choices=PRECISIONS)
@@ -56,69 +103,30 @@ def main() -> None:
     parser.add_argument("--chunk-size", type=int, default=300)
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    device = torch.device(options.device)
-    settings = TrainingSettings(chunk_size=options.chunk_size, seed=SEED)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        models = {
-            name: write_model(name, folder / name, device=device, dtype=torch.float16)
-            for name in (options.dnabert, options.esm2)
-        }
-        shutil.copyfile(DEMO / "dnabert_s" / "tokenizer.json", models[options.dnabert] / "tokenizer.json")
-        sources = zip(CLASSES, ("non_viral.fa", "viral.fa"), strict=True)
-        blocks = [split_blocks([DEMO / file], folder / name, settings) for name, file in sources]
-        parts: dict[str, tuple[LabelledFrames, LabelledFrames]] = {}
-        for precision in dict.fromkeys(["float32", *options.precisions]):
-            encoders = (
-                load("dnabert-s", models[options.dnabert], options.device, precision),
-                load("esm2", models[options.esm2], options.device, precision),
-            )
-            with torch.inference_mode():
-                train, held_out = (
-                    labelled_frames([pair[part] for pair in blocks], encoders, options.chunk_size, folder)
-                    for part in (0, 1)
-                )
-            parts[precision] = train, held_out
-            del encoders
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
+    parts = features(options)
     train, held_out = parts["float32"]
-    rows = equal_classes(train.labels, SEED)
+    chosen = equal_classes(train.labels, SEED)
     classifier, _ = train_classifier(
-        train.features[rows], train.labels[rows], epochs=options.epochs, seed=SEED
+        train.features[chosen], train.labels[chosen], epochs=options.epochs, seed=SEED
     )
-    expected = classifier.score(held_out.features)[:, 1]
-    table = []
-    for precision, (_, frames) in parts.items():
-        virus = classifier.score(frames.features)[:, 1]
-        moved = np.abs(virus - expected)
-        table.append(
-            {
-                "precision": precision,
-                "frames": len(virus),
-                "score_moved_mean": float(moved.mean()),
-                "score_moved_p99": float(np.percentile(moved, 99)),
-                "score_moved_most": float(moved.max()),
-                "frames_called_otherwise": int(((virus >= 0.5) != (expected >= 0.5)).sum()),
-                "frame_accuracy": evaluate(classifier, frames).frame_accuracy,
-                "chunk_accuracy": evaluate(classifier, frames).chunk_accuracy,
-            }
-        )
-    print(" ".join(f"{name:>24}" for name in table[0]))
-    for row in table:
-        print(" ".join(f"{c:24.5f}" if isinstance(c, float) else f"{c!s:>24}" for c in row.values()))
-    result = {
-        "benchmark": "scores",
-        "device": device_name(device),
-        **provenance(),
+    expected_F = classifier.score(held_out.features)[:, 1]
+    rows = [
+        moved_scores(classifier, frames, precision, expected_F) for precision, (_, frames) in parts.items()
+    ]
+    print_table(rows)
+    result = provenance() | {
+        "device": device_name(torch.device(options.device)),
         "models": [options.dnabert, options.esm2],
         "chunk_size": options.chunk_size,
         "training_frames": len(train.labels),
-        "rows": table,
+        "rows": rows,
     }
-    if options.out:
-        name = f"scores-{device_name(device).lower().replace(' ', '-')}.json"
-        publish_json(options.out / name, result)
-    print(json.dumps(result))
+    finish(result, options.out, "scores", result["device"])
 
 
 if __name__ == "__main__":

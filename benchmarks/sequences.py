@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from Bio.Seq import Seq
 
+from benchmarks.record import processor
 from tests import reference_translation as reference
 from virnucpro_core.chunks import Chunks, write_chunks
 from virnucpro_core.frames import Frames, write_frames
@@ -139,13 +140,6 @@ def memory() -> list[dict[str, Any]]:
     return results
 
 
-def cpu() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
-
-
 def table(report: dict[str, Any]) -> str:
     lines = [f"{report['cpu']}, one core", "", f"{'':16}{'':12}{'sequences/s':>14}{'bases/s':>16}"]
     for case in report["cases"]:
@@ -172,7 +166,7 @@ def main() -> None:
         return
     report: dict[str, Any] = {
         "benchmark": "sequences",
-        "cpu": cpu(),
+        "cpu": processor(),
         "versions": {name: version(name) for name in ("numpy", "biopython", "dnaio")}
         | {"python": platform.python_version()},
         "chunk_size": CHUNK,

@@ -7,12 +7,11 @@ the models. Seconds of all processors are less disturbed by other work on the ma
 """
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 
-from benchmarks.measured import machine, predict, table, write_reads
-from virnucpro_core.durable import publish_json
+from benchmarks.measured import predict, write_reads
+from benchmarks.record import finish, print_table, provenance
 
 
 def main() -> None:
@@ -39,23 +38,18 @@ def main() -> None:
         for what, _, cost in named
     ]
     extra = (many.cpu - one.cpu) / max(1, options.samples - 1)
-    result = {
-        "benchmark": "small_samples",
-        "command": f"python -m benchmarks.small_samples --samples {options.samples} --reads {options.reads}",
-        **machine(),
+    result = provenance() | {
         "rows": rows,
         "ratio_wall": many.wall / one.wall,
         "ratio_cpu": many.cpu / one.cpu,
         "cpu_seconds_a_sample_more": extra,
     }
-    print(table(rows))
+    print_table(rows)
     print(
         f"many / one: {result['ratio_wall']:.2f} by the clock, {result['ratio_cpu']:.2f} of all processors;"
         f" {extra:.2f} s of processor more a sample"
     )
-    if options.out:
-        publish_json(options.out / f"small-samples-{options.samples}x{options.reads}.json", result)
-    print(json.dumps(result))
+    finish(result, options.out, f"small-samples-{options.samples}x{options.reads}")
 
 
 if __name__ == "__main__":
