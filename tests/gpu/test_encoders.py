@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import triton
 
 if not torch.cuda.is_available():
     pytest.skip("needs a CUDA device", allow_module_level=True)
 
 from benchmarks.seeded import proteins, write_model
+from virnucpro_core import kernels
 from virnucpro_core.attention import usable_kernels
 from virnucpro_core.encoders.dnabert_s import DnabertModel
 from virnucpro_core.encoders.esm2 import Esm2Model
@@ -62,6 +64,29 @@ def test_float16_is_close_to_float32_at_every_length(load: Load) -> None:
 def test_the_same_batch_gives_the_same_bits(load: Load) -> None:
     model = load(FusedOperations(torch.float16))
     assert torch.equal(_rows(model, _packed(0)), _rows(model, _packed(0)))
+
+
+def test_no_kernel_is_compiled_anew_for_a_batch_of_another_size(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By all classes of lengths, with and without multiples of 16 rows, in all and in the long sequences."""
+    compiled: list[str] = []
+    monkeypatch.setattr(
+        triton.knobs.runtime, "jit_post_compile_hook", lambda **found: compiled.append(str(found["repr"]))
+    )
+    for kernel in (x for module in (kernels.attention, kernels.rows) for x in vars(module).values()):
+        if isinstance(kernel, triton.JITFunction):
+            kernel.device_caches.clear()
+    model = load(FusedOperations(torch.float16))
+    for number, tokens in enumerate(([16, 64, 112, 1024], [17, 63, 113, 1021])):
+        lengths_B = np.array(tokens, dtype=np.int32)
+        (batch,) = pack(np.full(int(lengths_B.sum()), 5, dtype=np.int32), lengths_B, 10_000)
+        with torch.inference_mode():
+            model.forward(batch.to(CUDA))
+        if number == 0:
+            assert compiled
+            compiled.clear()
+    assert compiled == []
 
 
 def test_changed_neighbours_leave_a_row_bit_equal(load: Load) -> None:

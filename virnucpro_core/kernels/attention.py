@@ -122,7 +122,7 @@ def _attend_cut(
     tl.store(target, _stored(mean / total[:, None], o, o_scale, E4M3), mask=whole)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _rotate(
     q, k, first, cos, sin, rows, stride,
     SIZE: tl.constexpr, HALF: tl.constexpr, ROWS: tl.constexpr,

@@ -94,7 +94,7 @@ def _gelu(x, count, BLOCK: tl.constexpr):
     tl.store(x + i, _erf_gelu(value).to(x.dtype.element_ty), mask=i < count)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def _gated_gelu(
     x, weight, o, T, G, inputs,
     ROWS: tl.constexpr, GATE: tl.constexpr, DEPTH: tl.constexpr, GROUP: tl.constexpr, PROGRAMS: tl.constexpr,
