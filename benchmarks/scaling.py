@@ -2,16 +2,18 @@
 
     python -m benchmarks.scaling --gpus 1 2 --out benchmarks/results
     python -m benchmarks.scaling --gpus 1 2 --precision fp8 --out benchmarks/results
-    python -m benchmarks.scaling --gpus 2 --slow-lane 3 --out benchmarks/results
+    python -m benchmarks.scaling --gpus 1 2 4 --slow-lane 3 --out benchmarks/results
 
 Strong scaling: the same sample for every number of GPUs, in enough shards. One process a GPU runs what `virnucpro
-predict` runs in a lane, both encoders one after another; all begin each encoder at the same moment. Weights are random
+predict` runs in a lane, both encoders one after another; all begin each encoder at the same moment, with torch, CUDA
+and the server of the loader's workers up. Weights are random
 with the published shapes. A run on a small sample comes first, so that no kernel is compiled while time is taken.
 Lanes end together only within a shard: give many shards a lane (--records, --shard-rows), 50 for 2 %.
 
 wall: from that moment to the end of the last lane. work: wall without one model load, the quickest lane's. speed-up
 and share of linear compare work. ideal: all tokens at the sum of the speeds that the lanes had while they computed.
-slowest_shard: seconds a shard of the slowest lane. --slow-lane F makes every batch of rank 0 take F times as long.
+slowest_shard: seconds a shard of the slowest lane. --slow-lane F: once more on the last number of GPUs, every batch of
+rank 0 taking F times as long.
 """
 
 import argparse
@@ -40,7 +42,7 @@ from virnucpro_core.embedding import embed_lane
 from virnucpro_core.encoders import Encoder, load_encoder
 from virnucpro_core.lanes import DNABERT, ESM, Embedding, Lane
 from virnucpro_core.leases import FOLDER, Leases, ProcessDevice
-from virnucpro_core.loading import LoaderSettings
+from virnucpro_core.loading import LoaderSettings, start_worker_server
 from virnucpro_core.packing import PackedBatch
 from virnucpro_core.profiles import DEMO, ResolvedProfile
 from virnucpro_core.registry import Sample, SampleSettings
@@ -51,6 +53,7 @@ PRODUCTS: dict[str, Embedding] = {"dnabert-s": DNABERT, "esm2": ESM}
 MEETING_SECONDS = 300.0
 COLUMNS = (
     "gpus",
+    "slow_lane",
     "product",
     "precision",
     "shards",
@@ -58,8 +61,6 @@ COLUMNS = (
     "wall_seconds",
     "load_seconds",
     "work_seconds",
-)
-COLUMNS += (
     "tokens_per_second",
     "speed_up",
     "share_of_linear",
@@ -123,6 +124,10 @@ def work(setting: Setting, rank: int, meeting: Barrier, out: Path) -> None:
     compute, lane = setting.compute(rank), setting.lane(rank)
     with compute.held() as name:  # CUDA starts here, before the clock does
         torch.zeros(1, device=usable_device(name, lane.precision(ESM)))
+    start_worker_server()
+    first = multiprocessing.get_context("forkserver").Process(target=os.getpid)
+    first.start()
+    first.join()
     measured: dict[str, dict[str, Any]] = {}
     factor = setting.slow_lane if rank == 0 else 1.0
     with mock.patch.object(encoder_cache, "load_encoder", slowed(factor) if factor > 1 else load_encoder):
@@ -159,8 +164,8 @@ def run(setting: Setting, folder: Path) -> dict[str, list[dict[str, Any]]]:
     lanes = [SPAWN.Process(target=work, args=(setting, rank, meeting, out)) for rank in range(setting.gpus)]
     for lane in lanes:
         lane.start()
-    while any(lane.exitcode is None for lane in lanes):
-        multiprocessing.connection.wait([lane.sentinel for lane in lanes if lane.exitcode is None])
+    while running := [lane for lane in lanes if lane.exitcode is None]:
+        multiprocessing.connection.wait([lane.sentinel for lane in running])
         if any(lane.exitcode for lane in lanes):
             meeting.abort()  # the others need not wait
     if any(lane.exitcode for lane in lanes):
@@ -182,6 +187,7 @@ def figures(product: str, setting: Setting, lanes: Sequence[dict[str, Any]]) -> 
     speeds = sum(lane["tokens"] / max(lane["computing_seconds"], 1e-9) for lane in lanes)
     return {
         "gpus": setting.gpus,
+        "slow_lane": setting.slow_lane,
         "product": product.removesuffix("_embeddings"),
         "precision": setting.lane(0).precision(product),
         "shards": sum(lane["shards"] for lane in lanes),
@@ -217,6 +223,7 @@ def together(rows: list[dict[str, Any]]) -> dict[str, Any]:
     ]
     return total | {
         "gpus": rows[0]["gpus"],
+        "slow_lane": rows[0]["slow_lane"],
         "product": "both",
         "precision": rows[-1]["precision"],
         "tokens_per_second": total["tokens"] / total["work_seconds"],
@@ -227,10 +234,12 @@ def together(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def compared(rows: list[dict[str, Any]]) -> None:
-    """Add speed-up and share of linear over one GPU; None where that was not run."""
-    alone = {row["product"]: row["work_seconds"] for row in rows if row["gpus"] == 1}
+    """Add speed-up and share of linear over one GPU; None where that was not run, or a lane was slowed."""
+    even = [row for row in rows if row["slow_lane"] == 1]
+    alone = {row["product"]: row["work_seconds"] for row in even if row["gpus"] == 1}
     for row in rows:
-        speed_up = alone[row["product"]] / row["work_seconds"] if alone else None
+        known = alone and row in even
+        speed_up = alone[row["product"]] / row["work_seconds"] if known else None
         row |= {"speed_up": speed_up, "share_of_linear": speed_up and speed_up / row["gpus"]}
 
 
@@ -251,7 +260,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=8, help="loader processes a lane")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch a lane")
     parser.add_argument(
-        "--slow-lane", type=float, default=1.0, help="a batch of rank 0 takes so many times as long"
+        "--slow-lane", type=float, default=1.0, help="then a batch of rank 0 takes so many times as long"
     )
     parser.add_argument("--folder", type=Path, help="where the sample and its shards lie; default: temporary")
     parser.add_argument("--out", type=Path)
@@ -277,8 +286,10 @@ def main() -> None:
         run(warm, folder)
         print(f"models, sample and kernels are ready after {time.monotonic() - began:.0f} s", flush=True)
         rows: list[dict[str, Any]] = []
-        for gpus in options.gpus:
-            setting = replace(warm, sample=samples["sample"], gpus=gpus, slow_lane=options.slow_lane)
+        plan = [(gpus, 1.0) for gpus in options.gpus]
+        plan += [(options.gpus[-1], options.slow_lane)] if options.slow_lane > 1 else []
+        for gpus, slow_lane in plan:
+            setting = replace(warm, sample=samples["sample"], gpus=gpus, slow_lane=slow_lane)
             measured = run(setting, folder)
             found = [figures(product, setting, measured[product]) for product in chosen]
             rows += [*found, together(found)] if len(found) > 1 else found
@@ -291,20 +302,11 @@ def main() -> None:
                 "unique_frames": setting.lane(0).frames.n_unique,
                 "shard_rows": options.shard_rows,
                 "workers": options.workers,
-                "slow_lane": options.slow_lane,
                 "rows": rows,
             }
             # After every number of GPUs: a run that is cut short keeps what it has.
-            kind = "slow-lane" if options.slow_lane > 1 else "scaling"
-            keep(
-                result,
-                options.out,
-                kind,
-                *options.gpus,
-                *options.products,
-                options.precision,
-                result["device"],
-            )
+            what = (*options.gpus, *options.products, options.precision, result["device"])
+            keep(result, options.out, "scaling", *what)
     print(json.dumps(result))
 
 

@@ -7,6 +7,7 @@ resumes it; 130 interrupted. Imports of torch and Dagster are put off until a co
 import os
 import signal
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,6 +21,7 @@ from virnucpro_assets.startup import lasting_imports
 from virnucpro_core.errors import DeviceLostError, VirnucproError, one_line
 
 INTERRUPTED = 130
+AGAIN_SECONDS = 0.05
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 PATH = click.Path(path_type=Path)
 PRECISIONS = click.Choice(["float32", "float16", "fp8"])
@@ -176,8 +178,10 @@ def main() -> NoReturn:
     # In a script's background SIGINT is ignored, and Dagster would then ignore SIGTERM as well.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
+    sys.unraisablehook = _interrupt_again
     try:
         code = app(standalone_mode=False)
+        _ignore_signals()
     except DeviceLostError as error:
         code = _fail(error, str(error), VirnucproError.exit_code)
     except VirnucproError as error:
@@ -186,16 +190,17 @@ def main() -> NoReturn:
         error.show()
         code = error.exit_code
     except (KeyboardInterrupt, click.exceptions.Abort) as error:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _ignore_signals()
         code = _fail(error, "interrupted; the same command resumes", INTERRUPTED)
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)  # while Python winds up, signals have their default action: another one would kill it
+        os._exit(code)
     except OSError as error:
         what = error.strerror or str(error)
         code = _fail(
             error, one_line(str(error.filename or ""), what, "check the path, its rights and the disk"), 2
         )
+    _ignore_signals()
     sys.exit(code or 0)
 
 
@@ -208,6 +213,20 @@ def _fail(error: BaseException, line: str, code: int) -> int:
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def _interrupt_again(ignored: "sys.UnraisableHookArgs") -> None:
+    """An interrupt that came while Python tidied an object up would be shown and forgotten: it comes once more."""
+    if ignored.exc_type is KeyboardInterrupt:
+        threading.Timer(AGAIN_SECONDS, signal.raise_signal, [signal.SIGINT]).start()
+    else:
+        sys.__unraisablehook__(ignored)
+
+
+def _ignore_signals() -> None:
+    """What was to be said is said: while Python winds up, a signal would show a traceback or kill it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

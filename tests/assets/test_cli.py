@@ -248,6 +248,43 @@ def test_an_interrupt_ends_the_lanes_and_the_same_command_resumes(shell: Shell, 
     assert all(f.stat().st_mtime_ns == t for f, t in kept.items())
 
 
+SIGNALLED = """
+import atexit, os, signal, sys, time
+from virnucpro_assets import cli
+
+class Tidied:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+
+def app(standalone_mode):
+    if sys.argv[1] == "while an object is tidied up":
+        Tidied()
+        time.sleep(30)
+    else:
+        atexit.register(Tidied().__del__)
+
+cli.app = app
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "code", "said"),
+    [
+        ("while an object is tidied up", 130, "virnucpro: interrupted; the same command resumes\n"),
+        ("after the last word", 0, ""),
+    ],
+)
+def test_a_signal_at_an_awkward_moment_shows_no_traceback_and_is_not_forgotten(
+    moment: str, code: int, said: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, moment], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stderr, done.returncode) == (said, code)
+
+
 def test_doctor_tells_what_is_there_and_what_is_missing(shell: Shell) -> None:
     assert "128 columns fit the classifier" in shell.good("doctor", "--profile", "demo")
     done = shell.run("doctor", "--profile", "esm2-3b", "--device", "cpu")

@@ -1,6 +1,7 @@
 """The two encoders behind one door: a model folder in, pooled rows of packed batches out."""
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -120,11 +121,14 @@ def load_encoder(
     taken = encoder_input(kind, folder, dtype)
     operations = _operations(kind, device, dtype, attention)
     model: Esm2Model | DnabertModel
-    if kind == "esm2":
-        pooled = POOLED_RESIDUES if overlong == "truncate" else None
-        model = Esm2Model(folder, operations, device=device, pooled_residues=pooled)
-    else:
-        model = DnabertModel(folder, operations, device=device)
+    with ThreadPoolExecutor(1, thread_name_prefix="first-kernels") as beside:
+        begun = beside.submit(operations.begin, device)  # while the weights are read
+        if kind == "esm2":
+            pooled = POOLED_RESIDUES if overlong == "truncate" else None
+            model = Esm2Model(folder, operations, device=device, pooled_residues=pooled)
+        else:
+            model = DnabertModel(folder, operations, device=device)
+        begun.result()
     return Encoder(taken, folder, model, dtype)
 
 

@@ -39,6 +39,12 @@ class FusedOperations:
     def __init__(self, dtype: torch.dtype, attention: str = "triton") -> None:
         self.dtype, self.attention = dtype, attention
 
+    def begin(self, device: torch.device) -> None:
+        """A tiny product and a tiny kernel: the first ones of a process take a second, wherever it can be spared."""
+        with torch.cuda.device(device):
+            x_TD = torch.zeros(128, 128, dtype=self.dtype, device=device)
+            kernels.gelu(torch.mm(x_TD, x_TD))
+
     def prepare(self, linear: Linear) -> Linear:
         """The weights as they are."""
         return linear
@@ -131,6 +137,10 @@ class Fp8Operations:
     def __init__(self, attention: str = "triton") -> None:
         self.dtype, self.attention = torch.float16, attention
         self._half = FusedOperations(torch.float16, attention)
+
+    def begin(self, device: torch.device) -> None:
+        """As in float16."""
+        self._half.begin(device)
 
     def prepare(self, linear: Linear) -> QuantisedLinear:
         """Rounds each row of the weights to e4m3 by its own largest value."""

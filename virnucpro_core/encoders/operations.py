@@ -67,6 +67,7 @@ class Operations(Protocol):
 
     dtype: torch.dtype
 
+    def begin(self, device: torch.device) -> None: ...
     def prepare(self, linear: Linear) -> Any: ...
     def prepare_gated(self, linear: Linear) -> Any: ...
     def prepare_heads(self, heads: Heads, norm: Norm, qkv: Linear, /) -> Heads: ...
@@ -84,6 +85,9 @@ class ReferenceOperations:
 
     def __init__(self, dtype: torch.dtype, attention: str = "reference") -> None:
         self.dtype, self.attention = dtype, attention
+
+    def begin(self, device: torch.device) -> None:
+        """Nothing: plain torch is ready when it is imported."""
 
     def prepare(self, linear: Linear) -> Linear:
         """The weights as they are."""
