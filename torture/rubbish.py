@@ -65,14 +65,15 @@ def judge(folder: Path, name: str, data: bytes, expected: int | None) -> Iterato
     """Read one file; (column of the table, finding) if it was neither accounted for nor refused in a line."""
     path = folder / name
     path.write_bytes(data)
-    yield from _read(path, records_in(data) if expected is None and "." not in name[3:] else expected)
+    known = records_in(data) if expected is None and "." not in name[3:] else expected
+    yield from _read(path, known, data)
 
 
-def _read(path: Path, expected: int | None) -> Iterator[tuple[str, str]]:
+def _read(path: Path, expected: int | None, given: bytes = b"") -> Iterator[tuple[str, str]]:
     try:
         found = list(read_records([path]))
     except InputError as error:
-        if not is_one_line(error) and "\n" not in path.name:
+        if not is_one_line(error, given) and "\n" not in path.name:
             yield "tracebacks", str(error)[:300]
     except Exception as error:  # noqa: BLE001 - what a person would see, whatever it is
         yield "tracebacks", f"{type(error).__name__}: {error}"

@@ -122,6 +122,7 @@ def shard_loader(
         multiprocessing_context="forkserver" if workers else None,
         prefetch_factor=settings.prefetch if workers else None,
         worker_init_fn=begin_worker,
+        persistent_workers=workers > 0,  # from turn to turn
         pin_memory=device.type == "cuda",
     )
 
@@ -175,13 +176,14 @@ class Feed:
         if self._first is not None:
             yield self._turn(self._first)
         while self.share.next_turn():
-            yield self._turn(iter(self._loader))
+            yield self._turn(None)
 
-    def _turn(self, shards: Iterator[PackedShard | Refused]) -> Iterator[tuple[PackedShard, float]]:
+    def _turn(self, shards: Iterator[PackedShard | Refused] | None) -> Iterator[tuple[PackedShard, float]]:
         """Raises StoreError where a shard could not be made, or a worker is gone."""
         while True:
             asked = time.monotonic()
             try:
+                shards = shards or iter(self._loader)
                 packed = next(shards, None)
             except torch.AcceleratorError:
                 raise

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from virnucpro_core import durable
+from virnucpro_core import durable, manifest
 from virnucpro_core.checkpoints import attributes, read_checkpoint
 from virnucpro_core.classifier import Classifier, load_classifier
 from virnucpro_core.encoders.dnabert_s import DnabertShape
@@ -94,22 +94,16 @@ def import_model(
 
 def write_manifest(folder: Path, kind: str, origin: Origin, numbers: Mapping[str, Any]) -> None:
     """`manifest.json`: what it is, where it came from, its numbers, and size and sha256 of every file."""
-    files = {
-        file.name: {"bytes": file.stat().st_size, "sha256": durable.sha256_file(file)}
-        for file in sorted(folder.iterdir())
-        if file.name in ("config.json", "model.safetensors", "tokenizer.json")
-    }
-    manifest = {
-        "format": 1,
+    names = ("config.json", "model.safetensors", "tokenizer.json")
+    facts = {
         "kind": kind,
         "source": origin.source,
         "revision": origin.revision,
         "licence": origin.licence,
         "note": origin.note,
-        "files": files,
         **numbers,
     }
-    durable.publish_json(folder / "manifest.json", manifest)
+    manifest.write_manifest(folder, (file for file in folder.iterdir() if file.name in names), facts)
 
 
 def _import_encoder(kind: Kind, path: Path, folder: Path, dtype: torch.dtype | None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Models from the layouts they are published in to the model store, and what a person is told."""
 
 import argparse
+import hashlib
 import json
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ from esm.model.esm2 import ESM2
 from safetensors.torch import load_file
 from transformers import EsmConfig, EsmForMaskedLM
 
-from virnucpro_core import sources
+from virnucpro_core import manifest, sources
 from virnucpro_core.classifier import load_classifier
 from virnucpro_core.encoders import load_encoder
 from virnucpro_core.errors import StoreError, UsageError, WeightsError
@@ -426,6 +427,31 @@ def test_damage_is_found(published: Path, tmp_path: Path) -> None:
         (folder / "manifest.json").write_text(content)
         with pytest.raises(WeightsError, match=r"manifest\.json"):
             store.require("virnucpro-500")
+
+
+def test_a_large_file_is_held_against_the_digests_of_its_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifest, "BLOCK_BYTES", 1000)
+    weights = tmp_path / "model.safetensors"
+    whole = bytes(range(256)) * 10
+    weights.write_bytes(whole)
+    manifest.write_manifest(tmp_path, [weights], {"kind": "esm2"})
+    [entry] = verify(tmp_path)["files"].values()
+    assert entry["sha256"] == hashlib.sha256(whole).hexdigest()
+    assert entry["blocks"] == [hashlib.sha256(whole[k : k + 1000]).hexdigest() for k in (0, 1000, 2000)]
+    for place in (0, 1500, 2559):
+        weights.write_bytes(
+            whole[:place] + b"\xff" + whole[place + 1 :] if whole[place] != 0xFF else whole[:-1]
+        )
+        with pytest.raises(WeightsError, match=r"model\.safetensors is damaged"):
+            verify(tmp_path)
+    weights.write_bytes(whole)
+    verify(tmp_path)
+    text = (tmp_path / "manifest.json").read_text()
+    (tmp_path / "manifest.json").write_text(text.replace(entry["blocks"][1][:8], "00000000"))
+    with pytest.raises(WeightsError, match=r"damaged manifest\.json"):
+        verify(tmp_path)
 
 
 def test_every_source_is_pinned_to_a_commit() -> None:
