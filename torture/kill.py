@@ -53,7 +53,7 @@ class Killing:
         return time.monotonic() > self.deadline or self.points >= self.most
 
 
-@campaign("kill", share=9)
+@campaign("kill", share=7)
 def kill(task: Task) -> Sequence[Row]:
     """SIGKILL, SIGTERM and SIGINT to driver, lanes and loader workers."""
     return kill_points(task, most=10**9)

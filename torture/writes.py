@@ -38,7 +38,7 @@ class Fault:
         return f"{self.error}{' from' if self.lasts else ' at'} call {self.at}"
 
 
-@campaign("fail every write", share=1.5)
+@campaign("fail every write", share=5)
 def fail_every_write(task: Task) -> Sequence[Row]:
     return [run_sweep(task.folder, seconds=task.seconds)]
 

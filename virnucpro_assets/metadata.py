@@ -19,6 +19,7 @@ from virnucpro_core.telemetry import LaneSummary, read_lines
 TABLE_ROWS = 200
 # Steps run in the run's process, which has no use of a device any more: the daemon starts the run in a new one.
 RETRY_RUN = {"dagster/retry_on_asset_or_op_failure": "true"}
+RETRIES, RETRY_SECONDS = 2, 5.0
 EXIT_CODE = "exit_code"
 SHARD_SCHEMA = dg.TableSchema(
     columns=[
@@ -48,6 +49,21 @@ def one_line_failures(
             metadata={"where": error.where, EXIT_CODE: error.exit_code},
             allow_retries=error.exit_code == VirnucproError.exit_code,
         ) from error
+
+
+@contextlib.contextmanager
+def tried_again(context: dg.AssetExecutionContext) -> Iterator[None]:
+    """A step that fails for want of memory, a disk or the like begins again after RETRY_SECONDS, then after twice that.
+
+    Dagster's own retry policy would also begin again what somebody terminates.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, dg.DagsterError) or (isinstance(error, dg.Failure) and not error.allow_retries):
+            raise
+        wait = RETRY_SECONDS * 2**context.retry_number
+        raise dg.RetryRequested(max_retries=RETRIES, seconds_to_wait=wait) from error
 
 
 def arrived(sample: Sample) -> dg.AssetMaterialization:

@@ -11,6 +11,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, Self, overload
 
@@ -201,8 +202,8 @@ class ColumnStore:
 
     def verify(self) -> None:
         """Read every byte again and hold it against its sha256. Raises StoreError naming the column."""
-        for name in self._columns:
-            self._hold(name, "sha256", durable.sha256_file)
+        with ThreadPoolExecutor(max(1, len(self._columns)), thread_name_prefix="digest-columns") as threads:
+            list(threads.map(lambda name: self._hold(name, "sha256", durable.sha256_file), self._columns))
 
     def __contains__(self, name: str) -> bool:
         return name in self._columns

@@ -2,17 +2,19 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
 from tests.assets.conftest import make_platform, make_sample, run
-from virnucpro_assets import driver, preflight, resources
+from virnucpro_assets import driver, metadata, preflight, resources
 from virnucpro_assets.assets import embeddings
 from virnucpro_assets.driver import Worker
 from virnucpro_assets.partitions import lane_key
 from virnucpro_assets.resources import Platform
-from virnucpro_core.errors import DeviceLostError
+from virnucpro_core.errors import DeviceLostError, StoreError
+from virnucpro_core.lanes import LaneResult
 from virnucpro_core.visible import Board, Device
 
 LANE = """
@@ -72,6 +74,39 @@ def test_the_daemon_tries_a_run_again_whose_device_was_lost(
         assert record is not None
         assert record.tags["dagster/will_retry"] == "true"
         assert not [e for e in result.all_events if e.is_step_up_for_retry]  # of no use in this process
+
+
+def test_a_step_that_fails_begins_again_and_one_that_is_terminated_does_not(
+    tmp_path: Path, genomes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed, errors = embeddings.embed_lane, [StoreError("the disk is full")]
+
+    def fails(*arguments: Any, **options: Any) -> LaneResult:
+        if errors:
+            raise errors.pop()
+        return computed(*arguments, **options)
+
+    monkeypatch.setattr(embeddings, "embed_lane", fails)
+    monkeypatch.setattr(metadata, "RETRY_SECONDS", 0.01)
+    with dg.instance_for_test() as instance:
+        platform = make_platform(tmp_path / "home")
+        sample = make_sample(platform, instance, genomes)
+        assert run("sequences", sample.name, instance, platform).success
+        result = run("lane", lane_key(sample.name, 0), instance, platform, raise_on_error=False)
+        assert result.success
+        [again] = [e for e in result.all_events if e.is_step_up_for_retry]
+        assert "the disk is full" in again.step_retry_data.error.to_string()
+
+        def terminated(*_: object, **__: object) -> None:
+            raise dg.DagsterExecutionInterruptedError
+
+        monkeypatch.setattr(embeddings, "embed_lane", terminated)
+        result = run("lane", lane_key(sample.name, 0), instance, platform, raise_on_error=False)
+        assert not result.success
+        stopped = result.get_step_failure_events()[0].step_failure_data.error
+        assert stopped is not None
+        assert stopped.cls_name == "DagsterExecutionInterruptedError"
+        assert not [e for e in result.all_events if e.is_step_up_for_retry]
 
 
 def test_the_doctor_tells_who_holds_a_device_and_which_has_failed(

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from torture.kill import kill_points
+from torture.launched import strike_once
 from torture.table import BEGIN, END, Row, Task, as_json, shown, write_figures
 from torture.twice import twice_points
 
@@ -51,3 +52,9 @@ def test_rows_take_their_place_between_the_marks_and_a_campaign_without_points_i
     assert [row.clean for row in rows] == [True, False]
     assert not Row("nothing").clean
     assert '"clean": false' in as_json(rows, seed=1)
+
+
+def test_a_run_that_is_terminated_in_the_web_ui_says_canceled_and_goes_on_when_launched_again(
+    folder: Path,
+) -> None:
+    assert strike_once(folder, "terminate", seed=SEED) == ("CANCELED", [])

@@ -7,14 +7,12 @@ import dagster as dg
 from virnucpro_assets.assets.sequences import OWNERS, translations
 from virnucpro_assets.automation import FOLLOW, FOLLOW_CHECKED
 from virnucpro_assets.engines import DEVICE_STEP, HOST_STEP, LOST_WORKER
-from virnucpro_assets.metadata import lane_materialization, observe_shard, one_line_failures
+from virnucpro_assets.metadata import lane_materialization, observe_shard, one_line_failures, tried_again
 from virnucpro_assets.partitions import LANES, lane_of
 from virnucpro_assets.resources import Platform
 from virnucpro_core.devices import Compute
 from virnucpro_core.embedding import embed_lane
 from virnucpro_core.lanes import DNABERT, ESM, Embedding, Lane, OnShard, merge_lane
-
-RETRY = dg.RetryPolicy(max_retries=2, delay=5, backoff=dg.Backoff.EXPONENTIAL)
 
 
 def shard_schema(dataset: str, width: str, description: str) -> dict[str, dg.TableSchema]:
@@ -39,7 +37,7 @@ def shard_schema(dataset: str, width: str, description: str) -> dict[str, dg.Tab
     owners=OWNERS,
     code_version="1",
     op_tags=DEVICE_STEP,
-    retry_policy=RETRY,
+    retry_policy=LOST_WORKER,
     automation_condition=FOLLOW_CHECKED,
     description="DNABERT-S: mean over all tokens of each unique frame's nucleotide slice.",
     metadata=shard_schema("embeddings", "768", "mean of the last hidden state"),
@@ -57,7 +55,7 @@ def dnabert_embeddings(context: dg.AssetExecutionContext, platform: Platform) ->
     owners=OWNERS,
     code_version="1",
     op_tags=DEVICE_STEP,
-    retry_policy=RETRY,
+    retry_policy=LOST_WORKER,
     automation_condition=FOLLOW_CHECKED,
     description="ESM-2: mean over the residues of each unique frame's protein, after the final layer norm.",
     metadata=shard_schema("embeddings", "2560", "mean of the last representation (3B: 2,560 columns)"),
@@ -87,7 +85,7 @@ def merged_features(context: dg.AssetExecutionContext, platform: Platform) -> dg
 def _embed(
     context: dg.AssetExecutionContext, platform: Platform, product: Embedding
 ) -> dg.MaterializeResult[Any]:
-    with one_line_failures(context):
+    with tried_again(context), one_line_failures(context):
         lane = platform.lane(*lane_of(context))
         return embeddings_of(
             lane, product, platform.compute(lane), lambda entry: observe_shard(context, entry)
