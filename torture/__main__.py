@@ -39,13 +39,14 @@ def main() -> int:
         f"seed {options.seed}, {options.minutes:g} minutes: {', '.join(c.name for c in chosen)}", flush=True
     )
     rows: list[Row] = []
+    commit = _commit()  # before figures are written into the tree
     ends = time.monotonic() + 60 * options.minutes
     for number, one in enumerate(chosen):
         share = one.share / sum(c.share for c in chosen[number:])
         folder = Path(tempfile.mkdtemp(prefix="torture-"))
         task = Task(folder, max(1.0, (ends - time.monotonic()) * share), options.seed)
         for row in one.run(task):
-            row.origin = _origin(options)
+            row.origin = _origin(options, commit)
             rows.append(row)
             if options.write:
                 write_figures(options.write, [row], _machine())
@@ -59,13 +60,16 @@ def main() -> int:
     return 0 if rows and all(row.clean for row in rows) else 1
 
 
-def _origin(options: argparse.Namespace) -> str:
+def _origin(options: argparse.Namespace, commit: str) -> str:
     """What would give a row again: the command's options, the commit; and the day and the load it was made under."""
     only = f" --only {' '.join(options.only)}" if options.only else ""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "no commit"
     command = f"`--minutes {options.minutes:g} --seed {options.seed}{only}`"
     return f"{command}, {commit}, {time.strftime('%Y-%m-%d')}, load {os.getloadavg()[2]:.1f}"
+
+
+def _commit() -> str:
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "no commit"
 
 
 def _machine() -> str:
