@@ -2,17 +2,20 @@
 
 Records for every partition what the assets' own runs record: its materialization and what its checks found. A
 sample that fails is left to a run of its own, which says why; the others of the batch go on. Shards are not
-observed one by one and throughput is not drawn: a small sample has few of them.
+observed one by one and throughput is not drawn: a small sample has few of them. While one sample is recorded, which
+takes Dagster half a second, the next one is computed.
 """
 
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import dagster as dg
 
+from virnucpro_assets.ahead import Ahead
 from virnucpro_assets.assets import calls, embeddings, sequences
 from virnucpro_assets.checks import lane_findings, manifest_of, record_agrees
 from virnucpro_assets.engines import DEVICE_STEP
@@ -24,8 +27,17 @@ from virnucpro_core.devices import Compute
 from virnucpro_core.embedding import embed_lane
 from virnucpro_core.encoder_cache import kept_encoders
 from virnucpro_core.errors import DeviceLostError, StoreError, VirnucproError
-from virnucpro_core.lanes import DNABERT, ESM, MERGED, PREDICTIONS, Lane, LaneResult, merge_lane, score_lane
-from virnucpro_core.shards import Entry
+from virnucpro_core.lanes import (
+    DNABERT,
+    ESM,
+    MERGED,
+    PREDICTIONS,
+    Lane,
+    LaneResult,
+    OnShard,
+    merge_lane,
+    score_lane,
+)
 
 log = logging.getLogger(__name__)
 ASSETS = {
@@ -57,17 +69,21 @@ def every_sample(
     context: dg.OpExecutionContext, config: Batch, platform: Platform
 ) -> Iterator[Recorded | dg.Output[None]]:
     failed = []
-    with one_line_failures(context), Devices(platform, config.rank) as devices, kept_encoders():
-        for name in config.samples:
-            try:
-                yield from sample_events(platform, name, devices)
-            except DeviceLostError:
-                raise
-            except VirnucproError as error:
-                failed.append(name)
-                log.error("failed %s: %s", name, error)
+    with (
+        one_line_failures(context),
+        Devices(platform, config.rank) as devices,
+        kept_encoders(),
+        Ahead(partial(sample_events, platform, devices)) as ahead,
+    ):
+        for sample in ahead.each(config.samples):
+            yield from sample.events
+            if isinstance(sample.error, DeviceLostError):
+                raise sample.error
+            if sample.error is not None:
+                failed.append(sample.name)
+                log.error("failed %s: %s", sample.name, sample.error)
             else:
-                log.info("done %s", name)
+                log.info("done %s", sample.name)
     for name in failed if config.hand_over else ():
         with contextlib.suppress(
             VirnucproError
@@ -107,8 +123,10 @@ class Devices:
         return self._known[asked.device]
 
 
-def sample_events(platform: Platform, name: str, devices: Devices) -> Iterator[Recorded]:
-    """The sample through the graph; after each product what is to be recorded of it.
+def sample_events(
+    platform: Platform, devices: Devices, name: str, look: Callable[[], None]
+) -> Iterator[Recorded]:
+    """The sample through the graph; after each product what is to be recorded of it. `look` is called at each shard.
 
     Raises what the products raise, and StoreError when a check fails.
     """
@@ -120,19 +138,19 @@ def sample_events(platform: Platform, name: str, devices: Devices) -> Iterator[R
     yield arrived(sample)  # after the chunks: before them the automation would begin the sample itself
     for rank in range(platform.gpus):
         lane = platform.lane(name, rank)
-        yield from lane_events(lane, devices.compute(lane))
+        yield from lane_events(lane, devices.compute(lane), lambda _: look())
     yield materialization("consensus", name, calls.calls_of(platform.lane(name, 0)))
     yield from checked("consensus", name, [audit_results(sample)])
 
 
-def lane_events(lane: Lane, compute: Compute) -> Iterator[Recorded]:
+def lane_events(lane: Lane, compute: Compute, on_shard: OnShard) -> Iterator[Recorded]:
     """One lane's four products. A lane without shards has nothing that could be checked."""
     key = lane_key(lane.sample.name, lane.rank)
     results: tuple[tuple[str, Callable[[], LaneResult]], ...] = (
-        (DNABERT, lambda: embed_lane(lane, DNABERT, compute, on_shard=_ignore)),
-        (ESM, lambda: embed_lane(lane, ESM, compute, on_shard=_ignore)),
-        (MERGED, lambda: merge_lane(lane, on_shard=_ignore)),
-        (PREDICTIONS, lambda: score_lane(lane, compute, on_shard=_ignore)),
+        (DNABERT, lambda: embed_lane(lane, DNABERT, compute, on_shard=on_shard)),
+        (ESM, lambda: embed_lane(lane, ESM, compute, on_shard=on_shard)),
+        (MERGED, lambda: merge_lane(lane, on_shard=on_shard)),
+        (PREDICTIONS, lambda: score_lane(lane, compute, on_shard=on_shard)),
     )
     for asset, make in results:
         made = lane_materialization(make())
@@ -171,7 +189,3 @@ def checked(asset: str, key: str, findings: list[Finding]) -> Iterator[dg.AssetC
     failed = [f.name for f in findings if not f.passed]
     if failed:
         raise StoreError(f"check {', '.join(failed)} of {asset} failed", where=key)
-
-
-def _ignore(_: Entry) -> None:
-    pass
