@@ -49,6 +49,7 @@ def test_the_next_sample_is_computed_meanwhile_and_no_further_one() -> None:
 
 
 def test_leaving_ends_what_is_computed_at_its_next_look() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
     ended: list[type[BaseException]] = []
 
     def compute(_: str, look: Callable[[], None]) -> Iterator[str]:
@@ -68,6 +69,7 @@ def test_leaving_ends_what_is_computed_at_its_next_look() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
+    signal.signal(signal.SIGINT, before)
     assert ended == [Abandoned]
 
 
