@@ -218,7 +218,7 @@ def _interrupt(*_: object) -> None:
 def _interrupt_again(ignored: "sys.UnraisableHookArgs") -> None:
     """An interrupt that came while Python tidied an object up would be shown and forgotten: it comes once more."""
     if ignored.exc_type is KeyboardInterrupt:
-        threading.Timer(AGAIN_SECONDS, signal.raise_signal, [signal.SIGINT]).start()
+        threading.Timer(AGAIN_SECONDS, os.kill, [os.getpid(), signal.SIGINT]).start()
     else:
         sys.__unraisablehook__(ignored)
 

@@ -1,5 +1,6 @@
 """One sample ahead: order, errors, how far ahead, and how soon it ends."""
 
+import os
 import signal
 import threading
 import time
@@ -53,7 +54,7 @@ def test_leaving_ends_what_is_computed_at_its_next_look() -> None:
     ended: list[type[BaseException]] = []
 
     def compute(_: str, look: Callable[[], None]) -> Iterator[str]:
-        threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
+        threading.Timer(0.05, os.kill, [os.getpid(), signal.SIGINT]).start()
         try:
             while True:
                 look()

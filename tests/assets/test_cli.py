@@ -260,7 +260,7 @@ class Tidied:
 def app(standalone_mode):
     if sys.argv[1] == "while an object is tidied up":
         Tidied()
-        time.sleep(30)
+        time.sleep(50)
     else:
         atexit.register(Tidied().__del__)
 
