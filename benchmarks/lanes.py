@@ -90,9 +90,9 @@ def work(setting: Setting, rank: int, meeting: Barrier, out: Path) -> None:
     with compute.held() as name:  # CUDA starts here, before the clock does
         torch.zeros(1, device=usable_device(name, lane.precision(ESM)))
     start_worker_server()
-    first = multiprocessing.get_context("forkserver").Process(target=os.getpid)
-    first.start()
-    first.join()
+    server_is_up = multiprocessing.get_context("forkserver").Process(target=os.getpid)
+    server_is_up.start()
+    server_is_up.join()
     measured: dict[str, dict[str, Any]] = {}
     factor = setting.slow_lane if rank == 0 else 1.0
     with mock.patch.object(encoder_cache, "load_encoder", slowed(factor) if factor > 1 else load_encoder):

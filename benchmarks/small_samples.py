@@ -3,7 +3,7 @@
     python -m benchmarks.small_samples --samples 50 --reads 1000 --out benchmarks/results
 
 Demo profile, one lane on the CPU, each command in an empty home, so both start Dagster, make the instance and load
-the models. Seconds of all processors are less disturbed by other work on the machine than those of the clock.
+the models. Run it on a quiet machine: other work changes both ratios.
 """
 
 import argparse
