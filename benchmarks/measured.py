@@ -1,7 +1,6 @@
 """What the benchmarks of the platform share: reads of the demo genome, and a prediction and what it cost."""
 
 import os
-import random
 import resource
 import subprocess
 import sys
@@ -9,22 +8,36 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.record import ROOT
 from virnucpro_core.profiles import DEMO
 
 READ_BASES = 150
+CHANGED = 0.05
+BASES = np.frombuffer(b"ACGT", np.uint8)
 
 
 def write_reads(path: Path, reads: int, seed: int) -> None:
-    """FASTA of `reads` random pieces of the demo genomes."""
-    genome = "".join(
-        line for line in (DEMO / "viral.fa").read_text().split("\n") if line[:1] not in (">", "")
+    """FASTA of `reads` random pieces of the demo's viral genomes.
+
+    A share CHANGED of the bases is drawn anew: the genomes are so short that many reads would else be the same, and
+    identical frames are computed once a sample.
+    """
+    genome = np.frombuffer(
+        "".join(
+            line for line in (DEMO / "viral.fa").read_text().split("\n") if line[:1] not in (">", "")
+        ).encode(),
+        np.uint8,
     )
-    draw = random.Random(seed)
-    with path.open("w") as stream:
-        for number in range(reads):
-            start = draw.randrange(len(genome) - READ_BASES)
-            stream.write(f">read{number}\n{genome[start : start + READ_BASES]}\n")
+    draw = np.random.default_rng(seed)
+    starts = draw.integers(0, len(genome) - READ_BASES, reads)
+    with path.open("wb") as stream:
+        for number, start in enumerate(starts.tolist()):
+            read = genome[start : start + READ_BASES].copy()
+            changed = draw.random(READ_BASES) < CHANGED
+            read[changed] = draw.choice(BASES, int(changed.sum()))
+            stream.write(b">read%d\n%b\n" % (number, read.tobytes()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,23 +2,26 @@
 
 Records for every partition what the assets' own runs record: its materialization and what its checks found. A
 sample that fails is left to a run of its own, which says why; the others of the batch go on. Shards are not
-observed one by one and throughput is not drawn: a small sample has few of them. While one sample is recorded, which
-takes Dagster half a second, the next one is computed.
+observed one by one and throughput is not drawn: a small sample has few of them. A sample passes through stages, each
+a thread: while one is embedded, the next is translated, and the ones before are called, and recorded, which takes
+Dagster a third of a second.
 """
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, Self
 
 import dagster as dg
 
-from virnucpro_assets.ahead import Ahead
 from virnucpro_assets.assets import calls, embeddings, sequences
 from virnucpro_assets.checks import lane_findings, manifest_of, record_agrees
 from virnucpro_assets.engines import DEVICE_STEP
+from virnucpro_assets.flow import Flow
+from virnucpro_assets.instance import kept_open
 from virnucpro_assets.metadata import arrived, lane_materialization, one_line_failures
 from virnucpro_assets.partitions import lane_key
 from virnucpro_assets.resources import Platform
@@ -32,12 +35,12 @@ from virnucpro_core.lanes import (
     ESM,
     MERGED,
     PREDICTIONS,
+    Embedding,
     Lane,
-    LaneResult,
-    OnShard,
     merge_lane,
     score_lane,
 )
+from virnucpro_core.registry import Sample
 
 log = logging.getLogger(__name__)
 ASSETS = {
@@ -50,6 +53,8 @@ ASSETS = {
     "consensus": calls.consensus,
 }
 Recorded = dg.AssetMaterialization | dg.AssetCheckEvaluation
+Made = dg.MaterializeResult[Any]
+Look = Callable[[], None]
 
 
 class Batch(dg.Config):
@@ -69,21 +74,24 @@ def every_sample(
     context: dg.OpExecutionContext, config: Batch, platform: Platform
 ) -> Iterator[Recorded | dg.Output[None]]:
     failed = []
+    embeddings = (partial(embedding_events, product) for product in (DNABERT, ESM))
     with (
         one_line_failures(context),
-        Devices(platform, config.rank) as devices,
+        kept_open(context.instance, context.run.run_id),
+        Device(platform, config.rank) as device,
         kept_encoders(),
-        Ahead(partial(sample_events, platform, devices)) as ahead,
+        Flow(sequence_events, *embeddings, call_events) as flow,
     ):
-        for sample in ahead.each(config.samples):
-            yield from sample.events
-            if isinstance(sample.error, DeviceLostError):
-                raise sample.error
-            if sample.error is not None:
-                failed.append(sample.name)
-                log.error("failed %s: %s", sample.name, sample.error)
+        for passed in flow.each(Work(platform, device, name) for name in config.samples):
+            name = passed.item.name
+            yield from passed.events
+            if isinstance(passed.error, DeviceLostError):
+                raise passed.error
+            if passed.error is not None:
+                failed.append(name)
+                log.error("failed %s: %s", name, passed.error)
             else:
-                log.info("done %s", sample.name)
+                log.info("done %s", name)
     for name in failed if config.hand_over else ():
         with contextlib.suppress(
             VirnucproError
@@ -97,16 +105,16 @@ def batch() -> None:
     every_sample()
 
 
-@dataclass
-class Devices:
+class Device:
     """The rank's device, held from its first use to the end of the block: what stays loaded stays ours."""
 
-    platform: Platform
-    rank: int
-    _held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-    _known: dict[str, Compute] = field(default_factory=dict)
+    def __init__(self, platform: Platform, rank: int) -> None:
+        self.platform, self.rank = platform, rank
+        self._held = contextlib.ExitStack()
+        self._known: dict[str, Compute] = {}
+        self._one_stage = threading.Lock()
 
-    def __enter__(self) -> "Devices":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *ended: Any) -> bool:
@@ -115,56 +123,82 @@ class Devices:
     def compute(self, lane: Lane) -> Compute:
         """How the lane computes on this rank's device, which need not be its own rank's."""
         asked = self.platform.compute(replace(lane, rank=self.rank))
-        if asked.device not in self._known:
-            name = self._held.enter_context(asked.held())
-            # A small sample has a shard or two: a loader process for each would overlap nothing.
-            loader = replace(asked.loader, workers=0)
-            self._known[asked.device] = replace(asked, device=name, leases=None, loader=loader)
-        return self._known[asked.device]
+        with self._one_stage:
+            if asked.device not in self._known:
+                name = self._held.enter_context(asked.held())
+                # A small sample has a shard or two: a loader process for each would overlap nothing.
+                loader = replace(asked.loader, workers=0)
+                self._known[asked.device] = replace(asked, device=name, leases=None, loader=loader)
+            return self._known[asked.device]
 
 
-def sample_events(
-    platform: Platform, devices: Devices, name: str, look: Callable[[], None]
-) -> Iterator[Recorded]:
-    """The sample through the graph; after each product what is to be recorded of it. `look` is called at each shard.
+@dataclass
+class Work:
+    """A sample on its way through the stages, and what one of them leaves for the next."""
 
-    Raises what the products raise, and StoreError when a check fails.
-    """
-    sample = platform.sample(name)
+    platform: Platform
+    device: Device
+    name: str
+    embedded: list[tuple[Lane, Embedding, Made]] = field(default_factory=list)
+
+    @cached_property
+    def sample(self) -> Sample:
+        return self.platform.sample(self.name)
+
+    @cached_property
+    def lanes(self) -> list[Lane]:
+        return [self.platform.lane(self.name, rank) for rank in range(self.platform.gpus)]
+
+
+# The stages. Each yields what is to be recorded, and raises what its products raise, and StoreError if a check fails.
+
+
+def sequence_events(work: Work, look: Look) -> Iterator[Recorded]:
     for asset, make in (("chunks", sequences.chunks_of), ("translations", sequences.translations_of)):
-        made = make(sample)
-        yield materialization(asset, name, made)
-        yield from checked(asset, name, SAMPLE_AUDITS[asset](sample))
-    yield arrived(sample)  # after the chunks: before them the automation would begin the sample itself
-    for rank in range(platform.gpus):
-        lane = platform.lane(name, rank)
-        yield from lane_events(lane, devices.compute(lane), lambda _: look())
-    yield materialization("consensus", name, calls.calls_of(platform.lane(name, 0)))
-    yield from checked("consensus", name, [audit_results(sample)])
+        yield materialization(asset, work.name, make(work.sample))
+        yield from checked(asset, work.name, SAMPLE_AUDITS[asset](work.sample))
+        look()
+    yield arrived(work.sample)  # after the chunks: before them the automation would begin the sample itself
 
 
-def lane_events(lane: Lane, compute: Compute, on_shard: OnShard) -> Iterator[Recorded]:
-    """One lane's four products. A lane without shards has nothing that could be checked."""
-    key = lane_key(lane.sample.name, lane.rank)
-    results: tuple[tuple[str, Callable[[], LaneResult]], ...] = (
-        (DNABERT, lambda: embed_lane(lane, DNABERT, compute, on_shard=on_shard)),
-        (ESM, lambda: embed_lane(lane, ESM, compute, on_shard=on_shard)),
-        (MERGED, lambda: merge_lane(lane, on_shard=on_shard)),
-        (PREDICTIONS, lambda: score_lane(lane, compute, on_shard=on_shard)),
-    )
-    for asset, make in results:
-        made = lane_materialization(make())
-        yield materialization(asset, key, made)
-        if len(lane.shards):
-            metadata: Mapping[str, Any] = made.metadata or {}
-            yield from checked(
-                asset,
-                key,
-                [*lane_findings(lane, asset, compute), record_agrees(metadata, manifest_of(lane, asset))],
-            )
+def embedding_events(product: Embedding, work: Work, look: Look) -> Iterator[Recorded]:
+    """One encoder's embeddings. They are checked in a later stage: the device need not wait for that."""
+    for lane in work.lanes:
+        made = lane_materialization(
+            embed_lane(lane, product, work.device.compute(lane), on_shard=lambda _: look())
+        )
+        work.embedded.append((lane, product, made))
+        yield materialization(product, key_of(lane), made)
 
 
-def materialization(asset: str, key: str, made: dg.MaterializeResult[Any]) -> dg.AssetMaterialization:
+def call_events(work: Work, look: Look) -> Iterator[Recorded]:
+    for lane, product, made in work.embedded:
+        yield from lane_checked(work, lane, product, made)
+    for lane in work.lanes:
+        made = lane_materialization(merge_lane(lane, on_shard=lambda _: look()))
+        yield materialization(MERGED, key_of(lane), made)
+        yield from lane_checked(work, lane, MERGED, made)
+        compute = work.device.compute(lane)
+        made = lane_materialization(score_lane(lane, compute, on_shard=lambda _: look()))
+        yield materialization(PREDICTIONS, key_of(lane), made)
+        yield from lane_checked(work, lane, PREDICTIONS, made)
+    yield materialization("consensus", work.name, calls.calls_of(work.lanes[0]))
+    yield from checked("consensus", work.name, [audit_results(work.sample)])
+
+
+def lane_checked(work: Work, lane: Lane, asset: str, made: Made) -> Iterator[dg.AssetCheckEvaluation]:
+    """A lane without shards has nothing that could be checked."""
+    if len(lane.shards):
+        findings = lane_findings(lane, asset, work.device.compute(lane))
+        agrees = record_agrees(made.metadata or {}, manifest_of(lane, asset))
+        yield from checked(asset, key_of(lane), [*findings, agrees])
+
+
+def key_of(lane: Lane) -> dg.MultiPartitionKey:
+    return lane_key(lane.sample.name, lane.rank)
+
+
+def materialization(asset: str, key: str, made: Made) -> dg.AssetMaterialization:
     """What Dagster records when the asset's own run materializes the partition."""
     tags = {"dagster/code_version": str(ASSETS[asset].get_asset_spec().code_version)}
     if made.data_version is not None:

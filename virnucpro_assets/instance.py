@@ -2,10 +2,15 @@
 
 import contextlib
 import importlib.util
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
+    INDEX_SHARD_NAME,
+    SqliteEventLogStorage,
+)
 from dagster_shared.check import CheckError
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -66,6 +71,22 @@ def open_instance() -> dg.DagsterInstance:
             where=home / "dagster.yaml",
             remedy="mend it; PostgreSQL needs `pip install 'virnucpro[postgres]'`",
         ) from error
+
+
+@contextlib.contextmanager
+def kept_open(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
+    """The event log's SQLite files stay open inside the block; nothing to do where it is no SQLite.
+
+    Dagster opens and closes a file for each event. The last one to close a file writes all of it back from the
+    write-ahead log and waits for the disk, which is a quarter of what an event takes.
+    """
+    with contextlib.ExitStack() as held:
+        if isinstance(log := instance.event_log_storage, SqliteEventLogStorage):
+            for shard in (INDEX_SHARD_NAME, run_id):
+                connection = sqlite3.connect(log.path_for_shard(shard))
+                held.callback(connection.close)
+                connection.execute("SELECT 1 FROM sqlite_master").close()  # it is open from its first read
+        yield
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from virnucpro_assets.checks import manifest_of, recorded_findings, sample_findi
 from virnucpro_assets.cli_samples import samples
 from virnucpro_assets.definitions import defs
 from virnucpro_assets.driver import Watch, predict
-from virnucpro_assets.instance import open_instance
+from virnucpro_assets.instance import kept_open, open_instance
 from virnucpro_assets.partitions import lane_key
 from virnucpro_assets.resources import Platform
 from virnucpro_core.audit import audit_results
@@ -196,3 +196,17 @@ def test_a_configuration_that_dagster_cannot_use_is_one_line(site: Finished, tmp
         with pytest.raises(UsageError, match=reason) as caught:
             open_instance()
         assert "\n" not in str(caught.value)
+
+
+def test_an_event_log_that_is_kept_open_is_written_back_once(tmp_path: Path) -> None:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        instance.report_runless_asset_event(dg.AssetMaterialization("made"))
+        log = next(tmp_path.rglob("index.db"))
+        behind = log.with_name("index.db-wal")
+        assert not behind.exists()
+        with kept_open(instance, "some-run"):
+            for _ in range(2):
+                instance.report_runless_asset_event(dg.AssetMaterialization("made"))
+                assert behind.exists()
+        assert not behind.exists()
+        assert len(instance.fetch_materializations(dg.AssetKey("made"), limit=9).records) == 3

@@ -1,0 +1,86 @@
+"""Items pass through stages, each of which is a thread: while one is in a stage, the next is in the one before it."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, Self, TypeVar
+
+from virnucpro_core.errors import VirnucproError
+
+Item = TypeVar("Item")
+Event = TypeVar("Event")
+Stage = Callable[[Item, Callable[[], None]], Iterable[Event]]
+
+
+class Abandoned(Exception):
+    """The block was left while the item was in a stage."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passed(Generic[Item, Event]):
+    """What an item gave in the stages, in order, and the error that kept it from further ones, if one did."""
+
+    item: Item
+    events: Sequence[Event]
+    error: VirnucproError | None
+
+
+class Flow(Generic[Item, Event]):
+    """Sends items through the stages in turn, as many as there are stages at a time. Use as a context manager.
+
+    A stage yields an item's events, and calls `look` often: it raises Abandoned once the block is being left, which
+    waits for that. One item is in one stage at a time.
+    """
+
+    def __init__(self, *stages: Stage[Item, Event]) -> None:
+        self._left = threading.Event()
+        self._stages = [(ThreadPoolExecutor(1, f"stage-{n}"), stage) for n, stage in enumerate(stages)]
+
+    def __enter__(self) -> Self:
+        for thread, _stage in self._stages:  # an interrupt while a thread starts would leave it behind unknown
+            thread.submit(int)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._left.set()
+        for thread, _stage in self._stages:
+            thread.shutdown(wait=False, cancel_futures=True)
+        for thread, _stage in self._stages:
+            thread.shutdown(wait=True)
+
+    def each(self, items: Iterable[Item]) -> Iterator[Passed[Item, Event]]:
+        """Every item once it is through, in their order. Raises what is no VirnucproError."""
+        under_way: deque[Future[Passed[Item, Event]]] = deque()
+        for item in items:
+            under_way.append(self._send(item))
+            if len(under_way) > len(self._stages):
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+
+    def _send(self, item: Item) -> Future[Passed[Item, Event]]:
+        passed: Future[Passed[Item, Event]] = Future()
+        passed.set_result(Passed(item, (), None))
+        for thread, stage in self._stages:
+            passed = thread.submit(self._pass, stage, passed)
+        return passed
+
+    def _pass(self, stage: Stage[Item, Event], before: Future[Passed[Item, Event]]) -> Passed[Item, Event]:
+        passed = before.result()
+        if passed.error is not None:
+            return passed
+        events = list(passed.events)
+        try:
+            self._look()
+            for event in stage(passed.item, self._look):
+                events.append(event)
+                self._look()
+        except VirnucproError as error:
+            return Passed(passed.item, events, error)
+        return Passed(passed.item, events, None)
+
+    def _look(self) -> None:
+        if self._left.is_set():
+            raise Abandoned
