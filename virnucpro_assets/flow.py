@@ -39,7 +39,10 @@ class Flow(Generic[Item, Event]):
         self._stages = [(ThreadPoolExecutor(1, f"stage-{n}"), stage) for n, stage in enumerate(stages)]
 
     def __enter__(self) -> Self:
-        for thread, _stage in self._stages:  # an interrupt while a thread starts would leave it behind unknown
+        for (
+            thread,
+            _stage,
+        ) in self._stages:  # an interrupt while a thread starts would leave it behind unknown
             thread.submit(int)
         return self
 

@@ -5,8 +5,9 @@ that others have taken. What is done is decided by the manifests; who computes i
 are the same whoever does. Knows nothing of how a shard is computed.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -44,7 +45,7 @@ def embed_lane(lane: Lane, product: Embedding, compute: Compute, *, on_shard: On
     """
     if compute.loader.workers and lane.n_shards > 1:
         start_worker_server()
-    with lane_lock(lane, product):
+    with lane_lock(lane, product), _told_by(lane.frames_behind()) as sound:
         store = lane.store(product)
         todo, states = survey(lane, store)
         summary = LaneSummary(
@@ -63,8 +64,19 @@ def embed_lane(lane: Lane, product: Embedding, compute: Compute, *, on_shard: On
                 make_sure_of_room(
                     lane.sample.folder, lane.bytes_to_come(), "for the sample's shards and results"
                 )
-                _embed(lane, product, todo, compute, recorder, on_shard)
+                _embed(lane, product, todo, compute, recorder, on_shard, sound)
         return collected(lane, store, len(lane.shards) - len(todo), states, summary)
+
+
+@contextlib.contextmanager
+def _told_by(sound: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """The block ends well only where `sound` does; where it fails, `sound` says why, if it knows."""
+    try:
+        yield sound
+    except Exception:
+        sound()
+        raise
+    sound()
 
 
 def _embed(
@@ -74,6 +86,7 @@ def _embed(
     compute: Compute,
     recorder: Recorder,
     on_shard: OnShard,
+    sound: Callable[[], None],
 ) -> None:
     store, ids = lane.store(product), functools.cache(lane.ids)
     with Claims(lane.sample.claims(product)) as claims:
@@ -88,7 +101,12 @@ def _embed(
             if name is not None:
                 device = usable_device(name, recorder.summary.precision)
                 feed = _feed(lane, product, share, compute.loader, device)
-                encoder, verified = _encoder(lane, product, device, recorder)
+                encoder, weights_sound = _encoder(lane, product, device, recorder)
+
+                def verified() -> None:
+                    sound()
+                    weights_sound()
+
                 embed_shards(encoder, feed, store, recorder, on_shard=on_shard, verified=verified)
     recorder.given(len(share.given), lane.rows(share.given))
 

@@ -6,11 +6,12 @@ encoder is loaded for one use. Knows nothing of samples.
 
 import contextlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from virnucpro_core.behind import begun
 from virnucpro_core.encoders import Encoder, Kind, Overlong, load_encoder
 from virnucpro_core.errors import WeightsError
 from virnucpro_core.manifest import marks, verify_once
@@ -43,20 +44,20 @@ def begun_encoder(
     Digesting 3B weights takes longer than loading them: nothing may be published before the call returns. It raises
     WeightsError, as loading does.
     """
-    verifying = ThreadPoolExecutor(1, thread_name_prefix="verify-weights").submit(verify_once, folder)
+    verified = begun(partial(verify_once, folder))
     key = (kind, folder, marks(folder), device, dtype, attention, overlong)
     if _kept is not None and key in _kept:
-        return _kept[key], verifying.result
+        return _kept[key], verified
     try:
         encoder = load_encoder(
             kind, folder, device=device, dtype=dtype, attention=attention, overlong=overlong
         )
     except WeightsError:
-        verifying.result()  # damage is told by its file's name, where that is the cause
+        verified()  # damage is told by its file's name, where that is the cause
         raise
     if _kept is not None:
         _kept[key] = encoder
-    return encoder, verifying.result
+    return encoder, verified
 
 
 def verified_encoder(

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from virnucpro_core.behind import begun
 from virnucpro_core.chunks import Chunks
 from virnucpro_core.classifier import load_classifier
 from virnucpro_core.devices import Compute, device_name, usable_device
@@ -46,8 +47,20 @@ class Lane:
 
     @cached_property
     def frames(self) -> Frames:
-        frames = Frames.open(self.sample.translations)
+        """The frame store, every byte of it held against its digest. Raises StoreError."""
+        frames = self._opened()
         frames.store.verify()
+        return frames
+
+    def frames_behind(self) -> Callable[[], None]:
+        """Have `frames` at once; nothing may be published before the call that this returns, which verifies it."""
+        if "frames" in self.__dict__:
+            return lambda: None
+        self.__dict__["frames"] = frames = self._opened()
+        return begun(frames.store.verify)
+
+    def _opened(self) -> Frames:
+        frames = Frames.open(self.sample.translations)
         chunks = Chunks.open(self.sample.chunks)
         if frames.attrs["chunks"] != chunks.digest:
             raise StoreError(

@@ -17,6 +17,7 @@ from virnucpro_core.devices import Compute
 from virnucpro_core.durable import locked
 from virnucpro_core.embedding import embed_lane, lanes_beside
 from virnucpro_core.encoders import Encoder, load_encoder
+from virnucpro_core.errors import StoreError
 from virnucpro_core.lanes import DNABERT, ESM, Lane
 from virnucpro_core.loading import LoaderSettings
 from virnucpro_core.packing import PackedBatch
@@ -115,3 +116,34 @@ def test_lanes_that_nobody_works_on_are_left_alone(pipeline: Pipeline) -> None:
     assert lanes_beside(lane) == []
     embed_lane(lane, ESM, COMPUTE, on_shard=lambda _: None)
     assert {other.store(ESM).state(k, other.ids(k)) for k in other.shards} == {"missing"}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("letter", [b"\x00", b"\xff"])
+def test_a_damaged_frame_store_is_told_by_its_column_and_nothing_is_made_from_it(
+    pipeline: Pipeline, letter: bytes, workers: int
+) -> None:
+    """Its bytes are held against their digests while the lane goes on, whatever they make of that."""
+    lane, _ = _lanes(pipeline)
+    columns = sorted(lane.sample.translations.glob("*.bin"))
+    assert len(columns) == 10
+    for column in columns:
+        sound = column.read_bytes()
+        column.write_bytes(letter * len(sound))
+        damaged = pipeline.lane(lane.sample, 0)
+        with pytest.raises(StoreError, match=rf"column {column.stem} is damaged"):
+            embed_lane(
+                damaged, ESM, Compute("cpu", loader=LoaderSettings(workers=workers)), on_shard=lambda _: None
+            )
+        assert not list(damaged.sample.product(ESM).glob("*.h5"))
+        column.write_bytes(sound)
+    embed_lane(pipeline.lane(lane.sample, 0), ESM, COMPUTE, on_shard=lambda _: None)
+
+
+def test_frames_are_verified_even_where_nothing_is_left_to_compute(pipeline: Pipeline) -> None:
+    lane, _ = _lanes(pipeline)
+    embed_lane(lane, ESM, COMPUTE, on_shard=lambda _: None)
+    letters = lane.sample.translations / "nucleotides.bin"
+    letters.write_bytes(b"A" * letters.stat().st_size)
+    with pytest.raises(StoreError, match="column nucleotides is damaged"):
+        embed_lane(pipeline.lane(lane.sample, 0), ESM, COMPUTE, on_shard=lambda _: None)
