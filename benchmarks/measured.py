@@ -49,20 +49,21 @@ class Cost:
     peak_mb: float
 
 
-def predict(home: Path, *words: object) -> Cost:
-    """`virnucpro predict` in the demo profile, with a home of its own; raises where it fails."""
+def predict(home: Path, *words: object, profile: str = "demo") -> Cost:
+    """`virnucpro predict` with a home of its own, in one lane: the demo's on the CPU. Raises where it fails."""
     environment = os.environ | {
         "VIRNUCPRO_HOME": str(home),
         "DAGSTER_HOME": "",
         "VIRNUCPRO_GPUS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
+    if profile == "demo":
+        environment["CUDA_VISIBLE_DEVICES"] = ""
     command = [sys.executable, "-W", "ignore", "-m", "virnucpro_assets.cli", "predict", *map(str, words)]
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(
-        [*command, "--profile", "demo", "--chunk-size", "300"],
+        [*command, "--profile", profile, "--chunk-size", "300"],
         env=environment,
         check=True,
         stdout=subprocess.DEVNULL,

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from virnucpro_core.classifier import Classifier, ClassifierNet
 from virnucpro_core.encoders import Kind
 from virnucpro_core.encoders.dnabert_s import DnabertShape
 from virnucpro_core.encoders.esm2 import Esm2Shape
@@ -32,6 +33,7 @@ GEOMETRIES = {
     "dnabert-tiny": ("dnabert-s", 3, 128, 4, 256),
 }
 CODONS = [a + b + c for a in "ACGT" for b in "ACGT" for c in "ACGT" if a + b + c not in ("TAA", "TAG", "TGA")]
+SEEDED = Origin("random weights of the published shapes")
 RESIDUES = np.frombuffer(b"LAGVSERTIDPKQNFYMHWC", dtype=np.uint8)
 
 
@@ -99,6 +101,25 @@ def write_reads(path: Path, records: int) -> None:
             )
 
 
+def write_models(root: Path, tokenizer: Path, device: torch.device) -> None:
+    """The models of profile esm2-3b as a model store: encoders in float16, a classifier of 512 hidden units."""
+    width = 0
+    for kind, name in (("dnabert-s", "dnabert-s"), ("esm2", "esm2-3b")):
+        folder = write_model(name, root / name, device=device, dtype=torch.float16)
+        width += GEOMETRIES[name][2]
+        if kind == "dnabert-s":
+            shutil.copyfile(tokenizer, folder / "tokenizer.json")
+        write_manifest(folder, kind, SEEDED, {})
+    torch.manual_seed(0)
+    classifier = Classifier(
+        ClassifierNet(width, 512).state_dict(), device=torch.device("cpu"), chunk_size=300
+    )
+    folder = root / PROFILES["esm2-3b"].classifiers[300]
+    folder.mkdir(parents=True)
+    classifier.save(folder)
+    write_manifest(folder, "classifier", SEEDED, {})
+
+
 def write_profile(
     folder: Path, models: Mapping[Kind, str], tokenizer: Path, device: torch.device, precision: str
 ) -> ResolvedProfile:
@@ -110,7 +131,7 @@ def write_profile(
     torch.cuda.empty_cache()  # of no effect on a CPU
     shutil.copyfile(tokenizer, folders["dnabert-s"] / "tokenizer.json")
     for kind, path in folders.items():
-        write_manifest(path, kind, Origin("random weights of the published shapes"), {})
+        write_manifest(path, kind, SEEDED, {})
     return ResolvedProfile(
         profile=PROFILES["esm2-3b"],
         chunk_size=300,
