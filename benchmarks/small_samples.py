@@ -5,13 +5,12 @@
 
 One lane: the demo profile on the CPU, or the published profile on a GPU, its weights random with the published shapes.
 Each command has an empty home, so both start Dagster, make the instance and load the models; what the runtime compiles
-for a GPU is made in a small run before. seconds_a_sample: from one sample's results to the next one's. Run it on a
-quiet machine: other work changes both ratios.
+for a GPU is made in a small run before. busy_s: seconds that the encoders' batches took; seconds_a_sample: from one
+sample's results to the next one's. Run it on a quiet machine: other work changes both ratios.
 """
 
 import argparse
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from benchmarks.record import finish, print_table, provenance
 from benchmarks.seeded import write_models
 from virnucpro_core.frames import Frames
 from virnucpro_core.results import RUN
+from virnucpro_core.telemetry import read_lines
 
 
 def main() -> None:
@@ -51,14 +51,12 @@ def main() -> None:
             torch.cuda.empty_cache()
             (folder / "warm.fa").write_text(texts[0])
             measure(folder, "warm", folder / "warm.fa", options.profile)
-        rows = [
-            {"what": what, "reads": options.samples * options.reads}
-            | measure(folder, what.replace(" ", "-"), given, options.profile)
-            for what, given in (
-                ("one sample", folder / "one.fa"),
-                (f"{options.samples} samples", folder / "in"),
-            )
-        ]
+        rows: list[dict[str, Any]] = []
+        named = (("one sample", folder / "one.fa"), (f"{options.samples} samples", folder / "in"))
+        for what, given in named:
+            measured = measure(folder, what.replace(" ", "-"), given, options.profile)
+            rows.append({"what": what, "reads": options.samples * options.reads} | measured)
+            print_table(rows)
     one, many = rows
     result = provenance() | {
         "profile": options.profile,
@@ -68,7 +66,6 @@ def main() -> None:
         "ratio_cpu": many["cpu_s"] / one["cpu_s"],
         "cpu_seconds_a_sample_more": (many["cpu_s"] - one["cpu_s"]) / max(1, options.samples - 1),
     }
-    print_table(rows)
     print(
         f"many / one: {result['ratio_wall']:.2f} by the clock, {result['ratio_cpu']:.2f} of all processors;"
         f" {result['cpu_seconds_a_sample_more']:.2f} s of processor more a sample"
@@ -77,7 +74,7 @@ def main() -> None:
     finish(result, options.out, "small-samples", *words)
 
 
-def measure(folder: Path, name: str, given: Path, profile: str) -> Mapping[str, Any]:
+def measure(folder: Path, name: str, given: Path, profile: str) -> dict[str, Any]:
     """Predict what is `given` in a home named so: its cost, and what its samples say of it."""
     home = folder / name
     home.mkdir()
@@ -86,11 +83,13 @@ def measure(folder: Path, name: str, given: Path, profile: str) -> Mapping[str, 
     cost: Cost = predict(home, given, "--out", folder / f"{name}-out", profile=profile)
     made = sorted(file.stat().st_mtime for file in home.glob(f"samples/*/results/{RUN}"))
     frames = [Frames.open(path).n_unique for path in home.glob("samples/*/translations")]
+    lines = [line for file in home.glob("samples/*/telemetry/*") for line in read_lines(file)]
     return {
         "unique_frames": sum(frames),
+        "busy_s": sum(line["device_busy_seconds"] for line in lines if line["event"] == "end"),
         "wall_s": cost.wall,
         "cpu_s": cost.cpu,
-        "seconds_a_sample": float(np.median(np.diff(made))) if len(made) > 1 else None,
+        "seconds_a_sample": float(np.mean(np.diff(made))) if len(made) > 1 else None,
     }
 
 

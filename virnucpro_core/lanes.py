@@ -229,7 +229,10 @@ def collect_scores(lane: Lane) -> NDArray[np.float32]:
 
 def survey(lane: Lane, store: ShardStore) -> tuple[list[int], dict[str, int]]:
     """The lane's shards that must be computed, and how many were found in each state."""
-    states: dict[int, str] = {shard: store.state(shard, lane.ids(shard)) for shard in lane.shards}
+    # Digesting ids is most of the work, and what has no entry needs none.
+    states: dict[int, str] = {
+        shard: store.state(shard, lane.ids(shard) if store.entry(shard) else "") for shard in lane.shards
+    }
     return [k for k, state in states.items() if state != "done"], dict(Counter(states.values()))
 
 
