@@ -43,9 +43,9 @@ def embed_lane(lane: Lane, product: Embedding, compute: Compute, *, on_shard: On
     `on_shard` is called with each shard that this process computed. Raises DeviceError, DeviceLostError (a new
     process can go on), WeightsError, StoreError; what was published before stays.
     """
-    if compute.loader.workers and lane.n_shards > 1:
-        start_worker_server()
     with lane_lock(lane, product), _told_by(lane.frames_behind()) as sound:
+        if compute.loader.workers and lane.n_shards > 1:
+            start_worker_server()
         store = lane.store(product)
         todo, states = survey(lane, store)
         summary = LaneSummary(

@@ -80,7 +80,7 @@ class ShardStore:
     def state(self, shard: int, ids_sha256: str) -> State:
         """Whether the shard can be used: reads the whole file against its digest."""
         entry, path = self.entry(shard), self.path(shard)
-        if entry is None and self.released(shard):
+        if entry is None and self._read_entry(shard, RELEASED):
             return "released"
         if entry is None:
             return "damaged" if path.exists() else "missing"
