@@ -5,7 +5,8 @@
 
 One lane: the demo profile on the CPU, or the published profile on a GPU, its weights random with the published shapes.
 Each command has an empty home, so both start Dagster, make the instance and load the models; what the runtime compiles
-for a GPU is made in a small run before. busy_s: seconds that the encoders' batches took; seconds_a_sample: from one
+for a GPU is made in a small run before. busy_s: seconds that the encoders' batches took, esm_s: that
+the lanes of ESM-2 took, their model's load included; seconds_a_sample: from one
 sample's results to the next one's. Run it on a quiet machine: other work changes both ratios.
 """
 
@@ -21,6 +22,7 @@ from benchmarks.measured import Cost, predict, write_reads
 from benchmarks.record import finish, print_table, provenance
 from benchmarks.seeded import write_models
 from virnucpro_core.frames import Frames
+from virnucpro_core.lanes import ESM
 from virnucpro_core.results import RUN
 from virnucpro_core.telemetry import read_lines
 
@@ -84,9 +86,11 @@ def measure(folder: Path, name: str, given: Path, profile: str) -> dict[str, Any
     made = sorted(file.stat().st_mtime for file in home.glob(f"samples/*/results/{RUN}"))
     frames = [Frames.open(path).n_unique for path in home.glob("samples/*/translations")]
     lines = [line for file in home.glob("samples/*/telemetry/*") for line in read_lines(file)]
+    ends = [line for line in lines if line["event"] == "end"]
     return {
         "unique_frames": sum(frames),
-        "busy_s": sum(line["device_busy_seconds"] for line in lines if line["event"] == "end"),
+        "busy_s": sum(end["device_busy_seconds"] for end in ends),
+        "esm_s": sum(end["seconds"] for end in ends if end["product"] == ESM),
         "wall_s": cost.wall,
         "cpu_s": cost.cpu,
         "seconds_a_sample": float(np.mean(np.diff(made))) if len(made) > 1 else None,

@@ -21,7 +21,7 @@ from virnucpro_assets.assets import calls, embeddings, sequences
 from virnucpro_assets.checks import lane_findings, manifest_of, record_agrees
 from virnucpro_assets.engines import DEVICE_STEP
 from virnucpro_assets.flow import Flow
-from virnucpro_assets.instance import kept_open
+from virnucpro_assets.instance import quick_event_log
 from virnucpro_assets.metadata import arrived, lane_materialization, one_line_failures
 from virnucpro_assets.partitions import lane_key
 from virnucpro_assets.resources import Platform
@@ -74,13 +74,17 @@ def every_sample(
     context: dg.OpExecutionContext, config: Batch, platform: Platform
 ) -> Iterator[Recorded | dg.Output[None]]:
     failed = []
-    embeddings = (partial(embedding_events, product) for product in (DNABERT, ESM))
     with (
         one_line_failures(context),
-        kept_open(context.instance, context.run.run_id),
+        quick_event_log(context.instance, context.run.run_id),
         Device(platform, config.rank) as device,
         kept_encoders(),
-        Flow(sequence_events, *embeddings, call_events) as flow,
+        Flow(
+            (1, sequence_events),
+            (1, partial(embedding_events, DNABERT)),
+            (2, partial(embedding_events, ESM)),  # while one is written, the device has the other
+            (1, call_events),
+        ) as flow,
     ):
         for passed in flow.each(Work(platform, device, name) for name in config.samples):
             name = passed.item.name

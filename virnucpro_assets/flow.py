@@ -1,4 +1,4 @@
-"""Items pass through stages, each of which is a thread: while one is in a stage, the next is in the one before it."""
+"""Items pass through stages, each with threads of its own: while one is in a stage, the next is in the one before."""
 
 import threading
 from collections import deque
@@ -28,46 +28,45 @@ class Passed(Generic[Item, Event]):
 
 
 class Flow(Generic[Item, Event]):
-    """Sends items through the stages in turn, as many as there are stages at a time. Use as a context manager.
+    """Sends items through the stages in turn, as many at a time as there are threads. Use as a context manager.
 
-    A stage yields an item's events, and calls `look` often: it raises Abandoned once the block is being left, which
-    waits for that. One item is in one stage at a time.
+    `stages`: each with its number of threads, and so of items that are in it at a time. A stage yields an item's
+    events, and calls `look` often: it raises Abandoned once the block is being left, which waits for that.
     """
 
-    def __init__(self, *stages: Stage[Item, Event]) -> None:
+    def __init__(self, *stages: tuple[int, Stage[Item, Event]]) -> None:
         self._left = threading.Event()
-        self._stages = [(ThreadPoolExecutor(1, f"stage-{n}"), stage) for n, stage in enumerate(stages)]
+        self._stages = [([ThreadPoolExecutor(1) for _ in range(threads)], stage) for threads, stage in stages]
+        self._threads = [thread for threads, _ in self._stages for thread in threads]
 
     def __enter__(self) -> Self:
-        for (
-            thread,
-            _stage,
-        ) in self._stages:  # an interrupt while a thread starts would leave it behind unknown
+        # Now, for an interrupt while a thread starts would leave it behind unknown.
+        for thread in self._threads:
             thread.submit(int)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._left.set()
-        for thread, _stage in self._stages:
+        for thread in self._threads:
             thread.shutdown(wait=False, cancel_futures=True)
-        for thread, _stage in self._stages:
+        for thread in self._threads:
             thread.shutdown(wait=True)
 
     def each(self, items: Iterable[Item]) -> Iterator[Passed[Item, Event]]:
         """Every item once it is through, in their order. Raises what is no VirnucproError."""
         under_way: deque[Future[Passed[Item, Event]]] = deque()
-        for item in items:
-            under_way.append(self._send(item))
-            if len(under_way) > len(self._stages):
+        for number, item in enumerate(items):
+            under_way.append(self._send(number, item))
+            if len(under_way) > len(self._threads):
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()
 
-    def _send(self, item: Item) -> Future[Passed[Item, Event]]:
+    def _send(self, number: int, item: Item) -> Future[Passed[Item, Event]]:
         passed: Future[Passed[Item, Event]] = Future()
         passed.set_result(Passed(item, (), None))
-        for thread, stage in self._stages:
-            passed = thread.submit(self._pass, stage, passed)
+        for threads, stage in self._stages:
+            passed = threads[number % len(threads)].submit(self._pass, stage, passed)
         return passed
 
     def _pass(self, stage: Stage[Item, Event], before: Future[Passed[Item, Event]]) -> Passed[Item, Event]:

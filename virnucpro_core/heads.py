@@ -19,13 +19,14 @@ class Rotary:
     def __init__(self, size: int, device: torch.device) -> None:
         self._rates = 1.0 / (ROTARY_BASE ** (torch.arange(0, size, 2).float() / size))
         self._device = device
-        self._cos_PK, self._sin_PK = self._computed(1026)
+        self._tables = self._computed(1026)  # as one, for another thread sees either the old or the new ones
 
     def tables(self, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Tables for at least `length` positions; they grow where a longer sequence comes."""
-        if length > len(self._cos_PK):
-            self._cos_PK, self._sin_PK = self._computed(max(length, 2 * len(self._cos_PK)))
-        return self._cos_PK, self._sin_PK
+        tables = self._tables
+        if length > len(tables[0]):
+            self._tables = tables = self._computed(max(length, 2 * len(tables[0])))
+        return tables
 
     def _computed(self, length: int) -> tuple[torch.Tensor, torch.Tensor]:
         angles = torch.outer(torch.arange(length).float(), self._rates)

@@ -1,4 +1,5 @@
-"""Are stored embeddings what float32 gives? A few rows of a lane, stratified by length, computed again one by one.
+"""Are stored embeddings what float32 gives? A few rows of a lane, stratified by length, computed again by the reference
+operations, in one batch and so with each layer upcast once.
 
 It also notices rows that belong to another frame: the recomputed vector would not match. The model is loaded in
 the compute type (float16 where the lane computed in fp8, whose weights are rounded once more) and upcast layer by
@@ -9,7 +10,6 @@ Shapes: N audited rows, D width.
 
 import h5py
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from virnucpro_core.audit import Finding
@@ -46,12 +46,10 @@ def audit_precision(lane: Lane, product: Embedding, compute: Compute) -> Finding
             overlong=lane.sample.settings.overlong,
         )
         strings = lane.frames.nucleotides if product == DNABERT else lane.frames.proteins
-        rows = []
-        for frame in frames_N:
-            tokens_T, lengths_B = encoder.tokenizer.encode([strings[frame]])
-            (batch,) = pack(tokens_T, lengths_B, len(tokens_T))
-            rows.append(encoder.forward_float32(batch.to(device)))
-        float32_ND = torch.cat(rows).cpu().numpy()
+        tokens_T, lengths_N = encoder.tokenizer.encode(strings.take(np.asarray(frames_N)))
+        (batch,) = pack(tokens_T, lengths_N, len(tokens_T))
+        float32_ND = np.empty_like(stored_ND)
+        float32_ND[batch.rows_B] = encoder.forward_float32(batch.to(device)).cpu().numpy()
     cosine_N = cosine(stored_ND, float32_ND)
     distance = np.linalg.norm(stored_ND - float32_ND) / np.linalg.norm(float32_ND)
     lengths = sorted(int(lane.frames.protein_lengths[f]) for f in frames_N)

@@ -16,9 +16,13 @@ from virnucpro_core.errors import StoreError
 Look = Callable[[], None]
 
 
-@given(bad=st.dictionaries(st.integers(0, 9), st.integers(0, 2)), items=st.integers(0, 10))
+@given(
+    bad=st.dictionaries(st.integers(0, 9), st.integers(0, 2)),
+    items=st.integers(0, 10),
+    threads=st.tuples(*[st.integers(1, 3)] * 3),
+)
 def test_results_come_in_order_and_an_error_keeps_what_came_before_it(
-    bad: dict[int, int], items: int
+    bad: dict[int, int], items: int, threads: tuple[int, int, int]
 ) -> None:
     def stage(number: int) -> Callable[[int, Look], Iterator[tuple[int, int, str]]]:
         def run(item: int, _: Look) -> Iterator[tuple[int, int, str]]:
@@ -29,7 +33,7 @@ def test_results_come_in_order_and_an_error_keeps_what_came_before_it(
 
         return run
 
-    with Flow(*map(stage, range(3))) as flow:
+    with Flow(*zip(threads, map(stage, range(3)), strict=True)) as flow:
         found = list(flow.each(range(items)))
     assert [passed.item for passed in found] == list(range(items))
     for item, passed in enumerate(found):
@@ -38,26 +42,29 @@ def test_results_come_in_order_and_an_error_keeps_what_came_before_it(
         assert (passed.error is None) == (item not in bad)
 
 
-def test_stages_work_beside_each_other_and_each_on_one_item() -> None:
-    both = threading.Barrier(2)
-    inside = [0, 0]
+@pytest.mark.parametrize("second", [1, 2])
+def test_stages_work_beside_each_other_and_each_on_as_many_items_as_it_has_threads(second: int) -> None:
+    both, twice = threading.Barrier(2), threading.Barrier(second)
+    inside: list[list[str]] = [[], []]
 
     def stage(number: int) -> Callable[[str, Look], Iterator[str]]:
         def run(item: str, _: Look) -> Iterator[str]:
-            inside[number] += 1
-            assert inside[number] == 1
-            if (number, item) in ((0, "b"), (1, "a")):
-                both.wait(10)  # passes only if `b` is in the first stage while `a` is in the second
-            inside[number] -= 1
+            inside[number].append(item)
+            assert len(inside[number]) <= (1, second)[number]
+            if (number, item) in ((0, "c"), (1, "b")):
+                both.wait(10)  # passes only if `c` is in the first stage while `b` is in the second
+            if number == 1:
+                twice.wait(10)  # passes only with as many in the second stage
+            inside[number].remove(item)
             yield item
 
         return run
 
-    with Flow(stage(0), stage(1)) as flow:
-        assert [passed.item for passed in flow.each("abc")] == ["a", "b", "c"]
+    with Flow((1, stage(0)), (second, stage(1))) as flow:
+        assert [passed.item for passed in flow.each("abcd")] == ["a", "b", "c", "d"]
 
 
-def test_no_more_items_are_under_way_than_there_are_stages_and_one_that_is_taken() -> None:
+def test_no_more_items_are_under_way_than_there_are_threads_and_one_that_is_taken() -> None:
     sent: list[int] = []
 
     def items() -> Iterator[int]:
@@ -68,21 +75,21 @@ def test_no_more_items_are_under_way_than_there_are_stages_and_one_that_is_taken
     def stage(item: int, _: Look) -> Iterator[int]:
         yield item
 
-    with Flow(stage, stage) as flow:
+    with Flow((1, stage), (2, stage)) as flow:
         for taken, _ in enumerate(flow.each(items())):
-            assert len(sent) <= taken + 3
+            assert len(sent) <= taken + 4
 
 
 def test_leaving_ends_every_stage_at_its_next_look() -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
-    second = threading.Event()
+    begun = threading.Semaphore(0)
     ended: list[str] = []
 
     def quick(item: str, _: Look) -> Iterator[str]:
         yield item
 
     def endless(item: str, look: Look) -> Iterator[str]:
-        second.set()
+        begun.release()
         try:
             while True:
                 look()
@@ -93,14 +100,18 @@ def test_leaving_ends_every_stage_at_its_next_look() -> None:
         yield ""
 
     def interrupted() -> None:
-        with Flow(quick, endless, quick) as flow:
-            threading.Thread(target=lambda: (second.wait(10), os.kill(os.getpid(), signal.SIGINT))).start()
-            list(flow.each(["endless", "never", "never"]))
+        def once_both_have_begun() -> None:
+            assert all(begun.acquire(timeout=10) for _ in range(2))
+            os.kill(os.getpid(), signal.SIGINT)
+
+        with Flow((1, quick), (2, endless), (1, quick)) as flow:
+            threading.Thread(target=once_both_have_begun).start()
+            list(flow.each(["endless", "endless", "never", "never"]))
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     signal.signal(signal.SIGINT, before)
-    assert ended == ["endless"]
+    assert ended == ["endless", "endless"]
 
 
 def test_what_is_no_error_of_ours_ends_the_caller() -> None:
@@ -112,5 +123,5 @@ def test_what_is_no_error_of_ours_ends_the_caller() -> None:
         raise AssertionError(item)
         yield ""
 
-    with Flow(defect, never) as flow, pytest.raises(RuntimeError, match="a defect"):
+    with Flow((1, defect), (1, never)) as flow, pytest.raises(RuntimeError, match="a defect"):
         list(flow.each(["a", "b"]))

@@ -13,7 +13,7 @@ from virnucpro_assets.checks import manifest_of, recorded_findings, sample_findi
 from virnucpro_assets.cli_samples import samples
 from virnucpro_assets.definitions import defs
 from virnucpro_assets.driver import Watch, predict
-from virnucpro_assets.instance import kept_open, open_instance
+from virnucpro_assets.instance import open_instance, quick_event_log
 from virnucpro_assets.partitions import lane_key
 from virnucpro_assets.resources import Platform
 from virnucpro_core.audit import audit_results
@@ -204,7 +204,7 @@ def test_an_event_log_that_is_kept_open_is_written_back_once(tmp_path: Path) -> 
         log = next(tmp_path.rglob("index.db"))
         behind = log.with_name("index.db-wal")
         assert not behind.exists()
-        with kept_open(instance, "some-run"):
+        with quick_event_log(instance, "some-run"):
             for _ in range(2):
                 instance.report_runless_asset_event(dg.AssetMaterialization("made"))
                 assert behind.exists()
