@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from click.testing import CliRunner
+from dagster._core.storage.event_log import SqlEventLogStorage
 
 from tests.assets.conftest import NAME, Finished, run
 from virnucpro_assets.assets.storage import clean_up, nightly_clean_up, retention
@@ -198,15 +199,23 @@ def test_a_configuration_that_dagster_cannot_use_is_one_line(site: Finished, tmp
         assert "\n" not in str(caught.value)
 
 
-def test_an_event_log_that_is_kept_open_is_written_back_once(tmp_path: Path) -> None:
+def test_a_quick_event_log_is_kept_open_and_not_synced_until_the_block_ends(tmp_path: Path) -> None:
+    def synchronous() -> object:
+        with log.index_connection() as connection:
+            return connection.exec_driver_sql("PRAGMA synchronous").scalar()
+
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        log = instance.event_log_storage
+        assert isinstance(log, SqlEventLogStorage)
         instance.report_runless_asset_event(dg.AssetMaterialization("made"))
-        log = next(tmp_path.rglob("index.db"))
-        behind = log.with_name("index.db-wal")
-        assert not behind.exists()
+        written_ahead = next(tmp_path.rglob("index.db")).with_name("index.db-wal")
+        assert not written_ahead.exists()
+        full = synchronous()
         with quick_event_log(instance, "some-run"):
             for _ in range(2):
                 instance.report_runless_asset_event(dg.AssetMaterialization("made"))
-                assert behind.exists()
-        assert not behind.exists()
+                assert written_ahead.exists()
+            assert (full, synchronous()) == (2, 1)
+        assert not written_ahead.exists()
+        assert synchronous() == full
         assert len(instance.fetch_materializations(dg.AssetKey("made"), limit=9).records) == 3
