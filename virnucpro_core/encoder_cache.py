@@ -5,6 +5,7 @@ encoder is loaded for one use. Knows nothing of samples.
 """
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from virnucpro_core.manifest import marks, verify_once
 
 # One block at a time a process: None outside of one.
 _kept: dict[tuple[object, ...], Encoder] | None = None
+_one_load = threading.Lock()  # two threads of a block that want one encoder have one copy of it
 
 
 @contextlib.contextmanager
@@ -46,18 +48,19 @@ def begun_encoder(
     """
     verified = begun(partial(verify_once, folder))
     key = (kind, folder, marks(folder), device, dtype, attention, overlong)
-    if _kept is not None and key in _kept:
-        return _kept[key], verified
-    try:
-        encoder = load_encoder(
-            kind, folder, device=device, dtype=dtype, attention=attention, overlong=overlong
-        )
-    except WeightsError:
-        verified()  # damage is told by its file's name, where that is the cause
-        raise
-    if _kept is not None:
-        _kept[key] = encoder
-    return encoder, verified
+    with _one_load if _kept is not None else contextlib.nullcontext():
+        if _kept is not None and key in _kept:
+            return _kept[key], verified
+        try:
+            encoder = load_encoder(
+                kind, folder, device=device, dtype=dtype, attention=attention, overlong=overlong
+            )
+        except WeightsError:
+            verified()  # damage is told by its file's name, where that is the cause
+            raise
+        if _kept is not None:
+            _kept[key] = encoder
+        return encoder, verified
 
 
 def verified_encoder(
