@@ -5,16 +5,17 @@ dies. A run whose record says that it works and whose lock nobody holds is dead;
 record it would keep its place in the queue for ever, so it is marked as failed. Knows nothing of samples.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import dagster as dg
+import psutil
 
 from virnucpro_core.durable import is_locked, locked
 
@@ -26,7 +27,7 @@ IN_PROGRESS = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-_HELD = ExitStack()
+_HELD = contextlib.ExitStack()
 WORKING = IN_PROGRESS[2:]
 
 
@@ -63,6 +64,8 @@ def mark_tagged_runs(instance: dg.DagsterInstance, home: Path, tags: dict[str, s
 
 def _mark(instance: dg.DagsterInstance, home: Path, runs: Sequence[dg.DagsterRun]) -> list[str]:
     dead = [run for run in runs if not is_locked(_lock(home, run.run_id))]
+    if dead:
+        _end_mirrors({run.run_id for run in dead})
     for run in dead:
         instance.report_run_failed(
             run, "The process of this run is gone: it was killed, or the machine stopped."
@@ -71,6 +74,18 @@ def _mark(instance: dg.DagsterInstance, home: Path, runs: Sequence[dg.DagsterRun
         if not is_locked(lock):
             lock.unlink(missing_ok=True)
     return [run.run_id for run in dead]
+
+
+def _end_mirrors(runs: set[str]) -> None:
+    """End each `tail -F` by which Dagster shows what these runs print; the run is a part of the file's path.
+
+    Dagster starts it, then a process that watches over it: a run that is killed in between leaves it behind for ever.
+    """
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # it has ended, or is somebody else's
+            words = process.cmdline()
+            if words[:1] == ["tail"] and not runs.isdisjoint(Path(words[-1]).parts):
+                process.terminate()
 
 
 def _lock(home: Path, run_id: str) -> Path:

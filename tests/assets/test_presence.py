@@ -85,6 +85,28 @@ def test_what_a_killed_driver_left_is_marked_at_once_and_only_that(
     assert status(instance, other) == dg.DagsterRunStatus.STARTED
 
 
+def test_what_mirrors_the_output_of_a_dead_run_ends_with_it(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    """Dagster leaves it, where the run is killed before it has it watched."""
+    dead, alive = started_run(instance, {"driver": "a"}), started_run(instance, {"driver": "a"})
+    hold_presence(tmp_path, alive)
+    mirrors = {}
+    for run_id in (dead, alive):
+        output = tmp_path / "storage" / run_id / "compute_logs" / "x.err"
+        output.parent.mkdir(parents=True)
+        output.touch()
+        mirrors[run_id] = subprocess.Popen(["tail", "-F", "-c", "+0", str(output)])
+    try:
+        assert mark_tagged_runs(instance, tmp_path, {"driver": "a"}) == [dead]
+        assert mirrors[dead].wait(10) == -signal.SIGTERM
+        assert mirrors[alive].poll() is None
+    finally:
+        for mirror in mirrors.values():
+            mirror.kill()
+            mirror.wait()
+
+
 def test_a_run_of_the_graph_holds_its_lock(
     sample: Sample, instance: dg.DagsterInstance, platform: Platform
 ) -> None:
