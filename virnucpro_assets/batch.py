@@ -1,4 +1,4 @@
-"""`batch`: many small samples in one run, one after another through the whole graph, with one model load for all.
+"""`batch`: many small samples in one run, each through the whole graph, with one model load for all.
 
 Records for every partition what the assets' own runs record: its materialization and what its checks found. A
 sample that fails is left to a run of its own, which says why; the others of the batch go on. Shards are not
