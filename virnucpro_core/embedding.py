@@ -14,7 +14,7 @@ import torch
 from virnucpro_core.claims import Claims
 from virnucpro_core.devices import DTYPES, Compute, device_name, usable_device
 from virnucpro_core.durable import is_locked
-from virnucpro_core.encoder_cache import begun_encoder
+from virnucpro_core.encoder_cache import begun_encoder, free_encoders
 from virnucpro_core.encoders import Encoder, Kind, encoder_input
 from virnucpro_core.inference import embed_shards
 from virnucpro_core.lanes import (
@@ -65,6 +65,7 @@ def embed_lane(lane: Lane, product: Embedding, compute: Compute, *, on_shard: On
                     lane.sample.folder, lane.bytes_to_come(), "for the sample's shards and results"
                 )
                 _embed(lane, product, todo, compute, recorder, on_shard, sound)
+                free_encoders()
         return collected(lane, store, len(lane.shards) - len(todo), states, summary)
 
 
@@ -100,14 +101,14 @@ def _embed(
         with compute.held_while(share.needed) as name:
             if name is not None:
                 device = usable_device(name, recorder.summary.precision)
-                feed = _feed(lane, product, share, compute.loader, device)
-                encoder, weights_sound = _encoder(lane, product, device, recorder)
+                with _feed(lane, product, share, compute.loader, device) as feed:
+                    encoder, weights_sound = _encoder(lane, product, device, recorder)
 
-                def verified() -> None:
-                    sound()
-                    weights_sound()
+                    def verified() -> None:
+                        sound()
+                        weights_sound()
 
-                embed_shards(encoder, feed, store, recorder, on_shard=on_shard, verified=verified)
+                    embed_shards(encoder, feed, store, recorder, on_shard=on_shard, verified=verified)
     recorder.given(len(share.given), lane.rows(share.given))
 
 

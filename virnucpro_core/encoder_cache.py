@@ -5,6 +5,7 @@ encoder is loaded for one use. Knows nothing of samples.
 """
 
 import contextlib
+import gc
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -36,6 +37,16 @@ def kept_encoders() -> Iterator[None]:
         _kept = None
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
+
+
+def free_encoders() -> None:
+    """Free the device of encoders that are no longer used, unless they are kept.
+
+    Whoever recorded a shard in Dagster may have left an exception that refers to itself and holds the frames of the
+    lane, and so the encoder, until Python happens to collect it: the next encoder would find the memory taken.
+    """
+    if _kept is None:
+        gc.collect()
 
 
 def begun_encoder(

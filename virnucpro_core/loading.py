@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from virnucpro_core.durable import disk_errors
 from virnucpro_core.encoders import EncoderInput
@@ -154,8 +156,8 @@ def assert_cpu_only(worker: int) -> None:
 class Feed:
     """Packed shards as `share` wants them, each with the seconds that were waited for it.
 
-    The workers start here and prepare shards while the caller still loads its model. `share` numbers the dataset's
-    items; without one all of them come, in order.
+    The workers start here and prepare shards while the caller still loads its model; they end with the `with` block.
+    `share` numbers the dataset's items; without one all of them come, in order.
     """
 
     def __init__(
@@ -170,6 +172,16 @@ class Feed:
         self._first: Iterator[PackedShard | Refused] | None = None
         if self.share.next_turn():
             self._first = iter(self._loader)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # torch leaves the end of workers that stay from turn to turn to the garbage collector, or to the end of the
+        # process. Both may come when the pipes are gone by which they are told: then it waits 5 s for each of them.
+        workers = self._loader._iterator
+        if isinstance(workers, _MultiProcessingDataLoaderIter):
+            workers._shutdown_workers()
 
     def turns(self) -> Iterator[Iterator[tuple[PackedShard, float]]]:
         """One iteration after another; before it asks for the next, the caller ends what it has begun."""

@@ -1,8 +1,10 @@
 """Two lanes of one sample as processes: what one leaves the other takes, whoever is slow or killed."""
 
+import gc
 import multiprocessing
 import os
 import signal
+import weakref
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from virnucpro_core.errors import StoreError
 from virnucpro_core.lanes import DNABERT, ESM, Lane
 from virnucpro_core.loading import LoaderSettings
 from virnucpro_core.packing import PackedBatch
+from virnucpro_core.shards import Entry
 from virnucpro_core.telemetry import read_progress
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -147,3 +150,30 @@ def test_frames_are_verified_even_where_nothing_is_left_to_compute(pipeline: Pip
     letters.write_bytes(b"A" * letters.stat().st_size)
     with pytest.raises(StoreError, match="column nucleotides is damaged"):
         embed_lane(pipeline.lane(lane.sample, 0), ESM, COMPUTE, on_shard=lambda _: None)
+
+
+def test_no_exception_that_holds_the_lane_s_frames_keeps_its_encoder(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Dagster's event log leaves one with every shard that is recorded: it refers to itself."""
+    loaded: list[weakref.ref[Encoder]] = []
+
+    def load(*arguments: Any, **options: Any) -> Encoder:
+        encoder = load_encoder(*arguments, **options)
+        loaded.append(weakref.ref(encoder))
+        return encoder
+
+    def record(_: Entry) -> None:
+        try:
+            raise ValueError
+        except ValueError as error:
+            error.args = (error,)
+
+    monkeypatch.setattr(encoder_cache, "load_encoder", load)
+    lane, _ = _lanes(pipeline)
+    gc.disable()
+    try:
+        embed_lane(lane, ESM, COMPUTE, on_shard=record)
+        assert [encoder() for encoder in loaded] == [None]
+    finally:
+        gc.enable()

@@ -1,5 +1,6 @@
 """From the frame store to shards: the loader, write-behind, non-finite rows, memory that runs out."""
 
+import multiprocessing
 import os
 import random
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import psutil
@@ -18,6 +20,7 @@ from virnucpro_core.encoders import Encoder, load_encoder
 from virnucpro_core.errors import DeviceError, StoreError
 from virnucpro_core.frames import Frames, write_frames
 from virnucpro_core.inference import embed_shards
+from virnucpro_core.lanes import OnShard
 from virnucpro_core.loading import Feed, LoaderSettings, ShardDataset, assert_cpu_only
 from virnucpro_core.packing import PackedBatch, pack_shard
 from virnucpro_core.profiles import DEMO
@@ -58,7 +61,7 @@ class Lane:
         self.summary = LaneSummary("esm_embeddings", 0, 1, "cpu", "float32", "reference")
         self.entries: list[Entry] = []
 
-    def run(self) -> None:
+    def run(self, on_shard: OnShard | None = None) -> None:
         dataset = ShardDataset(
             self.frames,
             self.encoder.input,
@@ -67,8 +70,8 @@ class Lane:
             token_budget=self.settings.token_budget,
         )
         feed = Feed(dataset, self.settings, torch.device("cpu"))
-        with Recorder(self.telemetry, self.summary) as recorder:
-            embed_shards(self.encoder, feed, self.store, recorder, on_shard=self.entries.append)
+        with feed, Recorder(self.telemetry, self.summary) as recorder:
+            embed_shards(self.encoder, feed, self.store, recorder, on_shard=on_shard or self.entries.append)
 
 
 def test_every_row_is_the_embedding_of_its_frame(tmp_path: Path, frames: Path, esm: Encoder) -> None:
@@ -94,6 +97,19 @@ def test_a_worker_process_gives_the_same_bytes(tmp_path: Path, frames: Path, esm
     for lane in lanes:
         lane.run()
     assert [e.sha256 for e in lanes[0].entries] == [e.sha256 for e in lanes[1].entries]
+
+
+def test_workers_end_with_the_lane_whoever_still_looks_at_it(
+    tmp_path: Path, frames: Path, esm: Encoder
+) -> None:
+    """A debugger, or an exception that somebody keeps, holds the lane's frames and so the loader."""
+    kept: list[FrameType] = []
+    before = set(multiprocessing.active_children())
+    lane = Lane(tmp_path, frames, esm, LoaderSettings(token_budget=700, workers=2))
+    lane.run(on_shard=lambda _: kept.append(sys._getframe(1)))
+    assert len(kept) == N_SHARDS
+    assert isinstance(kept[0].f_locals["feed"], Feed)
+    assert set(multiprocessing.active_children()) == before
 
 
 def test_a_worker_that_has_touched_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,8 +56,8 @@ def _embed(encoder: Encoder, frames: Path, folder: Path) -> tuple[ShardStore, La
     dataset = ShardDataset(frames, encoder.input, range(SHARDS), n_shards=SHARDS, token_budget=budget)
     store = ShardStore(folder / "esm", dataset="embeddings", identity={"made": "for a test"})
     summary = LaneSummary("esm_embeddings", 0, 1, "GPU", "float16", "triton")
-    with Recorder(folder / "telemetry.jsonl", summary) as recorder:
-        feed = Feed(dataset, settings, encoder.device)
+    recorded = Recorder(folder / "telemetry.jsonl", summary)
+    with recorded as recorder, Feed(dataset, settings, encoder.device) as feed:
         embed_shards(encoder, feed, store, recorder, on_shard=lambda _: None)
     return store, summary
 
