@@ -11,7 +11,7 @@ from virnucpro_assets.metadata import arrived
 from virnucpro_assets.partitions import RANKS, SAMPLES, lane_key
 from virnucpro_assets.presence import mark_dead_runs
 from virnucpro_assets.resources import IN_PROCESS, Platform
-from virnucpro_assets.tags import DRIVER_TAG, batch_config, batch_tags
+from virnucpro_assets.tags import DRIVER_TAG, batch_config, batch_rank, batch_samples, batch_tags
 from virnucpro_core.errors import VirnucproError, printable
 from virnucpro_core.inbox import Arrival, scan
 from virnucpro_core.inputs import content_digest, digest_inputs
@@ -25,6 +25,12 @@ from virnucpro_core.registry import (
 
 # Few enough that a run of them ends soon and others get their turn.
 BATCH_SAMPLES = 50
+UNDER_WAY = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+]
 
 AC = dg.AutomationCondition
 # `virnucpro predict` and batches drive their samples themselves; their news starts nothing here. `executed_with_tags`
@@ -99,7 +105,7 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.
             continue
         if name:
             names.append(name)
-    together = batches([platform.sample(name) for name in names], platform.gpus)
+    together = batches([platform.sample(name) for name in names], backlog(context.instance, platform.gpus))
     batched = {name for _, share in together for name in share}
     events += [arrived(platform.sample(name)) for name in names if name not in batched]
     idle = f"{len(seen.waiting)} files still arriving" if seen.waiting else "nothing new"
@@ -118,12 +124,28 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.
     )
 
 
-def batches(samples: Sequence[Sample], gpus: int) -> list[tuple[int, list[str]]]:
-    """(rank, samples) of the batches that small samples make when more of them arrive than there are GPUs."""
+def backlog(instance: dg.DagsterInstance, gpus: int) -> list[int]:
+    """Samples of batches that wait or run, by rank."""
+    samples = [0] * gpus
+    for run in instance.get_runs(dg.RunsFilter(job_name="batch", statuses=UNDER_WAY)):
+        rank = batch_rank(run.run_config)
+        if rank < gpus:
+            samples[rank] += len(batch_samples(run.run_config))
+    return samples
+
+
+def batches(samples: Sequence[Sample], backlog: Sequence[int]) -> list[tuple[int, list[str]]]:
+    """(rank, samples) of the batches that small samples make when more of them arrive than there are GPUs.
+
+    A sample goes to the rank with the smallest backlog: a slower card is behind sooner, and so is given less.
+    """
     small = [s.name for s in sorted(samples, key=lambda s: -s.bytes) if s.is_small]
-    if len(small) <= gpus:
+    if len(small) <= len(backlog):
         return []
-    shares = [small[rank::gpus] for rank in range(gpus)]
+    shares: list[list[str]] = [[] for _ in backlog]
+    for name in small:
+        rank = min(range(len(backlog)), key=lambda r: backlog[r] + len(shares[r]))
+        shares[rank].append(name)
     return [
         (rank, share[start : start + BATCH_SAMPLES])
         for rank, share in enumerate(shares)

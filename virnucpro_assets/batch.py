@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Self
 
 import dagster as dg
@@ -25,6 +26,7 @@ from virnucpro_assets.instance import quick_event_log
 from virnucpro_assets.metadata import arrived, lane_materialization, one_line_failures
 from virnucpro_assets.partitions import lane_key
 from virnucpro_assets.resources import Platform
+from virnucpro_assets.turns import turns
 from virnucpro_core.audit import SAMPLE_AUDITS, Finding, audit_results
 from virnucpro_core.devices import Compute
 from virnucpro_core.embedding import embed_lane
@@ -58,10 +60,15 @@ Look = Callable[[], None]
 
 
 class Batch(dg.Config):
-    """Names of registered samples, the rank whose device computes all their lanes, and who runs what fails."""
+    """Names of registered samples, the rank whose device computes all their lanes, and who runs what fails.
+
+    turns: where other ranks' batches work on the same samples, the file that tells who has which (turns.py). When it is
+    gone, so is the command that shared them out, and they are all this run's.
+    """
 
     samples: list[str]
     rank: int = 0
+    turns: str = ""
     hand_over: bool = True
 
 
@@ -73,7 +80,9 @@ class Batch(dg.Config):
 def every_sample(
     context: dg.OpExecutionContext, config: Batch, platform: Platform
 ) -> Iterator[Recorded | dg.Output[None]]:
-    failed = []
+    failed, passed_on = [], 0
+    shared = Path(config.turns)
+    samples = turns(shared, config.samples, config.rank) if shared.is_file() else config.samples
     with (
         one_line_failures(context),
         quick_event_log(context.instance, context.run.run_id),
@@ -86,8 +95,8 @@ def every_sample(
             (1, call_events),
         ) as flow,
     ):
-        for passed in flow.each(Work(platform, device, name) for name in config.samples):
-            name = passed.item.name
+        for passed in flow.each(Work(platform, device, name) for name in samples):
+            name, passed_on = passed.item.name, passed_on + 1
             yield from passed.events
             if isinstance(passed.error, DeviceLostError):
                 raise passed.error
@@ -101,7 +110,7 @@ def every_sample(
             VirnucproError
         ):  # news without a run: the automation gives it one of its own
             context.instance.report_runless_asset_event(arrived(platform.sample(name)))
-    yield dg.Output(None, metadata={"samples": len(config.samples), "left to runs of their own": failed})
+    yield dg.Output(None, metadata={"samples": passed_on, "left to runs of their own": failed})
 
 
 @dg.job(description="Many small samples in one run, with one model load for all of them.")

@@ -1,7 +1,7 @@
-"""One batch as a process of its own: `python -m virnucpro_assets.batch_worker RANK SAMPLE ...`; started by the driver.
+"""One batch as a process of its own: `python -m virnucpro_assets.batch_worker RANK TURNS SAMPLE ...`.
 
-Prints `done SAMPLE` or `failed SAMPLE: why` as each sample ends, and a last line if the batch itself fails. Ends with
-its driver, as a lane does.
+Started by the driver. Prints `done SAMPLE` or `failed SAMPLE: why` as each sample ends, and a last line if the batch
+itself fails. Ends with its driver, as a lane does.
 """
 
 import logging
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from virnucpro_assets.startup import lasting_imports
 
 
-def main(rank: int, samples: Sequence[str]) -> int:
+def main(rank: int, turns: str, samples: Sequence[str]) -> int:
     """Exit code: 0 every sample has ended, well or not; else that of what ended the batch; 130 ended by its driver."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # see cli.main
     with lasting_imports():
@@ -25,8 +25,8 @@ def main(rank: int, samples: Sequence[str]) -> int:
     said.addHandler(logging.StreamHandler(sys.stdout))
     said.setLevel(logging.INFO)
     said.propagate = False
-    return last_word(lambda: run_batch(samples, rank))
+    return last_word(lambda: run_batch(samples, rank, turns))
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), sys.argv[2:]))
+    sys.exit(main(int(sys.argv[1]), sys.argv[2], sys.argv[3:]))

@@ -1,12 +1,13 @@
 """`virnucpro predict` of several samples: small ones share model loads, each ends by itself, a bad one stops none.
 
-A batch is a process a GPU, which takes its share of the small samples whole. What a batch leaves, and what is
-large, goes through the graph one sample at a time, on all GPUs.
+A batch is a process a GPU, which takes one small sample after the other, whole, so that all end together. What a
+batch leaves, and what is large, goes through the graph one sample at a time, on all GPUs.
 """
 
 import os
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,13 +15,14 @@ from virnucpro_assets.driver import POLL_SECONDS, RunFailedError, Worker, at_wor
 from virnucpro_assets.resources import Platform, export
 from virnucpro_assets.startup import lasting_imports
 from virnucpro_assets.tags import batch_tags
+from virnucpro_assets.turns import open_turns
 from virnucpro_core.errors import VirnucproError
 from virnucpro_core.registry import Sample
 from virnucpro_core.retention import is_cleaned
 
 WORKER = "virnucpro_assets.batch_worker"
-# Samples a process takes: their names are its arguments.
-MOST_SAMPLES = 1000
+# Samples that batches work on at a time: their names are each one's arguments and its run's configuration.
+MOST_SAMPLES = 2000
 
 
 def predict_each(
@@ -38,8 +40,8 @@ def predict_each(
     finished: set[str] = set()
     if len(small) > platform.gpus:
         export(platform)
-        for start in range(0, len(small), MOST_SAMPLES * platform.gpus):
-            for sample in _batches(small[start : start + MOST_SAMPLES * platform.gpus], platform):
+        for start in range(0, len(small), MOST_SAMPLES):
+            for sample in _batches(small[start : start + MOST_SAMPLES], platform):
                 if sample.name not in finished:  # a worker that was started anew says it again
                     deliver(sample)
                     finished.add(sample.name)
@@ -74,17 +76,16 @@ def _batches(samples: Sequence[Sample], platform: Platform) -> Iterator[Sample]:
             mark_tagged_runs(instance, platform.folder, batch_tags(rank))
         instance.add_dynamic_partitions(str(SAMPLES.name), [s.name for s in samples])
     by_name = {s.name: s for s in samples}
-    largest_first = sorted(samples, key=lambda s: -s.bytes)
-    shares = [largest_first[rank :: platform.gpus] for rank in range(platform.gpus)]
+    names = [s.name for s in sorted(samples, key=lambda s: -s.bytes)]
     folder = platform.folder / "logs"
     folder.mkdir(parents=True, exist_ok=True)
     logs = [folder / f"batch-{os.getpid()}-{rank}" for rank in range(platform.gpus)]
+    turns = folder / f"batch-{uuid.uuid4()}.turns"
     workers = [
-        Worker([WORKER, str(rank), *(s.name for s in share)], f"batch {rank}", logs[rank])
-        for rank, share in enumerate(shares)
+        Worker([WORKER, str(rank), str(turns), *names], f"batch {rank}", log) for rank, log in enumerate(logs)
     ]
     read = [0] * len(logs)
-    with at_work(workers):
+    with open_turns(turns, len(names)), at_work(workers):
         working = True
         while working:
             time.sleep(POLL_SECONDS)

@@ -48,9 +48,10 @@ def last_word(run: Callable[[], Outcome]) -> int:
     return outcome.exit_code
 
 
-def run_batch(samples: Sequence[str], rank: int) -> Outcome:
-    """Execute the job `batch` for the samples on the rank's device. Raises KeyboardInterrupt as `run_job` does."""
-    return _execute("batch", batch_tags(rank), QUIET | batch_config(samples, rank, hand_over=False))
+def run_batch(samples: Sequence[str], rank: int, turns: str) -> Outcome:
+    """Execute the job `batch` on the rank's device, for those samples whose turn there is. Raises as `run_job` does."""
+    config = batch_config(samples, rank, hand_over=False, turns=turns)
+    return _execute("batch", batch_tags(rank), QUIET | config)
 
 
 def _execute(

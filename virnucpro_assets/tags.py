@@ -22,12 +22,17 @@ def batch_tags(rank: int) -> dict[str, str]:
     return driver_tags("batch") | {RANK_TAG: str(rank)}
 
 
-def batch_config(samples: Sequence[str], rank: int, *, hand_over: bool) -> dict[str, Any]:
+def batch_config(samples: Sequence[str], rank: int, *, hand_over: bool, turns: str = "") -> dict[str, Any]:
     """Run configuration of the job `batch`. `hand_over`: the automation runs by itself what fails in it."""
-    config = {"samples": list(samples), "rank": rank, "hand_over": hand_over}
+    config = {"samples": list(samples), "rank": rank, "hand_over": hand_over, "turns": turns}
     return {"ops": {"every_sample": {"config": config}}}
 
 
 def batch_samples(config: Mapping[str, Any]) -> list[str]:
     """The samples in such a configuration."""
     return list(config["ops"]["every_sample"]["config"]["samples"])
+
+
+def batch_rank(config: Mapping[str, Any]) -> int:
+    """The rank in such a configuration."""
+    return int(config["ops"]["every_sample"]["config"].get("rank", 0))

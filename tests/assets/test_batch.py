@@ -8,7 +8,7 @@ import pytest
 from tests.assets.conftest import SHARD_ROWS, whole_graph
 from tests.assets.test_automation import ASSETS, requested
 from tests.assets.test_materialize import bytes_of, materialization
-from virnucpro_assets.automation import BATCH_SAMPLES, batches
+from virnucpro_assets.automation import BATCH_SAMPLES, backlog, batches
 from virnucpro_assets.batch import ASSETS as PRODUCTS
 from virnucpro_assets.definitions import defs
 from virnucpro_assets.partitions import SAMPLES, lane_key
@@ -80,11 +80,27 @@ def test_only_what_shares_a_model_load_to_advantage_is_batched(
     platform: Platform, instance: dg.DagsterInstance, genomes: Path
 ) -> None:
     samples = samples_of(genomes, platform, instance)
-    assert batches(samples, gpus=3) == []
-    assert sorted(n for _, share in batches(samples, gpus=2) for n in share) == ["first", "poison", "second"]
-    many = batches(samples * BATCH_SAMPLES, gpus=2)
+    assert batches(samples, [0, 0, 0]) == []
+    assert sorted(n for _, share in batches(samples, [0, 0]) for n in share) == ["first", "poison", "second"]
+    many = batches(samples * BATCH_SAMPLES, [0, 0])
     assert {rank for rank, _ in many} == {0, 1}
     assert max(len(share) for _, share in many) == BATCH_SAMPLES
+
+
+def test_a_rank_that_is_behind_is_given_less(
+    platform: Platform, instance: dg.DagsterInstance, genomes: Path
+) -> None:
+    samples = samples_of(genomes, platform, instance)
+    names = [s.name for s in samples]
+    job = defs.resolve_job_def("batch")
+    for ended in (False, True):
+        config = batch_config(names * 20, 1, hand_over=True)
+        run = instance.create_run_for_job(job, run_config=config, tags=batch_tags(1))
+        if ended:
+            instance.report_run_canceled(run)
+    assert backlog(instance, 2) == [0, 60]
+    assert {rank: len(share) for rank, share in batches(samples * 10, [0, 20])} == {0: 25, 1: 5}
+    assert backlog(instance, 1) == [0]
 
 
 def test_every_asset_of_the_graph_has_its_place_in_a_batch() -> None:

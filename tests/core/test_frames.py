@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests import reference_translation as reference
 from virnucpro_core.chunks import Chunks, write_chunks
 from virnucpro_core.errors import StoreError
-from virnucpro_core.frames import Frames, write_frames
+from virnucpro_core.frames import Frames, shards_of, write_frames
 from virnucpro_core.translation import FRAMES
 
 
@@ -77,6 +79,20 @@ def test_shards_hold_every_unique_frame_once_with_one_length_mix(tmp_path: Path)
     medians = [np.median(lengths[shard]) for shard in shards]
     assert max(medians) - min(medians) <= 1
     assert frames.n_shards() == 1
+
+
+@given(n_unique=st.integers(0, 20_000_000), shard_rows=st.integers(2, 10_000))
+def test_lanes_of_usual_numbers_have_equally_many_shards(n_unique: int, shard_rows: int) -> None:
+    n = shards_of(n_unique, shard_rows)
+    assert -(-n_unique // shard_rows) <= n <= n_unique
+    if n_unique >= 24_000:
+        assert [n % lanes for lanes in (1, 2, 3, 4, 6, 8)] == [0] * 6
+    elif n_unique >= 8_000:
+        assert [n % lanes for lanes in (1, 2, 4, 8)] == [0] * 4
+    else:
+        assert n == -(-n_unique // shard_rows)
+    assert n <= max(48, -(-n_unique // shard_rows) + 23)
+    assert shards_of(n_unique, 1) == n_unique
 
 
 def test_same_records_same_store(tmp_path: Path) -> None:

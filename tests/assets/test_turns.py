@@ -1,0 +1,57 @@
+"""A list that several work off: every item once, whoever is slow; what a process had to leave is its rank's again."""
+
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from virnucpro_assets.turns import open_turns, turns
+from virnucpro_core.errors import StoreError
+
+
+@given(items=st.integers(0, 60), ranks=st.integers(1, 8), seed=st.integers(0, 999))
+def test_every_item_falls_to_one_rank(
+    tmp_path_factory: pytest.TempPathFactory, items: int, ranks: int, seed: int
+) -> None:
+    path, draw = tmp_path_factory.mktemp("turns") / "file", random.Random(seed)
+    with open_turns(path, items):
+        asked = [turns(path, range(items), rank) for rank in range(ranks)]
+        taken = []
+        while asked:
+            who = draw.randrange(len(asked))
+            item = next(asked[who], None)
+            if item is None:
+                del asked[who]
+            else:
+                taken.append(item)
+    assert taken == list(range(items))
+    assert not path.exists()
+
+
+def test_a_slow_one_holds_nobody_up(tmp_path: Path) -> None:
+    def work(rank: int, seconds: float) -> int:
+        return sum(1 for _ in turns(tmp_path / "file", range(100), rank) if not time.sleep(seconds))
+
+    with open_turns(tmp_path / "file", 100), ThreadPoolExecutor(2) as threads:
+        slow, fast = threads.map(work, (0, 1), (0.05, 0.005))
+    assert slow + fast == 100
+    assert fast > 2 * slow
+
+
+def test_what_a_process_left_falls_to_the_next_of_its_rank(tmp_path: Path) -> None:
+    items = ["a", "b", "c", "d"]
+    with open_turns(tmp_path / "file", 4):
+        first, other = turns(tmp_path / "file", items, 0), turns(tmp_path / "file", items, 1)
+        assert [next(first), next(other), next(first)] == ["a", "b", "c"]
+        first.close()
+        assert list(turns(tmp_path / "file", items, 0)) == ["a", "c", "d"]
+        assert list(other) == []
+
+
+def test_a_list_whose_file_is_gone_is_an_error_with_a_way_out(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="gone"):
+        next(turns(tmp_path / "gone", ["a"], 0))
