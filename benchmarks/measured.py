@@ -49,12 +49,12 @@ class Cost:
     peak_mb: float
 
 
-def predict(home: Path, *words: object, profile: str = "demo") -> Cost:
-    """`virnucpro predict` with a home of its own, in one lane: the demo's on the CPU. Raises where it fails."""
+def predict(home: Path, *words: object, profile: str = "demo", gpus: int = 1) -> Cost:
+    """`virnucpro predict` with a home of its own, in `gpus` lanes: the demo's on the CPU. Raises where it fails."""
     environment = os.environ | {
         "VIRNUCPRO_HOME": str(home),
         "DAGSTER_HOME": "",
-        "VIRNUCPRO_GPUS": "1",
+        "VIRNUCPRO_GPUS": str(gpus),
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }

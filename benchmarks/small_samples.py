@@ -3,7 +3,8 @@
     python -m benchmarks.small_samples --samples 500 --reads 1000 --out benchmarks/results
     python -m benchmarks.small_samples --samples 200 --profile esm2-3b --tokenizer FILE --out benchmarks/results
 
-One lane: the demo profile on the CPU, or the published profile on a GPU, its weights random with the published shapes.
+The demo profile on the CPU, or the published profile on GPUs, its weights random with the published shapes; one lane,
+or `--gpus` of them.
 Each command has an empty home, so both start Dagster, make the instance and load the models; what the runtime compiles
 for a GPU is made in a small run before. busy_s: seconds that the encoders' batches took, esm_s: that
 the lanes of ESM-2 took, their model's load included; seconds_a_sample: from one
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=50)
     parser.add_argument("--reads", type=int, default=1000)
     parser.add_argument("--profile", choices=["demo", "esm2-3b"], default="demo")
+    parser.add_argument("--gpus", type=int, default=1)
     parser.add_argument("--tokenizer", type=Path, help="of DNABERT-S, for esm2-3b")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -52,16 +54,17 @@ def main() -> None:
             write_models(folder / "models", options.tokenizer, torch.device("cuda"))
             torch.cuda.empty_cache()
             (folder / "warm.fa").write_text(texts[0])
-            measure(folder, "warm", folder / "warm.fa", options.profile)
+            measure(folder, "warm", folder / "warm.fa", options)
         rows: list[dict[str, Any]] = []
         named = (("one sample", folder / "one.fa"), (f"{options.samples} samples", folder / "in"))
         for what, given in named:
-            measured = measure(folder, what.replace(" ", "-"), given, options.profile)
+            measured = measure(folder, what.replace(" ", "-"), given, options)
             rows.append({"what": what, "reads": options.samples * options.reads} | measured)
             print_table(rows)
     one, many = rows
     result = provenance() | {
         "profile": options.profile,
+        "gpus": options.gpus,
         "device": torch.cuda.get_device_name() if on_gpu else "cpu",
         "rows": rows,
         "ratio_wall": many["wall_s"] / one["wall_s"],
@@ -72,17 +75,20 @@ def main() -> None:
         f"many / one: {result['ratio_wall']:.2f} by the clock, {result['ratio_cpu']:.2f} of all processors;"
         f" {result['cpu_seconds_a_sample_more']:.2f} s of processor more a sample"
     )
-    words = (f"{options.samples}x{options.reads}", *([result["device"]] if on_gpu else []))
+    many_gpus = [f"{options.gpus}-gpus"] if options.gpus > 1 else []
+    words = (f"{options.samples}x{options.reads}", *many_gpus, *([result["device"]] if on_gpu else []))
     finish(result, options.out, "small-samples", *words)
 
 
-def measure(folder: Path, name: str, given: Path, profile: str) -> dict[str, Any]:
+def measure(folder: Path, name: str, given: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Predict what is `given` in a home named so: its cost, and what its samples say of it."""
     home = folder / name
     home.mkdir()
     if (folder / "models").exists():
         (home / "models").symlink_to(folder / "models")
-    cost: Cost = predict(home, given, "--out", folder / f"{name}-out", profile=profile)
+    cost: Cost = predict(
+        home, given, "--out", folder / f"{name}-out", profile=options.profile, gpus=options.gpus
+    )
     made = sorted(file.stat().st_mtime for file in home.glob(f"samples/*/results/{RUN}"))
     frames = [Frames.open(path).n_unique for path in home.glob("samples/*/translations")]
     lines = [line for file in home.glob("samples/*/telemetry/*") for line in read_lines(file)]
