@@ -141,7 +141,9 @@ def _devices() -> str:
     client = JobSubmissionClient(os.environ["RAY_ADDRESS"])
     job = client.submit_job(entrypoint="echo visible=$CUDA_VISIBLE_DEVICES.", entrypoint_num_gpus=1)
     _wait(lambda: client.get_job_status(job).is_terminal(), 180)
-    return re.findall(r"visible=(.*)\.", client.get_job_logs(job))[0]
+    # Ray's own line with the command, which holds the name of the variable, may be in the log as well.
+    [said] = re.findall(r"^visible=(.*)\.$", client.get_job_logs(job), re.MULTILINE)
+    return str(said)
 
 
 def _locks_between(one: Machine, other: Machine, *_: Machine) -> list[Any]:
