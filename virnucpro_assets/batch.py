@@ -10,7 +10,7 @@ Dagster a third of a second.
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -80,9 +80,18 @@ class Batch(dg.Config):
 def every_sample(
     context: dg.OpExecutionContext, config: Batch, platform: Platform
 ) -> Iterator[Recorded | dg.Output[None]]:
-    failed, passed_on = [], 0
-    shared = Path(config.turns)
-    samples = turns(shared, config.samples, config.rank) if shared.is_file() else config.samples
+    failed, shared, begun, ended = [], Path(config.turns), 0, 0
+
+    def works() -> Iterator[Work | None]:
+        """Two under way keep the device busy: what is another rank's is not begun here before there are fewer."""
+        nonlocal begun
+        names: Iterable[str | None] = config.samples
+        if shared.is_file():
+            names = turns(shared, config.samples, config.rank, platform.gpus, idle=lambda: begun - ended < 2)
+        for name in names:
+            begun += name is not None
+            yield None if name is None else Work(platform, device, name)
+
     with (
         one_line_failures(context),
         quick_event_log(context.instance, context.run.run_id),
@@ -95,8 +104,8 @@ def every_sample(
             (1, call_events),
         ) as flow,
     ):
-        for passed in flow.each(Work(platform, device, name) for name in samples):
-            name, passed_on = passed.item.name, passed_on + 1
+        for passed in flow.each(works()):
+            name, ended = passed.item.name, ended + 1
             yield from passed.events
             if isinstance(passed.error, DeviceLostError):
                 raise passed.error
@@ -110,7 +119,7 @@ def every_sample(
             VirnucproError
         ):  # news without a run: the automation gives it one of its own
             context.instance.report_runless_asset_event(arrived(platform.sample(name)))
-    yield dg.Output(None, metadata={"samples": passed_on, "left to runs of their own": failed})
+    yield dg.Output(None, metadata={"samples": ended, "left to runs of their own": failed})
 
 
 @dg.job(description="Many small samples in one run, with one model load for all of them.")

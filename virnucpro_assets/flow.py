@@ -52,12 +52,18 @@ class Flow(Generic[Item, Event]):
         for thread in self._threads:
             thread.shutdown(wait=True)
 
-    def each(self, items: Iterable[Item]) -> Iterator[Passed[Item, Event]]:
-        """Every item once it is through, in their order. Raises what is no VirnucproError."""
+    def each(self, items: Iterable[Item | None]) -> Iterator[Passed[Item, Event]]:
+        """Every item once it is through, in their order. Raises what is no VirnucproError.
+
+        None among the items: there is none for now; the next one is asked for when one is through.
+        """
         under_way: deque[Future[Passed[Item, Event]]] = deque()
-        for number, item in enumerate(items):
-            under_way.append(self._send(number, item))
-            if len(under_way) > len(self._threads):
+        number = 0
+        for item in items:
+            if item is not None:
+                under_way.append(self._send(number, item))
+                number += 1
+            if under_way and (item is None or len(under_way) > len(self._threads)):
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()

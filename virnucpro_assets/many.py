@@ -1,7 +1,7 @@
 """`virnucpro predict` of several samples: small ones share model loads, each ends by itself, a bad one stops none.
 
-A batch is a process a GPU, which takes one small sample after the other, whole, so that all end together. What a
-batch leaves, and what is large, goes through the graph one sample at a time, on all GPUs.
+A batch is a process a GPU, which takes its share of the small samples whole, and then of what others have not begun.
+What a batch leaves, and what is large, goes through the graph one sample at a time, on all GPUs.
 """
 
 import os

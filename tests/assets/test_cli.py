@@ -13,8 +13,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
+from tests.live_platform import wait_until
+from torture.pipeline import write_reads
 from virnucpro_core.profiles import DEMO
 
 
@@ -131,6 +134,40 @@ def test_small_samples_are_predicted_together_and_a_bad_one_stops_none(shell: Sh
     # One run for both, and the bad one's own, which says why.
     assert len(list((tmp_path / "home" / "dagster" / "history" / "runs").glob("*-*.db"))) == 2
     assert "line 3" in shell.good("samples", "bad")
+
+
+def test_small_samples_of_a_process_that_stands_and_dies_are_done_by_others(
+    shell: Shell, tmp_path: Path
+) -> None:
+    shell.environment["VIRNUCPRO_GPUS"] = "2"
+    (tmp_path / "in").mkdir()
+    for seed in range(8):
+        write_reads(tmp_path / "in" / f"s{seed}.fa", seed=seed)
+    command = shell.start("predict", "in", "--profile", "demo", "--chunk-size", 300, "--out", "out")
+
+    def takers() -> bytes:
+        return b"".join(file.read_bytes() for file in (tmp_path / "home" / "logs").glob("*.turns"))
+
+    def second() -> list[psutil.Process]:
+        workers = [
+            p
+            for p in psutil.Process(command.pid).children()
+            if "virnucpro_assets.batch_worker" in p.cmdline()
+        ]
+        return [p for p in workers if p.cmdline()[3] == "1"]
+
+    wait_until(lambda: 2 in takers(), seconds=60, what="rank 1 has begun")
+    [worker] = second()
+    worker.suspend()
+    held = takers().count(2)
+    wait_until(lambda: takers() and 0 not in takers(), seconds=60, what="rank 0 has begun the rest")
+    assert takers().count(2) == held
+    worker.kill()
+    _, err = command.communicate(timeout=240)
+    assert command.returncode == 0, err
+    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == [f"s{seed}" for seed in range(8)]
+    assert not list((tmp_path / "home" / "logs").glob("*.turns"))
+    assert "batch 1" in err
 
 
 def test_export_of_a_predicted_sample_is_what_the_published_tool_writes(

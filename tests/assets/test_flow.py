@@ -64,6 +64,24 @@ def test_stages_work_beside_each_other_and_each_on_as_many_items_as_it_has_threa
         assert [passed.item for passed in flow.each("abcd")] == ["a", "b", "c", "d"]
 
 
+def test_none_among_the_items_is_asked_again_once_one_is_through() -> None:
+    through: list[str] = []
+
+    def items() -> Iterator[str | None]:
+        yield from "ab"
+        while len(through) < 2:
+            yield None
+        yield "c"
+
+    def stage(item: str, _: Look) -> Iterator[str]:
+        yield item
+
+    with Flow((1, stage), (1, stage)) as flow:
+        for passed in flow.each(items()):
+            through.append(passed.item)
+    assert through == ["a", "b", "c"]
+
+
 def test_no_more_items_are_under_way_than_there_are_threads_and_one_that_is_taken() -> None:
     sent: list[int] = []
 

@@ -19,22 +19,25 @@ def test_every_item_falls_to_one_rank(
 ) -> None:
     path, draw = tmp_path_factory.mktemp("turns") / "file", random.Random(seed)
     with open_turns(path, items):
-        asked = [turns(path, range(items), rank) for rank in range(ranks)]
+        asked = [
+            turns(path, range(items), rank, ranks, idle=lambda: draw.random() < 0.5) for rank in range(ranks)
+        ]
         taken = []
         while asked:
             who = draw.randrange(len(asked))
-            item = next(asked[who], None)
-            if item is None:
+            item = next(asked[who], "end")
+            if item == "end":
                 del asked[who]
-            else:
+            elif item is not None:
                 taken.append(item)
-    assert taken == list(range(items))
+    assert sorted(taken) == list(range(items))
     assert not path.exists()
 
 
 def test_a_slow_one_holds_nobody_up(tmp_path: Path) -> None:
     def work(rank: int, seconds: float) -> int:
-        return sum(1 for _ in turns(tmp_path / "file", range(100), rank) if not time.sleep(seconds))
+        asked = turns(tmp_path / "file", range(100), rank, 2, idle=lambda: True)
+        return sum(1 for _ in asked if not time.sleep(seconds))
 
     with open_turns(tmp_path / "file", 100), ThreadPoolExecutor(2) as threads:
         slow, fast = threads.map(work, (0, 1), (0.05, 0.005))
@@ -42,16 +45,28 @@ def test_a_slow_one_holds_nobody_up(tmp_path: Path) -> None:
     assert fast > 2 * slow
 
 
+def test_a_share_is_its_rank_s_until_another_is_idle(tmp_path: Path) -> None:
+    idle = False
+    with open_turns(tmp_path / "file", 6):
+        early = turns(tmp_path / "file", "abcdef", 0, 2, idle=lambda: idle)
+        assert [next(early) for _ in range(5)] == ["a", "c", "e", None, None]
+        idle = True
+        assert next(early) == "f"
+        late = turns(tmp_path / "file", "abcdef", 1, 2, idle=lambda: False)
+        assert list(late) == ["b", "d"]
+        assert list(early) == []
+
+
 def test_what_a_process_left_falls_to_the_next_of_its_rank(tmp_path: Path) -> None:
     items = ["a", "b", "c", "d"]
     with open_turns(tmp_path / "file", 4):
-        first, other = turns(tmp_path / "file", items, 0), turns(tmp_path / "file", items, 1)
+        first, other = (turns(tmp_path / "file", items, rank, 2, idle=lambda: True) for rank in (0, 1))
         assert [next(first), next(other), next(first)] == ["a", "b", "c"]
         first.close()
-        assert list(turns(tmp_path / "file", items, 0)) == ["a", "c", "d"]
+        assert list(turns(tmp_path / "file", items, 0, 2, idle=lambda: True)) == ["a", "c", "d"]
         assert list(other) == []
 
 
 def test_a_list_whose_file_is_gone_is_an_error_with_a_way_out(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="gone"):
-        next(turns(tmp_path / "gone", ["a"], 0))
+        next(turns(tmp_path / "gone", ["a"], 0, 1, idle=lambda: True))
