@@ -161,10 +161,16 @@ class Worker:
         return text.strip().splitlines()
 
     def last_words(self) -> str:
-        """What it said last; where it said nothing, its exit code and where its log is."""
-        said = self.said()
-        ended = f"ended with code {self.process.returncode}; its log is {self.log.with_suffix('.err')}"
-        return said[-1] if said else ended
+        """What it said last; where it was killed or said nothing, how it ended and where its log is."""
+        code, said = self.process.returncode, self.said()
+        if said and code >= 0:
+            return said[-1]
+        how = (
+            f"was ended by signal {-code} ({signal.strsignal(-code)})"
+            if code < 0
+            else f"ended with code {code}"
+        )
+        return f"{how}; its log is {self.log.with_suffix('.err')}"
 
     def close(self) -> None:
         """Let go of its standard input: a process that is still there ends."""

@@ -7,7 +7,6 @@ What a batch leaves, and what is large, goes through the graph one sample at a t
 import os
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -78,27 +77,27 @@ def _batches(samples: Sequence[Sample], platform: Platform) -> Iterator[Sample]:
     by_name = {s.name: s for s in samples}
     names = [s.name for s in sorted(samples, key=lambda s: -s.bytes)]
     folder = platform.folder / "logs"
-    folder.mkdir(parents=True, exist_ok=True)
     logs = [folder / f"batch-{os.getpid()}-{rank}" for rank in range(platform.gpus)]
-    turns = folder / f"batch-{uuid.uuid4()}.turns"
-    workers = [
-        Worker([WORKER, str(rank), str(turns), *names], f"batch {rank}", log) for rank, log in enumerate(logs)
-    ]
     read = [0] * len(logs)
-    with open_turns(turns, len(names)), at_work(workers):
-        working = True
-        while working:
-            time.sleep(POLL_SECONDS)
-            working = any([worker.goes_on() for worker in workers])  # noqa: C419 - every one is looked after
-            for rank, log in enumerate(logs):
-                lines, read[rank] = _new_lines(log.with_suffix(".out"), read[rank])
-                yield from (by_name[line[5:]] for line in lines if line.startswith("done "))
-        for worker in workers:
-            if worker.process.returncode:
-                sys.stderr.write(f"virnucpro: {worker.name}: {worker.last_words()}\n")
-            else:
-                worker.log.with_suffix(".out").unlink()
-                worker.log.with_suffix(".err").unlink()
+    with open_turns(folder, len(names)) as turns:
+        workers = [
+            Worker([WORKER, str(rank), str(turns), *names], f"batch {rank}", log)
+            for rank, log in enumerate(logs)
+        ]
+        with at_work(workers):
+            working = True
+            while working:
+                time.sleep(POLL_SECONDS)
+                working = any([worker.goes_on() for worker in workers])  # noqa: C419 - every one is looked after
+                for rank, log in enumerate(logs):
+                    lines, read[rank] = _new_lines(log.with_suffix(".out"), read[rank])
+                    yield from (by_name[line[5:]] for line in lines if line.startswith("done "))
+            for worker in workers:
+                if worker.process.returncode:
+                    sys.stderr.write(f"virnucpro: {worker.name}: {worker.last_words()}\n")
+                else:
+                    worker.log.with_suffix(".out").unlink()
+                    worker.log.with_suffix(".err").unlink()
 
 
 def _new_lines(path: Path, start: int) -> tuple[list[str], int]:

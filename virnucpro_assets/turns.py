@@ -4,27 +4,21 @@ it takes of the others' what nobody has begun.
 Who took an item is told by one byte each in a file, which needs no process that stays alive.
 """
 
-import contextlib
 import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 
-from virnucpro_core.durable import disk_errors
+from virnucpro_core.durable import disk_errors, passing_file
 
 Item = TypeVar("Item")
 
 
-@contextlib.contextmanager
-def open_turns(path: Path, items: int) -> Iterator[None]:
-    """The file is there as long as the block lasts; nobody has taken any of the `items` yet. Raises StoreError."""
-    with disk_errors(path):
-        path.write_bytes(bytes(items))
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
+def open_turns(folder: Path, items: int) -> AbstractContextManager[Path]:
+    """The file, as long as the block lasts; nobody has taken any of the `items` yet. Raises StoreError."""
+    return passing_file(folder, bytes(items))
 
 
 def turns(

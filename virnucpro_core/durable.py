@@ -84,6 +84,24 @@ def publish_folder(path: Path) -> Iterator[Path]:
             raise
 
 
+@contextlib.contextmanager
+def passing_file(folder: Path, data: bytes) -> Iterator[Path]:
+    """A file that lasts as long as the block; where its process is killed, until the next one is made here.
+
+    Raises StoreError.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
+        handle, name = tempfile.mkstemp(prefix=_prefix(), dir=folder)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
 def sweep(folder: Path) -> None:
     """Remove what writers on this host that are dead by now left in `folder`."""
     host = f"{TEMPORARY}{socket.gethostname()}-"

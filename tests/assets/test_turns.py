@@ -17,8 +17,8 @@ from virnucpro_core.errors import StoreError
 def test_every_item_falls_to_one_rank(
     tmp_path_factory: pytest.TempPathFactory, items: int, ranks: int, seed: int
 ) -> None:
-    path, draw = tmp_path_factory.mktemp("turns") / "file", random.Random(seed)
-    with open_turns(path, items):
+    folder, draw = tmp_path_factory.mktemp("turns"), random.Random(seed)
+    with open_turns(folder, items) as path:
         asked = [
             turns(path, range(items), rank, ranks, idle=lambda: draw.random() < 0.5) for rank in range(ranks)
         ]
@@ -31,39 +31,40 @@ def test_every_item_falls_to_one_rank(
             elif item is not None:
                 taken.append(item)
     assert sorted(taken) == list(range(items))
-    assert not path.exists()
+    assert not list(folder.iterdir())
+
+
+def work(path: Path, rank: int, seconds: float) -> int:
+    asked = turns(path, range(100), rank, 2, idle=lambda: True)
+    return sum(1 for _ in asked if not time.sleep(seconds))
 
 
 def test_a_slow_one_holds_nobody_up(tmp_path: Path) -> None:
-    def work(rank: int, seconds: float) -> int:
-        asked = turns(tmp_path / "file", range(100), rank, 2, idle=lambda: True)
-        return sum(1 for _ in asked if not time.sleep(seconds))
-
-    with open_turns(tmp_path / "file", 100), ThreadPoolExecutor(2) as threads:
-        slow, fast = threads.map(work, (0, 1), (0.05, 0.005))
+    with open_turns(tmp_path, 100) as path, ThreadPoolExecutor(2) as threads:
+        slow, fast = threads.map(work, (path, path), (0, 1), (0.05, 0.005))
     assert slow + fast == 100
     assert fast > 2 * slow
 
 
 def test_a_share_is_its_rank_s_until_another_is_idle(tmp_path: Path) -> None:
     idle = False
-    with open_turns(tmp_path / "file", 6):
-        early = turns(tmp_path / "file", "abcdef", 0, 2, idle=lambda: idle)
+    with open_turns(tmp_path, 6) as path:
+        early = turns(path, "abcdef", 0, 2, idle=lambda: idle)
         assert [next(early) for _ in range(5)] == ["a", "c", "e", None, None]
         idle = True
         assert next(early) == "f"
-        late = turns(tmp_path / "file", "abcdef", 1, 2, idle=lambda: False)
+        late = turns(path, "abcdef", 1, 2, idle=lambda: False)
         assert list(late) == ["b", "d"]
         assert list(early) == []
 
 
 def test_what_a_process_left_falls_to_the_next_of_its_rank(tmp_path: Path) -> None:
     items = ["a", "b", "c", "d"]
-    with open_turns(tmp_path / "file", 4):
-        first, other = (turns(tmp_path / "file", items, rank, 2, idle=lambda: True) for rank in (0, 1))
+    with open_turns(tmp_path, 4) as path:
+        first, other = (turns(path, items, rank, 2, idle=lambda: True) for rank in (0, 1))
         assert [next(first), next(other), next(first)] == ["a", "b", "c"]
         first.close()
-        assert list(turns(tmp_path / "file", items, 0, 2, idle=lambda: True)) == ["a", "c", "d"]
+        assert list(turns(path, items, 0, 2, idle=lambda: True)) == ["a", "c", "d"]
         assert list(other) == []
 
 
