@@ -124,10 +124,11 @@ def predict(files: tuple[Path, ...], out: Path, sample: str, *, fresh: bool, **o
 )
 def embed(kind: Any, fasta: Path, weights: Path, out: Path, **options: Any) -> None:
     """Embed the sequences of FASTA: proteins with esm2, nucleotides with dnabert-s."""
-    from virnucpro_assets.resources import platform_from_environment
-    from virnucpro_core.devices import DTYPES, default_attention, usable_device
-    from virnucpro_core.embed import embed_fasta
-    from virnucpro_core.encoders import load_encoder
+    with lasting_imports():
+        from virnucpro_assets.resources import platform_from_environment
+        from virnucpro_core.devices import DTYPES, default_attention, usable_device
+        from virnucpro_core.embed import embed_fasta
+        from virnucpro_core.encoders import load_encoder
 
     dtype = options["dtype"]
     with platform_from_environment().compute_on(options["device"]).held() as device:

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from virnucpro_assets.startup import lasting_imports
+
 PATH = click.Path(path_type=Path)
 FILES = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -87,8 +89,9 @@ def verify(folders: tuple[Path, ...]) -> None:
 @click.option("--seed", default=42, show_default=True)
 def train(viral: tuple[Path, ...], non_viral: tuple[Path, ...], **options: Any) -> None:
     """Train a classifier of the published architecture for another pair of encoders, and say how it did."""
-    from virnucpro_assets.resources import platform_from_environment
-    from virnucpro_core.training import TrainingSettings, train_from_fasta
+    with lasting_imports():
+        from virnucpro_assets.resources import platform_from_environment
+        from virnucpro_core.training import TrainingSettings, train_from_fasta
 
     dnabert, esm2, out = options.pop("dnabert"), options.pop("esm2"), options.pop("out")
     with platform_from_environment().compute_on(options.pop("device")).held() as device:
@@ -107,9 +110,10 @@ def train(viral: tuple[Path, ...], non_viral: tuple[Path, ...], **options: Any) 
 @click.option("--clear-failed", is_flag=True, help="Use GPUs again that a lane has lost within the hour.")
 def doctor(profile: str, chunk_size: int, device: str, *, clear_failed: bool) -> None:
     """Preflight: GPUs and who holds them, kernels, weights, dimensions, disk, folders. Exit 2 if something is amiss."""
-    from virnucpro_assets import preflight
-    from virnucpro_assets.preflight import examine
-    from virnucpro_assets.resources import platform_from_environment
+    with lasting_imports():
+        from virnucpro_assets import preflight
+        from virnucpro_assets.preflight import examine
+        from virnucpro_assets.resources import platform_from_environment
 
     platform = platform_from_environment().asked(device=device)
     for uuid in preflight.clear_failed(platform) if clear_failed else []:
