@@ -21,6 +21,7 @@ from torture.table import CAMPAIGNS, Row, Task, as_json, shown, write_figures
 MODULES = (
     "torture.kill",
     "torture.twice",
+    "torture.folder",
     "torture.launched",
     "torture.writes",
     "torture.damage",

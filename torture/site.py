@@ -1,4 +1,4 @@
-"""A home of its own for one sample: starts `virnucpro predict` in it, and sees its processes, locks and files."""
+"""A home of its own for a prediction: starts `virnucpro predict` in it, and sees its processes, locks and files."""
 
 import contextlib
 import hashlib
@@ -28,6 +28,7 @@ SAMPLE, LANES, SHARD_ROWS, END_SECONDS = "genomes", 2, 2, 40.0
 ROLES = {
     "virnucpro_assets.cli": "driver",
     "virnucpro_assets.lane": "lane",
+    "virnucpro_assets.batch_worker": "batch",
     "multiprocessing.forkserver": "worker server",
     "resource_tracker": "tracker",
 }
@@ -94,7 +95,7 @@ class Site:
         """Shards that have an entry: inode and time of their files. One that is redone has others."""
         found = {}
         for product in PRODUCTS:
-            for entry in (self.sample / product).glob("[0-9]*.json"):
+            for entry in self.home.glob(f"samples/*/{product}/[0-9]*.json"):
                 with contextlib.suppress(FileNotFoundError):
                     status = entry.with_suffix(".h5").stat()
                     found[entry.with_suffix(".h5")] = (status.st_ino, status.st_mtime_ns)
@@ -102,8 +103,9 @@ class Site:
 
     def content(self) -> dict[str, str]:
         """sha256 of every shard and of every file of both results folders."""
-        files = [*self.sample.glob("*/*.h5"), *(self.sample / "results").glob("*"), *self.out.glob("*")]
-        digests = ((f, hashlib.sha256(f.read_bytes()).hexdigest()) for f in files)
+        samples = self.home / "samples"
+        files = [*samples.glob("*/*/*.h5"), *samples.glob("*/results/*"), *self.out.rglob("*")]
+        digests = ((f, hashlib.sha256(f.read_bytes()).hexdigest()) for f in files if f.is_file())
         return {str(f.relative_to(self.folder)): digest for f, digest in digests}
 
     def left(self) -> list[str]:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from virnucpro_assets.driver import POLL_SECONDS, RunFailedError, Worker, at_work
 from virnucpro_assets.resources import Platform, export
@@ -18,6 +19,9 @@ from virnucpro_assets.turns import open_turns
 from virnucpro_core.errors import VirnucproError
 from virnucpro_core.registry import Sample
 from virnucpro_core.retention import is_cleaned
+
+if TYPE_CHECKING:
+    import dagster as dg
 
 WORKER = "virnucpro_assets.batch_worker"
 # Samples that batches work on at a time: their names are each one's arguments and its run's configuration.
@@ -69,10 +73,13 @@ def _batches(samples: Sequence[Sample], platform: Platform) -> Iterator[Sample]:
         from virnucpro_assets.partitions import SAMPLES
         from virnucpro_assets.presence import mark_dead_runs, mark_tagged_runs
 
-    with database_errors(), open_instance() as instance:
-        mark_dead_runs(instance, platform.folder)
+    def mark_dead_batches(instance: "dg.DagsterInstance") -> None:
         for rank in range(platform.gpus):
             mark_tagged_runs(instance, platform.folder, batch_tags(rank))
+
+    with database_errors(), open_instance() as instance:
+        mark_dead_runs(instance, platform.folder)
+        mark_dead_batches(instance)
         instance.add_dynamic_partitions(str(SAMPLES.name), [s.name for s in samples])
     by_name = {s.name: s for s in samples}
     names = [s.name for s in sorted(samples, key=lambda s: -s.bytes)]
@@ -98,6 +105,11 @@ def _batches(samples: Sequence[Sample], platform: Platform) -> Iterator[Sample]:
                 else:
                     worker.log.with_suffix(".out").unlink()
                     worker.log.with_suffix(".err").unlink()
+    with (
+        database_errors(),
+        open_instance() as instance,
+    ):  # those killed here, and orphans that were still ending
+        mark_dead_batches(instance)
 
 
 def _new_lines(path: Path, start: int) -> tuple[list[str], int]:

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import dagster as dg
 import h5py
 import numpy as np
 import pandas as pd
@@ -169,6 +170,11 @@ def test_small_samples_of_a_process_that_stands_and_dies_are_done_by_others(
     assert sorted(f.name for f in (tmp_path / "out").iterdir()) == [f"s{seed}" for seed in range(8)]
     assert not takers()
     assert "batch 1: was ended by signal 9 (Killed); its log is" in err
+    with dg.DagsterInstance.from_config(str(tmp_path / "home" / "dagster")) as instance:
+        assert {run.status for run in instance.get_runs()} == {
+            dg.DagsterRunStatus.SUCCESS,
+            dg.DagsterRunStatus.FAILURE,
+        }
 
 
 def test_export_of_a_predicted_sample_is_what_the_published_tool_writes(

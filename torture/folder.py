@@ -1,0 +1,116 @@
+"""A folder of small samples, whose driver or a batch is killed, or whose driver is stopped, at a random moment.
+
+A batch that dies costs nothing but time: others take what it has not begun, and its samples run alone. The same command
+resumes all else. In the end every byte must be that of an undisturbed run.
+"""
+
+import contextlib
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from torture.pipeline import write_reads
+from torture.site import Site, Started, role
+from torture.table import Row, Task, campaign
+
+SAMPLES, RECORDS = 8, 12
+TIMEOUT = 300.0
+POLL_SECONDS = 0.02
+STRIKES = ("kill a batch", "kill the driver", "kill all", "SIGTERM", "SIGINT")
+WEIGHTS = (4, 2, 1, 1, 1)
+# How each may end, with how many lines on standard error: a strike can also come too late.
+ENDS = {
+    "kill a batch": {0: (0, 1)},
+    "kill the driver": {-signal.SIGKILL: (0,), 0: (0,)},
+    "kill all": {-signal.SIGKILL: (0, 1, 2), 0: (0,)},
+    "SIGTERM": {130: (1,), 0: (0,)},
+    "SIGINT": {130: (1,), 0: (0,)},
+    "": {0: (0,)},
+}
+
+
+@campaign("folder", share=2)
+def folder(task: Task) -> Sequence[Row]:
+    """Predictions of a folder, over and over until the time is spent."""
+    return folder_points(task, most=10**9)
+
+
+def folder_points(task: Task, *, most: int) -> Sequence[Row]:
+    """The campaign with at most `most` points; at least one."""
+    began, draw = time.monotonic(), random.Random(task.seed)
+    alone = Site(task.folder / "undisturbed")
+    _begin(alone)
+    run = alone.start(file="in")
+    if run.process.wait(TIMEOUT):
+        raise RuntimeError(f"the undisturbed run fails: {run.errors()}")
+    reference, usual = alone.content(), time.monotonic() - began
+    row, struck = Row("folder of small samples"), Counter[str]()
+    while not row.points or (row.points < most and time.monotonic() < began + task.seconds):
+        site = Site(task.folder / "struck")
+        _begin(site, alone.home / "dagster")
+        _one_prediction(site, draw, row, struck, usual)
+        found = site.content()
+        problems = [
+            f"{n} differs" for n in reference.keys() | found.keys() if reference.get(n) != found.get(n)
+        ]
+        problems += site.left()
+        row.wrong += len(problems)
+        row.findings += problems
+    row.seconds = time.monotonic() - began
+    row.note = ", ".join(f"{what} ({count})" for what, count in sorted(struck.items()))
+    return (row,)
+
+
+def _begin(site: Site, instance: Path | None = None) -> None:
+    site.begin(instance)
+    (site.folder / "in").mkdir()
+    for number in range(SAMPLES):
+        write_reads(site.folder / "in" / f"s{number}.fa", records=RECORDS, seed=number)
+
+
+def _one_prediction(site: Site, draw: random.Random, row: Row, struck: Counter[str], usual: float) -> None:
+    """To its end, with one strike or two on the way."""
+    kept: dict[Path, tuple[int, int]] = {}
+    for number in range(3):
+        run = site.start(file="in", number=number)
+        what = _strike(site, run, draw, usual) if number < 2 else ""
+        if what:
+            row.points += 1
+            struck[what] += 1
+        code, errors = run.process.wait(TIMEOUT), run.errors()
+        row.tracebacks += any("Traceback" in line for line in errors)
+        if code not in ENDS[what] or len(errors) not in ENDS[what][code]:
+            row.wrong += 1
+            row.findings.append(f"{what or 'undisturbed'}: exit {code}, {errors[:3]}")
+        now = site.finished_shards()
+        redone = [path for path, status in kept.items() if now.get(path) != status]
+        row.lost += len(redone)
+        row.findings += [f"finished shard redone: {path}" for path in redone]
+        kept = now
+        if code == 0:
+            return
+
+
+def _strike(site: Site, run: Started, draw: random.Random, usual: float) -> str:
+    """What was done to the run; "" where it had ended, or there was no such process."""
+    [what] = draw.choices(STRIKES, WEIGHTS)
+    moment = time.monotonic() + draw.uniform(0.0, usual)
+    while run.process.poll() is None and time.monotonic() < moment:
+        time.sleep(POLL_SECONDS)
+    batches = [p for p in site.platform.processes() if role(p) == "batch"]
+    if run.process.poll() is not None or (what == "kill a batch" and not batches):
+        return ""
+    if what in ("SIGTERM", "SIGINT"):
+        run.process.send_signal(getattr(signal, what))
+    if what in ("kill the driver", "kill all"):
+        run.process.kill()
+    doomed = {"kill a batch": [draw.choice(batches)] if batches else [], "kill all": batches}.get(what, [])
+    for batch in doomed:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            batch.kill()
+    return what
