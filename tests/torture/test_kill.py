@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from torture.folder import folder_points
 from torture.kill import kill_points
 from torture.launched import strike_once
 from torture.table import BEGIN, END, Row, Task, as_json, shown, write_figures
@@ -29,6 +30,13 @@ def test_killed_predictions_resume_to_the_same_bytes_and_leave_nothing(folder: P
 @pytest.mark.timeout(300)
 def test_of_two_predictions_of_a_sample_one_works_and_the_other_says_so(folder: Path) -> None:
     [row] = twice_points(Task(folder, seconds=1, seed=SEED), most=1)
+    assert row.findings == []
+    assert row.clean
+
+
+@pytest.mark.timeout(300)
+def test_a_struck_prediction_of_a_folder_of_small_samples_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    [row] = folder_points(Task(tmp_path, seconds=1, seed=SEED), most=1)
     assert row.findings == []
     assert row.clean
 
