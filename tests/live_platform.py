@@ -21,6 +21,8 @@ from typing import Any, TypeVar
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
+# Dagster may start its code server anew while it shuts down: that one ends after 45 s without a heartbeat.
+END_SECONDS = 90
 T = TypeVar("T")
 
 
@@ -104,7 +106,7 @@ def web_ui(site: Site, *words: str) -> Iterator[Server]:
 def started(site: Site, *module: str, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """`python -m MODULE...` at the site; at the end of the block none of the site's processes is left.
 
-    Raises AssertionError if one stays for 60 s after it was asked to end; it is killed then.
+    Raises AssertionError if one stays for END_SECONDS after it was asked to end; it is killed then.
     """
     site.home.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as stream:
@@ -124,7 +126,7 @@ def started(site: Site, *module: str, log: Path) -> Iterator["subprocess.Popen[b
             os.killpg(process.pid, signal.SIGTERM)
         try:
             wait_until(
-                lambda: process.poll() is not None and not site.processes(), seconds=60, what="the end"
+                lambda: process.poll() is not None and not site.processes(), seconds=END_SECONDS, what="the end"
             )
         finally:
             for left in site.processes():

@@ -18,7 +18,7 @@ from torture.pipeline import write_reads
 from torture.site import Site, Started, role
 from torture.table import Row, Task, campaign
 
-SAMPLES, RECORDS = 8, 12
+SAMPLES, RECORDS = 8, 4
 TIMEOUT = 300.0
 POLL_SECONDS = 0.02
 STRIKES = ("kill a batch", "kill the driver", "kill all", "SIGTERM", "SIGINT")
