@@ -126,7 +126,9 @@ def started(site: Site, *module: str, log: Path) -> Iterator["subprocess.Popen[b
             os.killpg(process.pid, signal.SIGTERM)
         try:
             wait_until(
-                lambda: process.poll() is not None and not site.processes(), seconds=END_SECONDS, what="the end"
+                lambda: process.poll() is not None and not site.processes(),
+                seconds=END_SECONDS,
+                what="the end",
             )
         finally:
             for left in site.processes():
