@@ -3,14 +3,12 @@
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from virnucpro_core.behind import ahead
 from virnucpro_core.chunks import Chunks
 from virnucpro_core.durable import sha256_file
 from virnucpro_core.frames import Frames
@@ -19,7 +17,6 @@ from virnucpro_core.registry import Sample
 from virnucpro_core.results import CONTIGS, RUN
 from virnucpro_core.results import PREDICTIONS as PREDICTIONS_FILE
 from virnucpro_core.retention import was_released
-from virnucpro_core.shards import ShardStore
 
 PROBABILITY_TOLERANCE = 1e-5
 
@@ -102,10 +99,20 @@ def audit_lane(lane: Lane, product: str) -> list[Finding]:
         "row_order_equal": [],
     }
     rows = 0
-    for shard, (shard_rows, faults) in ahead(partial(_audit_shard, lane, product, store), lane.shards):
-        rows += shard_rows
-        for fault in faults:
-            bad[fault].append(shard)
+    for shard in lane.shards:
+        expected_R = lane.frames.shard(shard, lane.n_shards)
+        if store.state(shard, lane.ids(shard)) != "done":
+            bad["digests_verify"].append(shard)
+            continue
+        with h5py.File(store.path(shard), "r") as file:
+            digests_RD, values = file["digest"][:], file[store.dataset][:]
+            if not np.array_equal(digests_RD, lane.frames.digests[expected_R]):
+                bad["ids_conserved"].append(shard)
+            if not _plausible(product, values):
+                bad["values_finite"].append(shard)
+            if product == MERGED and not _same_rows(lane, shard, file["frame"][:]):
+                bad["row_order_equal"].append(shard)
+        rows += len(values)
     if product != MERGED:
         del bad["row_order_equal"]
     expected_rows = lane.rows(lane.shards)
@@ -166,22 +173,6 @@ def _lines(path: Path) -> int:
         return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
 
 
-def _audit_shard(lane: Lane, product: str, store: ShardStore, shard: int) -> tuple[int, list[str]]:
-    """Rows of one shard, and the names of what does not hold of it."""
-    if store.state(shard, lane.ids(shard)) != "done":
-        return 0, ["digests_verify"]
-    with h5py.File(store.path(shard), "r") as file:
-        frame_R, digests_RD, values = file["frame"][:], file["digest"][:], file[store.dataset][:]
-    holds = {
-        "ids_conserved": np.array_equal(
-            digests_RD, lane.frames.digests[lane.frames.shard(shard, lane.n_shards)]
-        ),
-        "values_finite": _plausible(product, values),
-        "row_order_equal": product != MERGED or _same_rows(lane, shard, frame_R),
-    }
-    return len(values), [name for name, good in holds.items() if not good]
-
-
 def _plausible(product: str, values_RW: np.ndarray[Any, Any]) -> bool:
     finite = bool(np.isfinite(values_RW).all())
     if product != PREDICTIONS:
@@ -190,7 +181,7 @@ def _plausible(product: str, values_RW: np.ndarray[Any, Any]) -> bool:
 
 
 def _same_rows(lane: Lane, shard: int, frame_R: np.ndarray[Any, Any]) -> bool:
-    return all(np.array_equal(lane.store(product).frames(shard), frame_R) for product in (DNABERT, ESM))
+    return all(np.array_equal(lane.store(product).read(shard)[0], frame_R) for product in (DNABERT, ESM))
 
 
 LANE_FINDINGS: dict[str, tuple[str, ...]] = {

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro_core.behind import ahead, begun
+from virnucpro_core.behind import begun
 from virnucpro_core.chunks import Chunks
 from virnucpro_core.classifier import load_classifier
 from virnucpro_core.devices import Compute, device_name, usable_device
@@ -135,12 +135,6 @@ class Lane:
             needed += sharded_bytes(self.rows(missing), len(missing), width)
         return needed
 
-    def features(self, shard: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """(frames (rows,), features (rows, width)) of a merged shard that verifies, as what it shows does."""
-        for product in (DNABERT, ESM, MERGED):
-            self.store(product).require(shard, self.ids(shard))
-        return self.merged.read(shard)
-
     def store(self, product: str) -> ShardStore:
         """The store of a product by its asset name."""
         if product in (DNABERT, ESM):
@@ -173,12 +167,9 @@ def merge_lane(lane: Lane, *, on_shard: OnShard) -> LaneResult:
         sources = [lane.embeddings(p) for p in (DNABERT, ESM)]
         resumed = 0
         states: dict[str, int] = {}
-
-        def required(shard: int) -> list[Entry]:
-            return [s.require(shard, lane.ids(shard)) for s in sources]
-
-        for shard, entries in ahead(required, lane.shards):
+        for shard in lane.shards:
             ids = lane.ids(shard)
+            entries = [s.require(shard, ids) for s in sources]
             state, known = lane.merged.state(shard, ids), lane.merged.entry(shard)
             states[state] = states.get(state, 0) + 1
             if state == "done" and known and known.sources == tuple(e.sha256 for e in entries):
@@ -200,7 +191,12 @@ def score_lane(lane: Lane, compute: Compute, *, on_shard: OnShard) -> LaneResult
                 classifier = load_classifier(
                     lane.profile.classifier, device, fingerprint=lane.profile.classifier_fingerprint
                 )
-                for shard, (frame_R, features_RF) in ahead(lane.features, todo):
+                for shard in todo:
+                    ids = lane.ids(shard)
+                    for product in (DNABERT, ESM):
+                        lane.store(product).require(shard, ids)
+                    lane.merged.require(shard, ids)
+                    frame_R, features_RF = lane.merged.read(shard)
                     scores_R2 = classifier.score(features_RF)
                     maker = {"rank": lane.rank, "device": device_name(device)}
                     on_shard(

@@ -161,12 +161,6 @@ class ShardStore:
             shard, fill, (len(frame_R), width), digest_RD, tuple(entry.sha256 for _, entry in parts), {}
         )
 
-    def frames(self, shard: int) -> NDArray[np.int64]:
-        """(rows,): the unique frames of the shard's rows, without its values."""
-        with h5py.File(self.path(shard), "r") as file:
-            frame_R: NDArray[np.int64] = file["frame"][:]
-        return frame_R
-
     def read(self, shard: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """(frame (rows,), values (rows, width)) of a shard that `require` has passed. Raises StoreError.
 
