@@ -40,7 +40,7 @@ lint: $(VENV)/.dev  ## design rules: ruff, mypy
 	$(BIN)/mypy
 
 audit: $(VENV)/.dev  ## pinned versions against requirements-advisories.md, and pip-audit's database if it can be reached
-	$(BIN)/python -m pytest tests/core/test_advisories.py
+	$(BIN)/python -m pytest tests/test_advisories.py
 	$(PIP) pip-audit && $(BIN)/python -m pip_audit --strict --no-deps --disable-pip --requirement requirements.lock \
 	  || echo "pip-audit found something, or could not look up a package: see above"
 

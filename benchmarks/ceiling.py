@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.seeded import GEOMETRIES
-from virnucpro_core.encoders import FULL_BATCH
+from virnucpro_core.encoders.encoder import FULL_BATCH
 
 CUDA = torch.device("cuda")
 

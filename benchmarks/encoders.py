@@ -25,12 +25,12 @@ from benchmarks import peers
 from benchmarks.ceiling import ceiling, rate
 from benchmarks.record import keep, provenance
 from benchmarks.seeded import GEOMETRIES, byte_pair_tokens, proteins, residues, write_model
-from virnucpro_core.encoders import FULL_BATCH
 from virnucpro_core.encoders.dnabert_s import DnabertModel
+from virnucpro_core.encoders.encoder import FULL_BATCH
 from virnucpro_core.encoders.esm2 import Esm2Model
 from virnucpro_core.encoders.fused import Fp8Operations, FusedOperations
-from virnucpro_core.packing import PackedBatch, pack
-from virnucpro_core.tokenizers import DnabertTokenizer, Esm2Tokenizer
+from virnucpro_core.encoders.packing import PackedBatch, pack
+from virnucpro_core.encoders.tokenizers import DnabertTokenizer, Esm2Tokenizer
 
 CUDA = torch.device("cuda")
 HALF = torch.float16

@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.measured import write_reads
 from benchmarks.record import finish, print_table, provenance
-from tests.live_platform import Server, Site, wait_until, web_ui
+from tests.support.live_platform import Server, Site, wait_until, web_ui
 
 RUNS = """{ runsOrError(limit: 20) { ... on Runs { results { runId status startTime endTime creationTime
   tags { key value } stepStats { stepKey startTime endTime } } } } }"""

@@ -17,19 +17,20 @@ from unittest import mock
 
 import torch
 
-from virnucpro_core import encoder_cache
-from virnucpro_core.devices import Compute, usable_device
-from virnucpro_core.durable import publish_json
-from virnucpro_core.embedding import embed_lane
-from virnucpro_core.encoders import Encoder, load_encoder
-from virnucpro_core.lanes import DNABERT, ESM, Embedding, Lane
-from virnucpro_core.leases import FOLDER, Leases, ProcessDevice
-from virnucpro_core.loading import LoaderSettings, start_worker_server
-from virnucpro_core.packing import PackedBatch
-from virnucpro_core.profiles import ResolvedProfile
-from virnucpro_core.registry import Sample
-from virnucpro_core.telemetry import read_lines
-from virnucpro_core.visible import boards, choose
+from virnucpro_core.devices.compute import Compute, LoaderSettings, usable_device
+from virnucpro_core.devices.leases import FOLDER, Leases, ProcessDevice
+from virnucpro_core.devices.visible import boards, choose
+from virnucpro_core.encoders import loaded
+from virnucpro_core.encoders.encoder import Encoder, load_encoder
+from virnucpro_core.encoders.packing import PackedBatch
+from virnucpro_core.engine.loading import start_worker_server
+from virnucpro_core.engine.telemetry import read_lines
+from virnucpro_core.files.publish import publish_json
+from virnucpro_core.models.profiles import ResolvedProfile
+from virnucpro_core.pipeline.embed import embed_lane
+from virnucpro_core.pipeline.lane import Lane
+from virnucpro_core.samples.products import DNABERT, ESM, Embedding
+from virnucpro_core.samples.sample import Sample
 
 PRODUCTS: dict[str, Embedding] = {"dnabert-s": DNABERT, "esm2": ESM}
 MEETING_SECONDS = 300.0
@@ -95,7 +96,7 @@ def work(setting: Setting, rank: int, meeting: Barrier, out: Path) -> None:
     server_is_up.join()
     measured: dict[str, dict[str, Any]] = {}
     factor = setting.slow_lane if rank == 0 else 1.0
-    with mock.patch.object(encoder_cache, "load_encoder", slowed(factor) if factor > 1 else load_encoder):
+    with mock.patch.object(loaded, "load_encoder", slowed(factor) if factor > 1 else load_encoder):
         for product in setting.products:
             meeting.wait(MEETING_SECONDS)
             began = time.monotonic()  # one clock for all processes of a machine

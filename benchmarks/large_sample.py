@@ -18,8 +18,8 @@ from typing import Any
 
 from benchmarks.measured import READ_BASES
 from benchmarks.record import ROOT, finish, print_table, provenance
-from virnucpro_core.chunks import write_chunks
-from virnucpro_core.frames import write_frames
+from virnucpro_core.sequences.chunks import write_chunks
+from virnucpro_core.sequences.frames import write_frames
 
 
 def one(reads: int, folder: Path) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.record import finish, print_table, provenance
-from tests.browser import chromium
-from tests.live_platform import ROOT, Server, Site, wait_until, web_ui
+from tests.support.browser import chromium
+from tests.support.live_platform import ROOT, Server, Site, wait_until, web_ui
 from torture.postgres import postgres_storage
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ def fill(samples: int) -> dict[str, float]:
     """Partitions and materializations of finished samples into the environment's instance."""
     import dagster as dg  # noqa: PLC0415 - reads the site's environment
 
-    from virnucpro_assets.instance import open_instance  # noqa: PLC0415
-    from virnucpro_assets.partitions import lane_key  # noqa: PLC0415
+    from virnucpro_assets.graph.partitions import lane_key  # noqa: PLC0415
+    from virnucpro_assets.platform.instance import open_instance  # noqa: PLC0415
 
     names = [f"s{number:05}" for number in range(samples)]
     began = time.perf_counter()
@@ -112,7 +112,7 @@ def main() -> None:
         with storage(options.storage, folder) as (config, extra):
             site = Site(folder / "home", gpus=1, extra=extra)
             (site.home / "dagster").mkdir(parents=True)
-            text = (ROOT / "virnucpro_assets" / "dagster.yaml").read_text()
+            text = (ROOT / "virnucpro_assets" / "platform" / "dagster.yaml").read_text()
             (site.home / "dagster" / "dagster.yaml").write_text(text + config)
             (site.home / "dagster" / ".nux").mkdir()
             (site.home / "dagster" / ".nux" / "nux.yaml").write_text("seen: 1\n")

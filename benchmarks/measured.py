@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.record import ROOT
-from virnucpro_core.profiles import DEMO
+from virnucpro_core.models.profiles import DEMO
 
 READ_BASES = 150
 CHANGED = 0.05
@@ -60,7 +60,7 @@ def predict(home: Path, *words: object, profile: str = "demo", gpus: int = 1) ->
     }
     if profile == "demo":
         environment["CUDA_VISIBLE_DEVICES"] = ""
-    command = [sys.executable, "-W", "ignore", "-m", "virnucpro_assets.cli", "predict", *map(str, words)]
+    command = [sys.executable, "-W", "ignore", "-m", "virnucpro_assets.cli.main", "predict", *map(str, words)]
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(
         [*command, "--profile", profile, "--chunk-size", "300"],

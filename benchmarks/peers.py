@@ -16,9 +16,9 @@ from transformers import EsmConfig, EsmModel
 
 from virnucpro_core.encoders.esm2 import Esm2Model
 from virnucpro_core.encoders.operations import ReferenceOperations
-from virnucpro_core.packing import pack
-from virnucpro_core.tokenizers import Esm2Tokenizer
-from virnucpro_core.weights import map_esm2_names
+from virnucpro_core.encoders.packing import pack
+from virnucpro_core.encoders.tokenizers import Esm2Tokenizer
+from virnucpro_core.encoders.weights import map_esm2_names
 
 CUDA = torch.device("cuda")
 PADDING = 1  # id of <pad>

@@ -21,16 +21,22 @@ import torch
 from benchmarks.ceiling import ceiling
 from benchmarks.record import finish, print_table, provenance
 from benchmarks.seeded import write_model, write_reads
-from virnucpro_core.chunks import write_chunks
-from virnucpro_core.devices import DTYPES, default_attention, device_name, usable_device
-from virnucpro_core.encoders import Encoder, Kind, encoder_input, load_encoder
-from virnucpro_core.frames import Frames, write_frames
-from virnucpro_core.inference import embed_shards
-from virnucpro_core.loading import Feed, LoaderSettings, ShardDataset, start_worker_server, token_budget_of
-from virnucpro_core.packing import PackedBatch, PackedShard
-from virnucpro_core.profiles import DEMO
-from virnucpro_core.shards import Entry, ShardStore, ids_digest
-from virnucpro_core.telemetry import LaneSummary, Recorder
+from virnucpro_core.devices.compute import (
+    DTYPES,
+    LoaderSettings,
+    default_attention,
+    device_name,
+    usable_device,
+)
+from virnucpro_core.encoders.encoder import Encoder, Kind, encoder_input, load_encoder
+from virnucpro_core.encoders.packing import PackedBatch, PackedShard
+from virnucpro_core.engine.inference import embed_shards
+from virnucpro_core.engine.loading import Feed, ShardDataset, start_worker_server, token_budget_of
+from virnucpro_core.engine.shards import Entry, ShardStore, ids_digest
+from virnucpro_core.engine.telemetry import LaneSummary, Recorder
+from virnucpro_core.models.profiles import DEMO
+from virnucpro_core.sequences.chunks import write_chunks
+from virnucpro_core.sequences.frames import Frames, write_frames
 
 BARE_BATCHES = 12
 COLUMNS = (

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from virnucpro_core.durable import publish_json
+from virnucpro_core.files.publish import publish_json
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("torch", "triton", "numpy", "transformers", "dagster")

@@ -144,9 +144,9 @@ def main() -> None:
     from benchmarks.lanes import PRODUCTS, Setting, run  # noqa: PLC0415
     from benchmarks.record import keep, print_table, provenance  # noqa: PLC0415
     from benchmarks.seeded import write_profile, write_sample  # noqa: PLC0415
-    from virnucpro_core.loading import LoaderSettings  # noqa: PLC0415
-    from virnucpro_core.profiles import DEMO  # noqa: PLC0415
-    from virnucpro_core.registry import SampleSettings  # noqa: PLC0415
+    from virnucpro_core.devices.compute import LoaderSettings  # noqa: PLC0415
+    from virnucpro_core.models.profiles import DEMO  # noqa: PLC0415
+    from virnucpro_core.samples.sample import SampleSettings  # noqa: PLC0415
 
     options, began = arguments(), time.monotonic()
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:

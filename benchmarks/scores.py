@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from benchmarks.record import finish, print_table, provenance
 from benchmarks.seeded import write_model
-from virnucpro_core.classifier import CLASSES, Classifier, train_classifier
-from virnucpro_core.devices import DTYPES, default_attention, device_name, usable_device
-from virnucpro_core.encoders import Encoder, Kind, load_encoder
-from virnucpro_core.profiles import DEMO
-from virnucpro_core.training import (
+from virnucpro_core.devices.compute import DTYPES, default_attention, device_name, usable_device
+from virnucpro_core.encoders.encoder import Encoder, Kind, load_encoder
+from virnucpro_core.models.classifier import CLASSES, Classifier, train_classifier
+from virnucpro_core.models.profiles import DEMO
+from virnucpro_core.models.training import (
     LabelledFrames,
     TrainingSettings,
     equal_classes,

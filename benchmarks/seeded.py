@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from virnucpro_core.classifier import Classifier, ClassifierNet
-from virnucpro_core.encoders import Kind
 from virnucpro_core.encoders.dnabert_s import DnabertShape
+from virnucpro_core.encoders.encoder import Kind
 from virnucpro_core.encoders.esm2 import Esm2Shape
-from virnucpro_core.model_import import Origin, write_manifest
-from virnucpro_core.profiles import PROFILES, ResolvedProfile
-from virnucpro_core.registry import Sample, SampleSettings, register
-from virnucpro_core.stages import chunk_sample, translate_sample
-from virnucpro_core.weights import fingerprint
+from virnucpro_core.encoders.weights import fingerprint
+from virnucpro_core.models.classifier import Classifier, ClassifierNet
+from virnucpro_core.models.convert import Origin, write_manifest
+from virnucpro_core.models.profiles import PROFILES, ResolvedProfile
+from virnucpro_core.pipeline.steps import chunk_sample, translate_sample
+from virnucpro_core.samples.sample import Sample, SampleSettings, register
 
 ESM2 = {"model_type": "esm", "vocab_size": 33, "position_embedding_type": "rotary", "token_dropout": True}
 DNABERT = {"model_type": "bert", "vocab_size": 4096, "type_vocab_size": 2, "layer_norm_eps": 1e-12}

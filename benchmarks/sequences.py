@@ -27,11 +27,11 @@ import numpy as np
 from Bio.Seq import Seq
 
 from benchmarks.record import processor
-from tests import reference_translation as reference
-from virnucpro_core.chunks import Chunks, write_chunks
-from virnucpro_core.frames import Frames, write_frames
-from virnucpro_core.identities import Identities
-from virnucpro_core.translation import translate
+from tests.support import reference_translation as reference
+from virnucpro_core.sequences.chunks import Chunks, write_chunks
+from virnucpro_core.sequences.frames import Frames, write_frames
+from virnucpro_core.sequences.identical import Identities
+from virnucpro_core.sequences.translation import translate
 
 CHUNK = 500
 BLOCK = 1 << 18

@@ -22,10 +22,10 @@ import torch
 from benchmarks.measured import Cost, predict, write_reads
 from benchmarks.record import finish, print_table, provenance
 from benchmarks.seeded import write_models
-from virnucpro_core.frames import Frames
-from virnucpro_core.lanes import ESM
-from virnucpro_core.results import RUN
-from virnucpro_core.telemetry import read_lines
+from virnucpro_core.engine.telemetry import read_lines
+from virnucpro_core.results.folder import RUN
+from virnucpro_core.samples.products import ESM
+from virnucpro_core.sequences.frames import Frames
 
 
 def main() -> None:

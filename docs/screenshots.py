@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.browser import chromium  # noqa: E402
-from tests.live_platform import Server, Site, wait_until, web_ui  # noqa: E402
+from tests.support.browser import chromium  # noqa: E402
+from tests.support.live_platform import Server, Site, wait_until, web_ui  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -14,12 +14,12 @@ from pathlib import Path
 from torture.lines import is_one_line
 from torture.pipeline import PRODUCTS, RANKS, Pipeline, write_reads
 from torture.table import Row, Task, campaign
-from virnucpro_core import manifest
-from virnucpro_core.chunks import Chunks
 from virnucpro_core.errors import VirnucproError
-from virnucpro_core.frames import Frames
-from virnucpro_core.profiles import DEMO
-from virnucpro_core.registry import open_sample
+from virnucpro_core.files import manifest
+from virnucpro_core.models.profiles import DEMO
+from virnucpro_core.samples.sample import open_sample
+from virnucpro_core.sequences.chunks import Chunks
+from virnucpro_core.sequences.frames import Frames
 
 WAYS = ("flip", "cut", "lengthen", "delete", "duplicate", "swap")
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["virnucpro_core.fasta", "virnucpro_core.archives"]):
+with atheris.instrument_imports(
+    include=["virnucpro_core.sequences.fasta", "virnucpro_core.sequences.archives"]
+):
     from torture.rubbish import judge
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-"))

@@ -15,10 +15,11 @@ from typing import Any
 
 import psutil
 
-from tests.live_platform import ROOT, Server, web_ui
+from tests.support import ROOT
+from tests.support.live_platform import Server, web_ui
 from torture.site import SAMPLE, SHARD_ROWS, Site, undisturbed, write_genomes
 from torture.table import Row, Task, campaign
-from virnucpro_core.durable import is_locked
+from virnucpro_core.files.locks import is_locked
 
 LAUNCH = """mutation ($params: ExecutionParams!) { launchRun(executionParams: $params) { __typename
   ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
@@ -64,7 +65,7 @@ def _platform(site: Site) -> Any:
     live = site.platform
     fasta = site.folder / f"{SAMPLE}.fa"
     write_genomes(fasta)
-    live.run(str(ROOT / "tests" / "live_platform.py"), SAMPLE, str(fasta), str(SHARD_ROWS))
+    live.run(str(ROOT / "tests" / "support" / "live_platform.py"), SAMPLE, str(fasta), str(SHARD_ROWS))
     with web_ui(live) as server:
         yield server
 

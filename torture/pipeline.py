@@ -9,16 +9,18 @@ from functools import cached_property
 from pathlib import Path
 from unittest import mock
 
-from virnucpro_core import profiles
-from virnucpro_core.devices import Compute
-from virnucpro_core.durable import TEMPORARY, sha256_file
-from virnucpro_core.embedding import embed_lane
-from virnucpro_core.lanes import DNABERT, ESM, MERGED, PREDICTIONS, Lane, merge_lane, score_lane
-from virnucpro_core.loading import LoaderSettings
-from virnucpro_core.models import ModelStore
-from virnucpro_core.profiles import DEMO, ResolvedProfile
-from virnucpro_core.registry import Sample, SampleSettings, register
-from virnucpro_core.stages import call_sample, chunk_sample, translate_sample
+from virnucpro_core.devices.compute import Compute, LoaderSettings
+from virnucpro_core.files.digests import sha256_file
+from virnucpro_core.files.publish import TEMPORARY
+from virnucpro_core.models import profiles
+from virnucpro_core.models.profiles import DEMO, ResolvedProfile
+from virnucpro_core.models.store import ModelStore
+from virnucpro_core.pipeline.embed import embed_lane
+from virnucpro_core.pipeline.lane import Lane
+from virnucpro_core.pipeline.score import merge_lane, score_lane
+from virnucpro_core.pipeline.steps import call_sample, chunk_sample, translate_sample
+from virnucpro_core.samples.products import DNABERT, ESM, MERGED, PREDICTIONS
+from virnucpro_core.samples.sample import Sample, SampleSettings, register
 
 RANKS = 2
 PRODUCTS = (DNABERT, ESM, MERGED, PREDICTIONS)

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from torture.lines import is_one_line
 from torture.table import Row, Task, campaign
-from virnucpro_core.archives import zstd
 from virnucpro_core.errors import InputError
-from virnucpro_core.fasta import read_records
+from virnucpro_core.sequences.archives import zstd
+from virnucpro_core.sequences.fasta import read_records
 
 PACKERS = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": zstd.compress}
 FASTA = b">a one\nACGTACGTNN\nACG\n>b\nTTGACA\n"

@@ -16,19 +16,20 @@ from unittest import mock
 
 import psutil
 
-from tests.live_platform import ROOT
-from tests.live_platform import Site as Platform
-from virnucpro_core.durable import TEMPORARY, is_locked
-from virnucpro_core.profiles import DEMO
-from virnucpro_core.telemetry import read_lines
+from tests.support import ROOT
+from tests.support.live_platform import Site as Platform
+from virnucpro_core.engine.telemetry import read_lines
+from virnucpro_core.files.locks import is_locked
+from virnucpro_core.files.publish import TEMPORARY
+from virnucpro_core.models.profiles import DEMO
 
 GENOMES = ("NC_001422.1", "HM138502.1", "KF527485.1")
 PRODUCTS = ("dnabert_embeddings", "esm_embeddings", "merged_features", "predictions")
 SAMPLE, LANES, SHARD_ROWS, END_SECONDS = "genomes", 2, 2, 40.0
 ROLES = {
-    "virnucpro_assets.cli": "driver",
-    "virnucpro_assets.lane": "lane",
-    "virnucpro_assets.batch_worker": "batch",
+    "virnucpro_assets.cli.main": "driver",
+    "virnucpro_assets.running.lane": "lane",
+    "virnucpro_assets.running.batch_worker": "batch",
     "multiprocessing.forkserver": "worker server",
     "resource_tracker": "tracker",
 }
@@ -71,7 +72,7 @@ class Site:
         self, *, file: str = f"{SAMPLE}.fa", out: str = "out", number: int = 0, options: tuple[str, ...] = ()
     ) -> "Started":
         """`virnucpro predict` of the sample, or another file of the folder: always the same command."""
-        words = ["-m", "virnucpro_assets.cli", "predict", str(self.folder / file)]
+        words = ["-m", "virnucpro_assets.cli.main", "predict", str(self.folder / file)]
         words += ["--profile", "demo", "--chunk-size", "300", "--gpus", str(LANES)]
         words += ["--shard-rows", str(SHARD_ROWS), "--out", str(self.folder / out), *options]
         said = self.folder / f"said-{number}.err"
@@ -119,7 +120,7 @@ class Site:
     def open_runs(self) -> list[str]:
         """Runs that are in progress on record."""
         with self._instance() as (dg, instance):
-            from virnucpro_assets.presence import IN_PROGRESS  # noqa: PLC0415 - imports dagster
+            from virnucpro_assets.platform.presence import IN_PROGRESS  # noqa: PLC0415 - imports dagster
 
             return [run.run_id for run in instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS))]
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.live_platform import ROOT, wait_until, web_ui
+from tests.support import ROOT
+from tests.support.live_platform import wait_until, web_ui
 from torture.postgres import postgres_storage
 from torture.site import END_SECONDS, Site
 from torture.table import Row, Task, campaign
@@ -75,7 +76,7 @@ def _soak(task: Task, name: str, storage: str, environment: dict[str, str] | Non
     site.begin()
     config = site.home / "dagster" / "dagster.yaml"
     config.parent.mkdir()
-    config.write_text((ROOT / "virnucpro_assets" / "dagster.yaml").read_text() + storage)
+    config.write_text((ROOT / "virnucpro_assets" / "platform" / "dagster.yaml").read_text() + storage)
     row, seconds = Row(f"samples soaked, {name}"), task.seconds / 2
     state = Soak(site, row, random.Random(task.seed), time.monotonic() + seconds)
     with web_ui(site.platform):
@@ -126,7 +127,7 @@ def _predict(state: Soak, name: str) -> "subprocess.Popen[bytes]":
     words += ["--profile", "demo", "--chunk-size", "300"]
     with (state.site.folder / "said-beside.err").open("wb") as err:
         return subprocess.Popen(
-            [sys.executable, "-m", "virnucpro_assets.cli", *words],
+            [sys.executable, "-m", "virnucpro_assets.cli.main", *words],
             env=state.site.platform.environment,
             cwd=ROOT,
             stdout=subprocess.DEVNULL,

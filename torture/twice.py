@@ -63,7 +63,7 @@ def _same_lane(site: Site, draw: random.Random) -> list[str]:
     run = site.start(number=1)
     _wait(lambda: len(site.finished_shards()) > draw.randint(0, 6), run)
     lane = subprocess.Popen(
-        [sys.executable, "-m", "virnucpro_assets.lane", SAMPLE, str(draw.randrange(LANES))],
+        [sys.executable, "-m", "virnucpro_assets.running.lane", SAMPLE, str(draw.randrange(LANES))],
         env=site.platform.environment,
         cwd=ROOT,
         stdin=subprocess.PIPE,

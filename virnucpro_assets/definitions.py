@@ -8,12 +8,13 @@ import dagster as dg
 warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
-from virnucpro_assets.assets import calls, embeddings, sequences, storage  # noqa: E402
-from virnucpro_assets.automation import NIGHTLY, dead_runs, follow, inbox_sensor  # noqa: E402
-from virnucpro_assets.batch import batch  # noqa: E402
-from virnucpro_assets.checks import CHECKS  # noqa: E402
-from virnucpro_assets.engines import executor_of  # noqa: E402
-from virnucpro_assets.resources import platform_from_environment  # noqa: E402
+from virnucpro_assets.automation.nightly import NIGHTLY  # noqa: E402
+from virnucpro_assets.automation.sensors import dead_runs, follow, inbox_sensor  # noqa: E402
+from virnucpro_assets.graph import calls, embeddings, retention, sequences  # noqa: E402
+from virnucpro_assets.graph.batch import batch  # noqa: E402
+from virnucpro_assets.graph.checks import CHECKS  # noqa: E402
+from virnucpro_assets.graph.engines import executor_of  # noqa: E402
+from virnucpro_assets.platform.resource import platform_from_environment  # noqa: E402
 
 _PLATFORM = platform_from_environment()
 
@@ -31,7 +32,7 @@ defs = dg.Definitions(
         sequences.translations,
         *LANE_ASSETS,
         calls.consensus,
-        storage.retention,
+        retention.retention,
     ],
     asset_checks=CHECKS,
     jobs=[
@@ -51,10 +52,10 @@ defs = dg.Definitions(
             description="All lanes of a sample to its results folder.",
         ),
         batch,
-        storage.clean_up,
+        retention.clean_up,
     ],
     sensors=[inbox_sensor, follow, dead_runs],
-    schedules=[*NIGHTLY, storage.nightly_clean_up],
+    schedules=[*NIGHTLY, retention.nightly_clean_up],
     resources={"platform": _PLATFORM},
     executor=executor_of(_PLATFORM),
 )

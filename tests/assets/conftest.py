@@ -9,10 +9,10 @@ import dagster as dg
 import pytest
 
 from virnucpro_assets.definitions import defs
-from virnucpro_assets.partitions import SAMPLES, lane_key
-from virnucpro_assets.resources import Platform
-from virnucpro_core.profiles import DEMO
-from virnucpro_core.registry import Sample, register
+from virnucpro_assets.graph.partitions import SAMPLES, lane_key
+from virnucpro_assets.platform.resource import Platform
+from virnucpro_core.models.profiles import DEMO
+from virnucpro_core.samples.sample import Sample, register
 
 GENOMES = ("NC_001422.1", "HM138502.1", "KF527485.1")
 NAME, SHARD_ROWS = "genomes", 4

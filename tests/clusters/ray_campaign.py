@@ -18,12 +18,12 @@ import yaml
 from ray.job_submission import JobSubmissionClient
 
 from tests.clusters.machines import Machine, Switch, wait_for
-from virnucpro_assets.instance import CONFIG
-from virnucpro_assets.partitions import SAMPLES, lane_key
-from virnucpro_assets.resources import platform_from_environment
-from virnucpro_core.durable import is_locked
+from tests.support import ROOT
+from virnucpro_assets.graph.partitions import SAMPLES, lane_key
+from virnucpro_assets.platform.instance import CONFIG
+from virnucpro_assets.platform.resource import platform_from_environment
+from virnucpro_core.files.locks import is_locked
 
-ROOT = Path(__file__).resolve().parents[2]
 TEMPORARY = Path("/mnt")
 WORKERS = (2, 3, 4)
 SHARDS_BEFORE = 3
@@ -148,7 +148,7 @@ def _devices() -> str:
 
 def _locks_between(one: Machine, other: Machine, *_: Machine) -> list[Any]:
     """`virnucpro storage`: nobody holds the lock, another machine holds it."""
-    command = [sys.executable, "-m", "virnucpro_assets.cli", "storage"]
+    command = [sys.executable, "-m", "virnucpro_assets.cli.main", "storage"]
     asked = [subprocess.run(other.on([*command, "try"]), cwd=ROOT, check=False).returncode]
     log = Path(os.environ["VIRNUCPRO_HOME"]) / "hold.log"
     holder = one.start([*command, "hold", "--seconds", "120"], log, cwd=ROOT)

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support import ROOT
+
 pytest.importorskip("dagster_k8s", reason="dagster-k8s is not installed: pip install 'virnucpro[kubernetes]'")
 
 import kubernetes
@@ -20,11 +22,10 @@ from dagster_k8s.container_context import K8sContainerContext
 from dagster_k8s.job import DagsterK8sJobConfig, construct_dagster_k8s_job, get_user_defined_k8s_config
 from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
 
-from virnucpro_assets.engines import device_step, host_step
-from virnucpro_assets.instance import CONFIG
-from virnucpro_assets.resources import Platform
+from virnucpro_assets.graph.engines import device_step, host_step
+from virnucpro_assets.platform.instance import CONFIG
+from virnucpro_assets.platform.resource import Platform
 
-ROOT = Path(__file__).resolve().parents[2]
 VALUES = yaml.safe_load((ROOT / "deploy" / "kubernetes" / "values.yaml").read_text())
 [DEPLOYMENT] = VALUES["dagster-user-deployments"]["deployments"]
 LAUNCHER = VALUES["runLauncher"]["config"]["k8sRunLauncher"]

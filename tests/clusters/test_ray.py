@@ -11,13 +11,14 @@ import pytest
 
 from tests.assets.conftest import make_platform, run
 from tests.clusters.machines import enclosed, possible
-from virnucpro_assets.partitions import SAMPLES, lane_key
-from virnucpro_core.profiles import DEMO
-from virnucpro_core.registry import register
+from tests.support import ROOT
+from virnucpro_assets.graph.partitions import SAMPLES, lane_key
+from virnucpro_core.models.profiles import DEMO
+from virnucpro_core.samples.sample import register
 
 pytest.importorskip("dagster_ray", reason="Ray is not installed: pip install 'virnucpro[ray]'")
 SHARD_ROWS = 4
-NAME, ROOT = "genomes", Path(__file__).resolve().parents[2]
+NAME = "genomes"
 
 
 @pytest.mark.ray

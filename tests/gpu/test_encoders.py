@@ -12,14 +12,14 @@ if not torch.cuda.is_available():
     pytest.skip("needs a CUDA device", allow_module_level=True)
 
 from benchmarks.seeded import proteins, write_model
-from virnucpro_core import kernels
-from virnucpro_core.attention import usable_kernels
+from virnucpro_core.encoders import kernels
+from virnucpro_core.encoders.attention import usable_kernels
 from virnucpro_core.encoders.dnabert_s import DnabertModel
 from virnucpro_core.encoders.esm2 import Esm2Model
 from virnucpro_core.encoders.fused import Fp8Operations, FusedOperations
 from virnucpro_core.encoders.operations import Operations, ReferenceOperations
-from virnucpro_core.packing import PackedBatch, pack
-from virnucpro_core.tokenizers import Esm2Tokenizer
+from virnucpro_core.encoders.packing import PackedBatch, pack
+from virnucpro_core.encoders.tokenizers import Esm2Tokenizer
 
 pytestmark = pytest.mark.gpu
 CUDA = torch.device("cuda")

@@ -10,14 +10,14 @@ if not torch.cuda.is_available():
     pytest.skip("needs a CUDA device", allow_module_level=True)
 
 from benchmarks.seeded import write_model, write_reads
-from virnucpro_core.chunks import write_chunks
-from virnucpro_core.devices import usable_device
-from virnucpro_core.encoders import Encoder, load_encoder
-from virnucpro_core.frames import write_frames
-from virnucpro_core.inference import embed_shards
-from virnucpro_core.loading import Feed, LoaderSettings, ShardDataset, token_budget_of
-from virnucpro_core.shards import ShardStore
-from virnucpro_core.telemetry import LaneSummary, Recorder, read_lines
+from virnucpro_core.devices.compute import LoaderSettings, usable_device
+from virnucpro_core.encoders.encoder import Encoder, load_encoder
+from virnucpro_core.engine.inference import embed_shards
+from virnucpro_core.engine.loading import Feed, ShardDataset, token_budget_of
+from virnucpro_core.engine.shards import ShardStore
+from virnucpro_core.engine.telemetry import LaneSummary, Recorder, read_lines
+from virnucpro_core.sequences.chunks import write_chunks
+from virnucpro_core.sequences.frames import write_frames
 
 pytestmark = pytest.mark.gpu
 SHARDS = 3

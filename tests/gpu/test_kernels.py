@@ -7,7 +7,7 @@ import torch
 if not torch.cuda.is_available():
     pytest.skip("needs a CUDA device", allow_module_level=True)
 
-from tests import kernel_checks as checks
+from tests.support import kernel_checks as checks
 from virnucpro_core.encoders.operations import Window
 
 pytestmark = pytest.mark.gpu

@@ -8,14 +8,13 @@ import pytest
 
 from torture.damage import run_damage
 from torture.pipeline import Pipeline, write_reads
-from virnucpro_core import manifest
-from virnucpro_core.devices import Compute
-from virnucpro_core.embedding import embed_lane
+from virnucpro_core.devices.compute import Compute, LoaderSettings
 from virnucpro_core.errors import StoreError, UsageError, WeightsError
-from virnucpro_core.lanes import DNABERT
-from virnucpro_core.loading import LoaderSettings
-from virnucpro_core.profiles import DEMO
-from virnucpro_core.stages import call_sample, translate_sample
+from virnucpro_core.files import manifest
+from virnucpro_core.models.profiles import DEMO
+from virnucpro_core.pipeline.embed import embed_lane
+from virnucpro_core.pipeline.steps import call_sample, translate_sample
+from virnucpro_core.samples.products import DNABERT
 
 COMPUTE = Compute("cpu", loader=LoaderSettings(workers=0))
 

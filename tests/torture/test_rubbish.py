@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from torture.rubbish import judge, run_rubbish
-from virnucpro_core.encoders import load_encoder
+from virnucpro_core.encoders.encoder import load_encoder
 from virnucpro_core.errors import WeightsError
-from virnucpro_core.fasta import read_records
-from virnucpro_core.profiles import DEMO
+from virnucpro_core.models.profiles import DEMO
+from virnucpro_core.sequences.fasta import read_records
 
 CPU = torch.device("cpu")
 

@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 
 from torture.pipeline import Pipeline
 from torture.rubbish import HOSTILE_IDS
-from virnucpro_assets import cli_models, instance
-from virnucpro_assets.assets.calls import as_text, calls_table
-from virnucpro_assets.automation import inbox_sensor
-from virnucpro_assets.partitions import lane_of
-from virnucpro_assets.resources import Platform
+from virnucpro_assets.automation.sensors import inbox_sensor
+from virnucpro_assets.cli import models
+from virnucpro_assets.graph.calls import as_text, calls_table
+from virnucpro_assets.graph.partitions import lane_of
+from virnucpro_assets.platform import instance
+from virnucpro_assets.platform.resource import Platform
 from virnucpro_core.errors import UsageError
-from virnucpro_core.inbox import scan
-from virnucpro_core.stages import call_sample
+from virnucpro_core.pipeline.steps import call_sample
+from virnucpro_core.samples.inbox import scan
 
 IDS = [name for name in HOSTILE_IDS if name.isprintable() and " " not in name and len(name) < 100]
 NAMES = [
@@ -98,7 +99,7 @@ def test_the_server_binds_loopback_unless_told_otherwise(
     started: list[list[str]] = []
     monkeypatch.setattr(instance, "prepare_instance", lambda: None)
     monkeypatch.setattr(os, "execv", lambda _, arguments: started.append(arguments))
-    assert CliRunner().invoke(cli_models.ui, words).exit_code == 0
+    assert CliRunner().invoke(models.ui, words).exit_code == 0
     (arguments,) = started
     assert arguments[0] == sys.executable
     assert arguments[arguments.index("-h") + 1] == "127.0.0.1"

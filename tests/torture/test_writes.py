@@ -8,11 +8,12 @@ from pathlib import Path
 import h5py
 import pytest
 
+from tests.support import ROOT
 from torture.faults import ERRORS, build, compiler, environment
 from torture.writes import run_sweep
-from virnucpro_core.durable import publish_folder
 from virnucpro_core.errors import StoreError
-from virnucpro_core.profiles import DEMO
+from virnucpro_core.files.publish import publish_folder
+from virnucpro_core.models.profiles import DEMO
 
 pytestmark = pytest.mark.skipif(
     compiler() is None, reason="the switch that fails system calls needs a C compiler"
@@ -31,9 +32,9 @@ def _virnucpro(folder: Path, *words: object, **fault: object) -> "subprocess.Com
     """`virnucpro ...` with a fault below `folder`, in a home of its own."""
     home = {"VIRNUCPRO_HOME": str(folder / "home"), "DAGSTER_HOME": "", "VIRNUCPRO_PROFILE": "demo"}
     return subprocess.run(
-        [sys.executable, "-m", "virnucpro_assets.cli", *map(str, words)],
+        [sys.executable, "-m", "virnucpro_assets.cli.main", *map(str, words)],
         env=environment(build(folder), below=folder.resolve(), **fault) | home | {"VIRNUCPRO_GPUS": "1"},
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=120,

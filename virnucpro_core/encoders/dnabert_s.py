@@ -16,17 +16,11 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 
-from virnucpro_core.encoders.operations import (
-    Linear,
-    Norm,
-    Operations,
-    ReferenceOperations,
-    Window,
-)
+from virnucpro_core.encoders.heads import Heads, alibi_slopes
+from virnucpro_core.encoders.operations import Linear, Norm, Operations, ReferenceOperations, Window
+from virnucpro_core.encoders.packing import PackedBatch
+from virnucpro_core.encoders.weights import Weights, map_dnabert_names, open_weights, positive, read_config
 from virnucpro_core.errors import WeightsError
-from virnucpro_core.heads import Heads, alibi_slopes
-from virnucpro_core.packing import PackedBatch
-from virnucpro_core.weights import Weights, map_dnabert_names, open_weights, positive, read_config
 
 
 @dataclass(frozen=True, slots=True)

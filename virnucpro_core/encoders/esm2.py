@@ -15,18 +15,12 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 
-from virnucpro_core.encoders.operations import (
-    Linear,
-    Norm,
-    Operations,
-    ReferenceOperations,
-    Window,
-)
+from virnucpro_core.encoders.heads import Heads, Rotary
+from virnucpro_core.encoders.operations import Linear, Norm, Operations, ReferenceOperations, Window
+from virnucpro_core.encoders.packing import PackedBatch
+from virnucpro_core.encoders.tokenizers import ESM2_VOCABULARY
+from virnucpro_core.encoders.weights import Weights, map_esm2_names, open_weights, positive, read_config
 from virnucpro_core.errors import WeightsError
-from virnucpro_core.heads import Heads, Rotary
-from virnucpro_core.packing import PackedBatch
-from virnucpro_core.tokenizers import ESM2_VOCABULARY
-from virnucpro_core.weights import Weights, map_esm2_names, open_weights, positive, read_config
 
 # Masked-token dropout of the training run, made up for at inference: 1 - 0.15 * 0.8.
 TOKEN_DROPOUT_SCALE = 0.88

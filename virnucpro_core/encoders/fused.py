@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from virnucpro_core import kernels
-from virnucpro_core.attention import attend
+from virnucpro_core.encoders import kernels
+from virnucpro_core.encoders.attention import attend
+from virnucpro_core.encoders.heads import Heads
 from virnucpro_core.encoders.operations import Linear, Norm, Window
+from virnucpro_core.encoders.packing import PackedBatch
 from virnucpro_core.errors import WeightsError
-from virnucpro_core.heads import Heads
-from virnucpro_core.packing import PackedBatch
 
 E4M3 = torch.float8_e4m3fn
 E4M3_MAX = 448.0

@@ -13,9 +13,9 @@ from typing import Any, Protocol, Self
 import torch
 import torch.nn.functional as F
 
-from virnucpro_core.attention import attend
-from virnucpro_core.heads import Heads
-from virnucpro_core.packing import PackedBatch
+from virnucpro_core.encoders.attention import attend
+from virnucpro_core.encoders.heads import Heads
+from virnucpro_core.encoders.packing import PackedBatch
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,337 @@
+"""The commands as people type them, each in a process of its own on a home of its own."""
+
+import gzip
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dagster as dg
+import h5py
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+
+from tests.support import ROOT
+from tests.support.live_platform import wait_until
+from torture.pipeline import write_reads
+from virnucpro_core.files.publish import TEMPORARY
+from virnucpro_core.models.profiles import DEMO
+
+
+class Shell:
+    """`virnucpro ...` in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = dict(os.environ) | {
+            "VIRNUCPRO_HOME": str(folder / "home"),
+            "DAGSTER_HOME": "",
+            "VIRNUCPRO_GPUS": "1",
+            "VIRNUCPRO_DEVICE": "",
+            "VIRNUCPRO_PROFILE": "demo",
+            "CUDA_VISIBLE_DEVICES": "",
+            "PYTHONPATH": str(ROOT),
+        }
+
+    def start(self, *words: object) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "virnucpro_assets.cli.main", *map(str, words)]
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def run(self, *words: object) -> "subprocess.CompletedProcess[str]":
+        process = self.start(*words)
+        out, err = process.communicate(timeout=240)
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    def good(self, *words: object) -> str:
+        done = self.run(*words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def refused(self, *words: object) -> str:
+        """The one line of an exit 2."""
+        done = self.run(*words)
+        assert done.returncode == 2, done
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def predicted(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """The phage and the viruses, predicted once on two lanes."""
+    shell = Shell(tmp_path_factory.mktemp("predicted"))
+    out = shell.good(
+        "predict", DEMO / "viral.fa", "--profile", "demo", "--chunk-size", 300, "--gpus", 2, "--shard-rows", 20,
+        "--out", "results",
+    )  # fmt: skip
+    (shell.folder / "out.txt").write_text(out)
+    return shell
+
+
+def test_predict_shows_progress_and_calls_and_leaves_the_results_folder(predicted: Shell) -> None:
+    out = (predicted.folder / "out.txt").read_text()
+    for words in (
+        "lane 0, DNABERT-S",
+        "lane 1, ESM-2",
+        "NC_001416.1",
+        "no biological meaning",
+        "report.html",
+    ):
+        assert words in out
+    results = predicted.folder / "results"
+    assert {f.name for f in results.iterdir()} == {
+        "contigs.tsv",
+        "prediction_results.txt",
+        "prediction_results_highestscore.csv",
+        "report.html",
+        "run.json",
+        "viral.fasta",
+    }
+    calls = pd.read_csv(results / "contigs.tsv", sep="\t")
+    assert len(calls) == 6
+    run = json.loads((results / "run.json").read_text())
+    assert run["settings"]["chunk_size"] == 300
+    assert "no biological meaning" in run["note"]
+
+
+def test_the_same_command_resumes_and_gives_the_same_bytes(predicted: Shell) -> None:
+    before = {f.name: f.read_bytes() for f in (predicted.folder / "results").iterdir()}
+    out = predicted.good(
+        "predict", DEMO / "viral.fa", "--profile", "demo", "--chunk-size", 300, "--gpus", 2, "--shard-rows", 20,
+        "--out", "again",
+    )  # fmt: skip
+    assert "were done before" in out
+    assert {f.name: f.read_bytes() for f in (predicted.folder / "again").iterdir()} == before
+
+
+def test_small_samples_are_predicted_together_and_a_bad_one_stops_none(shell: Shell, tmp_path: Path) -> None:
+    entries = (DEMO / "viral.fa").read_text().split(">")[1:]
+    (tmp_path / "in").mkdir()
+    for name, text in (("a", entries[0]), ("b", entries[1]), ("bad", "x\nACGT\n>x\nACGT\n")):
+        (tmp_path / "in" / f"{name}.fa").write_text(f">{text}")
+    done = shell.run("predict", "in", "--profile", "demo", "--chunk-size", 300, "--out", "out")
+    assert done.returncode == 2
+    first, last = done.stderr.strip().splitlines()
+    assert "bad.fa" in first
+    assert "line 3" in first
+    assert "1 of 3 samples failed" in last
+    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == ["a", "b"]
+    assert all((tmp_path / "out" / name / "run.json").exists() for name in "ab")
+    # One run for both, and the bad one's own, which says why.
+    assert len(list((tmp_path / "home" / "dagster" / "history" / "runs").glob("*-*.db"))) == 2
+    assert "line 3" in shell.good("samples", "bad")
+
+
+def test_small_samples_of_a_process_that_stands_and_dies_are_done_by_others(
+    shell: Shell, tmp_path: Path
+) -> None:
+    shell.environment["VIRNUCPRO_GPUS"] = "2"
+    (tmp_path / "in").mkdir()
+    for seed in range(8):
+        write_reads(tmp_path / "in" / f"s{seed}.fa", seed=seed)
+    command = shell.start("predict", "in", "--profile", "demo", "--chunk-size", 300, "--out", "out")
+
+    def takers() -> bytes:
+        return b"".join(file.read_bytes() for file in (tmp_path / "home" / "logs").glob(f"{TEMPORARY}*"))
+
+    def second() -> list[psutil.Process]:
+        workers = [
+            p
+            for p in psutil.Process(command.pid).children()
+            if "virnucpro_assets.running.batch_worker" in p.cmdline()
+        ]
+        return [p for p in workers if p.cmdline()[3] == "1"]
+
+    wait_until(lambda: 2 in takers(), seconds=60, what="rank 1 has begun")
+    [worker] = second()
+    worker.suspend()
+    held = takers().count(2)
+    wait_until(lambda: takers() and 0 not in takers(), seconds=60, what="rank 0 has begun the rest")
+    assert takers().count(2) == held
+    worker.kill()
+    _, err = command.communicate(timeout=240)
+    assert command.returncode == 0, err
+    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == [f"s{seed}" for seed in range(8)]
+    assert not takers()
+    assert "batch 1: was ended by signal 9 (Killed); its log is" in err
+    with dg.DagsterInstance.from_config(str(tmp_path / "home" / "dagster")) as instance:
+        assert {run.status for run in instance.get_runs()} == {
+            dg.DagsterRunStatus.SUCCESS,
+            dg.DagsterRunStatus.FAILURE,
+        }
+
+
+def test_export_of_a_predicted_sample_is_what_the_published_tool_writes(
+    shell: Shell, shared: Path, tmp_path: Path
+) -> None:
+    golden = shared / "golden" / "vanilla"
+    shell.good("predict", golden / "mixed_300.fa", "--profile", "demo", "--chunk-size", 300, "--out", "out")
+    shell.good("export", "translations", "mixed_300", "--out", "golden")
+    written = sorted((tmp_path / "golden").iterdir())
+    assert len(written) == 3
+    for file in written:
+        assert file.read_bytes() == (golden / file.name).read_bytes(), file.name
+
+
+def test_consensus_of_a_table_of_the_published_tool(shell: Shell, shared: Path, tmp_path: Path) -> None:
+    golden = shared / "golden" / "vanilla"
+    shell.good("consensus", golden / "predictions.txt", "--out", "consensus.csv")
+    assert (tmp_path / "consensus.csv").read_bytes() == (golden / "predictions_consensus.csv").read_bytes()
+
+
+def test_embed_agrees_with_the_golden_embeddings(shell: Shell, shared: Path, tmp_path: Path) -> None:
+    golden = shared / "golden" / "dnabert_s_tiny"
+    cases = json.loads((golden / "cases.json").read_text())
+    (tmp_path / "cases.fa").write_text("".join(f">case{i} x\n{c['sequence']}\n" for i, c in enumerate(cases)))
+    shell.good("embed", "dnabert-s", "cases.fa", "--weights", golden, "--out", "cases.h5")
+    expected = np.load(golden / "mean_embeddings.npy")
+    with h5py.File(tmp_path / "cases.h5") as file:
+        assert [i.decode() for i in file["ids"][:]] == [f"case{i}" for i in range(len(cases))]
+        found = file["embeddings"][:]
+    assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 1e-5
+    assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
+
+
+def test_ten_thousand_reads_give_ten_thousand_rows(shell: Shell, tmp_path: Path) -> None:
+    genome = "".join((DEMO / "viral.fa").read_text().split("\n")[1:690])
+    letters = random.Random(7)
+    with gzip.open(tmp_path / "reads.fastq.gz", "wt") as stream:
+        for number in range(10_000):
+            start = letters.randrange(len(genome) - 150)
+            stream.write(f"@read{number} simulated\n{genome[start : start + 150]}\n+\n{'I' * 150}\n")
+    shell.good("predict", "reads.fastq.gz", "--profile", "demo", "--chunk-size", 300, "--out", "out")
+    calls = pd.read_csv(tmp_path / "out" / "contigs.tsv", sep="\t", keep_default_na=False)
+    assert list(calls["record_id"]) == [f"read{n}" for n in range(10_000)]
+    assert ((calls["call"] == "no_call") == (calls["reason"] != "")).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b">a\nACGT\n>a\nACGT\n", "line 3"),
+        (b">p\nMKLFEILQ\n", "looks like protein"),
+        (b"", "empty"),
+        (b"\x00\x01\x02", "binary data"),
+        (gzip.compress(b">a\nACGT\n" * 999)[:-9], "cut"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_2(shell: Shell, tmp_path: Path, content: bytes, line: str) -> None:
+    (tmp_path / "bad.fa").write_bytes(content)
+    said = shell.refused("predict", "bad.fa", "--profile", "demo", "--chunk-size", 300, "--out", "out")
+    assert line in said
+    assert "bad.fa" in said
+    assert len(said.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_usage_errors_name_what_to_do(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "a.fa").write_text(">a\nACGT\n")
+    assert "no such file" in shell.refused("predict", "absent.fa", "--profile", "demo", "--out", "out")
+    assert "no profile 'x'" in shell.refused("predict", "a.fa", "--profile", "x", "--out", "out")
+    assert "none for 400" in shell.refused(
+        "predict", "a.fa", "--profile", "demo", "--chunk-size", 400, "--out", "o"
+    )
+    assert "models fetch dnabert-s" in shell.refused(
+        "predict", "a.fa", "--profile", "esm2-3b", "--out", "out"
+    )
+    assert "is not known" in shell.refused("export", "translations", "nobody", "--out", "out")
+    assert "No such option" in shell.refused("predict", "a.fa", "--nonsense")
+
+
+def test_a_gpu_that_was_asked_for_and_is_not_there_is_an_error_and_not_a_cpu_run(
+    shell: Shell, tmp_path: Path
+) -> None:
+    (tmp_path / "a.fa").write_text(">a\n" + "ACG" * 60 + "\n")
+    said = shell.refused(
+        "predict", "a.fa", "--profile", "demo", "--chunk-size", 300, "--device", "cuda", "--out", "out"
+    )
+    assert "no CUDA device is usable" in said
+    assert "--device cpu" in said
+
+
+def test_an_interrupt_ends_the_lanes_and_the_same_command_resumes(shell: Shell, tmp_path: Path) -> None:
+    words = (
+        "predict",
+        DEMO / "viral.fa",
+        "--profile",
+        "demo",
+        "--chunk-size",
+        300,
+        "--shard-rows",
+        8,
+        "--out",
+        "out",
+    )
+    process = shell.start(*words)
+    shards = tmp_path / "home" / "samples" / "viral" / "dnabert_embeddings"
+    deadline = time.monotonic() + 120
+    while len(list(shards.glob("*.json"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command resumes" in err
+    kept = {f: f.stat().st_mtime_ns for f in shards.glob("*.json")}
+    assert "were done before" in shell.good(*words)
+    assert all(f.stat().st_mtime_ns == t for f, t in kept.items())
+
+
+SIGNALLED = """
+import atexit, os, signal, sys, time
+from virnucpro_assets.cli import main as cli
+
+class Tidied:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+
+def app(standalone_mode):
+    if sys.argv[1] == "while an object is tidied up":
+        Tidied()
+        time.sleep(50)
+    else:
+        atexit.register(Tidied().__del__)
+
+cli.app = app
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "code", "said"),
+    [
+        ("while an object is tidied up", 130, "virnucpro: interrupted; the same command resumes\n"),
+        ("after the last word", 0, ""),
+    ],
+)
+def test_a_signal_at_an_awkward_moment_shows_no_traceback_and_is_not_forgotten(
+    moment: str, code: int, said: str
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, moment], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stderr, done.returncode) == (said, code)
+
+
+def test_doctor_tells_what_is_there_and_what_is_missing(shell: Shell) -> None:
+    assert "128 columns fit the classifier" in shell.good("doctor", "--profile", "demo")
+    done = shell.run("doctor", "--profile", "esm2-3b", "--device", "cpu")
+    assert done.returncode == 2
+    assert "models fetch dnabert-s" in done.stdout

@@ -1,0 +1,73 @@
+"""The instance on PostgreSQL by one variable: a sample goes through it, and SQLite is not touched."""
+
+import importlib.util
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import ROOT
+from tests.support.live_platform import Site
+from torture.postgres import DATABASE, postgres_storage
+from virnucpro_assets.platform import instance
+from virnucpro_core.errors import UsageError
+
+SERVER = shutil.which("initdb") or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), None)
+NAME = "kept"
+LANE = ("dnabert_embeddings", "esm_embeddings", "merged_features", "predictions")
+RUN_LANE = f"""
+from virnucpro_assets.graph.partitions import lane_key
+from virnucpro_assets.running.runs import run_job
+assert not run_job("lane", lane_key({NAME!r}, 0), {NAME!r}).failure
+"""
+needs_postgres = pytest.mark.skipif(
+    not SERVER or not importlib.util.find_spec("dagster_postgres"),
+    reason="needs Debian's postgresql and virnucpro[postgres]",
+)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    """A database of its own on loopback."""
+    with postgres_storage(tmp_path / "postgres") as (config, environment):
+        port = config.split("port: ")[1].split()[0]
+        user, password = environment["VIRNUCPRO_PG_USER"], environment["VIRNUCPRO_PG_PASSWORD"]
+        yield f"postgresql+psycopg2://{user}:{password}@127.0.0.1:{port}/{DATABASE}"
+
+
+@needs_postgres
+def test_one_variable_puts_the_records_into_postgresql(tmp_path: Path, url: str, genomes: Path) -> None:
+    import sqlalchemy  # noqa: PLC0415
+
+    site = Site(tmp_path / "home", gpus=1, extra={instance.POSTGRES_URL: url})
+    site.run(str(ROOT / "tests" / "support" / "live_platform.py"), NAME, str(genomes), "20")
+    site.run("-c", RUN_LANE)
+    assert url.split("@", maxsplit=1)[0] not in (site.home / "dagster" / "dagster.yaml").read_text()
+    assert not (site.home / "dagster" / "history").exists()
+    engine = sqlalchemy.create_engine(url)
+    with engine.connect() as connection:
+        kinds = connection.execute(
+            sqlalchemy.text(
+                "select asset_key, count(*) from event_logs where dagster_event_type = 'ASSET_MATERIALIZATION'"
+                " group by asset_key"
+            )
+        ).all()
+    engine.dispose()
+    made = dict(tuple(row) for row in kinds)
+    assert made == {f'["{name}"]': 1 for name in ("chunks", "translations", *LANE)}
+
+
+def test_an_instance_on_sqlite_is_not_taken_for_one_on_postgresql(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    instance.prepare_instance()
+    monkeypatch.setenv(instance.POSTGRES_URL, "postgresql://u:p@127.0.0.1/d")
+    monkeypatch.setattr(instance.importlib.util, "find_spec", lambda name: name)
+    with pytest.raises(UsageError, match=r"keeps its records in SQLite; append .*postgres\.yaml"):
+        instance.prepare_instance()
+    monkeypatch.setattr(instance.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(UsageError, match=r"pip install 'virnucpro\[postgres\]'"):
+        instance.prepare_instance()

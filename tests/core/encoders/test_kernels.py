@@ -1,0 +1,68 @@
+"""The Triton kernels under Triton's interpreter on the CPU; tests/gpu has the same checks on a GPU."""
+
+import pytest
+import torch
+
+pytest.importorskip("triton", minversion="3.9")  # its interpreter works with numpy 2.4
+if torch.cuda.is_available():
+    pytest.skip("tests/gpu checks the compiled kernels", allow_module_level=True)
+
+from tests.support import kernel_checks as checks
+from virnucpro_core.encoders.fused import Fp8Operations, FusedOperations
+from virnucpro_core.encoders.operations import Linear, Window
+from virnucpro_core.errors import WeightsError
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("position", ["none", "rotary", "alibi"])
+@pytest.mark.parametrize(("lengths", "size"), [([3, 1, 64, 40, 20], 64), ([200, 129, 65, 128, 9], 24)])
+def test_attention(lengths: list[int], size: int, position: str) -> None:
+    checks.check_attention(CPU, lengths, size, 2, position)
+
+
+def test_attention_never_sees_a_neighbour() -> None:
+    checks.check_neighbours(CPU, [140, 64, 30, 30, 2])
+
+
+def test_attention_in_e4m3() -> None:
+    checks.check_attention_in_e4m3(CPU, [1, 20, 64, 70, 130, 200])
+
+
+@pytest.mark.parametrize("width", [64, 80, 320])
+def test_norm(width: int) -> None:
+    checks.check_norm(CPU, 3, width, 1e-5)
+
+
+@pytest.mark.parametrize("window", [Window(1, 1, 20), Window(0, 0)])
+def test_pool(window: Window) -> None:
+    checks.check_pool(CPU, [40, 22, 3], 300, window)
+
+
+@pytest.mark.parametrize("rows", [5, 130])
+def test_gated_gelu(rows: int) -> None:
+    checks.check_gated_gelu(CPU, rows, 256, 72)
+
+
+def test_gelu() -> None:
+    checks.check_gelu(CPU, 3, 1400)
+
+
+def test_quantised_rows() -> None:
+    checks.check_quantised(CPU, 4, 80)
+    checks.check_norm_quantised(CPU, 4, 80)
+
+
+def test_prepared_weights_give_back_what_they_hold() -> None:
+    """What float32 recomputation sees: float16 weights exactly, fp8 weights to their 3 bits, row by row."""
+    weight_OI = checks.random(512, 64, device=CPU) * torch.logspace(-3, 1, 512)[:, None]
+    gated = FusedOperations(torch.float16).prepare_gated(Linear(weight_OI.half())).float()
+    assert torch.equal(gated.weight_OI, weight_OI.half().float())
+    quantised = Fp8Operations().prepare(Linear(weight_OI)).float()
+    error_O = (quantised.weight_OI - weight_OI).norm(dim=1) / weight_OI.norm(dim=1)
+    assert error_O.max() < 0.05
+
+
+def test_a_gated_width_that_no_tile_fits_is_refused() -> None:
+    with pytest.raises(WeightsError, match="no multiple of 128"):
+        FusedOperations(torch.float16).prepare_gated(Linear(torch.zeros(2 * 100, 64)))

@@ -1,0 +1,49 @@
+"""What is estimated covers what is written, and a disk with less is refused with both numbers before work begins."""
+
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from torture.pipeline import Pipeline, write_reads
+from virnucpro_core.errors import StoreError
+from virnucpro_core.files import disk
+from virnucpro_core.samples.products import DNABERT
+
+Usage = namedtuple("Usage", "total used free")
+
+
+def _on_disk(folder: Path) -> int:
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+
+
+def test_the_estimates_cover_what_a_sample_takes(tmp_path: Path) -> None:
+    pipeline = Pipeline(tmp_path / "home", write_reads(tmp_path / "reads.fa", records=60))
+    sample = pipeline.register()
+    before = pipeline.lane(pipeline.prepared(sample), 0)
+    stores = _on_disk(sample.chunks) + _on_disk(sample.translations)
+    assert stores - 4_000 * 2 < disk.reading_bytes(pipeline.reads.stat().st_size, packed=0)
+    needed = before.bytes_to_come()
+    pipeline.run()
+    taken = _on_disk(sample.folder) - stores
+    assert taken < needed < 2 * taken + disk.REPORT_BYTES
+    assert before.bytes_to_come() == disk.REPORT_BYTES + disk.RESULT_BYTES_A_FRAME * before.frames.n_frames
+
+
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = Pipeline(tmp_path / "home", write_reads(tmp_path / "reads.fa"))
+    free = 100
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 0, free))
+    with pytest.raises(
+        StoreError, match=r"reads: 0\.0 GB free, 0\.0 GB needed to read and translate.*make room"
+    ):
+        pipeline.run()
+    assert not (pipeline.folder / "chunks").exists()
+    free = 100_000
+    with pytest.raises(StoreError, match=r"GB needed for the sample's shards and results"):
+        pipeline.run()
+    assert (pipeline.folder / "translations").exists()
+    assert not (pipeline.folder / DNABERT).exists()

@@ -1,0 +1,158 @@
+"""A sample's name is a safe key, its content is its bytes, its settings are checked where they are made."""
+
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from virnucpro_core.errors import InputError, StoreError, UsageError
+from virnucpro_core.files.locks import locked
+from virnucpro_core.samples.inputs import files_of
+from virnucpro_core.samples.occupancy import in_use
+from virnucpro_core.samples.sample import (
+    SampleSettings,
+    check_key,
+    list_samples,
+    open_sample,
+    register,
+    remove_sample,
+    same_content,
+)
+
+SETTINGS = SampleSettings(profile="demo")
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "a.b", "a,b", "x" * 65, "a b", "ä", "a|b", "a\n"])
+def test_names_that_would_break_a_path_or_a_key_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="is not a sample name"):
+        check_key(name)
+
+
+def test_round_trip_and_the_order_of_files_is_no_matter(tmp_path: Path) -> None:
+    files = [tmp_path / "b.fa", tmp_path / "a.fa"]
+    for file in files:
+        file.write_text(f">{file.name}\nACGT\n")
+    made = register(tmp_path, "s", files, SETTINGS)
+    assert open_sample(tmp_path, "s") == made == register(tmp_path, "s", files[::-1], SETTINGS)
+    assert list_samples(tmp_path) == ["s"]
+
+
+def test_one_name_never_stands_for_two_contents(tmp_path: Path) -> None:
+    file = tmp_path / "a.fa"
+    file.write_text(">a\nACGT\n")
+    first = register(tmp_path, "s", [file], SETTINGS)
+    file.write_text(">a\nACGA\n")
+    with pytest.raises(UsageError, match="already stands for other sequences"):
+        register(tmp_path, "s", [file], SETTINGS)
+    assert open_sample(tmp_path, "s") == first
+    assert register(tmp_path, "s", [file], SETTINGS, fresh=True).content != first.content
+
+
+def test_nothing_is_discarded_under_a_process_that_works_on_it(tmp_path: Path) -> None:
+    file = tmp_path / "a.fa"
+    file.write_text(">a\nACGT\n")
+    sample = register(tmp_path, "s", [file], SETTINGS)
+    shard = sample.product("esm_embeddings") / "00000.h5"
+    shard.parent.mkdir()
+    shard.touch()
+    lock = sample.lock("esm_embeddings-1")
+    with locked(lock, busy=""), pytest.raises(StoreError, match=r"a process works on it.*process"):
+        register(tmp_path, "s", [file], SETTINGS, fresh=True)
+    assert shard.exists()
+    register(tmp_path, "s", [file], SETTINGS, fresh=True)
+    assert not shard.exists()
+    assert lock.exists()
+
+
+def test_other_settings_wait_until_nobody_works_on_the_sample(tmp_path: Path) -> None:
+    file = tmp_path / "a.fa"
+    file.write_text(">a\nACGT\n")
+    sample = register(tmp_path, "s", [file], SETTINGS)
+    other = replace(SETTINGS, cutoff=0.9)
+    for lock in ("driver", "esm_embeddings-1", "consensus"):
+        with (
+            locked(sample.lock(lock), busy=""),
+            pytest.raises(
+                StoreError, match=rf"cannot take other settings.*\(process {os.getpid()} on .+\); wait"
+            ),
+        ):
+            register(tmp_path, "s", [file], other)
+        assert open_sample(tmp_path, "s") == sample
+    with in_use(sample.folder), pytest.raises(StoreError, match="cannot take other settings"):
+        register(tmp_path, "s", [file], other)
+    with locked(sample.lock("driver"), busy=""):
+        assert register(tmp_path, "s", [file], SETTINGS) == sample  # nothing changes, nobody is disturbed
+    assert register(tmp_path, "s", [file], other).settings == other
+
+
+def test_a_sample_is_removed_whole_also_after_half_a_removal(tmp_path: Path) -> None:
+    file = tmp_path / "a.fa"
+    file.write_text(">a\nACGT\n")
+    sample = register(tmp_path, "s", [file], SETTINGS)
+    (sample.folder / "results").mkdir()
+    (sample.folder / "sample.json").unlink()
+    remove_sample(tmp_path, "s")
+    assert not sample.folder.exists()
+    remove_sample(tmp_path, "s")
+    with pytest.raises(UsageError):
+        remove_sample(tmp_path, "../samples")
+
+
+def test_what_is_no_readable_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        register(tmp_path, "s", [tmp_path / "absent.fa"], SETTINGS)
+    with pytest.raises(InputError, match="not a regular file"):
+        register(tmp_path, "s", [tmp_path], SETTINGS)
+    with pytest.raises(UsageError, match="is not known"):
+        open_sample(tmp_path, "s")
+
+
+def test_a_damaged_description_is_an_error_and_not_a_new_sample(tmp_path: Path) -> None:
+    file = tmp_path / "a.fa"
+    file.write_text(">a\nACGT\n")
+    sample = register(tmp_path, "s", [file], SETTINGS)
+    (sample.folder / "sample.json").write_text("{")
+    with pytest.raises(StoreError, match="damaged"):
+        open_sample(tmp_path, "s")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("chunk_size", 2),
+        ("cutoff", 1.5),
+        ("shard_rows", 10_001),
+        ("duplicates", "merge"),
+        ("precision", "int8"),
+    ],
+)
+def test_a_setting_out_of_range_is_named_with_its_range(name: str, value: object) -> None:
+    with pytest.raises(UsageError, match=f"{name} is .*; give "):
+        SampleSettings(**{name: value})  # type: ignore[arg-type]
+
+
+def test_samples_of_the_same_content_are_found_without_reading_the_others(tmp_path: Path) -> None:
+    file, other = tmp_path / "a.fa", tmp_path / "b.fa"
+    file.write_text(">a\nACGT\n")
+    other.write_text(">b\nACGT\n")
+    sample = register(tmp_path, "a", [file], SampleSettings())
+    register(tmp_path, "again", [file], SampleSettings())
+    register(tmp_path, "b", [other], SampleSettings())
+    (tmp_path / "samples" / "b" / "sample.json").write_text("damaged")
+    assert same_content(tmp_path, sample.content) == ["a", "again"]
+    assert same_content(tmp_path, "0" * 64) == []
+    shutil.rmtree(sample.folder)
+    assert same_content(tmp_path, sample.content) == ["again"]
+    shutil.rmtree(tmp_path / "contents")  # as before there was an index
+    assert same_content(tmp_path, sample.content) == ["again"]
+
+
+def test_a_folder_stands_for_the_sequence_files_in_it(tmp_path: Path) -> None:
+    for name in ("b.fa", "a.fastq.gz", "notes.txt", ".hidden.fa"):
+        (tmp_path / name).touch()
+    assert files_of([tmp_path]) == [tmp_path / "a.fastq.gz", tmp_path / "b.fa"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no FASTA or FASTQ file"):
+        files_of([tmp_path / "empty"])

@@ -1,1 +1,0 @@
-"""The assets: sequences, embeddings, calls, and what stays of them on disk."""

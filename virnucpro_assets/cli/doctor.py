@@ -1,0 +1,149 @@
+"""`virnucpro doctor`: what this machine has and lacks for a profile, each line with its remedy."""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from virnucpro_assets.platform.environment import dagster_home
+from virnucpro_assets.platform.resource import Platform
+from virnucpro_core.devices.compute import default_attention
+from virnucpro_core.encoders.attention import usable_kernels
+from virnucpro_core.errors import DeviceError, VirnucproError
+from virnucpro_core.files.disk import RESULT_BYTES_A_FRAME, sharded_bytes
+from virnucpro_core.files.filesystem import examine_storage, file_system
+
+SHARDS_OF_A_MILLION = 100
+PUBLISHED_WIDTHS = (768, 2560)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One line of the doctor: `good` None is for information only."""
+
+    name: str
+    good: bool | None
+    text: str
+
+
+def examine(platform: Platform, profile: str, chunk_size: int) -> Iterator[Report]:
+    """Look at Python, GPUs, kernels, the profile's weights, disk and the Dagster home, in this order."""
+    yield Report(
+        "python", sys.version_info >= (3, 11), f"{sys.version.split()[0]}, torch {torch.__version__}"
+    )
+    device = platform.device_of(profile)
+    yield from _gpus(platform, wanted=device == "cuda")
+    precision = platform.sample_settings(profile=profile).precision
+    yield from _kernels(platform.attention or default_attention(device, precision))
+    weights, widths = _weights(platform, profile, chunk_size)
+    yield weights
+    yield from _folders(platform, widths)
+
+
+def clear_failed(platform: Platform) -> list[str]:
+    """Give devices that failed back to everyone; their UUIDs. Raises DeviceError without a driver."""
+    leases = platform.device_leases()
+    return [device.uuid for device in leases.devices if leases.clear(device)]
+
+
+def _leases(platform: Platform) -> Iterator[Report]:
+    """Each visible device in the order of the ranks: who computes on it, and whether it failed."""
+    try:
+        leases = platform.device_leases()
+    except DeviceError as error:
+        yield Report("driver", None, str(error))
+        return
+    for rank, device in enumerate(leases.devices):
+        failure, holder = leases.failure(device), leases.holder(device)
+        text = f"{device.uuid}, {device.name}: {holder or 'free'}"
+        if failure is not None:
+            since = time.strftime("%H:%M:%S", time.localtime(failure.since))
+            text += (
+                f"; failed at {since} ({failure.reason}); `virnucpro doctor --clear-failed` tries it again"
+            )
+        yield Report(f"device {rank}", None if failure is None else False, text)
+    yield Report("leases", None, f"{leases.folder}, one for all that share these devices")
+
+
+def _gpus(platform: Platform, *, wanted: bool) -> Iterator[Report]:
+    yield from _leases(platform)
+    count = torch.cuda.device_count()
+    for index in range(count):
+        found = torch.cuda.get_device_properties(index)
+        text = (
+            f"{found.name}, {found.total_memory / 1e9:.0f} GB, compute capability {found.major}.{found.minor}"
+        )
+        yield Report(f"cuda:{index}", None, text)
+    if wanted:
+        text = f"{platform.gpus} lanes, {count} usable GPUs"
+        remedy = (
+            ""
+            if count >= platform.gpus
+            else "; check the driver, set VIRNUCPRO_GPUS, or ask for --device cpu"
+        )
+        yield Report("lanes", count >= platform.gpus, text + remedy)
+    else:
+        yield Report(
+            "lanes", good=True, text=f"{platform.gpus} on the CPU (float32; chosen, not fallen back to)"
+        )
+
+
+def _kernels(wanted: str) -> Iterator[Report]:
+    for name, reason in usable_kernels().items():
+        good = not reason if name == wanted else None
+        yield Report(f"attention {name}", good, reason or "usable")
+
+
+def _weights(platform: Platform, profile: str, chunk_size: int) -> tuple[Report, tuple[int, int]]:
+    """Whether the weights fit together, and the widths of both encoders: the published pair's if unknown."""
+    try:
+        found = platform.profile_of(platform.sample_settings(profile=profile, chunk_size=chunk_size))
+    except VirnucproError as error:
+        return Report("weights", good=False, text=str(error)), PUBLISHED_WIDTHS
+    dims = f"{found.dnabert_dim} + {found.esm2_dim} = {found.dnabert_dim + found.esm2_dim} columns fit the classifier"
+    text = f"profile {profile}, chunks of {chunk_size}: {dims}"
+    return Report("weights", good=True, text=text), (found.dnabert_dim, found.esm2_dim)
+
+
+def _folders(platform: Platform, widths: tuple[int, int]) -> Iterator[Report]:
+    home = platform.folder
+    existing = next(p for p in (home, *home.parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    million = sum(sharded_bytes(1_000_000, SHARDS_OF_A_MILLION, width) for width in (*widths, 0, 2))
+    million += 1_000_000 * RESULT_BYTES_A_FRAME
+    text = f"{free / 1e9:,.0f} GB free at {home}; a million unique frames take {million / 1e9:.1f} GB"
+    yield Report("disk", free > million, text)
+    yield Report("VIRNUCPRO_HOME", _writable(existing), str(home))
+    if existing == home and _writable(home):
+        yield _storage(home / "locks")
+    else:
+        yield Report("storage", None, "locks are tried once VIRNUCPRO_HOME is there and writable")
+    instance = dagster_home()
+    configured = "configured" if (instance / "dagster.yaml").exists() else "is made at first use"
+    writable = _writable(next(p for p in (instance, *instance.parents) if p.exists()))
+    yield Report("DAGSTER_HOME", writable, f"{instance}, {configured}")
+
+
+def _storage(locks: Path) -> Report:
+    """Whether locks, renames and fsync hold below the home, between two processes of this machine."""
+    try:
+        examine_storage(locks)
+    except VirnucproError as error:
+        return Report("storage", good=False, text=str(error))
+    found = file_system(locks)
+    if not found.shared:
+        return Report("storage", good=True, text=f"{found.kind}, this machine's; locks hold")
+    if found.local_locks:
+        why = f"{found.kind} at {found.mount} is mounted with {', '.join(found.local_locks)}: locks end at this machine"
+        return Report("storage", good=False, text=f"{why}; mount it as docs/clusters.md says")
+    text = f"{found.kind}, may be shared; locks hold here, between machines try `virnucpro storage`"
+    return Report("storage", good=True, text=text)
+
+
+def _writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK)

@@ -1,0 +1,234 @@
+"""The command line: every command's arguments and its place in the help; the work is done elsewhere.
+
+Exit codes: 0 done; 2 wrong input or usage (one line on standard error); 3 a lane failed and the same command
+resumes it; 130 interrupted. Imports of torch and Dagster are put off until a command needs them.
+"""
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from virnucpro_assets.cli.models import doctor, metrics, models, train, ui
+from virnucpro_assets.cli.samples import priority, samples
+from virnucpro_assets.cli.storage import storage
+from virnucpro_assets.platform.startup import lasting_imports
+from virnucpro_core.errors import DeviceLostError, VirnucproError, one_line
+
+INTERRUPTED = 130
+AGAIN_SECONDS = 0.05
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+PATH = click.Path(path_type=Path)
+PRECISIONS = click.Choice(["float32", "float16", "fp8"])
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="virnucpro")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
+def app() -> None:
+    """Which reads and contigs are viral?"""
+
+
+app.add_command(models)
+app.add_command(train)
+app.add_command(doctor)
+app.add_command(ui)
+app.add_command(samples)
+app.add_command(storage)
+app.add_command(priority)
+app.add_command(metrics)
+
+
+@app.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--out", required=True, type=PATH, help="Folder of the results; with several samples one below it each."
+)
+@click.option(
+    "--chunk-size", default=500, show_default=True, help="Bases a chunk; published classifiers: 300, 500."
+)
+@click.option(
+    "--profile", default="esm2-3b", show_default=True, help="Encoders and classifier; `demo` needs no GPU."
+)
+@click.option("--sample", default="", help="Take all files as one sample of this name.")
+@click.option("--gpus", default=0, type=click.IntRange(0), help="Lanes. Default: every visible GPU.")
+@click.option("--device", default="", type=click.Choice(["", "cuda", "cpu"]), help="Default: the profile's.")
+@click.option("--precision", type=PRECISIONS, help="Default: float16 on GPUs, float32 on the CPU.")
+@click.option(
+    "--classifier",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True),
+    help="Folder of another classifier.",
+)
+@click.option("--cutoff", default=0.5, show_default=True, help="A record is viral from this score on.")
+@click.option("--duplicates", default="refuse", show_default=True, type=click.Choice(["refuse", "rename"]))
+@click.option(
+    "--overlong",
+    default="truncate",
+    show_default=True,
+    type=click.Choice(["truncate", "isolate"]),
+    help="Proteins above 1,024 residues: mean over the first 1,024 as published, or over all.",
+)
+@click.option(
+    "--shard-rows", default=10_000, show_default=True, help="Unique frames a shard, at most 10,000."
+)
+@click.option("--fresh/--resume", default=False, help="Discard what an earlier run left. Default: resume.")
+def predict(files: tuple[Path, ...], out: Path, sample: str, *, fresh: bool, **options: Any) -> None:
+    """Call every record of FILES (FASTA or FASTQ, plain or compressed) through the whole graph.
+
+    Each file is a sample, also each in a folder; FASTQ files named as mates (R1, R2) are one. Small samples share
+    one load of the models. A sample that fails stops no other. The runs show in the web UI.
+    """
+    with lasting_imports():
+        from virnucpro_assets.cli.progress import show_delivery, show_prediction
+        from virnucpro_assets.platform.resource import platform_from_environment
+        from virnucpro_assets.running.predict_many import predict_each, several_failed
+        from virnucpro_core.samples.inputs import check_inputs, files_of
+        from virnucpro_core.samples.sample import check_key, register
+        from virnucpro_core.sequences.names import group_samples, in_order
+
+    platform = platform_from_environment().asked(gpus=options.pop("gpus"), device=options.pop("device"))
+    settings = platform.sample_settings(**options)
+    platform.profile_of(settings)
+    paths = files_of(files)
+    check_inputs(paths)
+    groups = [(check_key(sample), in_order(paths))] if sample else group_samples(paths)
+    registered = [register(platform.folder, name, own, settings, fresh=fresh) for name, own in groups]
+    if len(registered) == 1:
+        show_prediction(registered[0], platform, out)
+        return
+    failures = predict_each(
+        registered,
+        platform,
+        deliver=lambda one: show_delivery(one, out / one.name),
+        alone=lambda one: show_prediction(one, platform, out / one.name),
+    )
+    if failures:
+        raise several_failed(failures, len(registered))
+
+
+@app.command()
+@click.argument("kind", type=click.Choice(["esm2", "dnabert-s"]))
+@click.argument("fasta", type=FILE)
+@click.option("--weights", required=True, type=PATH, help="Folder with config.json and model.safetensors.")
+@click.option("--out", required=True, type=PATH, help="HDF5 file: embeddings (n, d) float32, ids (n,).")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda[:i]")
+@click.option("--dtype", default="float32", show_default=True, type=PRECISIONS)
+@click.option("--attention", default="", help="Kernel; `virnucpro doctor` lists them.  [default: by device]")
+@click.option(
+    "--token-budget", default=4096, show_default=True, type=click.IntRange(1), help="Tokens a batch."
+)
+def embed(kind: Any, fasta: Path, weights: Path, out: Path, **options: Any) -> None:
+    """Embed the sequences of FASTA: proteins with esm2, nucleotides with dnabert-s."""
+    with lasting_imports():
+        from virnucpro_assets.platform.resource import platform_from_environment
+        from virnucpro_core.devices.compute import DTYPES, default_attention, usable_device
+        from virnucpro_core.encoders.embed_fasta import embed_fasta
+        from virnucpro_core.encoders.encoder import load_encoder
+
+    dtype = options["dtype"]
+    with platform_from_environment().compute_on(options["device"]).held() as device:
+        encoder = load_encoder(
+            kind,
+            weights,
+            device=usable_device(device, dtype),
+            dtype=DTYPES[dtype],
+            attention=options["attention"] or default_attention(device, dtype),
+        )
+        count = embed_fasta(encoder, fasta, out, token_budget=options["token_budget"])
+    click.echo(f"{count:,} embeddings of {encoder.dim:,} columns in {out}")
+
+
+@app.group()
+def export() -> None:
+    """Write products of a sample in the published tool's formats."""
+
+
+@export.command("translations")
+@click.argument("sample")
+@click.option("--out", required=True, type=PATH)
+def export_translations(sample: str, out: Path) -> None:
+    """Chunks and stop-free frames of SAMPLE as the published tool writes them, byte for byte."""
+    from virnucpro_assets.platform.environment import home_folder
+    from virnucpro_core.pipeline.steps import chunk_sample, translate_sample
+    from virnucpro_core.samples.sample import open_sample
+    from virnucpro_core.sequences.export import export_translations as write
+
+    known = open_sample(home_folder(), sample)
+    chunks = chunk_sample(known)
+    for path in write(chunks, translate_sample(known), out, sample):
+        click.echo(path)
+
+
+@app.command()
+@click.argument("predictions", type=FILE)
+@click.option("--out", required=True, type=PATH)
+def consensus(predictions: Path, out: Path) -> None:
+    """Recompute the consensus per chunk from a predictions table, also one of the published tool."""
+    from virnucpro_core.results.chunk_calls import consensus_from_predictions
+
+    click.echo(f"{consensus_from_predictions(predictions, out):,} chunks in {out}")
+
+
+def main() -> NoReturn:
+    """Entry point: every expected error becomes one line and an exit code; tracebacks with --debug only."""
+    # In a script's background SIGINT is ignored, and Dagster would then ignore SIGTERM as well.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.unraisablehook = _interrupt_again
+    try:
+        code = app(standalone_mode=False)
+        _ignore_signals()
+    except DeviceLostError as error:
+        code = _fail(error, str(error), VirnucproError.exit_code)
+    except VirnucproError as error:
+        code = _fail(error, str(error), error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.exceptions.Abort) as error:
+        _ignore_signals()
+        code = _fail(error, "interrupted; the same command resumes", INTERRUPTED)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    except OSError as error:
+        what = error.strerror or str(error)
+        code = _fail(
+            error, one_line(str(error.filename or ""), what, "check the path, its rights and the disk"), 2
+        )
+    _ignore_signals()
+    sys.exit(code or 0)
+
+
+def _fail(error: BaseException, line: str, code: int) -> int:
+    if "--debug" in sys.argv:
+        traceback.print_exception(error)
+    sys.stderr.write(f"virnucpro: {line}\n")
+    return code
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _interrupt_again(ignored: "sys.UnraisableHookArgs") -> None:
+    """An interrupt that came while Python tidied an object up would be shown and forgotten: it comes once more."""
+    if ignored.exc_type is KeyboardInterrupt:
+        threading.Timer(AGAIN_SECONDS, os.kill, [os.getpid(), signal.SIGINT]).start()
+    else:
+        sys.__unraisablehook__(ignored)
+
+
+def _ignore_signals() -> None:
+    """What was to be said is said: while Python winds up, a signal would show a traceback or kill it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+if __name__ == "__main__":
+    main()

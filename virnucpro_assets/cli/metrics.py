@@ -1,0 +1,135 @@
+"""What a monitoring system sees of this platform, in Prometheus' exposition format; looked up anew at every scrape.
+
+Knows where each figure comes from: sample folders and their telemetry, the Dagster instance, NVML, the disk. The
+numbers are for watching; nothing is decided by them.
+"""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import dagster as dg
+import pynvml
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from virnucpro_assets.platform.environment import dagster_home
+from virnucpro_assets.platform.instance import database_errors, open_instance
+from virnucpro_core.files.disk import disk_errors
+from virnucpro_core.pipeline.overview import Overview, State, overviews
+
+RUNS = ("QUEUED", "STARTING", "STARTED", "CANCELING", "SUCCESS", "FAILURE", "CANCELED")
+
+
+class PlatformCollector(Collector):
+    """All figures of the platform whose home is `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def collect(self) -> Iterator[Metric]:
+        """Raises StoreError where the home's disk or the instance's database refuses."""
+        with disk_errors(self.folder):
+            found = list(overviews(self.folder))
+        yield from _samples(found)
+        yield from _lanes(found)
+        yield from _disk(self.folder)
+        yield from _runs()
+        yield from _gpus()
+
+
+def exposition(folder: Path) -> bytes:
+    """All figures as text, in Prometheus' format."""
+    return generate_latest(registry(folder))
+
+
+def registry(folder: Path) -> CollectorRegistry:
+    """A registry with this platform's collector alone: no figures of the exporter's own process."""
+    # Described at its first scrape and not when it is registered, which would look at every sample once more.
+    made = CollectorRegistry(auto_describe=False)
+    made.register(PlatformCollector(folder))
+    return made
+
+
+def _samples(found: list[Overview]) -> Iterator[Metric]:
+    states = Counter(one.state for one in found)
+    samples = GaugeMetricFamily("virnucpro_samples", "Samples by state.", labels=["state"])
+    for state in get_args(State):
+        samples.add_metric([state], states[state])
+    yield samples
+    sizes: Counter[str] = Counter()
+    for one in found:
+        sizes.update(one.bytes)
+    used = GaugeMetricFamily(
+        "virnucpro_sample_bytes", "Bytes of all samples by product, estimated.", labels=["product"]
+    )
+    for product, size in sorted(sizes.items()):
+        used.add_metric([product], size)
+    yield used
+
+
+def _lanes(found: list[Overview]) -> Iterator[Metric]:
+    """Of the lanes that compute now; a rank that computes nothing has no line."""
+    labels = ["sample", "product", "rank"]
+    families = {
+        "sequences_per_second": "Unique frames embedded per second, over the latest batches.",
+        "tokens_per_second": "Tokens embedded per second, over the latest batches.",
+        "seconds_left": "Seconds until the lane is done, at its pace so far.",
+    }
+    for name, text in families.items():
+        family = GaugeMetricFamily(f"virnucpro_lane_{name}", text, labels=labels)
+        for one in found:
+            for lane in (lane for lane in one.lanes if lane.state == "working"):
+                value = getattr(lane, name)
+                if value is not None:
+                    family.add_metric([one.name, lane.product, str(lane.rank)], value)
+        yield family
+
+
+def _disk(folder: Path) -> Iterator[Metric]:
+    with disk_errors(folder):
+        usage = shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists()))
+    yield GaugeMetricFamily(
+        "virnucpro_disk_free_bytes", "Free on the disk of VIRNUCPRO_HOME.", value=usage.free
+    )
+    yield GaugeMetricFamily("virnucpro_disk_bytes", "Size of the disk of VIRNUCPRO_HOME.", value=usage.total)
+
+
+def _runs() -> Iterator[Metric]:
+    """Runs by status; none before the first use of the instance."""
+    if not (dagster_home() / "dagster.yaml").exists():
+        return
+    family = GaugeMetricFamily("virnucpro_runs", "Runs on the Dagster instance by status.", labels=["status"])
+    with database_errors(), open_instance() as instance:
+        for status in RUNS:
+            chosen = dg.RunsFilter(statuses=[dg.DagsterRunStatus[status]])
+            family.add_metric([status.lower()], instance.get_runs_count(chosen))
+    yield family
+
+
+def _gpus() -> Iterator[Metric]:
+    """Of every GPU that the driver shows; nothing on a machine without one."""
+    labels = ["gpu", "name"]
+    busy = GaugeMetricFamily("virnucpro_gpu_utilisation", "Share of the last second, 0 to 1.", labels=labels)
+    used = GaugeMetricFamily("virnucpro_gpu_memory_used_bytes", "Memory in use.", labels=labels)
+    size = GaugeMetricFamily("virnucpro_gpu_memory_bytes", "Memory.", labels=labels)
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return
+    try:
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            device = pynvml.nvmlDeviceGetHandleByIndex(index)
+            label = [str(index), str(pynvml.nvmlDeviceGetName(device))]
+            memory = pynvml.nvmlDeviceGetMemoryInfo(device)
+            used.add_metric(label, memory.used)
+            size.add_metric(label, memory.total)
+            busy.add_metric(label, pynvml.nvmlDeviceGetUtilizationRates(device).gpu / 100)
+    except pynvml.NVMLError:
+        pass  # a GPU that fell off the bus, or MIG without utilisation: what was read is told
+    finally:
+        pynvml.nvmlShutdown()
+    yield from (busy, used, size)

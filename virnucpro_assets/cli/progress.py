@@ -1,0 +1,144 @@
+"""What a person sees of a prediction: layers, a bar a lane with its ETA, then the calls and where they lie."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from virnucpro_assets.platform.resource import Platform
+from virnucpro_assets.running.predict import Watch, deliver, predict
+from virnucpro_core.engine.telemetry import Progress as LaneProgress
+from virnucpro_core.errors import printable
+from virnucpro_core.results.folder import REPORT
+from virnucpro_core.samples.products import DNABERT
+from virnucpro_core.samples.sample import Sample
+from virnucpro_core.sequences.chunks import Chunks
+
+SHOWN_RECORDS = 20
+LINE_SECONDS = 10.0
+console = Console(highlight=False)
+
+
+def show_prediction(sample: Sample, platform: Platform, out: Path) -> None:
+    """Predict with progress, deliver the results to `out`, and print the calls."""
+    started = time.monotonic()
+    console.print(Text(f"{sample.name}: {', '.join(printable(f.path.name) for f in sample.inputs)}"))
+    view = _Bars() if sys.stdout.isatty() else _Lines()
+    with view:
+        predict(sample, platform, Watch(view.layer, view.lanes))
+        deliver(sample, out)
+    print_calls(sample, out, time.monotonic() - started)
+
+
+def show_delivery(sample: Sample, out: Path) -> None:
+    """Deliver a sample that a batch has finished, and print its counts."""
+    import pandas as pd
+
+    deliver(sample, out)
+    rows = pd.read_csv(out / "contigs.tsv", sep="\t", usecols=["call"], dtype=str, quoting=3)
+    print(f"{sample.name}: {_counts(rows['call'])}; {out}", flush=True)
+
+
+class _Bars:
+    """A terminal: one bar a lane and encoder, redrawn in place."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("frames, left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self._tasks: dict[tuple[str, int], TaskID] = {}
+
+    def __enter__(self) -> None:
+        self._progress.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def layer(self, name: str) -> None:
+        self._progress.console.print(f"  {name} ...")
+
+    def lanes(self, states: list[LaneProgress]) -> None:
+        for state in states:
+            key = (state.product, state.rank)
+            if key not in self._tasks:
+                self._tasks[key] = self._progress.add_task(_title(state), total=state.total)
+            self._progress.update(self._tasks[key], completed=state.done, total=state.total)
+
+
+class _Lines:
+    """A log file or a pipe: one line when something changes, at most every LINE_SECONDS."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+        self._ended: set[tuple[str, int]] = set()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def layer(self, name: str) -> None:
+        print(f"  {name} ...", flush=True)
+
+    def lanes(self, states: list[LaneProgress]) -> None:
+        due = time.monotonic() - self._last >= LINE_SECONDS
+        for state in states:
+            key = (state.product, state.rank)
+            if key in self._ended or not (due or state.ended):
+                continue
+            left = state.seconds_left
+            tail = "loading the model" if left is None else f"about {left:,.0f} s left"
+            if state.ended:
+                tail = f"done ({state.resumed:,} were done before)" if state.resumed else "done"
+            print(f"  {_title(state)}: {state.done:,} of {state.total:,} frames, {tail}", flush=True)
+            self._last = time.monotonic()
+            if state.ended:
+                self._ended.add(key)
+
+
+def print_calls(sample: Sample, out: Path, seconds: float) -> None:
+    """The first records' calls from `contigs.tsv`, the counts, and the report's path."""
+    import pandas as pd
+
+    rows = pd.read_csv(out / "contigs.tsv", sep="\t", dtype=str, keep_default_na=False, quoting=3)
+    table = Table(
+        "record", "length", "call", "score", "scored/chunks", "frames", "reason", box=None, pad_edge=False
+    )
+    for row in rows.head(SHOWN_RECORDS).to_dict("records"):
+        score = f"{float(row['score']):.3f}" if row["score"] else ""
+        chunks = f"{row['chunks_scored']}/{row['chunks']}"
+        cells = (row["record_id"], row["length"], row["call"], score, chunks, row["frames"], row["reason"])
+        table.add_row(*map(Text, cells), style="bold" if row["call"] == "virus" else "")
+    console.print(table)
+    if len(rows) > SHOWN_RECORDS:
+        console.print(f"... and {len(rows) - SHOWN_RECORDS:,} more in contigs.tsv")
+    console.print(f"{_counts(rows['call'])}; {seconds:.0f} s")
+    uracils = Chunks.open(sample.chunks).attrs["uracils"]
+    if uracils:
+        console.print(f"{uracils:,} letters U were read as T")
+    if sample.settings.profile == "demo":
+        console.print("demo profile: the scores carry no biological meaning")
+    console.print(Text(f"report: {(out / REPORT).resolve()}"), soft_wrap=True)
+
+
+def _counts(calls: Any) -> str:
+    """`calls`: a column of contigs.tsv."""
+    counts = calls.value_counts()
+    said = ", ".join(f"{int(counts.get(call, 0)):,} {call}" for call in ("virus", "others", "no_call"))
+    return f"{len(calls):,} records: {said}"
+
+
+def _title(state: LaneProgress) -> str:
+    encoder = "DNABERT-S" if state.product == DNABERT else "ESM-2"
+    return f"lane {state.rank}, {encoder}"

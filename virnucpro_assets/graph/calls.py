@@ -1,0 +1,114 @@
+"""`predictions` per lane, `consensus` per sample: the classifier's scores and the results folder."""
+
+import re
+from typing import Any
+
+import dagster as dg
+
+from virnucpro_assets.graph.conditions import FOLLOW, FOLLOW_CHECKED
+from virnucpro_assets.graph.embeddings import merged_features, shard_schema
+from virnucpro_assets.graph.engines import DEVICE_STEP, HOST_STEP, LOST_WORKER
+from virnucpro_assets.graph.partitions import LANES, SAMPLES, lane_of, sample_of
+from virnucpro_assets.graph.records import lane_materialization, observe_shard, one_line_failures
+from virnucpro_assets.graph.sequences import OWNERS
+from virnucpro_assets.platform.resource import Platform
+from virnucpro_core.devices.compute import Compute
+from virnucpro_core.files.digests import sha256_json
+from virnucpro_core.pipeline.lane import Lane, OnShard
+from virnucpro_core.pipeline.score import score_lane
+from virnucpro_core.pipeline.steps import call_sample
+from virnucpro_core.results.folder import REPORT
+from virnucpro_core.results.summary import ResultSummary
+
+TOP_ROWS = 20
+# Where a renderer of markdown begins a link by itself; an invisible character behind it keeps it text.
+_ADDRESS = re.compile(r"[a-z]+:(?=//)|www(?=\.)|@", re.IGNORECASE)
+
+
+@dg.asset(
+    deps=[merged_features],
+    partitions_def=LANES,
+    group_name="calls",
+    kinds={"torch", "hdf5"},
+    owners=OWNERS,
+    code_version="1",
+    op_tags=DEVICE_STEP,
+    retry_policy=LOST_WORKER,
+    automation_condition=FOLLOW,
+    description="Scores of every unique frame: others, virus (they sum to 1).",
+    metadata=shard_schema("scores", "2", "softmax: others, virus"),
+)
+def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
+    with one_line_failures(context):
+        lane = platform.lane(*lane_of(context))
+        return scores_of(lane, platform.compute(lane), lambda entry: observe_shard(context, entry))
+
+
+def scores_of(lane: Lane, compute: Compute, on_shard: OnShard) -> dg.MaterializeResult[Any]:
+    """What the asset does, without a run around it."""
+    return lane_materialization(score_lane(lane, compute, on_shard=on_shard))
+
+
+@dg.asset(
+    deps=[predictions],
+    partitions_def=SAMPLES,
+    group_name="calls",
+    kinds={"python", "tsv"},
+    owners=OWNERS,
+    code_version="1",
+    op_tags=HOST_STEP,
+    retry_policy=LOST_WORKER,
+    automation_condition=FOLLOW_CHECKED,
+    description="All lanes joined: a call per record, the published tool's two tables, the report.",
+    metadata={
+        "dagster/column_schema": dg.TableSchema(
+            columns=[
+                dg.TableColumn(
+                    "record_id", "string", description="every record of the sample, in input order"
+                ),
+                dg.TableColumn("call", "string", description="virus, others or no_call"),
+                dg.TableColumn("score", "float", description="mean over the record's scored chunks, 0 to 1"),
+                dg.TableColumn("reason", "string", description="why no call could be made, or empty"),
+            ]
+        )
+    },
+)
+def consensus(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
+    with one_line_failures(context):
+        return calls_of(platform.lane(sample_of(context), 0))
+
+
+def calls_of(lane: Lane) -> dg.MaterializeResult[Any]:
+    """What the asset does, without a run around it."""
+    made = call_sample(lane)
+    counts = made.counts
+    report = made.files[REPORT].path
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": counts.records,
+            **{f"records_{call}": number for call, number in counts.calls.items()},
+            "chunks_virus": counts.chunks_virus,
+            "frames": counts.frames,
+            "reasons": dg.MetadataValue.json(counts.reasons),
+            "report": dg.MetadataValue.path(report),
+            "calls": dg.MetadataValue.md(calls_table(made)),
+            **({"note": made.note} if made.note else {}),
+        },
+        data_version=dg.DataVersion(sha256_json({name: file.sha256 for name, file in made.files.items()})),
+    )
+
+
+def calls_table(made: ResultSummary) -> str:
+    """The report's leading records as a markdown table; ids are text, whatever they hold."""
+    lines = ["| record | length | call | score | chunks scored |", "|---|---|---|---|---|"]
+    for record in made.top[:TOP_ROWS]:
+        score = "" if record.score is None else f"{record.score:.3f}"
+        chunks = f"{record.chunks_scored}/{record.chunks}"
+        lines.append(f"| {as_text(record.id)} | {record.length:,} | {record.call} | {score} | {chunks} |")
+    return "\n".join(lines)
+
+
+def as_text(name: str) -> str:
+    """An id inside markdown: every character that could be markup as a character reference, addresses no links."""
+    parted = _ADDRESS.sub(lambda match: f"{match[0]}\u200b", name[:80])
+    return "".join(c if c.isalnum() or c in " -." else f"&#{ord(c)};" for c in parted)

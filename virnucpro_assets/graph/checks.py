@@ -1,0 +1,178 @@
+"""Blocking checks of every partition: core looks at the disk again, this module tells Dagster what it found."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from virnucpro_assets.graph.engines import DEVICE_STEP, HOST_STEP, LOST_WORKER
+from virnucpro_assets.graph.partitions import LANES, SAMPLES, lane_of, sample_of
+from virnucpro_assets.graph.records import one_line_failures
+from virnucpro_assets.platform.resource import Platform
+from virnucpro_core.devices.compute import Compute
+from virnucpro_core.engine.shards import Entry
+from virnucpro_core.pipeline.audit import (
+    LANE_FINDINGS,
+    SAMPLE_AUDITS,
+    Finding,
+    audit_lane,
+    audit_results,
+    released_findings,
+)
+from virnucpro_core.pipeline.lane import Lane
+from virnucpro_core.pipeline.precision import NAME as PRECISION
+from virnucpro_core.pipeline.precision import audit_precision
+from virnucpro_core.pipeline.retention import released_entries, was_released
+from virnucpro_core.samples.products import DNABERT, ESM, Embedding
+from virnucpro_core.samples.sample import Sample
+
+Context = dg.AssetCheckExecutionContext | dg.OpExecutionContext
+EMBEDDINGS: dict[str, Embedding] = {DNABERT: DNABERT, ESM: ESM}
+SAMPLE_NAMES = ("digests_verify", "ids_conserved")
+
+AGREE = "records_agree"
+WORDS = {
+    "digests_verify": "bytes on disk equal their recorded sha256",
+    "ids_conserved": "ids in = ids out",
+    "values_finite": "no NaN or infinity",
+    "row_order_equal": "both encoders' rows stand in the same order",
+    PRECISION: "a few rows computed again in float32 agree with what is stored",
+    AGREE: "materialization record and manifest name the same shards with the same sha256",
+}
+
+
+def _specs(
+    asset: str, names: tuple[str, ...], partitions: dg.PartitionsDefinition
+) -> list[dg.AssetCheckSpec]:
+    return [
+        dg.AssetCheckSpec(
+            name, asset=asset, blocking=True, partitions_def=partitions, description=WORDS[name]
+        )
+        for name in names
+    ]
+
+
+def _results(asset: str, findings: list[Finding]) -> Iterator[dg.AssetCheckResult]:
+    for finding in findings:
+        yield dg.AssetCheckResult(
+            asset_key=asset,
+            check_name=finding.name,
+            passed=finding.passed,
+            description=finding.what,
+            metadata=finding.facts,
+        )
+
+
+def _sample_checks(asset: str) -> dg.AssetChecksDefinition:
+    @dg.multi_asset_check(
+        name=f"{asset}_checks",
+        specs=_specs(asset, SAMPLE_NAMES, SAMPLES),
+        op_tags=HOST_STEP,
+        retry_policy=LOST_WORKER,
+    )
+    def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
+        with one_line_failures(context):
+            findings = sample_findings(platform.sample(sample_of(context)), asset)
+        yield from _results(asset, findings)
+
+    return look
+
+
+def sample_findings(sample: Sample, asset: str) -> list[Finding]:
+    """What is found of `chunks` or `translations`."""
+    if was_released(sample, asset):
+        return released_findings(SAMPLE_NAMES, 1)
+    return SAMPLE_AUDITS[asset](sample)
+
+
+def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
+    names = (*_lane_names(asset), AGREE)
+
+    @dg.multi_asset_check(
+        name=f"{asset}_checks",
+        specs=_specs(asset, names, LANES),
+        op_tags=DEVICE_STEP if asset in EMBEDDINGS else HOST_STEP,
+        retry_policy=LOST_WORKER,
+    )
+    def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
+        with one_line_failures(context):
+            findings = recorded_findings(context, platform, *lane_of(context), asset)
+        yield from _results(asset, findings)
+
+    return look
+
+
+def lane_findings(lane: Lane, asset: str, compute: Compute) -> list[Finding]:
+    """What a look at the lane's product on disk finds."""
+    findings = audit_lane(lane, asset)
+    if asset in EMBEDDINGS:
+        findings.append(audit_precision(lane, EMBEDDINGS[asset], compute))
+    return findings
+
+
+def _lane_names(asset: str) -> tuple[str, ...]:
+    return (*LANE_FINDINGS[asset], *((PRECISION,) if asset in EMBEDDINGS else ()))
+
+
+def recorded_findings(
+    context: Context, platform: Platform, name: str, rank: int, asset: str
+) -> list[Finding]:
+    """What is found of a sharded asset on one rank; of shards that were let go only their digests are left."""
+    released = released_entries(platform.sample(name), asset, rank, platform.gpus)
+    if released:
+        findings, manifest = released_findings(_lane_names(asset), len(released)), released
+    else:
+        lane = platform.lane(name, rank)
+        findings, manifest = lane_findings(lane, asset, platform.compute(lane)), manifest_of(lane, asset)
+    return [*findings, records_agree(context, manifest, asset)]
+
+
+def manifest_of(lane: Lane, asset: str) -> dict[int, Entry]:
+    """The lane's entries by shard."""
+    entries = {k: lane.store(asset).entry(k) for k in lane.shards}
+    return {k: entry for k, entry in entries.items() if entry is not None}
+
+
+def records_agree(context: Context, manifest: Mapping[int, Entry], asset: str) -> Finding:
+    """The latest materialization of the partition lists exactly what the manifest holds."""
+    found = context.instance.fetch_materializations(
+        dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[context.partition_key]), limit=1
+    ).records
+    record = found[0].asset_materialization if found else None
+    return record_agrees(record.metadata if record else {}, manifest)
+
+
+def record_agrees(metadata: Mapping[str, Any], manifest: Mapping[int, Entry]) -> Finding:
+    """A materialization's metadata lists exactly what the manifest holds."""
+    value = metadata.get("manifest")
+    recorded = value.value if isinstance(value, dg.JsonMetadataValue) else {}
+    return Finding(
+        AGREE,
+        recorded == {str(k): entry.sha256 for k, entry in manifest.items()},
+        WORDS[AGREE],
+        {"recorded": len(recorded or {}), "manifest": len(manifest)},
+    )
+
+
+@dg.asset_check(
+    asset="consensus",
+    name="ids_conserved",
+    blocking=True,
+    partitions_def=SAMPLES,
+    description="one row a record in contigs.tsv, one row a frame in prediction_results.txt",
+    op_tags=HOST_STEP,
+    retry_policy=LOST_WORKER,
+)
+def consensus_ids_conserved(
+    context: dg.AssetCheckExecutionContext, platform: Platform
+) -> dg.AssetCheckResult:
+    with one_line_failures(context):
+        finding = audit_results(platform.sample(sample_of(context)))
+    return dg.AssetCheckResult(passed=finding.passed, description=finding.what, metadata=finding.facts)
+
+
+CHECKS: list[dg.AssetChecksDefinition] = [
+    *(_sample_checks(asset) for asset in SAMPLE_AUDITS),
+    *(_lane_checks(asset) for asset in LANE_FINDINGS),
+    consensus_ids_conserved,
+]

@@ -1,0 +1,71 @@
+"""Where the steps of a run are executed, and what each of them asks a cluster for.
+
+Dagster's executors do the work: in the run's own process, as Ray jobs, or as Kubernetes pods. What a step asks
+for stands in its op tags, which every executor but the one they are meant for ignores. Knows nothing of what a
+step computes.
+"""
+
+from typing import Any
+
+import dagster as dg
+
+from virnucpro_assets.platform.environment import IN_PROCESS
+from virnucpro_assets.platform.resource import Platform, environment_of, platform_from_environment
+from virnucpro_core.errors import UsageError
+
+DEVICE_TAG = "virnucpro/device"
+CPUS_BESIDE_A_DEVICE = 4
+# One step of a run has a device at a time: a rank stands for one device of the cluster, and both encoders of a
+# lane at once would ask for two.
+_LIMITS = [{"key": DEVICE_TAG, "limit": 1}]
+
+
+def host_step() -> dict[str, Any]:
+    """Op tags of a step that computes on no device."""
+    return _requests(cpus=1, memory="8Gi", devices=0)
+
+
+def device_step(platform: Platform) -> dict[str, Any]:
+    """Op tags of a step that computes on the lane's device; where that is the CPU, it asks for no GPU."""
+    return {DEVICE_TAG: "1"} | _requests(
+        cpus=CPUS_BESIDE_A_DEVICE, memory="32Gi", devices=0 if platform.device == "cpu" else 1
+    )
+
+
+def _requests(*, cpus: int, memory: str, devices: int) -> dict[str, Any]:
+    limits = {"memory": memory} | ({"nvidia.com/gpu": str(devices)} if devices else {})
+    resources = {"requests": {"cpu": str(cpus), "memory": memory}, "limits": limits}
+    return {
+        "dagster-ray/config": {"num_cpus": cpus, "num_gpus": devices},
+        "dagster-k8s/config": {"container_config": {"resources": resources}},
+    }
+
+
+_PLATFORM = platform_from_environment()
+HOST_STEP, DEVICE_STEP = host_step(), device_step(_PLATFORM)
+# A worker can be lost under any step, not only under the long ones.
+LOST_WORKER = None if _PLATFORM.executor == IN_PROCESS else dg.RetryPolicy(max_retries=2, delay=5)
+
+
+def executor_of(platform: Platform) -> dg.ExecutorDefinition:
+    """The executor that `VIRNUCPRO_EXECUTOR` names. Raises UsageError where its package is missing."""
+    if platform.executor == IN_PROCESS:
+        # Steps of a lane share one device: they run one after another in the run's process.
+        return dg.in_process_executor
+    variables = [f"{name}={value}" for name, value in environment_of(platform).items()]
+    try:
+        if platform.executor == "ray":
+            from dagster_ray import ray_executor
+
+            return ray_executor.configured(  # type: ignore[no-any-return]
+                {"ray": {"env_vars": variables}, "tag_concurrency_limits": _LIMITS}
+            )
+        from dagster_k8s import k8s_job_executor
+    except ImportError as error:
+        raise UsageError(
+            f"VIRNUCPRO_EXECUTOR is {platform.executor!r} and {error.name} is not installed",
+            remedy=f'pip install "virnucpro[{platform.executor}]", or unset VIRNUCPRO_EXECUTOR',
+        ) from error
+    return k8s_job_executor.configured(  # type: ignore[no-any-return]
+        {"env_vars": variables, "tag_concurrency_limits": _LIMITS}
+    )

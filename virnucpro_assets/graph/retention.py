@@ -1,0 +1,82 @@
+"""`retention`: what stays on disk of a sample whose results are whole; one by one, or every night by policy."""
+
+from typing import Any
+
+import dagster as dg
+
+from virnucpro_assets.graph.calls import consensus
+from virnucpro_assets.graph.engines import HOST_STEP, LOST_WORKER
+from virnucpro_assets.graph.partitions import SAMPLES, sample_of
+from virnucpro_assets.graph.records import one_line_failures
+from virnucpro_assets.graph.sequences import OWNERS
+from virnucpro_assets.platform.resource import Platform
+from virnucpro_core.errors import VirnucproError
+from virnucpro_core.pipeline.retention import Keep, Released, is_due, release
+from virnucpro_core.samples.sample import list_samples
+
+
+@dg.asset(
+    deps=[consensus],
+    partitions_def=SAMPLES,
+    group_name="storage",
+    kinds={"python"},
+    owners=OWNERS,
+    code_version="1",
+    op_tags=HOST_STEP,
+    retry_policy=LOST_WORKER,
+    description="Deletes a finished sample's intermediates, as VIRNUCPRO_KEEP says; their digests stay.",
+)
+def retention(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
+    with one_line_failures(context):
+        keep = platform.retention
+        released = release(platform.sample(sample_of(context)), keep)
+    return dg.MaterializeResult(metadata=retention_metadata(keep, released))
+
+
+@dg.op(tags=HOST_STEP)
+def release_what_is_due(context: dg.OpExecutionContext, platform: Platform) -> None:
+    """Every sample whose results are old enough; one that cannot be cleaned now is said and left to the next night."""
+    with one_line_failures(context):
+        keep = platform.retention
+    for name in list_samples(platform.folder):
+        try:
+            sample = platform.sample(name)
+            if not is_due(sample, keep, platform.keep_days):
+                continue
+            released = release(sample, keep)
+        except VirnucproError as error:
+            context.log.warning("%s", error)
+            continue
+        context.log_event(retained(name, keep, released))
+
+
+@dg.job(description="Deletes intermediates of all samples whose results are older than VIRNUCPRO_KEEP_DAYS.")
+def clean_up() -> None:
+    release_what_is_due()
+
+
+@dg.schedule(
+    job=clean_up,
+    cron_schedule="0 3 * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Runs `clean_up` where VIRNUCPRO_KEEP asks for it.",
+)
+def nightly_clean_up(platform: Platform) -> dg.RunRequest | dg.SkipReason:
+    if platform.retention == "all":
+        return dg.SkipReason("VIRNUCPRO_KEEP is all: every intermediate stays")
+    return dg.RunRequest()
+
+
+def retained(name: str, keep: Keep, released: Released) -> dg.AssetMaterialization:
+    """What the web UI shows of a sample that was cleaned outside a run of `retention`."""
+    return dg.AssetMaterialization("retention", partition=name, metadata=retention_metadata(keep, released))
+
+
+def retention_metadata(keep: Keep, released: Released) -> dict[str, Any]:
+    """What stays, and what went by product."""
+    return {
+        "kept": keep,
+        "bytes_released": released.total,
+        "files_released": sum(released.files.values()),
+        "products": dg.MetadataValue.json(released.bytes),
+    }

@@ -1,0 +1,111 @@
+"""`inbox`, `chunks`, `translations`: from files to the frame store, one partition a sample."""
+
+from typing import Any
+
+import dagster as dg
+
+from virnucpro_assets.graph.conditions import BEGIN, FOLLOW
+from virnucpro_assets.graph.engines import HOST_STEP, LOST_WORKER
+from virnucpro_assets.graph.partitions import SAMPLES, sample_of
+from virnucpro_assets.graph.records import one_line_failures
+from virnucpro_assets.platform.resource import Platform
+from virnucpro_core.pipeline.steps import chunk_sample, translate_sample
+from virnucpro_core.samples.sample import Sample
+
+OWNERS = ["team:virnucpro"]
+
+inbox = dg.AssetSpec(
+    "inbox",
+    description="Sequence files of a sample, as they were dropped. Reported by the inbox sensor.",
+    group_name="sequences",
+    kinds={"fasta", "fastq"},
+    owners=OWNERS,
+    partitions_def=SAMPLES,
+)
+
+
+@dg.asset(
+    deps=[inbox],
+    partitions_def=SAMPLES,
+    group_name="sequences",
+    kinds={"python", "numpy"},
+    owners=OWNERS,
+    code_version="1",
+    op_tags=HOST_STEP,
+    retry_policy=LOST_WORKER,
+    automation_condition=BEGIN,
+    description="Every record of the sample, cut into windows of at most chunk_size bases, as published.",
+    metadata={
+        "dagster/column_schema": dg.TableSchema(
+            columns=[
+                dg.TableColumn("record_id", "string", description="first word of the header"),
+                dg.TableColumn("sequence", "bytes", description="letters as they came, U read as T"),
+                dg.TableColumn("chunk_offset", "int64", description="record -> its chunks"),
+                dg.TableColumn("reason", "string", description="why the record is not scored, or empty"),
+            ]
+        )
+    },
+)
+def chunks(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
+    with one_line_failures(context):
+        return chunks_of(platform.sample(sample_of(context)))
+
+
+def chunks_of(sample: Sample) -> dg.MaterializeResult[Any]:
+    """What the asset does, without a run around it."""
+    made = chunk_sample(sample)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": made.n_chunks,
+            "records": made.n_records,
+            "bases": int(made.lengths.sum()),
+            "records_set_aside": int((made.reasons.lengths > 0).sum()),
+            "uracils_read_as_thymines": int(made.attrs["uracils"]),
+            "chunk_size": made.chunk_size,
+            "path": dg.MetadataValue.path(sample.chunks),
+        },
+        data_version=dg.DataVersion(made.digest),
+    )
+
+
+@dg.asset(
+    deps=[chunks],
+    partitions_def=SAMPLES,
+    group_name="sequences",
+    kinds={"python", "numpy"},
+    owners=OWNERS,
+    code_version="1",
+    op_tags=HOST_STEP,
+    retry_policy=LOST_WORKER,
+    automation_condition=FOLLOW,
+    description="Stop-free reading frames of every chunk in six frames; identical ones are kept once.",
+    metadata={
+        "dagster/column_schema": dg.TableSchema(
+            columns=[
+                dg.TableColumn("frame_chunk", "int64", description="chunk of the frame"),
+                dg.TableColumn("frame_code", "uint8", description="F1, F2, F3, R1, R2, R3 as 0 to 5"),
+                dg.TableColumn("frame_unique", "int64", description="its unique frame, which is embedded"),
+                dg.TableColumn("nucleotides", "bytes", description="slice of the strand, per unique frame"),
+                dg.TableColumn("proteins", "bytes", description="its translation, per unique frame"),
+            ]
+        )
+    },
+)
+def translations(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
+    with one_line_failures(context):
+        return translations_of(platform.sample(sample_of(context)))
+
+
+def translations_of(sample: Sample) -> dg.MaterializeResult[Any]:
+    """What the asset does, without a run around it."""
+    made = translate_sample(sample)
+    return dg.MaterializeResult(
+        metadata={
+            "dagster/row_count": made.n_frames,
+            "unique_frames": made.n_unique,
+            "shards": made.n_shards(sample.settings.shard_rows),
+            "residues": int(made.protein_lengths.sum()),
+            "path": dg.MetadataValue.path(sample.translations),
+        },
+        data_version=dg.DataVersion(made.digest),
+    )

@@ -1,0 +1,1 @@
+"""This installation: environment, instance, runs."""

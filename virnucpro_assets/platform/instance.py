@@ -1,0 +1,115 @@
+"""The Dagster instance of this VIRNUCPRO_HOME: made on first use, configured by the `dagster.yaml` beside this file."""
+
+import contextlib
+import importlib.util
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
+    INDEX_SHARD_NAME,
+    SqliteEventLogStorage,
+)
+from dagster_shared.check import CheckError
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import SQLAlchemyError
+
+from virnucpro_assets.platform.environment import POSTGRES_URL, dagster_home, postgres_asked
+from virnucpro_assets.platform.resource import export, platform_from_environment
+from virnucpro_core.errors import StoreError, UsageError
+from virnucpro_core.files.publish import publish_bytes
+
+CONFIG = Path(__file__).with_name("dagster.yaml")
+POSTGRES = Path(__file__).with_name("postgres.yaml")
+
+
+def prepare_instance() -> Path:
+    """DAGSTER_HOME with a configuration in it; an existing one is left as the site made it.
+
+    Raises UsageError where PostgreSQL is asked for and the existing configuration, or this Python, has none.
+    """
+    home = dagster_home()
+    home.mkdir(parents=True, exist_ok=True)
+    config = home / "dagster.yaml"
+    if postgres_asked() and not importlib.util.find_spec("dagster_postgres"):
+        raise UsageError(
+            f"{POSTGRES_URL} is set and dagster-postgres is not installed",
+            remedy="pip install 'virnucpro[postgres]'",
+        )
+    if not config.exists():
+        text = CONFIG.read_bytes() + (POSTGRES.read_bytes() if postgres_asked() else b"")
+        publish_bytes(config, text)
+        # The web UI's first-visit dialog asks for a newsletter; it would cover the asset graph.
+        publish_bytes(home / ".nux" / "nux.yaml", b"seen: 1\n")
+    elif postgres_asked() and "postgres" not in config.read_text(encoding="utf-8"):
+        raise UsageError(
+            f"{POSTGRES_URL} is set, but this instance keeps its records in SQLite",
+            where=config,
+            remedy=f"append {POSTGRES} to it, or unset the variable; see docs/operations.md",
+        )
+    export(platform_from_environment())
+    return home
+
+
+def open_instance() -> dg.DagsterInstance:
+    """The instance, made ready if it is new. Close it, or use it as a context manager.
+
+    Raises UsageError for a `dagster.yaml` that Dagster cannot use, such as one that asks for what is not installed.
+    """
+    home = prepare_instance()
+    try:
+        return dg.DagsterInstance.get()
+    except (CheckError, dg.DagsterInvalidConfigError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            reason,
+            where=home / "dagster.yaml",
+            remedy="mend it; PostgreSQL needs `pip install 'virnucpro[postgres]'`",
+        ) from error
+
+
+@contextlib.contextmanager
+def quick_event_log(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
+    """Inside the block an event costs SQLite no wait for the disk; nothing to do where the log is no SQLite.
+
+    Dagster opens and closes the files of the log for each event. Here they stay open, so that not every close writes
+    the write-ahead log back, and a commit is not synced (SQLite's `synchronous = NORMAL`): a machine that loses power
+    may lose the latest records, never the database. What is done is told by the manifests.
+    """
+    if not isinstance(log := instance.event_log_storage, SqliteEventLogStorage):
+        yield
+        return
+    with contextlib.ExitStack() as held:
+        for shard in (INDEX_SHARD_NAME, run_id):
+            connection = sqlite3.connect(log.path_for_shard(shard))
+            held.callback(connection.close)
+            connection.execute("SELECT 1 FROM sqlite_master").close()  # it is open from its first read
+        event.listen(Engine, "connect", _unsynced)
+        held.callback(event.remove, Engine, "connect", _unsynced)
+        yield
+
+
+def _unsynced(connection: Any, _record: object) -> None:
+    if isinstance(connection, sqlite3.Connection):
+        connection.execute("PRAGMA synchronous = NORMAL").close()
+
+
+@contextlib.contextmanager
+def database_errors() -> Iterator[None]:
+    """What the instance's database refuses inside the block becomes a StoreError of one line."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise StoreError(
+            f"the Dagster instance's database refuses: {reason}",
+            where=dagster_home(),
+            remedy=(
+                "use PostgreSQL if this recurs (docs/operations.md)"
+                if "locked" in reason
+                else "mend the disk"
+            )
+            + ", then run the same command again; nothing finished is lost",
+        ) from error

@@ -1,0 +1,1 @@
+"""Runs that a command starts."""

@@ -1,0 +1,124 @@
+"""Run one of the jobs in this process, on the instance, so that the web UI shows it; no daemon is needed."""
+
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from virnucpro_assets.definitions import defs
+from virnucpro_assets.graph.records import EXIT_CODE
+from virnucpro_assets.platform.history import latest_run
+from virnucpro_assets.platform.instance import database_errors, open_instance
+from virnucpro_assets.platform.tags import MAX_RETRIES_TAG, batch_config, batch_tags, driver_tags
+from virnucpro_core.errors import VirnucproError
+
+RESUMABLE = VirnucproError.exit_code
+INTERRUPTED = 130
+FAILURES = 500
+
+QUIET: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: its id, and the one line that says why it failed, or nothing."""
+
+    run_id: str
+    failure: str
+    exit_code: int
+
+
+def run_job(job: str, partition: str, sample: str) -> Outcome:
+    """Execute a job for a partition of the sample. Raises KeyboardInterrupt where SIGINT or SIGTERM ends it."""
+    return _execute(job, driver_tags(sample), QUIET, partition)
+
+
+def last_word(run: Callable[[], Outcome]) -> int:
+    """The exit code of a process that is there for one run: prints the one line of a failure, and nothing else."""
+    try:
+        outcome = run()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except VirnucproError as error:
+        outcome = Outcome("", str(error), error.exit_code)
+    if outcome.failure:
+        sys.stdout.write(outcome.failure + "\n")
+    return outcome.exit_code
+
+
+def run_batch(samples: Sequence[str], rank: int, turns: str) -> Outcome:
+    """Execute the job `batch` on the rank's device, for those samples whose turn there is. Raises as `run_job` does."""
+    config = batch_config(samples, rank, hand_over=False, turns=turns)
+    return _execute("batch", batch_tags(rank), QUIET | config)
+
+
+def _execute(
+    job: str, tags: dict[str, str], config: Mapping[str, Any], partition: str | None = None
+) -> Outcome:
+    """The driver's tag keeps the automation from doing the same work, the other one the daemon from trying again."""
+    with database_errors(), open_instance() as instance:
+        try:
+            result = defs.resolve_job_def(job).execute_in_process(
+                partition_key=partition,
+                instance=instance,
+                tags=tags | {MAX_RETRIES_TAG: "0"},
+                run_config=config,
+                raise_on_error=False,
+            )
+        except dg.DagsterExecutionInterruptedError as interrupt:
+            raise KeyboardInterrupt from interrupt
+        if any(_interrupted(event) for event in result.all_events):
+            raise KeyboardInterrupt
+        if result.success:
+            return Outcome(result.run_id, "", 0)
+        return Outcome(result.run_id, *_why(result.all_events))
+
+
+def latest_failures(instance: dg.DagsterInstance, samples: Collection[str]) -> dict[str, str]:
+    """Sample -> why its latest run failed, of those whose latest run did.
+
+    Looks at the newest FAILURES failed runs: the cost does not grow with the number of samples.
+    """
+    failed = instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]), limit=FAILURES)
+    tags = [record.dagster_run.tags for record in failed]
+    named = {t.get("dagster/partition/sample") or t.get("dagster/partition", "") for t in tags}
+    lines = {name: latest_failure(instance, name) for name in samples if name in named}
+    return {name: line for name, line in lines.items() if line}
+
+
+def latest_failure(instance: dg.DagsterInstance, sample: str) -> str:
+    """Why the latest run of a sample, or of one of its lanes, failed; "" if it did not."""
+    latest = latest_run(instance, sample)
+    if latest is None or latest.dagster_run.status is not dg.DagsterRunStatus.FAILURE:
+        return ""
+    logs = instance.all_logs(latest.dagster_run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE)
+    return _why([entry.dagster_event for entry in logs if entry.dagster_event is not None])[0]
+
+
+def _why(events: Sequence[dg.DagsterEvent]) -> tuple[str, int]:
+    """The first failure's line and exit code: 2 for refused input, 3 for what the same command resumes."""
+    for failure in _failures(events):
+        data = failure.step_failure_data
+        told = data.user_failure_data
+        if told is not None:
+            return str(told.description), int(str(told.metadata[EXIT_CODE].value))
+        if data.error is not None:
+            error = data.error
+            while error.cause is not None:
+                error = error.cause
+            return f"{failure.step_key}: {error.message.strip().splitlines()[0]}", RESUMABLE
+    return "the run failed outside its steps; see it in the web UI", RESUMABLE
+
+
+def _interrupted(event: dg.DagsterEvent) -> bool:
+    """Whether a signal ended the run there: Dagster raises or records it within a step, and cancels between two."""
+    if event.event_type is dg.DagsterEventType.RUN_CANCELED:
+        return True
+    error = event.step_failure_data.error if event.is_step_failure else None
+    return error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__
+
+
+def _failures(events: Sequence[dg.DagsterEvent]) -> Iterator[dg.DagsterEvent]:
+    return (event for event in events if event.is_step_failure)

@@ -1,0 +1,1 @@
+"""GPUs that one may use, one process each."""

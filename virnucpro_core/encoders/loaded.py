@@ -1,0 +1,85 @@
+"""Encoders that stay loaded from one lane to the next, so that many small samples share one model load.
+
+Only inside a `kept_encoders` block, whose caller holds the device for as long as it lasts; everywhere else an
+encoder is loaded for one use. Knows nothing of samples.
+"""
+
+import contextlib
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from virnucpro_core.encoders.encoder import Encoder, Kind, Overlong, load_encoder
+from virnucpro_core.errors import WeightsError
+from virnucpro_core.files.background import begun
+from virnucpro_core.files.manifest import marks, verify_once
+
+# One block at a time a process: None outside of one.
+_kept: dict[tuple[object, ...], Encoder] | None = None
+_one_load = threading.Lock()  # two threads of a block that want one encoder have one copy of it
+
+
+@contextlib.contextmanager
+def kept_encoders() -> Iterator[None]:
+    """Keep every encoder that is loaded inside the block until it ends; a block inside a block is part of it."""
+    global _kept  # noqa: PLW0603 - what a process holds on its device is the process's
+    if _kept is not None:
+        yield
+        return
+    _kept = {}
+    try:
+        yield
+    finally:
+        _kept = None
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+
+def free_encoders() -> None:
+    """Free the device of encoders that are no longer used, unless they are kept.
+
+    Whoever recorded a shard in Dagster may have left an exception that refers to itself and holds the frames of the
+    lane, and so the encoder, until Python happens to collect it: the next encoder would find the memory taken.
+    """
+    if _kept is None:
+        gc.collect()
+
+
+def begun_encoder(
+    kind: Kind, folder: Path, *, device: torch.device, dtype: torch.dtype, attention: str, overlong: Overlong
+) -> tuple[Encoder, Callable[[], None]]:
+    """An encoder that is kept, or loaded now, while a thread verifies its files; and a call that waits for that.
+
+    Digesting 3B weights takes longer than loading them: nothing may be published before the call returns. It raises
+    WeightsError, as loading does.
+    """
+    verified = begun(partial(verify_once, folder))
+    key = (kind, folder, marks(folder), device, dtype, attention, overlong)
+    with _one_load if _kept is not None else contextlib.nullcontext():
+        if _kept is not None and key in _kept:
+            return _kept[key], verified
+        try:
+            encoder = load_encoder(
+                kind, folder, device=device, dtype=dtype, attention=attention, overlong=overlong
+            )
+        except WeightsError:
+            verified()  # damage is told by its file's name, where that is the cause
+            raise
+        if _kept is not None:
+            _kept[key] = encoder
+        return encoder, verified
+
+
+def verified_encoder(
+    kind: Kind, folder: Path, *, device: torch.device, dtype: torch.dtype, attention: str, overlong: Overlong
+) -> Encoder:
+    """The encoder of the verified `folder`: one that is kept, or loaded now. Raises as `load_encoder` does."""
+    encoder, verified = begun_encoder(
+        kind, folder, device=device, dtype=dtype, attention=attention, overlong=overlong
+    )
+    verified()
+    return encoder

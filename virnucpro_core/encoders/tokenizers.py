@@ -1,0 +1,131 @@
+"""Sequences to token ids: the ESM-2 alphabet and the DNABERT-S byte-pair vocabulary; knows no model.
+
+Shapes: T tokens of all sequences together, B sequences. A tokenizer is picklable, so that it can travel to
+worker processes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from tokenizers import Tokenizer as BytePairTokenizer
+
+from virnucpro_core.errors import UsageError, WeightsError
+
+# fair-esm 2.0.0, alphabet "ESM-1b": the letters have the ids 4..30, in this order.
+ESM2_LETTERS = b"LAGVSERTIDPKQNFYMHWCXBUZO.-"
+ESM2_BOS, ESM2_EOS, ESM2_FIRST_LETTER = 0, 2, 4
+ESM2_VOCABULARY = 33
+
+
+class Tokenizer(Protocol):
+    """What packing needs of a tokenizer. `vocabulary` is the number of ids that the model must know."""
+
+    @property
+    def vocabulary(self) -> int: ...
+
+    def encode(self, sequences: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids (T,) int32 of the sequences one after the other, and lengths (B,) int32, special tokens
+        included.
+
+        Raises UsageError naming the sequence (its index) and the letter that has no id, or an empty sequence.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Esm2Tokenizer:
+    """One id per residue, <cls> before and <eos> after. `*`, `J` and lower case are not in the alphabet."""
+
+    @property
+    def vocabulary(self) -> int:
+        return ESM2_VOCABULARY
+
+    def encode(self, sequences: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+        residues_B = _lengths(sequences)
+        letters = np.frombuffer(b"".join(sequences), dtype=np.uint8)
+        ids = _ESM2_IDS[letters]
+        unknown = np.flatnonzero(ids < 0)
+        if len(unknown):
+            starts = np.cumsum(residues_B) - residues_B
+            sequence = int(np.searchsorted(starts, unknown[0], side="right")) - 1
+            raise UsageError(
+                f"letter {chr(letters[unknown[0]])!r} at residue {unknown[0] - starts[sequence] + 1:,} "
+                "is not in the ESM-2 alphabet",
+                where=f"sequence {sequence}",
+                remedy="use upper-case amino acids without J and without stops (*)",
+            )
+        lengths_B = residues_B + 2
+        ends = np.cumsum(lengths_B)
+        tokens_T = np.empty(int(lengths_B.sum()), dtype=np.int32)
+        inside = np.ones(len(tokens_T), dtype=bool)
+        inside[ends - lengths_B] = False
+        inside[ends - 1] = False
+        tokens_T[ends - lengths_B] = ESM2_BOS
+        tokens_T[ends - 1] = ESM2_EOS
+        tokens_T[inside] = ids
+        return tokens_T, lengths_B.astype(np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class DnabertTokenizer:
+    """Byte-pair encoding of `tokenizer.json`, [CLS] before and [SEP] after.
+
+    Every N, IUPAC or lower-case letter becomes one [UNK], as in the published model.
+    """
+
+    path: Path
+    _pairs: BytePairTokenizer = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.path.is_file():
+            raise WeightsError(
+                "the tokenizer is missing", where=self.path, remedy="fetch or import the model again"
+            )
+        object.__setattr__(self, "_pairs", BytePairTokenizer.from_file(str(self.path)))
+
+    @property
+    def vocabulary(self) -> int:
+        return int(self._pairs.get_vocab_size())
+
+    def encode(self, sequences: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+        _lengths(sequences)
+        encoded = self._pairs.encode_batch_fast([_text(i, s) for i, s in enumerate(sequences)])
+        ids = [e.ids for e in encoded]
+        lengths_B = np.fromiter((len(i) for i in ids), dtype=np.int32, count=len(ids))
+        tokens_T = np.fromiter((t for i in ids for t in i), dtype=np.int32, count=int(lengths_B.sum()))
+        return tokens_T, lengths_B
+
+
+def _esm2_ids() -> np.ndarray:
+    ids = np.full(256, -1, dtype=np.int32)
+    ids[np.frombuffer(ESM2_LETTERS, dtype=np.uint8)] = np.arange(len(ESM2_LETTERS)) + ESM2_FIRST_LETTER
+    return ids
+
+
+_ESM2_IDS = _esm2_ids()
+
+
+def _lengths(sequences: Sequence[bytes]) -> np.ndarray:
+    """(B,) int64; an empty sequence has no embedding, so it is refused."""
+    lengths_B = np.fromiter((len(s) for s in sequences), dtype=np.int64, count=len(sequences))
+    empty = np.flatnonzero(lengths_B == 0)
+    if len(empty):
+        raise UsageError(
+            "an empty sequence has no embedding", where=f"sequence {empty[0]}", remedy="leave it out"
+        )
+    return lengths_B
+
+
+def _text(index: int, sequence: bytes) -> str:
+    """One word: a blank would split the sequence without a trace."""
+    if not sequence.isalpha():
+        letter = next(chr(c) for c in sequence if not bytes([c]).isalpha())
+        raise UsageError(
+            f"letter {letter!r} is not a nucleotide letter",
+            where=f"sequence {index}",
+            remedy="use IUPAC letters",
+        )
+    return sequence.decode("ascii")

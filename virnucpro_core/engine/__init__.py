@@ -1,0 +1,1 @@
+"""Shards through an encoder; knows no sample."""

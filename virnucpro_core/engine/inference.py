@@ -1,0 +1,202 @@
+"""Shards through an encoder: the loader feeds packed batches, a thread writes behind, the device never waits.
+
+Pooled rows gather in a buffer on the device; one copy a shard brings them to pinned host memory on a stream
+of its own while the next shard computes. That one's last batch is issued once the shard before is on disk.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from virnucpro_core.encoders.encoder import Encoder
+from virnucpro_core.encoders.packing import PackedBatch, PackedShard
+from virnucpro_core.engine.clock import DeviceClock
+from virnucpro_core.engine.loading import Feed
+from virnucpro_core.engine.monitor import DeviceMonitor
+from virnucpro_core.engine.shards import Entry, ShardStore
+from virnucpro_core.engine.telemetry import Recorder
+from virnucpro_core.engine.writing import Computed, Settled, WriteBehind
+from virnucpro_core.errors import DeviceError, StoreError
+from virnucpro_core.sequences.frames import Frames
+
+log = logging.getLogger(__name__)
+
+
+def embed_shards(
+    encoder: Encoder,
+    feed: Feed,
+    store: ShardStore,
+    recorder: Recorder,
+    *,
+    on_shard: Callable[[Entry], None],
+    verified: Callable[[], None] = lambda: None,
+) -> None:
+    """Compute the feed's shards and publish each; `on_shard` is called here, in order, once it is on disk.
+
+    Nothing is published before `verified` has returned: it waits for the weights' digests, or raises WeightsError.
+    Raises DeviceError when one sequence alone does not fit the device, StoreError when rows stay non-finite
+    after they were recomputed in float32, or when the disk refuses.
+    """
+    dataset = feed.dataset
+    frames = Frames.open(dataset.path)
+    forward = Forward(encoder, recorder, dataset.token_budget)
+    with forward.monitor, WriteBehind(store, frames, dataset.n_shards, recorder, verified) as writer:
+
+        def report(*, wait: bool) -> None:
+            """What was handed over last, once it is on disk; rows that are not finite go another round."""
+            while settled := writer.settled(wait=wait):
+                if settled.entry is None:
+                    writer.submit(_again_in_float32(encoder, settled, store, recorder))
+                    continue
+                busy, entry = settled.computed.spans.busy(), settled.entry
+                recorder.device(busy, settled.computed.spans.idle())
+                recorder.shard(entry.shard, entry.rows, entry.sha256, _peak_memory(encoder.device), busy)
+                feed.share.end(entry.shard)
+                on_shard(entry)
+
+        for turn in feed.turns():
+            for packed, wait in turn:
+                recorder.begin(packed.n_sequences, own=feed.share.owns(packed.shard))
+                writer.submit(forward.shard(packed, wait, before=lambda last: report(wait=last)))
+                _warn_of_overlong(packed, encoder, recorder)
+            report(wait=True)
+    recorder.counters(forward.monitor.samples)
+
+
+def _warn_of_overlong(packed: PackedShard, encoder: Encoder, recorder: Recorder) -> None:
+    if packed.overlong:
+        recorder.summary.overlong += packed.overlong
+        log.warning(
+            "shard %d: %d sequences above %d tokens, the longest that the model was trained on",
+            packed.shard,
+            packed.overlong,
+            encoder.input.longest,
+        )
+
+
+class Forward:
+    """Issues shards to the device batch by batch, and halves batches where memory runs out.
+
+    `limit`: tokens a batch may hold on this device; falls when memory runs out, never rises within a lane.
+    """
+
+    def __init__(self, encoder: Encoder, recorder: Recorder, limit: int) -> None:
+        self.encoder, self.recorder, self.limit = encoder, recorder, limit
+        self.clock, self.monitor = DeviceClock(encoder.device), DeviceMonitor(encoder.device)
+
+    def shard(self, packed: PackedShard, wait: float, before: Callable[[bool], None]) -> Computed:
+        """The shard's rows, on their way to the host. Raises DeviceError if one sequence alone does not fit.
+
+        `before` is called before each batch, with whether it is the shard's last.
+        """
+        started, encoder = time.monotonic(), self.encoder
+        rows_RD = torch.full(
+            (packed.n_sequences, encoder.dim), torch.nan, dtype=torch.float32, device=encoder.device
+        )
+        done = 0
+        todo = list(reversed(packed.batches))
+        while todo:
+            batch = todo.pop()
+            if batch.n_tokens > self.limit and batch.n_sequences > 1:
+                todo.extend(reversed(batch.halves()))
+                continue
+            before(not todo)
+            if self._embed_into(batch, rows_RD[done : done + batch.n_sequences]):
+                self._record(batch, packed.budget, wait)
+                done, wait = done + batch.n_sequences, 0.0
+            else:
+                self._lower_limit(batch)
+                todo.append(batch)
+        place_R = packed.place_R.to(encoder.device, non_blocking=True)
+        copy = _to_host(rows_RD[place_R])
+        return Computed(packed, *copy, time.monotonic() - started, self.clock.take())
+
+    def _embed_into(self, batch: PackedBatch, rows_BD: torch.Tensor) -> bool:
+        """Pooled rows of `batch` to their place; False if the device ran out of memory (and is tidy again)."""
+        try:
+            with self.clock.batch():
+                rows_BD.copy_(self.encoder.forward(batch.to(self.encoder.device, non_blocking=True)))
+        except torch.OutOfMemoryError:
+            fits = False
+        else:
+            fits = True
+        if not fits:
+            torch.cuda.empty_cache()
+        return fits
+
+    def _record(self, batch: PackedBatch, budget: int, wait: float) -> None:
+        self.recorder.batch(
+            tokens=batch.n_tokens,
+            sequences=batch.n_sequences,
+            budget=budget,
+            wait=wait,
+            counters=self.monitor.latest,
+        )
+
+    def _lower_limit(self, batch: PackedBatch) -> None:
+        if batch.n_sequences == 1:
+            raise DeviceError(
+                f"one sequence of {batch.n_tokens:,} tokens does not fit the memory of {self.encoder.device}",
+                remedy="give a smaller --chunk-size, a smaller model, or a larger device",
+            )
+        self.limit = batch.n_tokens // 2
+        self.recorder.summary.oom_backoffs += 1
+        log.warning("out of device memory: batches of at most %d tokens from here", self.limit)
+
+
+def _to_host(rows_RD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.cuda.Event | None]:
+    """The rows, and whether each is finite, on the host; and the event after which they are there, if any."""
+    finite_R = torch.isfinite(rows_RD).all(dim=1)
+    if rows_RD.device.type != "cuda":
+        return rows_RD, finite_R, None
+    stream = _copy_stream(rows_RD.device)
+    stream.wait_stream(torch.cuda.current_stream(rows_RD.device))
+    with torch.cuda.stream(stream):
+        host_RD, host_R = (_copied(x, stream) for x in (rows_RD, finite_R))
+        ready = torch.cuda.Event()
+        ready.record(stream)
+    return host_RD, host_R, ready
+
+
+def _copied(x: torch.Tensor, stream: torch.cuda.Stream) -> torch.Tensor:
+    host = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
+    host.copy_(x, non_blocking=True)
+    x.record_stream(stream)
+    return host
+
+
+_STREAMS: dict[torch.device, torch.cuda.Stream] = {}
+
+
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    if device not in _STREAMS:
+        _STREAMS[device] = torch.cuda.Stream(device)
+    return _STREAMS[device]
+
+
+def _again_in_float32(encoder: Encoder, settled: Settled, store: ShardStore, recorder: Recorder) -> Computed:
+    """The shard with its bad rows recomputed. Raises StoreError if they are not finite even so."""
+    computed, bad = settled.computed, settled.bad_rows
+    log.warning("shard %d: %d rows not finite, computed again in float32", computed.packed.shard, len(bad))
+    values_RD, _ = computed.wait()
+    for batch in computed.packed.batches:
+        keep = np.flatnonzero(np.isin(batch.rows_B, bad))
+        if len(keep):
+            again = batch.take(keep).to(encoder.device)
+            values_RD[batch.rows_B[keep]] = encoder.forward_float32(again).cpu().numpy()
+    recorder.summary.fp32_recomputed += len(bad)
+    if not np.isfinite(values_RD[bad]).all():
+        raise StoreError(
+            f"shard {computed.packed.shard}: {len(bad)} sequences have no finite embedding even in float32",
+            where=store.folder,
+            remedy="check the weights with `virnucpro models verify`",
+        )
+    return replace(computed, finite_R=torch.ones(len(values_RD), dtype=torch.bool), ready=None)
+
+
+def _peak_memory(device: torch.device) -> int:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0

@@ -1,0 +1,236 @@
+"""A folder of flat columns and the header that names, measures and digests them.
+
+Knows dtypes, shapes and sha256; knows nothing of what the columns mean. `store.json` holds the header, every
+column lies beside it as `NAME.bin`: little-endian numbers in row order, memory-mapped by readers. A list of
+strings is two columns: its bytes, and `NAME_offsets` with one int64 more than there are strings.
+"""
+
+import contextlib
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, BinaryIO, Self, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from virnucpro_core.errors import StoreError
+from virnucpro_core.files.digests import sha256_file, sha256_json
+from virnucpro_core.files.publish import publish_folder
+
+FORMAT = "virnucpro columns"
+VERSION = 1
+HEADER = "store.json"
+# The header of a store whose columns were let go: it still says what they were.
+RELEASED = "store.released"
+
+Array = npt.NDArray[Any]
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_REMEDY = "it is redone by the step that wrote it"
+
+
+class Strings(Sequence[bytes]):
+    """A view of many byte strings in one flat array: `view[i] -> bytes`, `view[a:b] -> list[bytes]`.
+
+    `flat` is (bytes,) uint8, `offsets` (n + 1,) int64; string i is `flat[offsets[i]:offsets[i + 1]]`.
+    """
+
+    def __init__(self, flat: Array, offsets: Array) -> None:
+        self.flat, self.offsets = flat, offsets
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        if not isinstance(index, slice):
+            i = range(len(self))[index]
+            return self.flat[self.offsets[i] : self.offsets[i + 1]].tobytes()
+        rows = range(len(self))[index]
+        if rows.step != 1:
+            return [self[i] for i in rows]
+        if not rows:
+            return []
+        ends = self.offsets[rows.start : rows.stop + 1]
+        base = int(ends[0])
+        block = self.flat[base : int(ends[-1])].tobytes()
+        bounds = (ends - base).tolist()
+        return [block[a:b] for a, b in itertools.pairwise(bounds)]
+
+    def __iter__(self) -> Iterator[bytes]:
+        for lo in range(0, len(self), 4096):
+            yield from self[lo : lo + 4096]
+
+    @property
+    def lengths(self) -> Array:
+        """Lengths in bytes, (n,) int64, computed on each call."""
+        return np.diff(self.offsets)
+
+    def take(self, rows: Array) -> list[bytes]:
+        """The strings at `rows` (any order), as a list."""
+        starts, ends = self.offsets[rows].tolist(), self.offsets[rows + 1].tolist()
+        return [self.flat[a:b].tobytes() for a, b in zip(starts, ends, strict=True)]
+
+
+def spans(starts: Array, lengths: Array) -> Array:
+    """Flat positions of many ranges one after the other: `arange(s, s + n)` for each (s, n); int64."""
+    ends = np.cumsum(lengths)
+    return np.repeat(starts - (ends - lengths), lengths) + np.arange(int(ends[-1]) if len(ends) else 0)
+
+
+class ColumnWriter:
+    """Appends to columns on disk and digests on the way; `attrs` must be JSON and is part of the identity."""
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self.attrs: dict[str, Any] = {}
+        self._folder, self._kind = folder, kind
+        self._columns: dict[str, _Column] = {}
+        self._streams = contextlib.ExitStack()  # closes every one, also where a full disk lets one fail
+
+    @classmethod
+    @contextlib.contextmanager
+    def publishing(cls, path: Path, *, kind: str) -> Iterator[Self]:
+        """A writer whose store appears at `path` whole when the block ends, or not at all."""
+        with publish_folder(path) as folder:
+            writer = cls(folder, kind)
+            with writer._streams:
+                yield writer
+            header = writer._header()
+            (folder / HEADER).write_text(
+                json.dumps(header | {"digest": sha256_json(header)}, indent=1) + "\n"
+            )
+
+    def append(self, name: str, values: Array) -> None:
+        """Add rows to column `name`; the first call fixes its dtype and the shape of a row."""
+        if name not in self._columns:
+            self._columns[name] = column = _Column(self._folder, name, values)
+            self._streams.enter_context(column.stream)
+        self._columns[name].append(values)
+
+    def append_strings(self, name: str, values: Sequence[bytes]) -> None:
+        """Add strings to the pair of columns `name` and `NAME_offsets`."""
+        lengths = np.fromiter(map(len, values), np.int64, len(values))
+        self.append_flat(name, np.frombuffer(b"".join(values), np.uint8), lengths)
+
+    def append_flat(self, name: str, flat: Array, lengths: Array) -> None:
+        """Add strings that already lie end to end in `flat` (uint8), by their lengths."""
+        offsets = f"{name}_offsets"
+        if offsets not in self._columns:
+            self.append(offsets, np.zeros(1, np.int64))
+        base = self._columns[name].rows if name in self._columns else 0
+        self.append(name, flat)
+        self.append(offsets, base + np.cumsum(lengths, dtype=np.int64))
+
+    def _header(self) -> dict[str, Any]:
+        columns = {name: column.entry() for name, column in sorted(self._columns.items())}
+        header = {
+            "format": FORMAT,
+            "version": VERSION,
+            "kind": self._kind,
+            "attrs": self.attrs,
+            "columns": columns,
+        }
+        # Through JSON once, so that the digest is the same for the writer and for every later reader.
+        return dict(json.loads(json.dumps(header)))
+
+
+class _Column:
+    """One open column: stream, running digest, number of rows."""
+
+    def __init__(self, folder: Path, name: str, values: Array) -> None:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"column name {name!r}")
+        self.dtype, self.row = values.dtype.newbyteorder("<"), values.shape[1:]
+        self.stream: BinaryIO = (folder / f"{name}.bin").open("wb")
+        self.sha256, self.rows = hashlib.sha256(), 0
+
+    def append(self, values: Array) -> None:
+        if values.shape[1:] != self.row or values.dtype.newbyteorder("<") != self.dtype:
+            raise ValueError(
+                f"rows of {values.dtype} {values.shape[1:]} in a column of {self.dtype} {self.row}"
+            )
+        block = np.ascontiguousarray(values, self.dtype).reshape(-1).view(np.uint8).data
+        self.stream.write(block)
+        self.sha256.update(block)
+        self.rows += len(values)
+
+    def entry(self) -> dict[str, Any]:
+        shape = [self.rows, *self.row]
+        size = int(np.prod(shape)) * self.dtype.itemsize
+        return {"dtype": self.dtype.str, "shape": shape, "bytes": size, "sha256": self.sha256.hexdigest()}
+
+
+class ColumnStore:
+    """A published store, opened for reading; columns are read-only memory maps.
+
+    `attrs` is what the writer set; `digest` the sha256 of the header, and so the identity of the content.
+    """
+
+    def __init__(self, path: Path, header: dict[str, Any], digest: str) -> None:
+        self.path, self.digest = path, digest
+        self.attrs: dict[str, Any] = header["attrs"]
+        self._columns: dict[str, dict[str, Any]] = header["columns"]
+
+    @classmethod
+    def open(cls, path: Path, *, kind: str) -> Self:
+        """Check header, kind, version and sizes. Raises StoreError."""
+        try:
+            header = json.loads((path / HEADER).read_bytes())
+            digest = header.pop("digest")
+            sound = sha256_json(header) == digest and header["format"] == FORMAT
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if (path / RELEASED).exists() and not (path / HEADER).exists():
+                raise StoreError(
+                    "was released, as the sample's results are whole", where=path, remedy=_REMEDY
+                ) from error
+            raise StoreError(f"no readable {HEADER} ({error})", where=path, remedy=_REMEDY) from error
+        if not sound:
+            raise StoreError(f"{HEADER} is damaged", where=path, remedy=_REMEDY)
+        if (header["kind"], header["version"]) != (kind, VERSION):
+            found = f"{header['kind']} of version {header['version']}"
+            raise StoreError(f"holds {found}, not {kind} of version {VERSION}", where=path, remedy=_REMEDY)
+        store = cls(path, header, digest)
+        for name in store._columns:
+            store._hold(name, "bytes", lambda file: file.stat().st_size)
+        return store
+
+    def verify(self) -> None:
+        """Read every byte again and hold it against its sha256. Raises StoreError naming the column."""
+        with ThreadPoolExecutor(max(1, len(self._columns)), thread_name_prefix="digest-columns") as threads:
+            list(threads.map(lambda name: self._hold(name, "sha256", sha256_file), self._columns))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._columns
+
+    def __getitem__(self, name: str) -> Array:
+        entry = self._columns[name]
+        shape, dtype = tuple(entry["shape"]), np.dtype(entry["dtype"])
+        if not entry["bytes"]:  # a file without bytes cannot be mapped
+            return np.empty(shape, dtype)
+        return np.memmap(self._file(name), dtype, mode="r", shape=shape).view(np.ndarray)
+
+    def stream(self, name: str) -> BinaryIO:
+        """The bytes of a column, for one pass in order: a memory map would stay resident."""
+        return self._file(name).open("rb")
+
+    def strings(self, name: str) -> Strings:
+        """The view over the columns `name` and `NAME_offsets`."""
+        return Strings(self[name], self[f"{name}_offsets"])
+
+    def _file(self, name: str) -> Path:
+        return self.path / f"{name}.bin"
+
+    def _hold(self, name: str, field: str, measure: Callable[[Path], object]) -> None:
+        try:
+            sound = measure(self._file(name)) == self._columns[name][field]
+        except OSError as error:
+            raise StoreError(f"column {name}: {error.strerror}", where=self.path, remedy=_REMEDY) from error
+        if not sound:
+            raise StoreError(f"column {name} is damaged", where=self.path, remedy=_REMEDY)

@@ -1,0 +1,131 @@
+"""`manifest.json` of a model folder: what the files are, where they came from, and the size and sha256 of each.
+
+Knows files and digests; knows nothing of weights. A model is held against its manifest each time that a process is
+about to compute with it: a remembered verdict would have to trust the time stamps of files, which a failing disk does
+not change. A sealed manifest has the sha256 of a large file's blocks as well, for several cores to look at once: one
+core needs longer for 3B weights than it takes to load them.
+"""
+
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from virnucpro_core.errors import WeightsError
+from virnucpro_core.files.digests import sha256_file, sha256_json
+from virnucpro_core.files.publish import publish_json
+
+MANIFEST = "manifest.json"
+BLOCK_BYTES = 64 << 20
+READ_BYTES = 1 << 20
+THREADS = 8
+
+
+def write_manifest(folder: Path, files: Iterable[Path], facts: dict[str, Any]) -> None:
+    """`manifest.json` with the facts, the size and sha256 of each file, those of a large one's blocks, and a seal."""
+    entries: dict[str, dict[str, Any]] = {}
+    for file in sorted(files):
+        entries[file.name] = {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
+        if file.stat().st_size > BLOCK_BYTES:
+            entries[file.name] |= {
+                "block_bytes": BLOCK_BYTES,
+                "blocks": _block_digests(file, BLOCK_BYTES),
+            }
+    manifest = {"format": 1, "files": entries} | facts
+    publish_json(folder / MANIFEST, manifest | {"seal": sha256_json(manifest)})
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The folder's manifest; WeightsError when it is missing, lists no files or does not agree with its seal."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        if "seal" in manifest and manifest["seal"] != sha256_json(
+            {key: value for key, value in manifest.items() if key != "seal"}
+        ):
+            raise ValueError("it does not agree with its seal")
+        files = {str(name): (int(f["bytes"]), str(f["sha256"])) for name, f in manifest["files"].items()}
+    except FileNotFoundError as error:
+        raise WeightsError("no manifest.json", where=folder, remedy="fetch or import the model") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            "damaged manifest.json", where=folder, remedy="fetch or import it again"
+        ) from error
+    except OSError as error:
+        raise WeightsError(
+            f"manifest.json: {error.strerror}", where=folder, remedy="check the disk"
+        ) from error
+    if any(Path(name).name != name for name in files) or not files:
+        raise WeightsError("manifest.json names no files, or others' files", where=folder)
+    return dict(manifest)
+
+
+def verify(folder: Path, *, up_to: float = math.inf) -> dict[str, Any]:
+    """Hold every file against the manifest: its size, and its sha256 if it has at most `up_to` bytes; the manifest.
+
+    Raises WeightsError naming the first file that is missing, cannot be read or differs.
+    """
+    manifest = read_manifest(folder)
+    for name, entry in manifest["files"].items():
+        file = folder / name
+        if not file.is_file():
+            raise WeightsError(f"{name} is missing", where=folder, remedy="fetch or import the model again")
+        try:
+            size = file.stat().st_size
+            sound = size == entry["bytes"] and (
+                size > up_to or _has_digest(file, entry, sealed="seal" in manifest)
+            )
+        except OSError as error:
+            raise WeightsError(
+                f"cannot be read: {error.strerror}", where=file, remedy="check the disk"
+            ) from error
+        if not sound:
+            raise WeightsError(
+                f"{name} is damaged: {size:,} bytes, {entry['bytes']:,} with sha256 {entry['sha256'][:12]}..."
+                " are expected",
+                where=folder,
+                remedy="fetch or import the model again",
+            )
+    return manifest
+
+
+def _has_digest(file: Path, entry: dict[str, Any], *, sealed: bool) -> bool:
+    """Whether the file's bytes are those of the manifest: by its blocks, where a seal vouches for them."""
+    if sealed and "blocks" in entry:
+        return bool(_block_digests(file, int(entry["block_bytes"])) == entry["blocks"])
+    return bool(sha256_file(file) == entry["sha256"])
+
+
+def _block_digests(file: Path, block_bytes: int) -> list[str]:
+    """Hex sha256 of each block of the file."""
+
+    def digest(start: int) -> str:
+        found, left = hashlib.sha256(), block_bytes
+        with file.open("rb") as stream:
+            stream.seek(start)
+            while left and (read := stream.read(min(READ_BYTES, left))):
+                found.update(read)
+                left -= len(read)
+        return found.hexdigest()
+
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="digest-weights") as threads:
+        return list(threads.map(digest, range(0, file.stat().st_size, block_bytes)))
+
+
+def verify_once(folder: Path) -> None:
+    """`verify` of every byte, the first time that this process meets these files. Raises WeightsError."""
+    _verify_once(folder, marks(folder))
+
+
+def marks(folder: Path) -> tuple[object, ...]:
+    """What tells the folder's files from others that may take their place: inode, size and time of change."""
+    stats = sorted((f.name, f.stat()) for f in folder.iterdir() if f.is_file())
+    return tuple((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in stats)
+
+
+@functools.cache
+def _verify_once(folder: Path, files: tuple[object, ...]) -> None:  # noqa: ARG001 - tells these files from later ones
+    verify(folder)

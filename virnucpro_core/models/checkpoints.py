@@ -1,0 +1,212 @@
+"""Checkpoint files of PyTorch (.pt, .pth, .bin) read as data: nothing in them is imported or called.
+
+Knows the zip layout of `torch.save` (since PyTorch 1.6) and the few names that make a tensor. Everything else
+in the pickle stays an inert record (`inert_pickle`). Tensors are mapped from the file, not read. Knows
+nothing of the models that the tensors belong to.
+"""
+
+import math
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from virnucpro_core.errors import WeightsError
+from virnucpro_core.models.inert_pickle import Global, Record, read_pickle
+
+MAX_PICKLE_BYTES = 64 << 20
+MAX_MODULES, MAX_DEPTH = 100_000, 32
+_DTYPES = {
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "DoubleStorage": torch.float64,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+_NOT_A_ZIP = (
+    "not a zip archive as torch.save writes it since PyTorch 1.6",
+    "if it is an older file that you trust, open it with torch.load elsewhere and torch.save it again",
+)
+
+
+def read_checkpoint(path: Path) -> tuple[Any, dict[str, torch.Tensor]]:
+    """(structure, state): the file's inert content, and the state dict in it as name -> mapped tensor.
+
+    The state dict is the file itself, its entry `model` or `state_dict`, or that of a whole pickled module.
+    Raises WeightsError (path and remedy) for files that are not such archives, are damaged, or whose tensors
+    claim more than the file holds.
+    """
+    archive = _Archive(path)
+    try:
+        structure = read_pickle(archive.pickle(), rebuild=archive.rebuild, persistent=archive.storage)
+        return structure, state_of(structure)
+    except WeightsError as error:
+        raise WeightsError(error.what, where=path, remedy=error.remedy or "fetch the file again") from error
+
+
+def state_of(structure: Any) -> dict[str, torch.Tensor]:
+    """The state dict inside an inert structure; WeightsError when there is none."""
+    if isinstance(structure, dict):
+        inner = [structure[key] for key in ("model", "state_dict") if key in structure]
+        structure = inner[0] if inner and isinstance(inner[0], dict | Record) else structure
+    if isinstance(structure, Record):
+        return _module_state(structure)
+    state = attributes(structure)
+    if not state or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()):
+        raise WeightsError(
+            "no state dict in it", remedy="give a file of weights, as torch.save(model) writes it"
+        )
+    return state
+
+
+def attributes(record: Any) -> dict[str, Any]:
+    """Attributes of an inert object (an argparse.Namespace, a module), entries of a dict, else nothing."""
+    state = record.state if isinstance(record, Record) else record
+    return state if isinstance(state, dict) else {}
+
+
+def _module_state(root: Record) -> dict[str, torch.Tensor]:
+    """Parameters and buffers of a pickled torch module, names and order as `state_dict()` gives them."""
+    found: dict[str, torch.Tensor] = {}
+    waiting = [("", root)]
+    for _ in range(MAX_MODULES):
+        if not waiting:
+            return found
+        prefix, record = waiting.pop()
+        state = attributes(record)
+        if prefix.count(".") > MAX_DEPTH:
+            raise WeightsError(f"modules nested more than {MAX_DEPTH} deep in it")
+        if "_parameters" not in state or "_modules" not in state:
+            raise WeightsError(f"{_shown(record)} is in it where a torch module was expected")
+        for name, value in {**attributes(state["_parameters"]), **attributes(state.get("_buffers"))}.items():
+            if isinstance(value, torch.Tensor):
+                found[f"{prefix}{name}"] = value
+            elif value is not None:
+                raise WeightsError(f"{_shown(value)} is in it where the tensor {name!r} was expected")
+        children = [(f"{prefix}{name}.", child) for name, child in attributes(state["_modules"]).items()]
+        waiting += [(name, child) for name, child in reversed(children) if child is not None]
+    raise WeightsError(f"more than {MAX_MODULES:,} modules in it")
+
+
+def _shown(value: Any) -> str:
+    """What a thing from the file is, in a few words (its own text may be endless)."""
+    source = value.source if isinstance(value, Record) else value
+    return f"{str(source)[:80]!r}" if isinstance(source, Global | str) else f"a {type(source).__name__}"
+
+
+class _Archive:
+    """The zip file: where its entries lie, and one private mapping of all its bytes."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise WeightsError("no such file", where=path)
+        self.path, self.bytes = path, path.stat().st_size
+        try:
+            with zipfile.ZipFile(path) as archive:
+                self.entries = {entry.filename: entry for entry in archive.infolist()}
+                self.starts = {name: self._start(archive, entry) for name, entry in self.entries.items()}
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
+            raise WeightsError(_NOT_A_ZIP[0], where=path, remedy=_NOT_A_ZIP[1]) from error
+        pickles = [name for name in self.entries if name == "data.pkl" or name.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise WeightsError(f"{len(pickles)} entries data.pkl in the archive, expected one", where=path)
+        self.prefix = pickles[0].removesuffix("data.pkl")
+        self.mapping = torch.UntypedStorage.from_file(str(path), shared=False, nbytes=self.bytes)
+        if self._read(f"{self.prefix}byteorder", limit=16, default=b"little") != b"little":
+            raise WeightsError(
+                "big-endian checkpoint", where=path, remedy="save it on a little-endian machine"
+            )
+
+    def _start(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> int:
+        """Offset of the entry's data, all of which must lie in the file, uncompressed."""
+        assert archive.fp is not None
+        if entry.header_offset < 0:
+            raise zipfile.BadZipFile(f"entry {entry.filename!r} begins before the file")
+        archive.fp.seek(entry.header_offset)
+        header = archive.fp.read(30)
+        start = entry.header_offset + 30 + int.from_bytes(header[26:28], "little")
+        start += int.from_bytes(header[28:30], "little")
+        stored = entry.compress_type == zipfile.ZIP_STORED and entry.compress_size == entry.file_size
+        if header[:4] != b"PK\x03\x04" or not stored or start + entry.file_size > self.bytes:
+            raise zipfile.BadZipFile(f"entry {entry.filename!r} is compressed or reaches beyond the file")
+        return start
+
+    def _read(self, name: str, *, limit: int, default: bytes | None = None) -> bytes:
+        if name not in self.entries and default is not None:
+            return default
+        size = self.entries[name].file_size
+        if size > limit:
+            raise WeightsError(f"the entry {name!r} has {size:,} bytes, more than any checkpoint needs")
+        with self.path.open("rb") as stream:
+            stream.seek(self.starts[name])
+            return stream.read(size)
+
+    def pickle(self) -> bytes:
+        return self._read(f"{self.prefix}data.pkl", limit=MAX_PICKLE_BYTES)
+
+    def storage(self, identity: Any) -> torch.Tensor:
+        """A persistent id ('storage', type, key, device, elements) -> flat tensor over the mapped entry."""
+        if not (isinstance(identity, tuple) and len(identity) == 5 and identity[0] == "storage"):
+            raise WeightsError("an external object that is not a tensor's storage")
+        _, kind, key, _, elements = identity
+        dtype = _DTYPES.get(kind.name) if isinstance(kind, Global) and kind.module == "torch" else None
+        if dtype is None:
+            raise WeightsError(f"a tensor of storage type {_shown(kind)}, which is not supported")
+        name = f"{self.prefix}data/{key}" if isinstance(key, str) else ""
+        if name not in self.entries or not _is_size(elements):
+            raise WeightsError(f"the storage {_shown(key)} is not in the archive")
+        held, needed = self.entries[name].file_size, elements * dtype.itemsize
+        if needed > held:
+            raise WeightsError(f"storage {key!r} claims {needed:,} bytes, the archive holds {held:,}")
+        if needed == 0:
+            return torch.empty(0, dtype=dtype)
+        start = self.starts[name]
+        part = self.mapping[start : start + needed]
+        if start % dtype.itemsize:
+            part = part.clone()
+        return torch.empty(0, dtype=dtype).set_(part)
+
+    def rebuild(self, source: Global, arguments: tuple[Any, ...]) -> Any:
+        """The names that make tensors and plain containers; all others stay records."""
+        match (source.module, source.name):
+            case ("torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor") if len(arguments) >= 4:
+                return _strided(*arguments[:4])
+            case ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") if arguments:
+                return arguments[0]
+            case ("collections", "OrderedDict") if not arguments:
+                return {}
+        return Record(source, arguments)
+
+
+def _strided(flat: Any, offset: Any, sizes: Any, strides: Any) -> torch.Tensor:
+    """A view of a storage; WeightsError when it leaves the storage or its elements overlap."""
+    if not isinstance(flat, torch.Tensor) or flat.ndim != 1:
+        raise WeightsError("a tensor without a storage")
+    shaped = isinstance(sizes, tuple) and isinstance(strides, tuple) and len(sizes) == len(strides) <= 16
+    if not shaped or not all(_is_size(n) for n in (offset, *sizes, *strides)):
+        raise WeightsError("a tensor whose shape and strides cannot be")
+    count = math.prod(sizes)
+    if count == 0:
+        return flat.new_empty(sizes)
+    reach, dense = 0, 1
+    for stride, size in sorted(
+        (stride, size) for stride, size in zip(strides, sizes, strict=True) if size > 1
+    ):
+        if stride < dense:
+            raise WeightsError(f"a tensor of shape {sizes} whose strides {strides} overlap")
+        dense, reach = stride * size, reach + stride * (size - 1)
+    if offset + reach >= len(flat):
+        raise WeightsError(
+            f"a tensor of shape {sizes} at offset {offset:,} leaves its storage of {len(flat):,} elements"
+        )
+    return flat.as_strided(sizes, strides, offset)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62

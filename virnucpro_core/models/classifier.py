@@ -1,0 +1,267 @@
+"""The published classifier: one hidden layer over the merged features, two classes; training, scoring, files.
+
+Knows the architecture and its numbers. Knows nothing of encoders, shards or calls: a row of features goes in,
+the probabilities of `others` and `virus` come out. Computes in float32 throughout.
+
+Shapes: N rows, D = DNABERT-S width + ESM-2 width, H hidden units, 2 classes.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from virnucpro_core.errors import UsageError, WeightsError
+from virnucpro_core.files.publish import publish_json
+from virnucpro_core.files.safetensors import TensorSource, write_tensors
+
+CLASSES = ("others", "virus")
+MODEL_TYPE = "virnucpro-classifier"
+SCORE_ROWS = 4096
+
+Features = npt.NDArray[np.float32]
+
+
+class ClassifierNet(nn.Module):
+    """Linear(D, H), BatchNorm1d, ReLU, Dropout(0.5), Linear(H, 2); attribute names as published."""
+
+    def __init__(self, input_dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.hidden_layer = nn.Linear(input_dim, hidden_dim)
+        self.bn1 = nn.BatchNorm1d(hidden_dim)
+        self.output_layer = nn.Linear(hidden_dim, len(CLASSES))
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, x_ND: torch.Tensor) -> torch.Tensor:
+        """(N, D) float32 -> (N, 2) logits."""
+        hidden_NH = torch.relu(self.bn1(self.hidden_layer(x_ND)))
+        logits: torch.Tensor = self.output_layer(self.dropout(hidden_NH))
+        return logits
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingReport:
+    """What a training run says of itself: mean loss per epoch and the last training accuracy (0 to 1)."""
+
+    rows: int
+    epochs: int
+    losses: tuple[float, ...]
+    accuracy: float
+
+
+class Classifier:
+    """A classifier on one device, ready to score.
+
+    `input_dim` is D, `hidden_dim` is H; `chunk_size` is the number of bases it was trained for (None: not
+    stated); `fingerprint` is the sha256 of names, shapes and values, the same wherever the files came from.
+    """
+
+    def __init__(
+        self, state: Mapping[str, torch.Tensor], *, device: torch.device, chunk_size: int | None = None
+    ) -> None:
+        self.input_dim, self.hidden_dim = dimensions(state)
+        self.device, self.chunk_size = device, chunk_size
+        self.state = {name: state[name].detach().to("cpu").contiguous() for name in sorted(state)}
+        self.fingerprint = _fingerprint(self.state)
+        with torch.device("meta"):  # no random start to throw away
+            net = ClassifierNet(self.input_dim, self.hidden_dim)
+        net.load_state_dict(self.state, assign=True)
+        self._net = net.to(device).eval()
+
+    def score(self, features: Features) -> Features:
+        """(N, D) float32 -> (N, 2) float32 softmax probabilities, columns as `CLASSES`.
+
+        Raises WeightsError with both numbers when D is not the classifier's.
+        """
+        if features.ndim != 2 or features.shape[1] != self.input_dim:
+            raise WeightsError(
+                f"the classifier takes {self.input_dim} features a row, but got an array of shape"
+                f" {features.shape}",
+                remedy="use the classifier that was trained on these encoders",
+            )
+        scores_N2 = np.empty((len(features), len(CLASSES)), np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(features), SCORE_ROWS):
+                rows = np.ascontiguousarray(features[start : start + SCORE_ROWS], np.float32)
+                logits_N2 = self._net(torch.from_numpy(rows.copy()).to(self.device))
+                scores_N2[start : start + len(rows)] = torch.softmax(logits_N2, dim=1).cpu().numpy()
+        return scores_N2
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained values."""
+        return sum(parameter.numel() for parameter in self._net.parameters())
+
+    def config(self) -> dict[str, Any]:
+        """The content of `config.json`."""
+        return {
+            "model_type": MODEL_TYPE,
+            "input_dim": self.input_dim,
+            "hidden_dim": self.hidden_dim,
+            "classes": list(CLASSES),
+            "chunk_size": self.chunk_size,
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write `config.json` and `model.safetensors` into `folder` (the same bytes for the same numbers)."""
+        tensors = {name: TensorSource.of(tensor) for name, tensor in self.state.items()}
+        write_tensors(folder / "model.safetensors", tensors)
+        publish_json(folder / "config.json", self.config())
+
+
+def dimensions(state: Mapping[str, torch.Tensor]) -> tuple[int, int]:
+    """(D, H) of a classifier's state; WeightsError names the first key that is missing, extra or misshapen.
+
+    Every value must be finite; floats are float32.
+    """
+    hidden = state.get("hidden_layer.weight")
+    if hidden is None or hidden.ndim != 2:
+        raise WeightsError(
+            "not the published classifier: no matrix 'hidden_layer.weight'",
+            remedy="give 300_model.pth, 500_model.pth or a classifier trained here",
+        )
+    hidden_dim, input_dim = hidden.shape
+    with torch.device("meta"):
+        expected = ClassifierNet(input_dim, hidden_dim).state_dict()
+    for name in sorted(expected.keys() | state.keys()):
+        if name not in state or name not in expected:
+            raise WeightsError(
+                f"classifier weights: key {name!r} is {'extra' if name in state else 'missing'}"
+            )
+        want, have = expected[name], state[name]
+        if want.shape != have.shape or want.dtype != have.dtype:
+            raise WeightsError(
+                f"classifier weights: {name!r} is {have.dtype} {tuple(have.shape)},"
+                f" expected {want.dtype} {tuple(want.shape)}"
+            )
+        if not torch.isfinite(have).all():
+            raise WeightsError(f"classifier weights: {name!r} has values that are not finite")
+    return input_dim, hidden_dim
+
+
+def load_classifier(folder: Path, device: torch.device, *, fingerprint: str = "") -> Classifier:
+    """Read the folder that `Classifier.save` wrote; WeightsError when missing, damaged or inconsistent.
+
+    With a `fingerprint` also when it holds other weights: a folder without a manifest may change between the
+    moment when the sample's scores were given its identity and the moment when they are computed.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        state = load_file(folder / "model.safetensors")
+    except FileNotFoundError as error:
+        raise WeightsError(
+            f"no file {Path(error.filename).name}",
+            where=folder,
+            remedy="a classifier folder holds config.json and model.safetensors",
+        ) from error
+    except (SafetensorError, ValueError) as error:
+        raise WeightsError(
+            f"damaged classifier file ({error})", where=folder, remedy="import it again"
+        ) from error
+    if not isinstance(config, dict) or config.get("model_type") != MODEL_TYPE:
+        raise WeightsError(f"config.json does not say model_type {MODEL_TYPE!r}", where=folder)
+    classifier = Classifier(state, device=device, chunk_size=config.get("chunk_size"))
+    if classifier.config() != config:
+        raise WeightsError(
+            f"config.json says {config}, the weights say {classifier.config()}",
+            where=folder,
+            remedy="import it again",
+        )
+    if fingerprint not in ("", classifier.fingerprint):
+        raise WeightsError(
+            "the classifier's weights changed while the sample was being scored",
+            where=folder,
+            remedy="leave the folder alone and run the same command again",
+        )
+    return classifier
+
+
+def train_classifier(
+    features: Features,
+    labels: npt.NDArray[np.integer],
+    *,
+    hidden: int = 512,
+    epochs: int = 200,
+    seed: int = 42,
+    batch_size: int = 32,
+    learning_rate: float = 0.0002,
+) -> tuple[Classifier, TrainingReport]:
+    """Train on (N, D) float32 features and (N,) labels 0 = others, 1 = virus, on the CPU.
+
+    The same seed gives the same bytes. The published recipe (Xavier start, cross-entropy, SGD with momentum
+    0.9, learning rate x 0.85 every ten epochs, batches of 32), with one addition: columns are standardised
+    while training and the scaling is then folded into the first layer, so that encoders of any scale train
+    alike. Raises UsageError when a class has fewer than two rows or a feature is not finite.
+    """
+    counts = np.bincount(labels, minlength=2)
+    if len(counts) != 2 or counts.min() < 2 or len(labels) != len(features):
+        raise UsageError(f"training needs at least two rows of both classes, got {counts.tolist()}")
+    if not np.isfinite(features).all():
+        raise UsageError(
+            "training features hold values that are not finite", remedy="embed the sequences again"
+        )
+    mean_D, spread_D = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
+    spread_D[spread_D < 1e-12] = 1.0
+    x_ND = torch.from_numpy(((features - mean_D) / spread_D).astype(np.float32))
+    y_N = torch.from_numpy(labels.astype(np.int64))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = ClassifierNet(features.shape[1], hidden)
+        nn.init.xavier_uniform_(net.hidden_layer.weight)
+        nn.init.xavier_uniform_(net.output_layer.weight)
+        losses = _descend(net, x_ND, y_N, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
+    with torch.no_grad():
+        scale_D = torch.from_numpy(1.0 / spread_D)
+        weight_HD = net.hidden_layer.weight.double() * scale_D
+        net.hidden_layer.bias.sub_((weight_HD @ torch.from_numpy(mean_D)).float())
+        net.hidden_layer.weight.copy_(weight_HD.float())
+    classifier = Classifier(net.state_dict(), device=torch.device("cpu"))
+    accuracy = float((classifier.score(features).argmax(axis=1) == labels).mean())
+    return classifier, TrainingReport(len(labels), epochs, tuple(losses), accuracy)
+
+
+def _descend(
+    net: ClassifierNet,
+    x_ND: torch.Tensor,
+    y_N: torch.Tensor,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+) -> list[float]:
+    """Fit `net` in place; the mean loss of each epoch. A last batch of one row is left out (BatchNorm)."""
+    optimizer = torch.optim.SGD(net.parameters(), lr=learning_rate, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=10, gamma=0.85)
+    losses = []
+    net.train()
+    for _ in range(epochs):
+        total, seen = 0.0, 0
+        order = torch.randperm(len(y_N))
+        for start in range(0, len(order) - 1, batch_size):
+            rows = order[start : start + batch_size]
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(net(x_ND[rows]), y_N[rows])
+            torch.autograd.backward(loss)
+            optimizer.step()
+            total, seen = total + loss.item() * len(rows), seen + len(rows)
+        schedule.step()
+        losses.append(total / seen)
+    return losses
+
+
+def _fingerprint(state: Mapping[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        values = state[name].numpy()
+        digest.update(f"{name} {values.dtype.str} {values.shape}\n".encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()

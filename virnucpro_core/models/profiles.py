@@ -1,0 +1,151 @@
+"""Which models belong together: two encoders and a classifier per chunk size, under one name.
+
+Knows names and dimensions; opens only configs and classifiers, never an encoder.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from virnucpro_core.encoders.dnabert_s import DnabertShape
+from virnucpro_core.encoders.esm2 import Esm2Shape
+from virnucpro_core.encoders.weights import fingerprint
+from virnucpro_core.errors import UsageError, WeightsError
+from virnucpro_core.files.manifest import MANIFEST, read_manifest, verify
+from virnucpro_core.models.classifier import load_classifier
+from virnucpro_core.models.store import ModelStore
+
+DEMO = Path(__file__).parents[1] / "demo"
+NO_MEANING = "The demo's scores carry no biological meaning: its encoders are random and tiny."
+PUBLISHED_SIZES = (300, 500)
+# Configs, tokenizers and classifiers are held against their digests here, an encoder's weights when a lane loads them.
+SMALL_BYTES = 64e6
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A named set of models: names in the model store, or in the package for `demo`.
+
+    `classifiers`: chunk size in bases -> model name.
+    """
+
+    name: str
+    dnabert: str
+    esm2: str
+    classifiers: dict[int, str] = field(hash=False)
+    default_device: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedProfile:
+    """The folders and identities that one run uses; dimensions agree."""
+
+    profile: Profile
+    chunk_size: int
+    dnabert: Path
+    esm2: Path
+    classifier: Path
+    dnabert_fingerprint: str
+    esm2_fingerprint: str
+    classifier_fingerprint: str
+    dnabert_dim: int
+    esm2_dim: int
+
+
+def _own(size: str, note: str) -> Profile:
+    """A profile whose classifier a user trains."""
+    name = f"esm2-{size}"
+    classifiers = {chunk: f"virnucpro-{name}-{chunk}" for chunk in PUBLISHED_SIZES}
+    return Profile(name, "dnabert-s", name, classifiers, "cuda", note)
+
+
+_UNPUBLISHED = "No classifier is published for this encoder; train one."
+PROFILES: dict[str, Profile] = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            "esm2-3b",
+            "dnabert-s",
+            "esm2-3b",
+            {chunk: f"virnucpro-{chunk}" for chunk in PUBLISHED_SIZES},
+            "cuda",
+            "The published pair of encoders and its classifiers.",
+        ),
+        *(_own(size, _UNPUBLISHED) for size in ("8m", "35m", "150m", "650m", "15b")),
+        Profile(
+            "demo",
+            "dnabert_s",
+            "esm2",
+            {chunk: f"classifier_{chunk}" for chunk in PUBLISHED_SIZES},
+            "cpu",
+            NO_MEANING,
+        ),
+    )
+}
+
+
+def resolve_profile(
+    name: str, chunk_size: int, store: ModelStore, *, classifier: Path | None = None
+) -> ResolvedProfile:
+    """Folders, fingerprints and dimensions of a profile for chunks of `chunk_size` bases.
+
+    A chunk size without its own classifier is never served by another one in silence: `classifier` (a folder)
+    must then be given. Raises UsageError for a name or chunk size that there is not, WeightsError for a model
+    that is missing or whose dimensions do not fit the others (both numbers in the message).
+    """
+    profile = PROFILES.get(name)
+    if profile is None:
+        raise UsageError(f"there is no profile {name!r}", remedy=f"profiles: {', '.join(PROFILES)}")
+    if classifier is None and chunk_size not in profile.classifiers:
+        raise UsageError(
+            f"profile {name} has classifiers for chunks of"
+            f" {' and '.join(map(str, profile.classifiers))} bases, none for {chunk_size}",
+            remedy="choose one of these chunk sizes, or name the classifier to use",
+        )
+    dnabert, esm2 = (_folder(profile, model, store) for model in (profile.dnabert, profile.esm2))
+    chosen = classifier or _folder(profile, profile.classifiers[chunk_size], store)
+    for folder in (dnabert, esm2, chosen):
+        if folder is not classifier or (folder / MANIFEST).exists():
+            verify(folder, up_to=SMALL_BYTES)
+    dnabert_dim, esm2_dim = DnabertShape.read(dnabert).width, Esm2Shape.read(esm2).width
+    loaded = load_classifier(chosen, torch.device("cpu"))
+    if dnabert_dim + esm2_dim != loaded.input_dim:
+        raise WeightsError(
+            f"the classifier takes {loaded.input_dim} features, the encoders of profile {name} give"
+            f" {dnabert_dim} + {esm2_dim} = {dnabert_dim + esm2_dim}",
+            where=chosen,
+            remedy="use a classifier that was trained on these encoders",
+        )
+    fingerprints = {"dnabert-s": fingerprint(dnabert), "esm2": fingerprint(esm2)}
+    if classifier is None:
+        _same_encoders(chosen, fingerprints)
+    return ResolvedProfile(
+        profile=profile,
+        chunk_size=chunk_size,
+        dnabert=dnabert,
+        esm2=esm2,
+        classifier=chosen,
+        dnabert_fingerprint=fingerprints["dnabert-s"],
+        esm2_fingerprint=fingerprints["esm2"],
+        classifier_fingerprint=loaded.fingerprint,
+        dnabert_dim=dnabert_dim,
+        esm2_dim=esm2_dim,
+    )
+
+
+def _same_encoders(classifier: Path, fingerprints: dict[str, str]) -> None:
+    """A classifier trained here says on which weights; others of the same width would score nonsense."""
+    trained_on = read_manifest(classifier).get("trained_on", fingerprints)
+    for kind, identity in fingerprints.items():
+        if trained_on.get(kind) != identity:
+            raise WeightsError(
+                f"the classifier was trained on other {kind} weights than the profile has",
+                where=classifier,
+                remedy="train it again on these, or name it explicitly to use it all the same",
+            )
+
+
+def _folder(profile: Profile, model: str, store: ModelStore) -> Path:
+    return DEMO / model if profile.name == "demo" else store.require(model)

@@ -1,0 +1,104 @@
+"""The local model store: one folder per model, by name; fetched, imported, checked, or asked for.
+
+Knows the store's layout and what to tell a person whose model is missing. How files are converted is
+`model_import`, where they come from is `sources`, which models belong together is `profiles`.
+"""
+
+import re
+import shutil
+from pathlib import Path
+
+from virnucpro_core.errors import UsageError, WeightsError
+from virnucpro_core.files.disk import make_sure_of_room
+from virnucpro_core.files.locks import locked
+from virnucpro_core.files.manifest import verify
+from virnucpro_core.models.convert import Origin, import_model
+from virnucpro_core.models.sources import SOURCES, Download, Source, download, fetch_files
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+
+
+class ModelStore:
+    """`root/NAME/` holds config.json, model.safetensors, manifest.json and, for dnabert-s, tokenizer.json."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, name: str) -> Path:
+        """The folder of a model, there or not. Raises UsageError for what cannot be a name."""
+        if not _NAME.fullmatch(name):
+            raise UsageError(f"{name!r} is no model name", remedy=f"published models: {', '.join(SOURCES)}")
+        return self.root / name
+
+    def require(self, name: str) -> Path:
+        """The folder of a model whose files are there in full size.
+
+        Raises WeightsError: what is missing, from where, how large, and the command that brings it.
+        """
+        folder = self.path(name)
+        if not folder.is_dir():
+            raise WeightsError(
+                f"the model {name} is not in the model store", where=folder, remedy=remedy(name, folder)
+            )
+        verify(folder, up_to=0)
+        return folder
+
+    def verify(self, name: str) -> Path:
+        """`require`, and the sha256 of every file."""
+        folder = self.require(name)
+        verify(folder)
+        return folder
+
+    def fetch(self, name: str, get: Download = download) -> Path:
+        """Download a published model at its pinned revision, check it, convert it; the model's folder.
+
+        A model that is there, whole and of this revision is left as it is. Files that arrived before a
+        failure serve the next attempt; after success the download is deleted. Raises WeightsError where no
+        pinned files are known, the network refuses or a file is not the pinned one; StoreError where the
+        disk has no room or another process fetches the same model.
+        """
+        folder = self.path(name)
+        source = SOURCES.get(name)
+        if source is None or not source.files:
+            raise WeightsError(f"the model {name} cannot be fetched", remedy=remedy(name, folder))
+        files = self.root / f".fetch-{name}"
+        with locked(files / "lock", busy=f"another process is fetching {name}"):
+            if _is_current(folder, source):
+                shutil.rmtree(files)
+                return folder
+            make_sure_of_room(self.root, int(2.1 * source.size), f"to fetch and convert {name}")
+            fetch_files(source, files, get)
+            path = files / source.files[0].name if source.kind == "classifier" else files
+            origin = Origin(source.address, source.revision, source.licence)
+            import_model(source.kind, path, folder, origin=origin, chunk_size=source.chunk_size)
+            shutil.rmtree(files)
+        return folder
+
+
+def _is_current(folder: Path, source: Source) -> bool:
+    """Whether `folder` holds `source` at its revision, every byte as its manifest says."""
+    try:
+        return bool(verify(folder).get("revision") == source.revision)
+    except WeightsError:
+        return False
+
+
+def remedy(name: str, folder: Path) -> str:
+    """How a person gets the model `name` into `folder`: from where, how large, by which command."""
+    source = SOURCES.get(name)
+    if source is None:
+        return (
+            "it is not a published model: train it with `virnucpro train --help`, or import"
+            f" one with `virnucpro models import classifier PATH --out {folder}`"
+        )
+    by_hand = f"`virnucpro models import {source.kind} PATH --out {folder}`"
+    if not source.files:
+        return f"download {source.address} ({_size(source)}) yourself, then run {by_hand}"
+    return (
+        f"run `virnucpro models fetch {name}` ({_size(source)} from {source.address}), or import"
+        f" files that you have with {by_hand}"
+    )
+
+
+def _size(source: Source) -> str:
+    return f"{source.size / 1e9:.1f} GB" if source.size >= 1e9 else f"{source.size / 1e6:.0f} MB"

@@ -1,0 +1,197 @@
+"""Independent looks at what lies on disk: every finding re-reads the product, none trusts who wrote it."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from virnucpro_core.files.digests import sha256_file
+from virnucpro_core.pipeline.lane import Lane
+from virnucpro_core.pipeline.retention import was_released
+from virnucpro_core.results.folder import CONTIGS, RUN
+from virnucpro_core.results.folder import PREDICTIONS as PREDICTIONS_FILE
+from virnucpro_core.samples.products import DNABERT, ESM, MERGED, PREDICTIONS
+from virnucpro_core.samples.sample import Sample
+from virnucpro_core.sequences.chunks import Chunks
+from virnucpro_core.sequences.frames import Frames
+
+PROBABILITY_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Outcome of one look: `what` says in words what was compared, `facts` are its figures."""
+
+    name: str
+    passed: bool
+    what: str
+    facts: dict[str, Any]
+
+
+def audit_chunks(sample: Sample) -> list[Finding]:
+    """Bytes against digests; every record either has the chunks the arithmetic gives or a reason."""
+    chunks = Chunks.open(sample.chunks)
+    chunks.store.verify()
+    usable = chunks.reasons.lengths == 0
+    expected = np.where(usable, -(-chunks.lengths // chunks.chunk_size), 0)
+    wrong = int((expected != np.diff(chunks.chunk_offsets)).sum())
+    inputs = {f.sha256 for f in sample.inputs}
+    stored = {f["sha256"] for f in chunks.attrs["files"]}
+    return [
+        Finding(
+            "digests_verify",
+            inputs == stored,
+            "columns equal their sha256; inputs are the registered files",
+            {},
+        ),
+        Finding(
+            "ids_conserved",
+            wrong == 0,
+            "every record has all its chunks or a reason",
+            {
+                "records": chunks.n_records,
+                "chunks": chunks.n_chunks,
+                "set_aside": int((~usable).sum()),
+                "wrong": wrong,
+            },
+        ),
+    ]
+
+
+def audit_translations(sample: Sample) -> list[Finding]:
+    """Bytes against digests; every frame names a chunk and a unique frame, every unique frame is in one shard."""
+    chunks, frames = Chunks.open(sample.chunks), Frames.open(sample.translations)
+    frames.store.verify()
+    shards = frames.n_shards(sample.settings.shard_rows)
+    seen = np.zeros(frames.n_unique, dtype=np.int64)
+    for shard in range(shards):
+        np.add.at(seen, frames.shard(shard, shards), 1)
+    named = np.zeros(frames.n_unique, dtype=bool)
+    named[frames.frame_unique] = True
+    lost = int((seen != 1).sum()) + int((~named).sum())
+    stray = int((np.asarray(frames.frame_chunk) >= chunks.n_chunks).sum())
+    return [
+        Finding(
+            "digests_verify",
+            frames.attrs["chunks"] == chunks.digest,
+            "columns equal their sha256; chunks match",
+            {},
+        ),
+        Finding(
+            "ids_conserved",
+            lost == 0 and stray == 0,
+            "every frame has a chunk, every unique frame a place in exactly one shard",
+            {"frames": frames.n_frames, "unique_frames": frames.n_unique, "lost": lost, "stray": stray},
+        ),
+    ]
+
+
+def audit_lane(lane: Lane, product: str) -> list[Finding]:
+    """Digests, ids, finiteness, and for merged features that both encoders' rows stand in the same order."""
+    store = lane.store(product)
+    bad: dict[str, list[int]] = {
+        "digests_verify": [],
+        "ids_conserved": [],
+        "values_finite": [],
+        "row_order_equal": [],
+    }
+    rows = 0
+    for shard in lane.shards:
+        expected_R = lane.frames.shard(shard, lane.n_shards)
+        if store.state(shard, lane.ids(shard)) != "done":
+            bad["digests_verify"].append(shard)
+            continue
+        with h5py.File(store.path(shard), "r") as file:
+            digests_RD, values = file["digest"][:], file[store.dataset][:]
+            if not np.array_equal(digests_RD, lane.frames.digests[expected_R]):
+                bad["ids_conserved"].append(shard)
+            if not _plausible(product, values):
+                bad["values_finite"].append(shard)
+            if product == MERGED and not _same_rows(lane, shard, file["frame"][:]):
+                bad["row_order_equal"].append(shard)
+        rows += len(values)
+    if product != MERGED:
+        del bad["row_order_equal"]
+    expected_rows = lane.rows(lane.shards)
+    words = {
+        "digests_verify": "every shard's manifest entry verifies against its bytes",
+        "ids_conserved": "the rows are the lane's unique frames, all of them, in order",
+        "values_finite": "no NaN or infinity" + (", scores sum to 1" if product == PREDICTIONS else ""),
+        "row_order_equal": "both encoders' rows stand in the merged order",
+    }
+    facts = {"shards": len(lane.shards), "rows": rows, "rows_expected": expected_rows}
+    return [
+        Finding(
+            name,
+            not shards and (name != "ids_conserved" or rows == expected_rows),
+            words[name],
+            facts | {"bad_shards": str(shards[:20])},
+        )
+        for name, shards in bad.items()
+    ]
+
+
+def audit_results(sample: Sample) -> Finding:
+    """One row a record in contigs.tsv, one row a frame in prediction_results.txt; files equal run.json's digests.
+
+    Where chunks and frames were released, their numbers are those that `run.json` holds.
+    """
+    rows = {name: _lines(sample.results / name) - 1 for name in (CONTIGS, PREDICTIONS_FILE)}
+    facts = json.loads((sample.results / RUN).read_bytes())
+    damaged = [n for n, f in facts["files"].items() if sha256_file(sample.results / n) != f["sha256"]]
+    records, frames = facts["counts"]["records"], facts["counts"]["frames"]
+    if not was_released(sample, "chunks"):
+        records, frames = (
+            Chunks.open(sample.chunks).n_records,
+            Frames.open(sample.translations).n_frames,
+        )
+    return Finding(
+        "ids_conserved",
+        rows[CONTIGS] == records and rows[PREDICTIONS_FILE] == frames and not damaged,
+        "one row a record in contigs.tsv, one row a frame in prediction_results.txt, digests of run.json",
+        {
+            "records": records,
+            "contigs_rows": rows[CONTIGS],
+            "frames": frames,
+            "prediction_rows": rows[PREDICTIONS_FILE],
+            "damaged": str(damaged),
+        },
+    )
+
+
+def released_findings(names: Iterable[str], entries: int) -> list[Finding]:
+    """Of a product that was let go once the results were whole: nothing of it is left to be wrong."""
+    what = "released: the results are whole, of the data the digests are kept"
+    return [Finding(name, passed=True, what=what, facts={"released": entries}) for name in names]
+
+
+def _lines(path: Path) -> int:
+    with path.open("rb") as stream:
+        return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
+
+
+def _plausible(product: str, values_RW: np.ndarray[Any, Any]) -> bool:
+    finite = bool(np.isfinite(values_RW).all())
+    if product != PREDICTIONS:
+        return finite
+    return finite and bool(np.allclose(values_RW.sum(axis=1), 1.0, atol=PROBABILITY_TOLERANCE))
+
+
+def _same_rows(lane: Lane, shard: int, frame_R: np.ndarray[Any, Any]) -> bool:
+    return all(np.array_equal(lane.store(product).read(shard)[0], frame_R) for product in (DNABERT, ESM))
+
+
+LANE_FINDINGS: dict[str, tuple[str, ...]] = {
+    DNABERT: ("digests_verify", "ids_conserved", "values_finite"),
+    ESM: ("digests_verify", "ids_conserved", "values_finite"),
+    MERGED: ("digests_verify", "ids_conserved", "values_finite", "row_order_equal"),
+    PREDICTIONS: ("digests_verify", "ids_conserved", "values_finite"),
+}
+SAMPLE_AUDITS: dict[str, Callable[[Sample], list[Finding]]] = {
+    "chunks": audit_chunks,
+    "translations": audit_translations,
+}

@@ -1,0 +1,146 @@
+"""One lane's part of the embeddings, computed together with the lanes beside it.
+
+A lane computes its own missing shards, then takes open ones of lanes that are still at work, then waits for its own
+that others have taken. What is done is decided by the manifests; who computes is decided by claims; a shard's bytes
+are the same whoever does. Knows nothing of how a shard is computed.
+"""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+
+import torch
+
+from virnucpro_core.devices.compute import DTYPES, Compute, LoaderSettings, device_name, usable_device
+from virnucpro_core.encoders.encoder import Encoder, Kind, encoder_input
+from virnucpro_core.encoders.loaded import begun_encoder, free_encoders
+from virnucpro_core.engine.claims import Claims
+from virnucpro_core.engine.inference import embed_shards
+from virnucpro_core.engine.loading import Feed, ShardDataset, start_worker_server, token_budget_of
+from virnucpro_core.engine.shards import lane_shards
+from virnucpro_core.engine.sharing import Share
+from virnucpro_core.engine.telemetry import LaneSummary, Recorder
+from virnucpro_core.files.disk import make_sure_of_room
+from virnucpro_core.files.locks import is_locked
+from virnucpro_core.pipeline.lane import Lane, LaneResult, OnShard, collected, lane_lock, survey
+from virnucpro_core.samples.products import DNABERT, ESM, Embedding
+
+KINDS: dict[Embedding, Kind] = {DNABERT: "dnabert-s", ESM: "esm2"}
+
+
+def embed_lane(lane: Lane, product: Embedding, compute: Compute, *, on_shard: OnShard) -> LaneResult:
+    """See the lane's shards embedded, by this process or by those beside it. The model is loaded only if needed.
+
+    `on_shard` is called with each shard that this process computed. Raises DeviceError, DeviceLostError (a new
+    process can go on), WeightsError, StoreError; what was published before stays.
+    """
+    with lane_lock(lane, product), _told_by(lane.frames_behind()) as sound:
+        if compute.loader.workers and lane.n_shards > 1:
+            start_worker_server()
+        store = lane.store(product)
+        todo, states = survey(lane, store)
+        summary = LaneSummary(
+            product=product,
+            rank=lane.rank,
+            world_size=lane.world_size,
+            device=compute.device,
+            precision=lane.precision(product),
+            attention=compute.kernel(lane.precision(product)),
+            shards_resumed=len(lane.shards) - len(todo),
+            sequences_resumed=lane.rows(set(lane.shards) - set(todo)),
+            sequences_total=lane.rows(lane.shards),
+        )
+        with Recorder(lane.sample.telemetry(product, lane.rank), summary) as recorder:
+            if todo:
+                make_sure_of_room(
+                    lane.sample.folder, lane.bytes_to_come(), "for the sample's shards and results"
+                )
+                _embed(lane, product, todo, compute, recorder, on_shard, sound)
+                free_encoders()
+        return collected(lane, store, len(lane.shards) - len(todo), states, summary)
+
+
+@contextlib.contextmanager
+def _told_by(sound: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """The block ends well only where `sound` does; where it fails, `sound` says why, if it knows."""
+    try:
+        yield sound
+    except Exception:
+        sound()
+        raise
+    sound()
+
+
+def _embed(
+    lane: Lane,
+    product: Embedding,
+    todo: list[int],
+    compute: Compute,
+    recorder: Recorder,
+    on_shard: OnShard,
+    sound: Callable[[], None],
+) -> None:
+    store, ids = lane.store(product), functools.cache(lane.ids)
+    with Claims(lane.sample.claims(product)) as claims:
+        share = Share(
+            todo,
+            claims,
+            others=lambda: lanes_beside(lane),
+            looks_done=lambda shard: store.looks_done(shard, ids(shard)),
+            is_done=lambda shard: store.state(shard, ids(shard)) == "done",
+        )
+        with compute.held_while(share.needed) as name:
+            if name is not None:
+                device = usable_device(name, recorder.summary.precision)
+                with _feed(lane, product, share, compute.loader, device) as feed:
+                    encoder, weights_sound = _encoder(lane, product, device, recorder)
+
+                    def verified() -> None:
+                        sound()
+                        weights_sound()
+
+                    embed_shards(encoder, feed, store, recorder, on_shard=on_shard, verified=verified)
+    recorder.given(len(share.given), lane.rows(share.given))
+
+
+def lanes_beside(lane: Lane) -> list[range]:
+    """Shards of the sample's other lanes that a process works on now, be it with the other encoder."""
+    return [
+        lane_shards(lane.n_shards, rank, lane.world_size)
+        for rank in range(lane.world_size)
+        if rank != lane.rank and any(is_locked(lane.sample.lock(f"{p}-{rank}")) for p in (DNABERT, ESM))
+    ]
+
+
+def _feed(
+    lane: Lane, product: Embedding, share: Share, settings: LoaderSettings, device: torch.device
+) -> Feed:
+    taken = encoder_input(KINDS[product], lane.weights(product), DTYPES[lane.precision(product)])
+    dataset = ShardDataset(
+        lane.sample.translations,
+        taken,
+        range(lane.n_shards),
+        n_shards=lane.n_shards,
+        token_budget=token_budget_of(taken, settings, device),
+    )
+    return Feed(dataset, settings, device, share)
+
+
+def _encoder(
+    lane: Lane, product: Embedding, device: torch.device, recorder: Recorder
+) -> tuple[Encoder, Callable[[], None]]:
+    """The product's encoder on the device, and a call that waits until its files are verified.
+
+    How long loading took and what the device is go into the summary.
+    """
+    summary, started = recorder.summary, recorder.elapsed()
+    encoder, verified = begun_encoder(
+        KINDS[product],
+        lane.weights(product),
+        device=device,
+        dtype=DTYPES[summary.precision],
+        attention=summary.attention,
+        overlong=lane.sample.settings.overlong,
+    )
+    summary.load_seconds, summary.device = recorder.elapsed() - started, device_name(device)
+    return encoder, verified

@@ -1,0 +1,96 @@
+"""Are stored embeddings what float32 gives? A few rows of a lane, stratified by length, computed again by the reference
+operations, in one batch and so with each layer upcast once.
+
+It also notices rows that belong to another frame: the recomputed vector would not match. The model is loaded in
+the compute type (float16 where the lane computed in fp8, whose weights are rounded once more) and upcast layer by
+layer, so the audit needs no second copy of it.
+
+Shapes: N audited rows, D width.
+"""
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from virnucpro_core.devices.compute import DTYPES, Compute, usable_device
+from virnucpro_core.encoders.loaded import verified_encoder
+from virnucpro_core.encoders.packing import pack
+from virnucpro_core.pipeline.audit import Finding
+from virnucpro_core.pipeline.lane import Lane
+from virnucpro_core.samples.products import DNABERT, Embedding
+
+NAME = "precision_holds"
+AUDITED_ROWS = 8
+# A small lane is audited by fewer rows, or the audit would cost as much as the lane.
+ROWS_AN_AUDITED_ROW = 200
+# Least cosine to float32 over the audited rows.
+THRESHOLDS = {"float32": 0.99999, "float16": 0.9999, "fp8": 0.995}
+
+
+def audit_precision(lane: Lane, product: Embedding, compute: Compute) -> Finding:
+    """Cosine of stored rows to float32; fails below the precision's threshold. Raises DeviceError, WeightsError."""
+    places = _places(lane)
+    precision = lane.precision(product)
+    if not places:
+        return Finding(NAME, passed=True, what="the lane has no rows", facts={"rows": 0})
+    stored_ND = np.stack([_stored(lane, product, shard, row) for shard, row in places])
+    frames_N = [int(lane.frames.shard(shard, lane.n_shards)[row]) for shard, row in places]
+    loaded = "float16" if precision == "fp8" else precision
+    with compute.held() as name:
+        device = usable_device(name, precision)
+        encoder = verified_encoder(
+            "dnabert-s" if product == DNABERT else "esm2",
+            lane.weights(product),
+            device=device,
+            dtype=DTYPES[loaded],
+            attention=compute.kernel(loaded),
+            overlong=lane.sample.settings.overlong,
+        )
+        strings = lane.frames.nucleotides if product == DNABERT else lane.frames.proteins
+        tokens_T, lengths_N = encoder.tokenizer.encode(strings.take(np.asarray(frames_N)))
+        (batch,) = pack(tokens_T, lengths_N, len(tokens_T))
+        float32_ND = np.empty_like(stored_ND)
+        float32_ND[batch.rows_B] = encoder.forward_float32(batch.to(device)).cpu().numpy()
+    cosine_N = cosine(stored_ND, float32_ND)
+    distance = np.linalg.norm(stored_ND - float32_ND) / np.linalg.norm(float32_ND)
+    lengths = sorted(int(lane.frames.protein_lengths[f]) for f in frames_N)
+    return Finding(
+        NAME,
+        passed=bool(cosine_N.min() >= THRESHOLDS[precision]),
+        what=f"{len(places)} rows computed again in float32, cosine at least {THRESHOLDS[precision]}",
+        facts={
+            "rows": len(places),
+            "least_cosine": float(cosine_N.min()),
+            "relative_l2": float(distance),
+            "residues": f"{lengths[0]} to {lengths[-1]}",
+            "precision": precision,
+        },
+    )
+
+
+def cosine(a_ND: NDArray[np.float32], b_ND: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Row by row, (N,) float64; 0 where a row is all zeros."""
+    a, b = a_ND.astype(np.float64), b_ND.astype(np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    cosine_N: NDArray[np.float64] = np.divide(
+        (a * b).sum(axis=1), norms, out=np.zeros(len(a)), where=norms > 0
+    )
+    return cosine_N
+
+
+def _places(lane: Lane) -> list[tuple[int, int]]:
+    """(shard, row): rows from the shortest to the longest sequence, from shards spread over the lane."""
+    shards = list(lane.shards)
+    audited = min(AUDITED_ROWS, max(2, lane.rows(shards) // ROWS_AN_AUDITED_ROW))
+    places = []
+    for step in range(audited if shards else 0):
+        shard = shards[step * len(shards) // audited]
+        last = len(lane.frames.shard(shard, lane.n_shards)) - 1
+        places.append((shard, step * last // (audited - 1)))
+    return sorted(set(places))
+
+
+def _stored(lane: Lane, product: Embedding, shard: int, row: int) -> NDArray[np.float32]:
+    store = lane.store(product)
+    with h5py.File(store.path(shard), "r") as file:
+        return np.asarray(file[store.dataset][row], dtype=np.float32)

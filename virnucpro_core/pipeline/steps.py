@@ -1,0 +1,146 @@
+"""The sample-wide steps before and after the lanes: files to chunks, chunks to frames, scores to results.
+
+Each is reused where what lies on disk was made from the same input and verifies, and made anew otherwise.
+"""
+
+import contextlib
+import importlib.metadata
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from virnucpro_core import __version__
+from virnucpro_core.errors import InputError, StoreError, printable
+from virnucpro_core.files.disk import disk_errors, make_sure_of_room, reading_bytes
+from virnucpro_core.files.locks import locked
+from virnucpro_core.files.publish import publish_json, sweep
+from virnucpro_core.pipeline.lane import Lane
+from virnucpro_core.pipeline.score import collect_scores
+from virnucpro_core.results.folder import write_results
+from virnucpro_core.results.summary import InputFile, ResultSummary, RunInfo
+from virnucpro_core.samples.occupancy import in_use
+from virnucpro_core.samples.products import DNABERT, ESM
+from virnucpro_core.samples.sample import Sample, SampleSettings
+from virnucpro_core.sequences.chunks import Chunks, write_chunks
+from virnucpro_core.sequences.frames import Frames, write_frames
+from virnucpro_core.sequences.names import is_packed
+
+DEMO_PROFILE = "demo"
+PACKAGES = ("torch", "numpy", "h5py", "dnaio")
+
+
+def chunk_sample(sample: Sample) -> Chunks:
+    """Read the inputs and cut them. A refusal is remembered beside the sample and raised (InputError)."""
+    with _locked(sample, "chunks"):
+        with contextlib.suppress(StoreError):  # not there or not sound: made below
+            made = Chunks.open(sample.chunks)
+            if made_from(made, sample):
+                made.store.verify()
+                return made
+        packed = sum(f.bytes for f in sample.inputs if is_packed(f.path))
+        letters = sum(f.bytes for f in sample.inputs) - packed
+        make_sure_of_room(
+            sample.folder, reading_bytes(letters, packed=packed), "to read and translate the sample"
+        )
+        try:
+            made = write_chunks(
+                [f.path for f in sample.inputs],
+                sample.chunks,
+                chunk_size=sample.settings.chunk_size,
+                duplicates=sample.settings.duplicates,
+            )
+            if not made_from(made, sample):
+                raise InputError(
+                    "changed since the sample was registered",
+                    path=sample.inputs[0].path,
+                    remedy="predict it anew",
+                )
+        except InputError as error:
+            publish_json(sample.rejected, {"reason": str(error), "content": sample.content})
+            raise
+        sample.rejected.unlink(missing_ok=True)
+        return made
+
+
+def translate_sample(sample: Sample) -> Frames:
+    """Six-frame translation of the sample's chunks, identical frames kept once."""
+    with _locked(sample, "translations"):
+        chunks = Chunks.open(sample.chunks)
+        with contextlib.suppress(StoreError):
+            made = Frames.open(sample.translations)
+            if made.attrs["chunks"] == chunks.digest:
+                made.store.verify()
+                return made
+        chunks.store.verify()
+        return write_frames(chunks, sample.translations)
+
+
+def call_sample(lane: Lane) -> ResultSummary:
+    """Join all lanes' scores and write the sample's results folder. Raises StoreError for shards that do not verify."""
+    sample = lane.sample
+    with _locked(sample, "consensus"):
+        chunks = Chunks.open(sample.chunks)
+        chunks.store.verify()
+        return write_results(
+            chunks,
+            lane.frames,
+            collect_scores(lane),
+            sample.results,
+            cutoff=sample.settings.cutoff,
+            run=run_info(lane),
+        )
+
+
+def run_info(lane: Lane) -> RunInfo:
+    """What the sample's scores were made from and with."""
+    sample, profile = lane.sample, lane.profile
+    digests = {
+        "sample": sample.content,
+        "chunks": Chunks.open(sample.chunks).digest,
+        "translations": lane.frames.digest,
+        "dnabert-s": profile.dnabert_fingerprint,
+        "esm2": profile.esm2_fingerprint,
+        "classifier": profile.classifier_fingerprint,
+    }
+    return RunInfo(
+        sample=sample.name,
+        profile=sample.settings.profile,
+        note=profile.profile.note if profile.profile.name == DEMO_PROFILE else "",
+        inputs=[InputFile(printable(f.path.name), f.bytes, f.sha256) for f in sample.inputs],
+        settings=shown_settings(sample.settings),
+        versions={"virnucpro": __version__} | {name: importlib.metadata.version(name) for name in PACKAGES},
+        digests=digests,
+        telemetry={product: _makers(lane, product) for product in (DNABERT, ESM)},
+    )
+
+
+def made_from(chunks: Chunks, sample: Sample) -> bool:
+    """Whether the chunks are of these inputs, cut as the settings say."""
+    settings = sample.settings
+    return (
+        chunks.attrs["chunk_size"] == settings.chunk_size
+        and chunks.attrs["duplicates"] == settings.duplicates
+        and [f["sha256"] for f in chunks.attrs["files"]] == [f.sha256 for f in sample.inputs]
+    )
+
+
+def shown_settings(settings: SampleSettings) -> dict[str, Any]:
+    """The settings as `run.json` has them: those that say something."""
+    return {name: value for name, value in asdict(settings).items() if value != ""}
+
+
+def _makers(lane: Lane, product: str) -> dict[str, Any]:
+    """On what the product's shards were computed. No times: equal input and devices give equal results folders."""
+    makers = [e.maker for e in map(lane.store(product).entry, range(lane.n_shards)) if e is not None]
+    return {"shards": len(makers), "devices": sorted({str(m["device"]) for m in makers})}
+
+
+@contextlib.contextmanager
+def _locked(sample: Sample, product: str) -> Iterator[None]:
+    """The product's lock; what the disk refuses under it is one line that names the file."""
+    busy = f"another process works on {product} of sample {sample.name!r}"
+    with disk_errors(sample.product(product)):
+        sweep(sample.folder)
+        sweep(sample.results)
+        with in_use(sample.folder), locked(sample.lock(product), busy=busy, wait=True):
+            yield

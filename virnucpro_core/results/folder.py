@@ -1,0 +1,189 @@
+"""The results folder of a sample: two tables of the published tool, a call per record, the page, the facts.
+
+Knows the file names and the order of publishing; the formats are those of `consensus.py`, `contigs.py` and
+`report.py`. Files of the user in the folder are left alone. A folder with a `run.json` is whole: that file is
+taken away before the first file is replaced, and published last.
+
+Apart from `telemetry` in `run.json`, the same scores and settings give the same bytes: no file holds a time.
+"""
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virnucpro_core.errors import StoreError, UsageError
+from virnucpro_core.files.digests import sha256_file
+from virnucpro_core.files.publish import publish, publish_json
+from virnucpro_core.results.chunk_calls import (
+    PREDICTIONS_HEADER,
+    ChunkCalls,
+    check_scores,
+    chunk_maxima,
+    write_prediction_rows,
+)
+from virnucpro_core.results.record_calls import (
+    CONTIGS_HEADER,
+    call_records,
+    chunk_scores,
+    write_contig_rows,
+    write_viral_records,
+)
+from virnucpro_core.results.report import Selection, write_report
+from virnucpro_core.results.summary import Counts, ResultFile, ResultSummary, RunInfo, Tally
+from virnucpro_core.sequences.chunks import Chunks
+from virnucpro_core.sequences.frames import Frames
+
+PREDICTIONS = "prediction_results.txt"
+CHUNK_CALLS = "prediction_results_highestscore.csv"
+CONTIGS = "contigs.tsv"
+VIRAL = "viral.fasta"
+REPORT = "report.html"
+RUN = "run.json"
+
+BLOCK_CHUNKS = 100_000
+
+
+def write_results(
+    chunks: Chunks,
+    frames: Frames,
+    unique_scores: NDArray[np.float32],
+    out: Path,
+    *,
+    cutoff: float,
+    run: RunInfo,
+) -> ResultSummary:
+    """Write all result files of a sample to `out` and return what they say.
+
+    `unique_scores` (n_unique, 2) float32, columns others and virus, may be a memory map. Memory does not grow
+    with the sample. Raises UsageError for a cut-off outside 0 to 1, StoreError for scores that do not fit the
+    frames or are no probabilities, and for the disk.
+    """
+    if not 0 <= cutoff <= 1:
+        raise UsageError(f"cut-off {cutoff} is not from 0 to 1", remedy="0.5 is the published tool's")
+    if unique_scores.shape != (frames.n_unique, 2):
+        raise StoreError(
+            f"scores of shape {unique_scores.shape} for {frames.n_unique:,} unique frames",
+            where=out,
+            remedy="recompute the predictions of this sample",
+        )
+    tally, selection = Tally(), Selection(chunks)
+
+    def write_tables(streams: Sequence[BinaryIO]) -> None:
+        predictions, chunk_calls, contigs, viral = streams
+        with tempfile.TemporaryFile(dir=out) as spill:
+            chunk_score = _write_frames(chunks, frames, unique_scores, (predictions, chunk_calls, spill))
+            contigs.write(CONTIGS_HEADER)
+            for block in call_records(chunks, frames.frame_chunk, chunk_score, cutoff=cutoff):
+                write_contig_rows(contigs, block)
+                write_viral_records(viral, chunks, block)
+                tally.add(block)
+                selection.add(block)
+        (out / RUN).unlink(missing_ok=True)
+
+    tables = (PREDICTIONS, CHUNK_CALLS, CONTIGS, VIRAL)
+    _publish_together([out / name for name in tables], write_tables)
+    summary = ResultSummary(
+        sample=run.sample,
+        profile=run.profile,
+        note=run.note,
+        cutoff=cutoff,
+        chunk_size=chunks.chunk_size,
+        counts=tally.counts(),
+        top=selection.top(),
+        files={name: _measured(out / name) for name in tables},
+    )
+    write_report(out / REPORT, summary, run, selection)
+    files = summary.files | {REPORT: _measured(out / REPORT)}
+    publish_json(out / RUN, _run_facts(run, summary.counts, cutoff, files))
+    return dataclasses.replace(summary, files=files | {RUN: _measured(out / RUN)})
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """What `run.json` says, after every file it names was held against its sha256.
+
+    Raises StoreError naming what is missing or damaged.
+    """
+    remedy = "predict the sample again: the results are written anew"
+    try:
+        facts: dict[str, Any] = json.loads((folder / RUN).read_bytes())
+        files = {str(name): str(file["sha256"]) for name, file in facts["files"].items()}
+        facts["digests"]["sample"], facts["settings"], facts["counts"]["records"], facts["counts"]["frames"]
+    except FileNotFoundError as error:
+        raise StoreError("there are no complete results", where=folder, remedy=remedy) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError("damaged", where=folder / RUN, remedy=remedy) from error
+    for name, sha256 in files.items():
+        file = folder / Path(name).name
+        if not file.is_file() or sha256_file(file) != sha256:
+            raise StoreError("missing or not what run.json says", where=file, remedy=remedy)
+    return facts
+
+
+def _write_frames(
+    chunks: Chunks,
+    frames: Frames,
+    unique_scores: NDArray[np.float32],
+    streams: tuple[BinaryIO, BinaryIO, Any],
+) -> NDArray[np.float64]:
+    """Write the published tool's two tables; returns s of all chunks, mapped to the third stream's file."""
+    predictions, chunk_calls, spill = streams
+    predictions.write(PREDICTIONS_HEADER)
+    calls = ChunkCalls(Path(predictions.name).parent)
+    for lo in range(0, chunks.n_chunks, BLOCK_CHUNKS):
+        hi = min(lo + BLOCK_CHUNKS, chunks.n_chunks)
+        a, b = np.searchsorted(frames.frame_chunk, [lo, hi]).tolist()
+        scores_N2 = np.asarray(unique_scores[frames.frame_unique[a:b]])
+        check_scores(scores_N2, f"frames {a:,} to {b:,}")
+        write_prediction_rows(predictions, frames.frame_ids(a, b, chunks), scores_N2)
+        maxima_C2 = chunk_maxima(frames.frame_chunk[a:b], scores_N2, lo, hi)
+        calls.add_maxima(chunks.chunk_ids(lo, hi), maxima_C2)
+        spill.write(chunk_scores(maxima_C2).data)
+    calls.write(chunk_calls)
+    if not chunks.n_chunks:  # a file without bytes cannot be mapped
+        return np.empty(0)
+    spill.flush()
+    return np.memmap(spill, dtype=np.float64, mode="r", shape=(chunks.n_chunks,))
+
+
+def _publish_together(paths: Sequence[Path], write: Callable[[Sequence[BinaryIO]], None]) -> None:
+    """`durable.publish` of files that one `write` fills side by side; none appears before it returns."""
+
+    def step(streams: list[BinaryIO]) -> None:
+        if len(streams) == len(paths):
+            write(streams)
+            return
+
+        def fill(temporary: Path) -> None:
+            with temporary.open("wb") as stream:
+                step([*streams, stream])
+
+        publish(paths[len(streams)], fill)
+
+    step([])
+
+
+def _measured(path: Path) -> ResultFile:
+    return ResultFile(path=path, bytes=path.stat().st_size, sha256=sha256_file(path))
+
+
+def _run_facts(run: RunInfo, counts: Counts, cutoff: float, files: dict[str, ResultFile]) -> dict[str, Any]:
+    """The content of `run.json`."""
+    return {
+        "sample": run.sample,
+        "profile": run.profile,
+        "note": run.note,
+        "cutoff": cutoff,
+        "inputs": [dataclasses.asdict(file) for file in run.inputs],
+        "settings": dict(run.settings),
+        "versions": dict(run.versions),
+        "digests": dict(run.digests),
+        "counts": dataclasses.asdict(counts),
+        "files": {name: {"bytes": file.bytes, "sha256": file.sha256} for name, file in files.items()},
+        "telemetry": dict(run.telemetry),
+    }

@@ -1,0 +1,155 @@
+"""A call for every record: the formula, `contigs.tsv` and `viral.fasta`.
+
+A chunk's score is s = max(score2) / (max(score1) + max(score2)) over its frames, in float64, so s >= 0.5
+exactly when the published tool calls the chunk virus. A record's score is the mean of s over its chunks that
+have a frame; the record is called virus when the score is at least the cut-off, else others. No frame that
+becomes more virus-like can lower it. A record without any frame gets no call, and a reason.
+
+`contigs.tsv` is data for programs: every record in input order, ids and scores verbatim (the score as the
+shortest decimal that reads back as the same float64; empty where there is no call). An id may begin with
+`=`, `+`, `-` or `@`, which a spreadsheet would take for a formula: import the column as text. Ids hold no tab
+or line break, because the reader refuses control characters; `report.html` escapes them for display.
+
+Knows chunk scores and records; knows nothing of frames, encoders or classifiers.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virnucpro_core.files.columns import Array
+from virnucpro_core.sequences.chunks import Chunks, chunk_starts
+
+VIRUS, OTHERS, NO_CALL = 0, 1, 2
+CALLS = ("virus", "others", "no_call")
+TOO_SHORT = "shorter than 3 bases"
+NO_CODON = "no codon of A, C, G, T only"
+ALL_STOPPED = "every frame holds a stop codon"
+CONTIGS_HEADER = b"record_id\tlength\tcall\tscore\tchunks\tchunks_scored\tframes\treason\n"
+
+BLOCK_RECORDS = 65_536
+BLOCK_CHUNKS = 1_000_000
+_CODON = re.compile(rb"[ACGT]{3}", re.IGNORECASE)
+_FASTA_WIDTH = 60
+
+
+@dataclass(frozen=True, slots=True)
+class RecordCalls:
+    """Calls of the records first .. first + n - 1, and the scores of their chunks.
+
+    Arrays (n,): `length`, `chunks`, `chunks_scored`, `frames` int64; `score` float64, NaN without a call;
+    `call` uint8, an index into CALLS. `chunk_score` (sum of chunks,) float64, NaN where a chunk has no frame.
+    """
+
+    first: int
+    ids: list[str]
+    reasons: list[str]
+    length: NDArray[np.int64]
+    chunks: NDArray[np.int64]
+    chunks_scored: NDArray[np.int64]
+    frames: NDArray[np.int64]
+    score: NDArray[np.float64]
+    call: NDArray[np.uint8]
+    chunk_first: int
+    chunk_score: NDArray[np.float64]
+
+
+def chunk_scores(maxima_C2: NDArray[np.float32]) -> NDArray[np.float64]:
+    """s of each chunk from its highest score1 and score2 (C, 2); NaN stays NaN. See the module's formula."""
+    others_C, virus_C = maxima_C2.astype(np.float64).T
+    scores_C: NDArray[np.float64] = virus_C / (others_C + virus_C)
+    return scores_C
+
+
+def call_records(
+    chunks: Chunks, frame_chunk: Array, chunk_score: NDArray[np.float64], *, cutoff: float
+) -> Iterator[RecordCalls]:
+    """Calls of all records, in input order, in blocks of bounded size.
+
+    `frame_chunk` (n_frames,), sorted, and `chunk_score` (n_chunks,) float64 may be memory maps.
+    """
+    first = 0
+    while first < chunks.n_records:
+        bounds = _block_bounds(chunks, first)
+        n = len(bounds) - 1
+        score_C = np.asarray(chunk_score[bounds[0] : bounds[-1]])
+        scored_C = ~np.isnan(score_C)
+        n_scored = _sums(scored_C.astype(np.int64), bounds)
+        sums = _sums(np.where(scored_C, score_C, 0.0), bounds)
+        score = np.divide(sums, n_scored, out=np.full(n, np.nan), where=n_scored > 0)
+        call = np.where(n_scored == 0, NO_CALL, np.where(score >= cutoff, VIRUS, OTHERS)).astype(np.uint8)
+        yield RecordCalls(
+            first=first,
+            ids=chunks.record_ids(first, first + n),
+            reasons=_reasons(chunks, first, call),
+            length=np.diff(chunks.sequences.offsets[first : first + n + 1]),
+            chunks=np.diff(bounds),
+            chunks_scored=n_scored,
+            frames=np.diff(np.searchsorted(frame_chunk, bounds)),
+            score=score,
+            call=call,
+            chunk_first=int(bounds[0]),
+            chunk_score=score_C,
+        )
+        first += n
+
+
+def write_contig_rows(stream: BinaryIO, block: RecordCalls) -> None:
+    """Append one row of `contigs.tsv` per record of the block."""
+    scores = np.where(block.call == NO_CALL, "", block.score.astype("U"))
+    numbers = np.stack([block.length, block.chunks, block.chunks_scored, block.frames], axis=1).tolist()
+    rows = zip(block.ids, numbers, block.call.tolist(), scores.tolist(), block.reasons, strict=True)
+    stream.write(
+        "".join(
+            f"{i}\t{length}\t{CALLS[call]}\t{score}\t{n}\t{scored}\t{frames}\t{reason}\n"
+            for i, (length, n, scored, frames), call, score, reason in rows
+        ).encode()
+    )
+
+
+def write_viral_records(stream: BinaryIO, chunks: Chunks, block: RecordCalls) -> None:
+    """Append the block's records called virus as FASTA: letters as read (U as T), lines of 60."""
+    for k in np.flatnonzero(block.call == VIRUS).tolist():
+        record = block.first + k
+        header = b"%b %b" % (chunks.ids[record], chunks.descriptions[record])
+        sequence = chunks.sequence(record)
+        lines = (sequence[i : i + _FASTA_WIDTH] for i in range(0, len(sequence), _FASTA_WIDTH))
+        stream.write(b">%b\n%b\n" % (header.rstrip(), b"\n".join(lines)))
+
+
+def _block_bounds(chunks: Chunks, first: int) -> Array:
+    """Chunk offsets of the next records: bounded in number and, unless it is one record, in chunks."""
+    bounds = np.asarray(chunks.chunk_offsets[first : first + BLOCK_RECORDS + 1])
+    last = int(np.searchsorted(bounds, bounds[0] + BLOCK_CHUNKS, side="right")) - 1
+    return bounds[: max(last, 1) + 1]
+
+
+def _sums(values_C: Array, bounds: Array) -> Array:
+    """Sum of `values_C` (chunks of the block,) per record; 0 for a record without chunks."""
+    sums = np.zeros(len(bounds) - 1, dtype=values_C.dtype)
+    filled = np.diff(bounds) > 0
+    if filled.any():
+        sums[filled] = np.add.reduceat(values_C, (bounds[:-1] - bounds[0])[filled])
+    return sums
+
+
+def _reasons(chunks: Chunks, first: int, call: NDArray[np.uint8]) -> list[str]:
+    reasons = [""] * len(call)
+    for k in np.flatnonzero(call == NO_CALL).tolist():
+        reasons[k] = chunks.reasons[first + k].decode() or _why_no_frame(chunks, first + k)
+    return reasons
+
+
+def _why_no_frame(chunks: Chunks, record: int) -> str:
+    sequence = chunks.sequence(record)
+    if len(sequence) < 3:
+        return TOO_SHORT
+    # Chunk by chunk: three readable bases that lie across a border of chunks are a codon of neither.
+    whole = len(sequence) <= chunks.chunk_size
+    starts = [0] if whole else chunk_starts(len(sequence), chunks.chunk_size).tolist()
+    readable = any(_CODON.search(sequence, start, start + chunks.chunk_size) for start in starts)
+    return ALL_STOPPED if readable else NO_CODON

@@ -1,0 +1,288 @@
+"""`report.html`: one self-contained page over a sample's calls.
+
+Knows what people look at and in which order; computes no score. Everything is inside the file: no font or
+script is fetched, and its content security policy forbids it to. Scripts and styles run only with the
+digest that the policy names, so markup in an id could not run even if it were not escaped.
+
+A page has limits that a sample has not. The table holds at most TABLE_ROWS records of each call: the longest,
+of equal length those with the highest score. Tracks are drawn for TRACKS records of those with at least
+TRACK_CHUNKS chunks: those with the most chunks called virus first, then the longest. A track has at most
+TRACK_BARS bars; beyond that a bar is the mean of neighbouring chunks. The page says so.
+"""
+
+import base64
+import hashlib
+import heapq
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from virnucpro_core.files.columns import Array
+from virnucpro_core.files.publish import publish_bytes
+from virnucpro_core.results.record_calls import CALLS, NO_CALL, VIRUS, RecordCalls
+from virnucpro_core.results.summary import BINS, ResultSummary, RunInfo, TopRecord
+from virnucpro_core.sequences.chunks import Chunks
+
+TABLE_ROWS = (3_000, 1_000, 1_000)  # called virus, others, without a call
+TRACKS = 50
+TRACK_CHUNKS = 5
+TRACK_BARS = 1_000
+TOP_RECORDS = 10
+
+FIELDS = (
+    "number",
+    "id",
+    "description",
+    "length",
+    "call",
+    "score",
+    "chunks",
+    "chunks_scored",
+    "frames",
+    "reason",
+)
+_WORDS = ("Virus", "Others", "No call")
+_NOUNS = ("called virus", "called others", "without a call")
+_LONGEST_TEXT = 300
+
+Ranked = tuple[tuple[float, ...], dict[str, Any]]
+
+
+class Selection:
+    """Keeps, while the blocks of calls pass, the records that the page shows; see the module's rules."""
+
+    def __init__(self, chunks: Chunks) -> None:
+        self._chunks = chunks
+        self._rows: list[list[Ranked]] = [[] for _ in CALLS]
+        self._tracks: list[Ranked] = []
+        self.track_candidates = 0
+
+    def add(self, block: RecordCalls) -> None:
+        """Consider the records of one block."""
+        record = block.first + np.arange(len(block.call))
+        keys = np.stack([-block.length, -np.nan_to_num(block.score), record], axis=1)
+        for call, limit in enumerate(TABLE_ROWS):
+            chosen = np.flatnonzero(block.call == call)
+            self._rows[call] = _best(self._rows[call], keys[chosen], limit, partial(self._row, block, chosen))
+
+        ends = np.cumsum(block.chunks)
+        viral = np.concatenate([[0], np.cumsum(block.chunk_score >= 0.5)])
+        viral = viral[ends] - viral[ends - block.chunks]
+        candidates = np.flatnonzero((block.chunks >= TRACK_CHUNKS) & (block.call != NO_CALL))
+        self.track_candidates += len(candidates)
+        keys = np.stack([-viral, -block.length, record], axis=1)[candidates]
+        self._tracks = _best(self._tracks, keys, TRACKS, partial(self._track, block, candidates))
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The table's records, virus before others before no call, each with the keys FIELDS."""
+        return [row for ranked in self._rows for _, row in ranked]
+
+    @property
+    def tracks(self) -> list[dict[str, Any]]:
+        """The tracks, best first: the keys of a row, and step, start, end, s (per bar), virus, scored."""
+        return [track for _, track in self._tracks]
+
+    def top(self) -> tuple[TopRecord, ...]:
+        """The first records of the table that are called virus, at most TOP_RECORDS."""
+        names = TopRecord.__dataclass_fields__
+        best = self._rows[VIRUS][:TOP_RECORDS]
+        return tuple(TopRecord(**{name: row[name] for name in names}) for _, row in best)
+
+    def _row(self, block: RecordCalls, chosen: Array, number: int) -> dict[str, Any]:
+        k = int(chosen[number])
+        called = block.call[k] != NO_CALL
+        return {
+            "number": block.first + k + 1,
+            "id": printable(block.ids[k]),
+            "description": printable(self._chunks.descriptions[block.first + k].decode(errors="replace")),
+            "length": int(block.length[k]),
+            "call": CALLS[block.call[k]],
+            "score": float(block.score[k]) if called else None,
+            "chunks": int(block.chunks[k]),
+            "chunks_scored": int(block.chunks_scored[k]),
+            "frames": int(block.frames[k]),
+            "reason": block.reasons[k],
+        }
+
+    def _track(self, block: RecordCalls, chosen: Array, number: int) -> dict[str, Any]:
+        k = int(chosen[number])
+        lo = int(block.chunks[:k].sum())
+        n = int(block.chunks[k])
+        s = block.chunk_score[lo : lo + n]
+        windows = self._chunks.windows(block.chunk_first + lo, block.chunk_first + lo + n)
+        step = -(-n // TRACK_BARS)
+        firsts = np.arange(0, n, step)
+        ends = (windows.start + windows.length)[np.minimum(firsts + step, n) - 1]
+        return self._row(block, chosen, number) | {
+            "step": step,
+            "start": windows.start[firsts].tolist(),
+            "end": ends.tolist(),
+            "s": _bars(s, firsts),
+            "virus": int((s >= 0.5).sum()),
+            "scored": int(block.chunks_scored[k]),
+        }
+
+
+def write_report(path: Path, summary: ResultSummary, run: RunInfo, selection: Selection) -> None:
+    """Publish the page at `path`. The same arguments give the same bytes."""
+    style, script = _template_text("report.css"), _template_text("report.js")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("virnucpro_core.results"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"thousands": "{:,}".format, "bases": _bases}
+    counts, rows = summary.counts, selection.rows
+    complete = len(rows) == counts.records
+    page = environment.get_template("report.html.j2").render(
+        summary=summary,
+        run=run,
+        policy=f"default-src 'none'; style-src '{_source(style)}'; script-src '{_source(script)}'; "
+        "base-uri 'none'; form-action 'none'",
+        style=Markup(style),  # noqa: S704 - a file of this package
+        script=Markup(script),  # noqa: S704 - a file of this package
+        data=script_json(
+            {
+                "complete": complete,
+                "fields": FIELDS,
+                "rows": [[row[name] for name in FIELDS] for row in rows],
+                "tracks": selection.tracks,
+            }
+        ),
+        shares=_shares(summary, rows),
+        complete=complete,
+        shown_tracks=len(selection.tracks),
+        track_candidates=selection.track_candidates,
+        track_minimum=TRACK_CHUNKS,
+        record_chart=_chart(
+            "Records", counts.record_histogram, summary.cutoff, "cut-off", "score of the record"
+        ),
+        chunk_chart=_chart("Chunks", _split(counts.chunk_histogram), 0.5, "chunk call", "s of the chunk"),
+        settings=_facts(dict(run.settings) | {"profile": run.profile, "cut-off": summary.cutoff}),
+        versions=_facts(run.versions),
+        digests=_facts(run.digests),
+    )
+    publish_bytes(path, page.encode())
+
+
+def script_json(value: Any) -> Markup:
+    """JSON that may stand inside a script element: ASCII only, without <, > and & that could end it."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    for letter in "<>&":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return Markup(text)  # noqa: S704 - escaped above
+
+
+def printable(text: str) -> str:
+    """`text` with control and direction characters spelt out, cut to a length that a page can hold."""
+    text = text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _best(kept: list[Ranked], keys: Array, limit: int, make: Callable[[int], dict[str, Any]]) -> list[Ranked]:
+    """The `limit` entries with the smallest keys, of those kept and of candidates by `keys` (n, k)."""
+    new: list[Ranked] = []
+    for k in np.lexsort(keys.T[::-1])[:limit].tolist():
+        key = tuple(keys[k].tolist())
+        if len(kept) == limit and key > kept[-1][0]:
+            break
+        new.append((key, make(k)))
+    return list(heapq.merge(kept, new, key=lambda entry: entry[0]))[:limit]
+
+
+def _bars(s_C: Array, firsts: Array) -> list[float | None]:
+    """Mean of s over the scored chunks from each of `firsts` to the next; None where there is none.
+
+    Cut, not rounded, to 4 decimals: a value below 0.5 must not turn into 0.5.
+    """
+    scored = ~np.isnan(s_C)
+    sums, counts = (np.add.reduceat(v, firsts) for v in (np.where(scored, s_C, 0.0), scored.astype(np.int64)))
+    means = np.divide(sums, counts, out=np.full(len(firsts), -1.0), where=counts > 0)
+    return [None if s < 0 else s for s in (np.floor(means * 1e4 + 1e-7) / 1e4).tolist()]
+
+
+def _shares(summary: ResultSummary, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The parts of the headline's bar: place and width in percent of all records, and how many are shown."""
+    total = max(summary.counts.records, 1)
+    parts, x = [], 0.0
+    for kind, words, noun in zip(CALLS, _WORDS, _NOUNS, strict=True):
+        count = summary.counts.calls[kind]
+        width = 100 * count / total
+        parts.append(
+            {
+                "kind": kind,
+                "words": words,
+                "noun": noun,
+                "shown": sum(row["call"] == kind for row in rows),
+                "count": count,
+                "bases": summary.counts.bases[kind],
+                "percent": f"{width:.1f}\u00a0%",
+                "x": round(x, 3),
+                "width": round(width, 3),
+            }
+        )
+        x += width
+    return parts
+
+
+def _split(histogram: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """A histogram of s as two: bins from 0.5 on (virus), bins below (others)."""
+    half = BINS // 2
+    return (0,) * half + histogram[half:], histogram[:half] + (0,) * half
+
+
+def _chart(
+    noun: str, histograms: tuple[tuple[int, ...], tuple[int, ...]], cut: float, cut_words: str, axis: str
+) -> dict[str, Any]:
+    """Geometry of a stacked histogram (virus above others) in a box of 400 x 190."""
+    peak = max(map(sum, zip(*histograms, strict=True)))
+    bars = []
+    for i, (virus, others) in enumerate(zip(*histograms, strict=True)):
+        y = 150.0
+        for kind, number in (("others", others), ("virus", virus)):
+            if number:
+                height = max(130 * number / peak, 1.0)
+                y -= height
+                words = f"{i / BINS:.2f} to {(i + 1) / BINS:.2f}: {number:,} {noun.lower()}, {kind}"
+                box = {"x": 41 + 17.5 * i, "y": round(y, 2), "height": round(height, 2)}
+                bars.append(box | {"kind": kind, "words": words})
+    return {
+        "title": f"{noun} by score",
+        "total": sum(map(sum, histograms)),
+        "bins": BINS,
+        "peak": peak,
+        "bars": bars,
+        "cut_x": 40 + 350 * cut,
+        "cut_words": f"{cut_words} {cut}",
+        "axis": axis,
+    }
+
+
+def _facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(name, v if isinstance(v, str) else json.dumps(v)) for name, v in sorted(values.items())]
+
+
+def _bases(number: int) -> str:
+    for unit, size in (("Gb", 1e9), ("Mb", 1e6), ("kb", 1e3)):
+        if number >= size:
+            return f"{number / size:.1f}\u00a0{unit}"
+    return f"{number}\u00a0bases"
+
+
+def _template_text(name: str) -> str:
+    return resources.files("virnucpro_core.results").joinpath("templates", name).read_text("utf-8")
+
+
+def _source(text: str) -> str:
+    """The content security policy's name of an inline script or style."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

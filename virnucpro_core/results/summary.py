@@ -1,0 +1,150 @@
+"""What a finished sample is known by: RunInfo goes into the results, ResultSummary comes out of them.
+
+Knows counts and names; reads no file.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virnucpro_core.results.record_calls import CALLS, NO_CALL, RecordCalls
+
+BINS = 20  # of 0.05 each; the last one includes 1
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """An input file by content: its name without folders, size and sha256."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """How the scores of a sample were made; written to `run.json`, shown in the report.
+
+    `note` is printed wherever results are shown, such as the demo profile's "scores carry no biological
+    meaning"; empty for none. `digests` names what the scores depend on (chunks, translations, encoders,
+    classifier). `telemetry` is the only part that may differ between two runs over the same data: it is in
+    `run.json` alone, so that every other file is byte for byte reproducible.
+    """
+
+    sample: str
+    profile: str
+    note: str = ""
+    inputs: Sequence[InputFile] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+    telemetry: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TopRecord:
+    """A record at the head of the report's table."""
+
+    id: str
+    length: int
+    call: str
+    score: float | None
+    chunks: int
+    chunks_scored: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFile:
+    """A published file: where it is, its size and sha256."""
+
+    path: Path
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Counts over all records of a sample. Keys of `calls` and `bases` are those of CALLS, all present.
+
+    `record_histogram` (2, BINS): records per score bin, called virus and called others.
+    `chunk_histogram` (BINS,): chunks per bin of s.
+    """
+
+    records: int
+    calls: dict[str, int]
+    bases: dict[str, int]
+    reasons: dict[str, int]
+    chunks: int
+    chunks_scored: int
+    chunks_virus: int
+    frames: int
+    record_histogram: tuple[tuple[int, ...], tuple[int, ...]]
+    chunk_histogram: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ResultSummary:
+    """What was found in a sample and where it was written; `files` by file name, `run.json` included."""
+
+    sample: str
+    profile: str
+    note: str
+    cutoff: float
+    chunk_size: int
+    counts: Counts
+    top: tuple[TopRecord, ...]
+    files: dict[str, ResultFile]
+
+
+class Tally:
+    """Adds up blocks of calls."""
+
+    def __init__(self) -> None:
+        self._calls = np.zeros(len(CALLS), dtype=np.int64)
+        self._bases = np.zeros(len(CALLS), dtype=np.int64)
+        self._reasons: Counter[str] = Counter()
+        self._chunks = self._chunks_scored = self._chunks_virus = self._frames = 0
+        self._records_PB = np.zeros((2, BINS), dtype=np.int64)
+        self._chunks_B = np.zeros(BINS, dtype=np.int64)
+
+    def add(self, block: RecordCalls) -> None:
+        """Count one block."""
+        self._calls += np.bincount(block.call, minlength=len(CALLS))
+        for call in range(len(CALLS)):
+            self._bases[call] += block.length[block.call == call].sum()
+        self._reasons.update(
+            r for r, call in zip(block.reasons, block.call.tolist(), strict=True) if call == NO_CALL
+        )
+        scored = block.chunk_score[~np.isnan(block.chunk_score)]
+        self._chunks += int(block.chunks.sum())
+        self._chunks_scored += len(scored)
+        self._chunks_virus += int((scored >= 0.5).sum())
+        self._frames += int(block.frames.sum())
+        self._chunks_B += _histogram(scored)
+        for call in (0, 1):
+            self._records_PB[call] += _histogram(block.score[block.call == call])
+
+    def counts(self) -> Counts:
+        """The sums so far; reasons most frequent first, ties by name."""
+        virus, others = (tuple(row) for row in self._records_PB.tolist())
+        return Counts(
+            records=int(self._calls.sum()),
+            calls=dict(zip(CALLS, self._calls.tolist(), strict=True)),
+            bases=dict(zip(CALLS, self._bases.tolist(), strict=True)),
+            reasons=dict(sorted(self._reasons.items(), key=lambda item: (-item[1], item[0]))),
+            chunks=self._chunks,
+            chunks_scored=self._chunks_scored,
+            chunks_virus=self._chunks_virus,
+            frames=self._frames,
+            record_histogram=(virus, others),
+            chunk_histogram=tuple(self._chunks_B.tolist()),
+        )
+
+
+def _histogram(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    return np.histogram(values, bins=BINS, range=(0.0, 1.0))[0].astype(np.int64)

@@ -1,0 +1,44 @@
+"""Who is at work in a sample's folder: many at once, or one alone.
+
+Knows the lock files below `locks/`; knows nothing of what the work is. Whoever makes a product holds `sample.lock`
+together with the others; whoever changes what the sample is, or takes away from it, holds it alone.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from virnucpro_core.files.locks import is_locked, locked
+
+LOCKS, WHOLE, DRIVER = "locks", "sample.lock", "driver.lock"
+
+
+@contextlib.contextmanager
+def in_use(folder: Path) -> Iterator[None]:
+    """Work in the sample's folder beside others; waits for whoever has it alone."""
+    busy = f"sample {folder.name!r} is being changed or cleaned up"
+    with locked(folder / LOCKS / WHOLE, busy=busy, wait=True, shared=True):
+        yield
+
+
+@contextlib.contextmanager
+def alone(folder: Path, busy: str) -> Iterator[None]:
+    """Have the sample's folder to oneself. Raises StoreError, which begins with `busy` and names the holder.
+
+    The locks of single products are asked first: unlike the shared one they know who holds them.
+    """
+    locks = folder / LOCKS
+    named = {locks / DRIVER, *locks.glob("*.lock")} - {locks / WHOLE}
+    with contextlib.ExitStack() as held:
+        for path in (*sorted(named), locks / WHOLE):
+            held.enter_context(locked(path, busy=busy))
+        yield
+
+
+def workers(folder: Path) -> dict[str, str]:
+    """What is being worked on at this moment (`driver`, `chunks`, `esm_embeddings-0`, ...) and by whom."""
+    found = {}
+    for lock in (folder / LOCKS).glob("*.lock"):
+        if lock.name != WHOLE and is_locked(lock):
+            found[lock.stem] = lock.read_text(encoding="utf-8", errors="replace").strip()
+    return dict(sorted(found.items()))

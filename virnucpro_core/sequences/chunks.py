@@ -1,0 +1,203 @@
+"""The records of a sample and the windows they are cut into; exactly the published arithmetic.
+
+Knows records, their windows and their ids; knows no reading frame. A record that cannot be scored as it
+stands is kept with its reason and has no chunks. Nothing is held per chunk: a chunk is a number, and its
+record, start and length follow from the record's length.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from virnucpro_core.errors import InputError, UsageError
+from virnucpro_core.files.columns import Array, ColumnStore, ColumnWriter
+from virnucpro_core.files.digests import sha256_file
+from virnucpro_core.sequences.archives import stat_regular
+from virnucpro_core.sequences.fasta import Duplicates, Record, read_records
+from virnucpro_core.sequences.names import in_order
+
+KIND = "chunks"
+
+_BATCH_RECORDS = 10_000
+_BATCH_BASES = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """A range of chunks, each array (n,) int64: index of the record, number of the chunk in its record from
+    0, start in the record and length, in bases."""
+
+    record: Array
+    number: Array
+    start: Array
+    length: Array
+
+
+def chunk_counts(lengths: Array, size: int) -> Array:
+    """Number of chunks of records of these lengths, int64."""
+    return -(-lengths // size)
+
+
+def chunk_starts(length: int, size: int) -> Array:
+    """Starts of the chunks of one record, (n,) int64; a chunk is `record[start:start + size]`."""
+    number = np.arange(-(-length // size))
+    return _starts(np.full(len(number), length), number, size)
+
+
+def _starts(length: Array, number: Array, size: int) -> Array:
+    """Start of chunk `number` (from 0) of a record of `length`: the published tool's overlaps, summed.
+
+    N chunks cover R = N * size - length bases too many; gap g overlaps R // N + 1 bases if
+    g < up, else R // N,
+    where up = R - (R // N) * (N - 1).
+    """
+    count = chunk_counts(length, size)
+    surplus = count * size - length
+    low = surplus // np.maximum(count, 1)
+    up = surplus - low * (count - 1)
+    starts: Array = number * (size - low) - np.minimum(number, up)
+    return starts
+
+
+class Chunks:
+    """An opened store of records and chunks.
+
+    `ids`, `descriptions`, `reasons` and `sequences` are Strings over the records, in the order they were
+    read; `chunk_offsets` (n_records + 1,) int64: record i has chunks `chunk_offsets[i]` to `chunk_offsets[i +
+    1] - 1`; `file` (n_records,) int32 indexes `attrs["files"]`, `number` (n_records,) int64 counts records of
+    that file from 1; `uracils` (n_records,) int64 is the number of U that were read as T.
+    """
+
+    def __init__(self, store: ColumnStore) -> None:
+        self.store, self.path, self.digest, self.attrs = store, store.path, store.digest, store.attrs
+        self.chunk_size: int = store.attrs["chunk_size"]
+        self.ids, self.descriptions = store.strings("ids"), store.strings("descriptions")
+        self.reasons, self.sequences = store.strings("reasons"), store.strings("sequences")
+        self.chunk_offsets, self.file, self.number = store["chunk_offsets"], store["file"], store["number"]
+        self.uracils = store["uracils"]
+        self.n_records = len(self.ids)
+        self.n_chunks = int(self.chunk_offsets[-1])
+
+    @classmethod
+    def open(cls, path: Path) -> "Chunks":
+        """Raises StoreError."""
+        return cls(ColumnStore.open(path, kind=KIND))
+
+    @property
+    def lengths(self) -> Array:
+        """Lengths of the records in bases, (n_records,) int64."""
+        return self.sequences.lengths
+
+    def sequence(self, record: int) -> bytes:
+        """Letters of a record as they were read, U as T, case kept."""
+        return self.sequences[record]
+
+    def record_ids(self, lo: int, hi: int) -> list[str]:
+        """Ids of records lo to hi - 1."""
+        return [name.decode() for name in self.ids[lo:hi]]
+
+    def locate(self, chunk: Array) -> Windows:
+        """Where chunks lie; `chunk` (n,) int64."""
+        record = np.searchsorted(self.chunk_offsets, chunk, side="right") - 1
+        length = self.sequences.offsets[record + 1] - self.sequences.offsets[record]
+        number = chunk - self.chunk_offsets[record]
+        start = _starts(length, number, self.chunk_size)
+        return Windows(record, number, start, np.minimum(length - start, self.chunk_size))
+
+    def windows(self, lo: int, hi: int) -> Windows:
+        """Where chunks lo to hi - 1 lie."""
+        return self.locate(np.arange(lo, hi))
+
+    def names(self, chunk: Array) -> list[str]:
+        """`{record}_chunk_{k}`, k from 1; `chunk` (n,) int64, any order."""
+        windows = self.locate(chunk)
+        record, inverse = np.unique(windows.record, return_inverse=True)
+        ids = [name.decode() for name in self.ids.take(record)]
+        pairs = zip(inverse.tolist(), (windows.number + 1).tolist(), strict=True)
+        return [f"{ids[i]}_chunk_{k}" for i, k in pairs]
+
+    def chunk_ids(self, lo: int, hi: int) -> list[str]:
+        """Names of chunks lo to hi - 1."""
+        return self.names(np.arange(lo, hi))
+
+    def blocks(self, n_bases: int) -> Iterator[tuple[int, bytes, Array, Array]]:
+        """All chunks in ranges whose bases lie within about `n_bases`: (first chunk, bases, starts, lengths).
+
+        `starts` and `lengths` (n,) int64 are windows into `bases`. A block holds at least one chunk.
+        """
+        lo = 0
+        with self.store.stream("sequences") as letters:
+            while lo < self.n_chunks:
+                windows = self.windows(lo, min(lo + max(n_bases // 32, 1), self.n_chunks))
+                start = self.sequences.offsets[windows.record] + windows.start
+                end = start + windows.length
+                n = max(int(np.searchsorted(end, start[0] + n_bases, side="right")), 1)
+                letters.seek(int(start[0]))
+                yield lo, letters.read(int(end[n - 1] - start[0])), start[:n] - start[0], windows.length[:n]
+                lo += n
+
+
+def write_chunks(
+    paths: Sequence[Path], out: Path, *, chunk_size: int, duplicates: Duplicates = "refuse"
+) -> Chunks:
+    """Read the files of one sample and publish its store at `out`.
+
+    Raises InputError for files that are refused, UsageError for a chunk size below 3, StoreError for the
+    disk.
+    """
+    if chunk_size < 3:
+        raise UsageError(f"chunk size {chunk_size} holds no codon", remedy="use 300 or 500")
+    files = in_order(paths)
+    before = [stat_regular(path) for path in files]
+    with ColumnWriter.publishing(out, kind=KIND) as writer:
+        writer.append("chunk_offsets", np.zeros(1, np.int64))
+        chunks = uracils = 0
+        for batch in _batches(read_records(paths, duplicates=duplicates)):
+            _append(writer, batch)
+            lengths = np.array([0 if r.reason else len(r.sequence) for r in batch], np.int64)
+            offsets = chunks + np.cumsum(chunk_counts(lengths, chunk_size))
+            writer.append("chunk_offsets", offsets)
+            chunks, uracils = int(offsets[-1]), uracils + sum(r.uracils for r in batch)
+        writer.attrs |= {"chunk_size": chunk_size, "uracils": uracils, "duplicates": duplicates}
+        writer.attrs["files"] = [_identity(path, stat) for path, stat in zip(files, before, strict=True)]
+    return Chunks.open(out)
+
+
+def _identity(path: Path, before: os.stat_result) -> dict[str, Any]:
+    """Name, size and sha256 of a file that has been read. Raises InputError if it is not as it was."""
+    try:
+        digest = sha256_file(path)
+    except OSError as error:
+        raise InputError(error.strerror or str(error), path=path) from error
+    after = stat_regular(path)
+    if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise InputError("changed while it was read", path=path, remedy="run again when it is complete")
+    return {"name": path.name, "size": after.st_size, "sha256": digest}
+
+
+def _append(writer: ColumnWriter, batch: Sequence[Record]) -> None:
+    writer.append_strings("ids", [r.id.encode() for r in batch])
+    writer.append_strings("descriptions", [r.description.encode() for r in batch])
+    writer.append_strings("reasons", [r.reason.encode() for r in batch])
+    writer.append_strings("sequences", [r.sequence for r in batch])
+    writer.append("file", np.array([r.file for r in batch], np.int32))
+    writer.append("number", np.array([r.number for r in batch], np.int64))
+    writer.append("uracils", np.array([r.uracils for r in batch], np.int64))
+
+
+def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """Runs of records, bounded in number and in bases; never empty."""
+    batch: list[Record] = []
+    bases = 0
+    for record in records:
+        batch.append(record)
+        bases += len(record.sequence)
+        if len(batch) == _BATCH_RECORDS or bases >= _BATCH_BASES:
+            yield batch
+            batch, bases = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,53 @@
+"""Chunks and frames as the three files that the published tool writes, byte for byte.
+
+Knows their names and their form; computes nothing.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from virnucpro_core.files.columns import Strings
+from virnucpro_core.files.publish import publish
+from virnucpro_core.sequences.chunks import Chunks
+from virnucpro_core.sequences.frames import Frames
+
+_WRAP = 60
+_ROWS = 10_000
+
+
+def export_translations(chunks: Chunks, frames: Frames, out: Path, name: str) -> list[Path]:
+    """Write `NAME_chunkedN.fa`, `NAME_identified_nucleotide.fa` and `NAME_identified_protein.faa` into `out`.
+
+    Returns their paths. Raises StoreError.
+    """
+    texts = {
+        f"{name}_chunked{chunks.chunk_size}.fa": _chunk_entries(chunks),
+        f"{name}_identified_nucleotide.fa": _frame_entries(chunks, frames, frames.nucleotides),
+        f"{name}_identified_protein.faa": _frame_entries(chunks, frames, frames.proteins),
+    }
+    for file, entries in texts.items():
+        publish(out / file, lambda path, entries=entries: _write(path, entries))  # type: ignore[misc]
+    return [out / file for file in texts]
+
+
+def _write(path: Path, entries: Iterable[bytes]) -> None:
+    with path.open("wb") as stream:
+        stream.writelines(entries)
+
+
+def _chunk_entries(chunks: Chunks) -> Iterable[bytes]:
+    """One entry a chunk, wrapped, in the case of the input."""
+    for lo, bases, starts, lengths in chunks.blocks(1 << 20):
+        ids = chunks.chunk_ids(lo, lo + len(starts))
+        for name, start, end in zip(ids, starts.tolist(), (starts + lengths).tolist(), strict=True):
+            lines = [bases[at : min(at + _WRAP, end)] for at in range(start, end, _WRAP)]
+            yield b">%b\n%b\n" % (name.encode(), b"\n".join(lines))
+
+
+def _frame_entries(chunks: Chunks, frames: Frames, letters: Strings) -> Iterable[bytes]:
+    """One entry a frame, not wrapped."""
+    for lo in range(0, frames.n_frames, _ROWS):
+        hi = min(lo + _ROWS, frames.n_frames)
+        ids = frames.frame_ids(lo, hi, chunks)
+        for name, text in zip(ids, letters.take(frames.frame_unique[lo:hi]), strict=True):
+            yield b">%b\n%b\n" % (name.encode(), text)

@@ -1,0 +1,285 @@
+"""FASTA and FASTQ files as a stream of records; nothing that a file holds disappears.
+
+Knows the two formats, ids, letters and mates; knows no chunk. Parsing is dnaio's. A record that cannot be
+scored comes with a reason; a file that cannot be trusted is refused with InputError.
+"""
+
+import contextlib
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import dnaio
+import numpy as np
+
+from virnucpro_core.errors import InputError
+from virnucpro_core.sequences.archives import is_cut_bgzip, open_text, unescape
+from virnucpro_core.sequences.identical import Identities
+from virnucpro_core.sequences.names import in_order, mates
+
+Duplicates = Literal["refuse", "rename"]
+Format = Literal["fasta", "fastq"]
+
+NUCLEOTIDES = b"ACGTURYSWKMBDHVNacgturyswkmbdhvn"
+# Not X: it also masks vectors and repeats in DNA, so alone it makes no protein.
+AMINO_ACIDS_ONLY = b"EFILPQZJO*efilpqzjo"
+_PROTEIN_SHARE = 0.1
+_STRANGE = re.compile(rb"[^" + NUCLEOTIDES + rb"]")
+_U_TO_T = bytes.maketrans(b"Uu", b"Tt")
+_FOREIGN = (
+    (b"@HD\t", "SAM", "convert it with `samtools fasta`"),
+    (b"@SQ\t", "SAM", "convert it with `samtools fasta`"),
+    (b"LOCUS ", "GenBank", "convert it to FASTA"),
+    (b"##gff-version", "GFF", "give the sequences as FASTA"),
+    (b"##fileformat=VCF", "VCF", "give the sequences as FASTA"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One entry of a sample.
+
+    `description` is the header after the id; `sequence` ASCII letters, case kept, U as T (`uracils` of them);
+    `file` indexes the sorted files of the sample, `number` counts records of the file from 1. A `reason` says
+    why the record cannot be scored.
+    """
+
+    id: str
+    description: str
+    sequence: bytes
+    file: int
+    number: int
+    reason: str = ""
+    uracils: int = 0
+
+
+def read_records(paths: Sequence[Path], *, duplicates: Duplicates = "refuse") -> Iterator[Record]:
+    """All records of one sample's files, in the order of the file names.
+
+    A FASTA line that begins with `#` is a comment; blanks inside a sequence are dropped.
+    Ids are distinct over the sample: mates get `/1` and `/2`, and equal ids are refused when the last record
+    has been read, or made distinct as `id_2`, `id_3`, ... if `duplicates` is "rename" (the files are then
+    read twice). Raises InputError.
+    """
+    files = in_order(paths)
+    if duplicates == "rename":
+        yield from _renamed(files)
+        return
+    identities, counts = Identities(), [0] * len(files)
+    for record in _read_files(files):
+        identities.add(record.id.encode())
+        counts[record.file] = record.number
+        yield record
+    first = identities.first()
+    repeats = np.flatnonzero(first != np.arange(len(first)))
+    if len(repeats):
+        _refuse_duplicate(files, counts, int(first[repeats[0]]), int(repeats[0]))
+
+
+def _read_files(files: Sequence[Path]) -> Iterator[Record]:
+    for index, (path, mate) in enumerate(zip(files, mates(files), strict=True)):
+        yield from _read_file(path, index, mate)
+
+
+def _read_file(path: Path, index: int, mate: int) -> Iterator[Record]:
+    count = 0
+    with open_text(path) as stream:
+        kind = _format(path, stream.peek(1 << 12))
+        with contextlib.closing(_Lines(path, kind)) as lines:
+            records = _parsed(path, index, stream, lines)
+            if kind == "fastq":
+                records = (_named_mate(r, mate) for r in records) if mate else _interleaved(records)
+            for record in records:
+                count += 1
+                yield record
+    if not count:
+        raise InputError("no records", path=path, remedy="give FASTA or FASTQ")
+    if kind == "fasta" and is_cut_bgzip(path):
+        raise InputError(
+            "the bgzip file lacks its last block", path=path, remedy="it was cut: fetch it again"
+        )
+
+
+def _format(path: Path, head: bytes) -> Format:
+    text = head.lstrip()
+    if not text:
+        raise InputError("the file is empty", path=path, remedy="give FASTA or FASTQ")
+    for start, name, remedy in _FOREIGN:
+        if text.startswith(start):
+            raise InputError(f"{name}, not FASTA or FASTQ", path=path, remedy=remedy)
+    if text[:1] in (b">", b"#"):
+        return "fasta"
+    if text[:1] == b"@":
+        return "fastq"
+    what = "neither FASTA nor FASTQ: the first character is neither '>' nor '@'"
+    raise InputError(
+        what, path=path, line=1 + head[: len(head) - len(text)].count(b"\n"), remedy="give FASTA or FASTQ"
+    )
+
+
+def _parsed(path: Path, index: int, stream: io.BufferedReader, lines: "_Lines") -> Iterator[Record]:
+    try:
+        with dnaio.open(stream, fileformat=lines.kind) as reader:
+            for number, entry in enumerate(reader, 1):
+                yield _record(entry, index, number, lines)
+    except dnaio.FileFormatError as error:
+        what = error.message.splitlines()[0].replace(r"'\n'", "an empty line")
+        if "Premature end" in what:
+            what = "the last record is incomplete"
+        line = None if error.line is None else error.line + 1
+        remedy = (
+            "one FASTQ record is four lines; the file may be cut or wrapped" if lines.kind == "fastq" else ""
+        )
+        raise InputError(what, path=path, line=line, remedy=remedy) from error
+
+
+def _record(entry: dnaio.SequenceRecord, index: int, number: int, lines: "_Lines") -> Record:
+    try:
+        words = unescape(entry.name).decode().split(None, 1)
+    except UnicodeDecodeError as error:
+        raise lines.error(
+            f"the header of record {number:,} is not UTF-8", number, remedy="mend its characters"
+        ) from error
+    if not words:
+        raise lines.error(f"record {number:,} has no id", number, remedy="give it one")
+    name, description = words[0], words[1] if len(words) > 1 else ""
+    if not name.isprintable():
+        raise lines.error("control characters in the id", number, record=name, remedy="rename the record")
+    sequence = entry.sequence.encode("ascii")
+    if b" " in sequence or b"\t" in sequence:
+        sequence = sequence.translate(None, b" \t")
+    reason = "" if sequence else "empty record"
+    if sequence.translate(None, NUCLEOTIDES):
+        sequence = unescape(sequence.decode())
+        reason = _strange(name, sequence, number, lines)
+    uracils = sequence.count(b"U") + sequence.count(b"u")
+    if uracils:
+        sequence = sequence.translate(_U_TO_T)
+    return Record(name, description, sequence, index, number, reason, uracils)
+
+
+def _strange(name: str, sequence: bytes, number: int, lines: "_Lines") -> str:
+    """Why a sequence with other letters is not scored. Raises InputError where the file is at fault."""
+    at = _STRANGE.search(sequence)
+    assert at is not None
+    amino = len(sequence) - len(sequence.translate(None, AMINO_ACIDS_ONLY))
+    if amino >= _PROTEIN_SHARE * len(sequence):
+        raise lines.error("looks like protein", number, record=name, remedy="give nucleotide sequences")
+    if b">" in sequence and lines.kind == "fasta":
+        what = "'>' inside a sequence"
+        raise lines.error(
+            what, number, record=name, letter=sequence.index(b">"), remedy="a line end is missing before it"
+        )
+    letter = sequence[at.start() : at.start() + 4].decode(errors="replace")[0]
+    line = lines.of(number, at.start())
+    return f"letter {letter!r} at position {at.start() + 1:,} (line {line:,}) is not a nucleotide code"
+
+
+class _Lines:
+    """Line numbers of records, for messages: the parser has none, so a second reading finds them on demand.
+
+    Records must be asked for in order; the file is then read at most once more.
+    """
+
+    def __init__(self, path: Path, kind: Format) -> None:
+        self._path, self.kind = path, kind
+        self._stream: io.TextIOWrapper | None = None
+        self._line = self._records = 0
+
+    def of(self, number: int, letter: int | None = None) -> int:
+        """The line, from 1, of the header of record `number`, or of its letter (from 0, without spaces)."""
+        if self.kind == "fastq":
+            return 4 * number - (3 if letter is None else 2)
+        if self._stream is None:
+            self._stream = io.TextIOWrapper(open_text(self._path), encoding="ascii")
+        while self._records < number:
+            self._records += self._next().startswith(">")
+        if letter is not None:
+            passed = 0
+            while passed <= letter:
+                text = unescape(self._next())
+                passed += 0 if text.startswith(b"#") else len(text.translate(None, b" \t"))
+        return self._line
+
+    def error(
+        self, what: str, number: int, *, record: str = "", letter: int | None = None, remedy: str
+    ) -> InputError:
+        """An InputError that names this place."""
+        line = self.of(number, letter)
+        return InputError(what, path=self._path, record=record, line=line, remedy=remedy)
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+
+    def _next(self) -> str:
+        assert self._stream is not None
+        self._line += 1
+        return next(self._stream).strip()
+
+
+def _named_mate(record: Record, mate: int) -> Record:
+    return record if record.id.endswith(("/1", "/2")) else replace(record, id=f"{record.id}/{mate}")
+
+
+def _interleaved(records: Iterator[Record]) -> Iterator[Record]:
+    """Two records of one id after each other are mates."""
+    held: Record | None = None
+    for record in records:
+        if held is not None and record.id == held.id:
+            yield _named_mate(held, 1)
+            yield _named_mate(record, 2)
+            held = None
+            continue
+        if held is not None:
+            yield held
+        held = record
+    if held is not None:
+        yield held
+
+
+def _place(files: Sequence[Path], counts: Sequence[int], ordinal: int) -> tuple[Path, int]:
+    """File and number in it of a record counted over the sample from 0."""
+    for path, count in zip(files, counts, strict=True):
+        if ordinal < count:
+            return path, ordinal + 1
+        ordinal -= count
+    raise AssertionError
+
+
+def _refuse_duplicate(files: Sequence[Path], counts: Sequence[int], first: int, second: int) -> None:
+    places = []
+    for path, number in (_place(files, counts, first), _place(files, counts, second)):
+        with open_text(path) as stream:
+            kind = _format(path, stream.peek(1 << 12))
+        with contextlib.closing(_Lines(path, kind)) as lines:
+            places.append((path, lines.of(number)))
+    (first_path, first_line), (path, line) = places
+    where = "" if first_path == path else f"{first_path}, "
+    record = next(r.id for i, r in enumerate(_read_files(files)) if i == second)
+    what = f"the same id as at {where}line {first_line:,}"
+    raise InputError(
+        what, path=path, record=record, line=line, remedy="make ids unique, or use `--duplicates rename`"
+    )
+
+
+def _renamed(files: Sequence[Path]) -> Iterator[Record]:
+    """Records with `_2`, `_3`, ... after the second, third, ... use of an id, leaving out ids that exist."""
+    identities = Identities()
+    for record in _read_files(files):
+        identities.add(record.id.encode())
+    is_taken = identities.lookup()
+    first = identities.first()
+    next_suffix = np.full(len(first), 2, np.int32)
+    for ordinal, record in enumerate(_read_files(files)):
+        if first[ordinal] == ordinal:
+            yield record
+            continue
+        suffix = int(next_suffix[first[ordinal]])
+        while is_taken(f"{record.id}_{suffix}".encode()):
+            suffix += 1
+        next_suffix[first[ordinal]] = suffix + 1
+        yield replace(record, id=f"{record.id}_{suffix}")
