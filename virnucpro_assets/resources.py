@@ -24,6 +24,7 @@ import dagster as dg
 from virnucpro_assets.presence import hold_presence
 from virnucpro_core.devices import Compute
 from virnucpro_core.errors import DeviceError, UsageError
+from virnucpro_core.interrupts import keep_interrupts
 from virnucpro_core.lanes import Lane
 from virnucpro_core.leases import FOLDER, Leases, ProcessDevice
 from virnucpro_core.loading import LoaderSettings
@@ -67,6 +68,7 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """What Dagster calls before a run, and before a tick of a sensor, which has no run."""
+        keep_interrupts()
         # Of a run whose steps are processes on many machines none holds the lock: its launcher watches over it.
         if context.run is not None and self.executor == IN_PROCESS:
             hold_presence(self.folder, context.run.run_id)
