@@ -24,7 +24,7 @@ import dagster as dg
 from virnucpro_assets.presence import hold_presence
 from virnucpro_core.devices import Compute
 from virnucpro_core.errors import DeviceError, UsageError
-from virnucpro_core.interrupts import keep_interrupts
+from virnucpro_core.interrupts import heeded, keep_interrupts
 from virnucpro_core.lanes import Lane
 from virnucpro_core.leases import FOLDER, Leases, ProcessDevice
 from virnucpro_core.loading import LoaderSettings
@@ -71,7 +71,8 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
         keep_interrupts()
         # Of a run whose steps are processes on many machines none holds the lock: its launcher watches over it.
         if context.run is not None and self.executor == IN_PROCESS:
-            hold_presence(self.folder, context.run.run_id)
+            with heeded():
+                hold_presence(self.folder, context.run.run_id)
 
     @property
     def folder(self) -> Path:
