@@ -7,7 +7,6 @@ resumes it; 130 interrupted. Imports of torch and Dagster are put off until a co
 import os
 import signal
 import sys
-import threading
 import traceback
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,9 +18,9 @@ from virnucpro_assets.cli.samples import priority, samples
 from virnucpro_assets.cli.storage import storage
 from virnucpro_assets.platform.startup import lasting_imports
 from virnucpro_core.errors import DeviceLostError, VirnucproError, one_line
+from virnucpro_core.interrupts import keep_interrupts
 
 INTERRUPTED = 130
-AGAIN_SECONDS = 0.05
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 PATH = click.Path(path_type=Path)
 PRECISIONS = click.Choice(["float32", "float16", "fp8"])
@@ -179,7 +178,7 @@ def main() -> NoReturn:
     # In a script's background SIGINT is ignored, and Dagster would then ignore SIGTERM as well.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
-    sys.unraisablehook = _interrupt_again
+    keep_interrupts()
     try:
         code = app(standalone_mode=False)
         _ignore_signals()
@@ -214,14 +213,6 @@ def _fail(error: BaseException, line: str, code: int) -> int:
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
-
-
-def _interrupt_again(ignored: "sys.UnraisableHookArgs") -> None:
-    """An interrupt that came while Python tidied an object up would be shown and forgotten: it comes once more."""
-    if ignored.exc_type is KeyboardInterrupt:
-        threading.Timer(AGAIN_SECONDS, os.kill, [os.getpid(), signal.SIGINT]).start()
-    else:
-        sys.__unraisablehook__(ignored)
 
 
 def _ignore_signals() -> None:
