@@ -41,30 +41,30 @@ class Moment:
 # In the order in which a sample comes to them.
 MOMENTS = {
     "chunks: imports": Moment("sequences", f"{ASSETS}.definitions", starts=True),
-    "chunks: the run's lock": Moment("sequences", f"{ASSETS}.presence:hold_presence"),
-    "chunks: reading": Moment("sequences", f"{CORE}.stages:chunk_sample"),
-    "chunks: checks": Moment("sequences", f"{ASSETS}.checks:sample_findings"),
-    "translations: translating": Moment("sequences", f"{CORE}.stages:translate_sample"),
-    "translations: checks": Moment("sequences", f"{ASSETS}.checks:sample_findings", 2),
-    "dnabert_embeddings: loading": Moment("lane", f"{CORE}.encoder_cache:begun_encoder"),
-    "dnabert_embeddings: first batch": Moment("lane", f"{CORE}.inference:Forward._embed_into"),
-    "dnabert_embeddings: a shard is handed over": Moment("lane", f"{CORE}.writing:WriteBehind.submit", 2),
-    "dnabert_embeddings: a shard is recorded": Moment("lane", f"{ASSETS}.metadata:observe_shard", 2),
-    "dnabert_embeddings: freeing": Moment("lane", f"{CORE}.encoder_cache:free_encoders"),
-    "dnabert_embeddings: checks": Moment("lane", f"{CORE}.audit:audit_lane"),
-    "esm_embeddings: loading": Moment("lane", f"{CORE}.encoder_cache:begun_encoder", 2),
-    "esm_embeddings: first shard": Moment("lane", f"{CORE}.inference:embed_shards", 2),
-    "esm_embeddings: freeing": Moment("lane", f"{CORE}.encoder_cache:free_encoders", 2),
-    "esm_embeddings: results for the web UI": Moment("lane", f"{ASSETS}.metadata:throughput_picture", 2),
-    "esm_embeddings: checks": Moment("lane", f"{CORE}.audit:audit_lane", 2),
-    "merged_features: merging": Moment("lane", f"{CORE}.shards:ShardStore.write_virtual", 2),
-    "merged_features: checks": Moment("lane", f"{CORE}.audit:audit_lane", 3),
-    "predictions: loading": Moment("lane", f"{CORE}.classifier:load_classifier"),
-    "predictions: scoring": Moment("lane", f"{CORE}.classifier:Classifier.score", 2),
-    "predictions: checks": Moment("lane", f"{CORE}.audit:audit_lane", 4),
-    "consensus: calls": Moment("results", f"{CORE}.stages:call_sample"),
-    "consensus: writing": Moment("results", f"{CORE}.results:write_results"),
-    "consensus: checks": Moment("results", f"{CORE}.audit:audit_results"),
+    "chunks: the run's lock": Moment("sequences", f"{ASSETS}.platform.presence:hold_presence"),
+    "chunks: reading": Moment("sequences", f"{CORE}.pipeline.steps:chunk_sample"),
+    "chunks: checks": Moment("sequences", f"{ASSETS}.graph.checks:sample_findings"),
+    "translations: translating": Moment("sequences", f"{CORE}.pipeline.steps:translate_sample"),
+    "translations: checks": Moment("sequences", f"{ASSETS}.graph.checks:sample_findings", 2),
+    "dnabert_embeddings: loading": Moment("lane", f"{CORE}.encoders.loaded:begun_encoder"),
+    "dnabert_embeddings: first batch": Moment("lane", f"{CORE}.engine.inference:Forward._embed_into"),
+    "dnabert_embeddings: a shard is handed over": Moment("lane", f"{CORE}.engine.writing:WriteBehind.submit", 2),
+    "dnabert_embeddings: a shard is recorded": Moment("lane", f"{ASSETS}.graph.records:observe_shard", 2),
+    "dnabert_embeddings: freeing": Moment("lane", f"{CORE}.encoders.loaded:free_encoders"),
+    "dnabert_embeddings: checks": Moment("lane", f"{CORE}.pipeline.audit:audit_lane"),
+    "esm_embeddings: loading": Moment("lane", f"{CORE}.encoders.loaded:begun_encoder", 2),
+    "esm_embeddings: first shard": Moment("lane", f"{CORE}.engine.inference:embed_shards", 2),
+    "esm_embeddings: freeing": Moment("lane", f"{CORE}.encoders.loaded:free_encoders", 2),
+    "esm_embeddings: results for the web UI": Moment("lane", f"{ASSETS}.graph.records:throughput_picture", 2),
+    "esm_embeddings: checks": Moment("lane", f"{CORE}.pipeline.audit:audit_lane", 2),
+    "merged_features: merging": Moment("lane", f"{CORE}.engine.shards:ShardStore.write_virtual", 2),
+    "merged_features: checks": Moment("lane", f"{CORE}.pipeline.audit:audit_lane", 3),
+    "predictions: loading": Moment("lane", f"{CORE}.models.classifier:load_classifier"),
+    "predictions: scoring": Moment("lane", f"{CORE}.models.classifier:Classifier.score", 2),
+    "predictions: checks": Moment("lane", f"{CORE}.pipeline.audit:audit_lane", 4),
+    "consensus: calls": Moment("results", f"{CORE}.pipeline.steps:call_sample"),
+    "consensus: writing": Moment("results", f"{CORE}.results.folder:write_results"),
+    "consensus: checks": Moment("results", f"{CORE}.pipeline.audit:audit_results"),
 }
 
 
@@ -166,7 +166,7 @@ def terminator(folder: Path) -> Iterator[Terminator]:
     holder = Holder(site)
     fasta = site.folder / f"{SAMPLE}.fa"
     write_genomes(fasta)
-    site.platform.run(str(ROOT / "tests" / "live_platform.py"), SAMPLE, str(fasta), str(SHARD_ROWS))
+    site.platform.run(str(ROOT / "tests" / "support" / "live_platform.py"), SAMPLE, str(fasta), str(SHARD_ROWS))
     with web_ui(site.platform) as server:
         yield Terminator(site, server, holder)
 
