@@ -97,12 +97,13 @@ class Forward:
         rows_RD = torch.full(
             (packed.n_sequences, encoder.dim), torch.nan, dtype=torch.float32, device=encoder.device
         )
-        done = 0
+        done = halved = 0
         todo = list(reversed(packed.batches))
         while todo:
             batch = todo.pop()
             if batch.n_tokens > self.limit and batch.n_sequences > 1:
                 todo.extend(reversed(batch.halves()))
+                halved += 1
                 continue
             before(not todo)
             if self._embed_into(batch, rows_RD[done : done + batch.n_sequences]):
@@ -113,7 +114,7 @@ class Forward:
                 todo.append(batch)
         place_R = packed.place_R.to(encoder.device, non_blocking=True)
         copy = _to_host(rows_RD[place_R])
-        return Computed(packed, *copy, time.monotonic() - started, self.clock.take())
+        return Computed(packed, *copy, time.monotonic() - started, self.clock.take(), halved)
 
     def _embed_into(self, batch: PackedBatch, rows_BD: torch.Tensor) -> bool:
         """Pooled rows of `batch` to their place; False if the device ran out of memory (and is tidy again)."""

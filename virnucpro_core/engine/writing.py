@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from virnucpro_core.sequences.frames import Frames
 class Computed:
     """One shard's pooled rows on their way to disk, in the shard's order.
 
-    rows_RD (rows, dim) float32 and finite_R (rows,) bool are on the host once `ready` has passed.
+    rows_RD (rows, dim) float32 and finite_R (rows,) bool are on the host once `ready` has passed. halved: batches that
+    were cut in two as the device had too little memory; other batches mean other kernels, and perhaps other last bits.
     """
 
     packed: PackedShard
@@ -28,6 +30,7 @@ class Computed:
     ready: torch.cuda.Event | None
     seconds: float
     spans: Spans
+    halved: int = 0
 
     def wait(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The rows, and which are not finite; blocks until the copy from the device is done."""
@@ -91,6 +94,9 @@ class WriteBehind:
         shard = computed.packed.shard
         frame_R = self.frames.shard(shard, self.n_shards)
         summary = self.recorder.summary
-        maker = {"rank": summary.rank, "device": summary.device, "seconds": round(computed.seconds, 3)}
+        maker: dict[str, Any] = {"rank": summary.rank, "device": summary.device}
+        maker["seconds"] = round(computed.seconds, 3)
+        if computed.halved:
+            maker["batches_halved"] = computed.halved
         entry = self.store.write(shard, frame_R, self.frames.digests[frame_R], values_RD, maker=maker)
         return Settled(computed, entry, bad)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from virnucpro_core.devices.compute import DTYPES, Compute, LoaderSettings, device_name, usable_device
-from virnucpro_core.encoders.encoder import Encoder, Kind, encoder_input
+from virnucpro_core.encoders.encoder import Encoder, encoder_input
 from virnucpro_core.encoders.loaded import begun_encoder, free_encoders
 from virnucpro_core.engine.claims import Claims
 from virnucpro_core.engine.inference import embed_shards
@@ -23,9 +23,7 @@ from virnucpro_core.engine.telemetry import LaneSummary, Recorder
 from virnucpro_core.files.disk import make_sure_of_room
 from virnucpro_core.files.locks import is_locked
 from virnucpro_core.pipeline.lane import Lane, LaneResult, OnShard, collected, lane_lock, survey
-from virnucpro_core.samples.products import DNABERT, ESM, Embedding
-
-KINDS: dict[Embedding, Kind] = {DNABERT: "dnabert-s", ESM: "esm2"}
+from virnucpro_core.samples.products import EMBEDDINGS, Embedding
 
 
 def embed_lane(lane: Lane, product: Embedding, compute: Compute, *, on_shard: OnShard) -> LaneResult:
@@ -45,7 +43,7 @@ def embed_lane(lane: Lane, product: Embedding, compute: Compute, *, on_shard: On
             world_size=lane.world_size,
             device=compute.device,
             precision=lane.precision(product),
-            attention=compute.kernel(lane.precision(product)),
+            attention=lane.kernel(product),
             shards_resumed=len(lane.shards) - len(todo),
             sequences_resumed=lane.rows(set(lane.shards) - set(todo)),
             sequences_total=lane.rows(lane.shards),
@@ -108,14 +106,15 @@ def lanes_beside(lane: Lane) -> list[range]:
     return [
         lane_shards(lane.n_shards, rank, lane.world_size)
         for rank in range(lane.world_size)
-        if rank != lane.rank and any(is_locked(lane.sample.lock(f"{p}-{rank}")) for p in (DNABERT, ESM))
+        if rank != lane.rank and any(is_locked(lane.sample.lock(f"{p}-{rank}")) for p in EMBEDDINGS)
     ]
 
 
 def _feed(
     lane: Lane, product: Embedding, share: Share, settings: LoaderSettings, device: torch.device
 ) -> Feed:
-    taken = encoder_input(KINDS[product], lane.weights(product), DTYPES[lane.precision(product)])
+    files = lane.encoder(product)
+    taken = encoder_input(files.kind, files.folder, DTYPES[lane.precision(product)])
     dataset = ShardDataset(
         lane.sample.translations,
         taken,
@@ -133,10 +132,10 @@ def _encoder(
 
     How long loading took and what the device is go into the summary.
     """
-    summary, started = recorder.summary, recorder.elapsed()
+    summary, started, files = recorder.summary, recorder.elapsed(), lane.encoder(product)
     encoder, verified = begun_encoder(
-        KINDS[product],
-        lane.weights(product),
+        files.kind,
+        files.folder,
         device=device,
         dtype=DTYPES[summary.precision],
         attention=summary.attention,

@@ -183,6 +183,7 @@ def _run_facts(run: RunInfo, counts: Counts, cutoff: float, files: dict[str, Res
         "settings": dict(run.settings),
         "versions": dict(run.versions),
         "digests": dict(run.digests),
+        "products": {name: dict(recipe) for name, recipe in run.products.items()},
         "counts": dataclasses.asdict(counts),
         "files": {name: {"bytes": file.bytes, "sha256": file.sha256} for name, file in files.items()},
         "telemetry": dict(run.telemetry),

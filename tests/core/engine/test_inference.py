@@ -229,6 +229,10 @@ def test_out_of_memory_halves_the_batches_and_loses_nothing(
         np.testing.assert_allclose(
             lane.store.read(shard)[1], whole.store.read(shard)[1], rtol=2e-5, atol=2e-5
         )
+    assert not any("batches_halved" in entry.maker for entry in whole.entries)
+    assert any(
+        entry.maker.get("batches_halved", 0) > 0 for entry in lane.entries
+    )  # it says that it is another kind
 
 
 def test_one_sequence_that_does_not_fit_ends_the_lane_with_a_remedy(
