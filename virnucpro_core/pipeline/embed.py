@@ -14,14 +14,13 @@ import torch
 from virnucpro_core.devices.compute import DTYPES, Compute, LoaderSettings, device_name, usable_device
 from virnucpro_core.encoders.encoder import Encoder, encoder_input
 from virnucpro_core.encoders.loaded import begun_encoder, free_encoders
-from virnucpro_core.engine.claims import Claims
 from virnucpro_core.engine.inference import embed_shards
 from virnucpro_core.engine.loading import Feed, ShardDataset, start_worker_server, token_budget_of
 from virnucpro_core.engine.shards import lane_shards
 from virnucpro_core.engine.sharing import Share
 from virnucpro_core.engine.telemetry import LaneSummary, Recorder
 from virnucpro_core.files.disk import make_sure_of_room
-from virnucpro_core.files.locks import is_locked
+from virnucpro_core.files.locks import Claims, is_locked
 from virnucpro_core.pipeline.lane import Lane, LaneResult, OnShard, collected, lane_lock, survey
 from virnucpro_core.samples.products import EMBEDDINGS, Embedding
 

@@ -22,7 +22,7 @@ from virnucpro_core.files.disk import REPORT_BYTES, RESULT_BYTES_A_FRAME, disk_e
 from virnucpro_core.files.locks import locked
 from virnucpro_core.files.publish import sweep
 from virnucpro_core.models.profiles import ResolvedProfile
-from virnucpro_core.samples.occupancy import in_use
+from virnucpro_core.samples.occupancy import shared_lock
 from virnucpro_core.samples.products import CHUNKS, EMBEDDINGS, PRODUCTS, SHARDED, TRANSLATIONS, is_current
 from virnucpro_core.samples.sample import Sample
 from virnucpro_core.sequences.chunks import Chunks
@@ -221,5 +221,5 @@ def lane_lock(lane: Lane, product: str) -> Iterator[None]:
     with disk_errors(lane.sample.product(product)):
         sweep(lane.sample.product(product))
         own = locked(lane.sample.lock(f"{product}-{lane.rank}"), busy=busy, wait=True)
-        with in_use(lane.sample.folder), own:
+        with shared_lock(lane.sample.folder), own:
             yield

@@ -20,7 +20,7 @@ from virnucpro_core.files.publish import sync
 from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.steps import made_from, shown_settings
 from virnucpro_core.results.folder import RUN, read_results
-from virnucpro_core.samples.occupancy import alone
+from virnucpro_core.samples.occupancy import exclusive_lock
 from virnucpro_core.samples.products import PREDICTIONS, PRODUCTS
 from virnucpro_core.samples.sample import Sample
 from virnucpro_core.sequences.chunks import Chunks
@@ -73,7 +73,7 @@ def release(sample: Sample, keep: Keep) -> Released:
     """
     with (
         disk_errors(sample.folder),
-        alone(sample.folder, f"sample {sample.name!r} is not cleaned, a process works on it"),
+        exclusive_lock(sample.folder, f"sample {sample.name!r} is not cleaned, a process works on it"),
     ):
         require_results(sample)
         found = releasable(sample, keep)

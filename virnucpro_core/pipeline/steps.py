@@ -18,7 +18,7 @@ from virnucpro_core.pipeline.lane import Lane, open_chunks
 from virnucpro_core.pipeline.score import collect_scores
 from virnucpro_core.results.folder import write_results
 from virnucpro_core.results.summary import InputFile, ResultSummary, RunInfo
-from virnucpro_core.samples.occupancy import in_use
+from virnucpro_core.samples.occupancy import shared_lock
 from virnucpro_core.samples.products import CHUNKS, EMBEDDINGS, PRODUCTS, TRANSLATIONS, is_current
 from virnucpro_core.samples.sample import Sample, SampleSettings
 from virnucpro_core.sequences.chunks import Chunks, write_chunks
@@ -142,5 +142,5 @@ def _locked(sample: Sample, product: str) -> Iterator[None]:
     with disk_errors(sample.product(product)):
         sweep(sample.folder)
         sweep(sample.results)
-        with in_use(sample.folder), locked(sample.lock(product), busy=busy, wait=True):
+        with shared_lock(sample.folder), locked(sample.lock(product), busy=busy, wait=True):
             yield

@@ -56,7 +56,7 @@ def test_the_table_is_the_graph_in_its_order() -> None:
         assert product.name == name
         assert set(product.sources) <= seen, name
         seen.add(name)
-    assert EMBEDDINGS == tuple(name for name, product in PRODUCTS.items() if product.encoder)
+    assert tuple(name for name, product in PRODUCTS.items() if product.encoder) == EMBEDDINGS
     assert SHARDED == (DNABERT, ESM, MERGED, PREDICTIONS)
 
 
