@@ -103,8 +103,8 @@ def _entries(path: Path) -> Iterator[tuple[str, bytes]]:
         with open_text(path) as stream, dnaio.open(stream) as reader:
             for entry in reader:
                 number += 1
-                words = unescape(entry.name).decode(errors="replace").split(None, 1)
-                yield words[0] if words else "", entry.sequence.encode("ascii")
+                words = unescape(entry.name).split(None, 1)  # as bytes: a no-break space does not end an id
+                yield words[0].decode(errors="replace") if words else "", entry.sequence.encode("ascii")
     except dnaio.UnknownFileFormat as error:
         raise InputError("neither FASTA nor FASTQ", path=path, remedy="give FASTA or FASTQ") from error
     except dnaio.FileFormatError as error:
