@@ -4,6 +4,7 @@ The layers are runs on the Dagster instance. What is done already is found by th
 command resumes whatever stopped it.
 """
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -91,7 +92,8 @@ def deliver(sample: Sample, out: Path) -> None:
         (out / RUN).unlink()
     for file in files:
         if file.is_file() and not file.name.startswith("."):
-            publish(out / file.name, lambda temporary, source=file: _copy(source, temporary))  # type: ignore[misc]
+            with publish(out / file.name) as temporary:
+                shutil.copyfile(file, temporary)
 
 
 def _run_lanes(sample: Sample, platform: Platform, watch: Watch) -> None:
@@ -128,7 +130,3 @@ def _progress(sample: Sample, gpus: int) -> Iterator[Progress]:
 def _expect(outcome: Any, sample: str) -> None:
     if outcome.failure:
         raise RunFailedError(outcome.failure, where=sample, exit_code=outcome.exit_code)
-
-
-def _copy(source: Path, target: Path) -> None:
-    target.write_bytes(source.read_bytes())

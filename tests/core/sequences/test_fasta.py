@@ -154,7 +154,10 @@ def test_fasta_refusals(tmp_path: Path, data: bytes, message: str) -> None:
         (b"@a\nACGT\n+\nIII\n@b\nAC\n+\nII\n", "record 'a', line 4: 4 letters and 3 qualities; one FASTQ"),
         (b"@a x\nACGT\n+\nII\tI\n", "record 'a', line 4: byte 0x09 at position 3 of the qualities"),
         (b"@a\nACGT\n+\nII\x7fI\n", "record 'a', line 4: byte 0x7f at position 3 of the qualities"),
-        (b"@a\nACGT\n+\nIII\r\r\n@b\nA\n+\nI\n", "record 'a', line 4: byte 0x0d at position 4 of the qualities"),
+        (
+            b"@a\nACGT\n+\nIII\r\r\n@b\nA\n+\nI\n",
+            "record 'a', line 4: byte 0x0d at position 4 of the qualities",
+        ),
         (b"@a\nACGT\n+\nII\xe9I\n", "record 'a', line 4: byte 0xe9 at position 3 of the qualities"),
         (b"@a\nACGT\n+\nI\x1bII\n", "record 'a', line 4: byte 0x1b at position 2 of the qualities"),
         (b"@a\nACGT\n+\nIIII \n", "record 'a', line 4: byte 0x20 at position 5 of the qualities"),
