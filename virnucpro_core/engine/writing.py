@@ -1,6 +1,5 @@
 """From pooled rows on the device to published shards: a thread writes behind the computation."""
 
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from virnucpro_core.encoders.packing import PackedShard
 from virnucpro_core.engine.clock import Spans
 from virnucpro_core.engine.shards import Entry, ShardStore
 from virnucpro_core.engine.telemetry import Recorder
+from virnucpro_core.files.verification import Verification
 from virnucpro_core.sequences.frames import Frames
 
 
@@ -49,7 +49,10 @@ class Settled:
 
 
 class WriteBehind:
-    """Publishes on a thread, one shard at a time: a lane that dies has lost at most one that was computed."""
+    """Publishes on a thread, one shard at a time: a lane that dies has lost at most one that was computed.
+
+    Nothing is published before `verification` has passed.
+    """
 
     def __init__(
         self,
@@ -57,10 +60,10 @@ class WriteBehind:
         frames: Frames,
         n_shards: int,
         recorder: Recorder,
-        verified: Callable[[], None],
+        verification: Verification,
     ) -> None:
         self.store, self.frames, self.n_shards, self.recorder = store, frames, n_shards, recorder
-        self.verified = verified
+        self.verification = verification
         self._open: Future[Settled] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shard-writer")
 
@@ -90,7 +93,7 @@ class WriteBehind:
         values_RD, bad = computed.wait()
         if len(bad):
             return Settled(computed, None, bad)
-        self.verified()
+        self.verification.wait()
         shard = computed.packed.shard
         frame_R = self.frames.shard(shard, self.n_shards)
         summary = self.recorder.summary

@@ -16,11 +16,11 @@ from virnucpro_core.devices.compute import default_attention
 from virnucpro_core.engine.shards import Entry, ShardStore, ids_digest, lane_shards
 from virnucpro_core.engine.telemetry import LaneSummary
 from virnucpro_core.errors import StoreError
-from virnucpro_core.files.background import begun
 from virnucpro_core.files.digests import sha256_json
 from virnucpro_core.files.disk import REPORT_BYTES, RESULT_BYTES_A_FRAME, disk_errors, sharded_bytes
 from virnucpro_core.files.locks import locked
 from virnucpro_core.files.publish import sweep
+from virnucpro_core.files.verification import Verification
 from virnucpro_core.models.profiles import ResolvedProfile
 from virnucpro_core.samples.occupancy import shared_lock
 from virnucpro_core.samples.products import CHUNKS, EMBEDDINGS, PRODUCTS, SHARDED, TRANSLATIONS, is_current
@@ -61,12 +61,11 @@ class Lane:
         frames.store.verify()
         return frames
 
-    def frames_behind(self) -> Callable[[], None]:
-        """Have `frames` at once; nothing may be published before the call that this returns, which verifies it."""
-        if "frames" in self.__dict__:
-            return lambda: None
-        self.__dict__["frames"] = frames = self._opened()
-        return begun(frames.store.verify)
+    def open_frames(self, verification: Verification) -> None:
+        """Have `frames` at once, while they are verified."""
+        if "frames" not in self.__dict__:
+            self.__dict__["frames"] = frames = self._opened()
+            verification.start(frames.store.verify)
 
     def _opened(self) -> Frames:
         frames = Frames.open(self.sample.translations)
