@@ -46,13 +46,15 @@ MOMENTS = {
     "chunks: checks": Moment("sequences", f"{ASSETS}.graph.checks:sample_findings"),
     "translations: translating": Moment("sequences", f"{CORE}.pipeline.steps:translate_sample"),
     "translations: checks": Moment("sequences", f"{ASSETS}.graph.checks:sample_findings", 2),
-    "dnabert_embeddings: loading": Moment("lane", f"{CORE}.encoders.loaded:begun_encoder"),
+    "dnabert_embeddings: loading": Moment("lane", f"{CORE}.encoders.loaded:cached_encoder"),
     "dnabert_embeddings: first batch": Moment("lane", f"{CORE}.engine.inference:Forward._embed_into"),
-    "dnabert_embeddings: a shard is handed over": Moment("lane", f"{CORE}.engine.writing:WriteBehind.submit", 2),
+    "dnabert_embeddings: a shard is handed over": Moment(
+        "lane", f"{CORE}.engine.writing:WriteBehind.submit", 2
+    ),
     "dnabert_embeddings: a shard is recorded": Moment("lane", f"{ASSETS}.graph.records:observe_shard", 2),
     "dnabert_embeddings: freeing": Moment("lane", f"{CORE}.encoders.loaded:free_encoders"),
     "dnabert_embeddings: checks": Moment("lane", f"{CORE}.pipeline.audit:audit_lane"),
-    "esm_embeddings: loading": Moment("lane", f"{CORE}.encoders.loaded:begun_encoder", 2),
+    "esm_embeddings: loading": Moment("lane", f"{CORE}.encoders.loaded:cached_encoder", 2),
     "esm_embeddings: first shard": Moment("lane", f"{CORE}.engine.inference:embed_shards", 2),
     "esm_embeddings: freeing": Moment("lane", f"{CORE}.encoders.loaded:free_encoders", 2),
     "esm_embeddings: results for the web UI": Moment("lane", f"{ASSETS}.graph.records:throughput_picture", 2),
@@ -166,7 +168,9 @@ def terminator(folder: Path) -> Iterator[Terminator]:
     holder = Holder(site)
     fasta = site.folder / f"{SAMPLE}.fa"
     write_genomes(fasta)
-    site.platform.run(str(ROOT / "tests" / "support" / "live_platform.py"), SAMPLE, str(fasta), str(SHARD_ROWS))
+    site.platform.run(
+        str(ROOT / "tests" / "support" / "live_platform.py"), SAMPLE, str(fasta), str(SHARD_ROWS)
+    )
     with web_ui(site.platform) as server:
         yield Terminator(site, server, holder)
 

@@ -16,6 +16,7 @@ from virnucpro_core.engine.inference import embed_shards
 from virnucpro_core.engine.loading import Feed, ShardDataset, token_budget_of
 from virnucpro_core.engine.shards import ShardStore
 from virnucpro_core.engine.telemetry import LaneSummary, Recorder, read_lines
+from virnucpro_core.files.verification import Verification
 from virnucpro_core.sequences.chunks import write_chunks
 from virnucpro_core.sequences.frames import write_frames
 
@@ -58,7 +59,7 @@ def _embed(encoder: Encoder, frames: Path, folder: Path) -> tuple[ShardStore, La
     summary = LaneSummary("esm_embeddings", 0, 1, "GPU", "float16", "triton")
     recorded = Recorder(folder / "telemetry.jsonl", summary)
     with recorded as recorder, Feed(dataset, settings, encoder.device) as feed:
-        embed_shards(encoder, feed, store, recorder, on_shard=lambda _: None)
+        embed_shards(encoder, feed, store, recorder, on_shard=lambda _: None, verification=Verification())
     return store, summary
 
 

@@ -24,6 +24,7 @@ from virnucpro_core.models.store import ModelStore
 from virnucpro_core.models.training import embed
 from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.score import score_lane
+from virnucpro_core.samples.products import PREDICTIONS
 
 CPU = torch.device("cpu")
 FOLDERS = ("esm2", "dnabert_s", "classifier_300", "classifier_500")
@@ -145,7 +146,7 @@ def test_weights_without_a_manifest_are_in_the_identity_and_their_change_is_noti
     assert same.classifier_fingerprint == pipeline.profile.classifier_fingerprint
     assert other.classifier_fingerprint != same.classifier_fingerprint
     lane = Lane(sample, other, 0, 1)
-    assert {lane.predictions.state(k, lane.ids(k)) for k in lane.shards} == {"stale"}
+    assert {lane.store(PREDICTIONS).state(k, lane.ids(k)) for k in lane.shards} == {"stale"}
     identity(0.25)  # the folder changes after the sample was given its identity
     with pytest.raises(WeightsError, match="weights changed while the sample was being scored"):
         score_lane(lane, Compute("cpu"), on_shard=lambda _: None)

@@ -15,7 +15,7 @@ from virnucpro_assets.running.predict import Watch, deliver, predict
 from virnucpro_core.engine.telemetry import Progress as LaneProgress
 from virnucpro_core.errors import printable
 from virnucpro_core.results.folder import REPORT
-from virnucpro_core.samples.products import DNABERT
+from virnucpro_core.samples.products import PRODUCTS
 from virnucpro_core.samples.sample import Sample
 from virnucpro_core.sequences.chunks import Chunks
 
@@ -140,5 +140,4 @@ def _counts(calls: Any) -> str:
 
 
 def _title(state: LaneProgress) -> str:
-    encoder = "DNABERT-S" if state.product == DNABERT else "ESM-2"
-    return f"lane {state.rank}, {encoder}"
+    return f"lane {state.rank}, {PRODUCTS[state.product].label}"

@@ -23,11 +23,11 @@ from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.precision import NAME as PRECISION
 from virnucpro_core.pipeline.precision import audit_precision
 from virnucpro_core.pipeline.retention import released_entries, was_released
-from virnucpro_core.samples.products import DNABERT, ESM, Embedding
+from virnucpro_core.samples.products import EMBEDDINGS, Embedding
 from virnucpro_core.samples.sample import Sample
 
 Context = dg.AssetCheckExecutionContext | dg.OpExecutionContext
-EMBEDDINGS: dict[str, Embedding] = {DNABERT: DNABERT, ESM: ESM}
+EMBEDDED: dict[str, Embedding] = {name: name for name in EMBEDDINGS}
 SAMPLE_NAMES = ("digests_verify", "ids_conserved")
 
 AGREE = "records_agree"
@@ -91,7 +91,7 @@ def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
     @dg.multi_asset_check(
         name=f"{asset}_checks",
         specs=_specs(asset, names, LANES),
-        op_tags=DEVICE_STEP if asset in EMBEDDINGS else HOST_STEP,
+        op_tags=DEVICE_STEP if asset in EMBEDDED else HOST_STEP,
         retry_policy=LOST_WORKER,
     )
     def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
@@ -105,13 +105,13 @@ def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
 def lane_findings(lane: Lane, asset: str, compute: Compute) -> list[Finding]:
     """What a look at the lane's product on disk finds."""
     findings = audit_lane(lane, asset)
-    if asset in EMBEDDINGS:
-        findings.append(audit_precision(lane, EMBEDDINGS[asset], compute))
+    if asset in EMBEDDED:
+        findings.append(audit_precision(lane, EMBEDDED[asset], compute))
     return findings
 
 
 def _lane_names(asset: str) -> tuple[str, ...]:
-    return (*LANE_FINDINGS[asset], *((PRECISION,) if asset in EMBEDDINGS else ()))
+    return (*LANE_FINDINGS[asset], *((PRECISION,) if asset in EMBEDDED else ()))
 
 
 def recorded_findings(

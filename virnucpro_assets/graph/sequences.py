@@ -10,6 +10,7 @@ from virnucpro_assets.graph.partitions import SAMPLES, sample_of
 from virnucpro_assets.graph.records import one_line_failures
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_core.pipeline.steps import chunk_sample, translate_sample
+from virnucpro_core.samples.products import CHUNKS, PRODUCTS, TRANSLATIONS
 from virnucpro_core.samples.sample import Sample
 
 OWNERS = ["team:virnucpro"]
@@ -30,7 +31,7 @@ inbox = dg.AssetSpec(
     group_name="sequences",
     kinds={"python", "numpy"},
     owners=OWNERS,
-    code_version="1",
+    code_version=PRODUCTS[CHUNKS].version,
     op_tags=HOST_STEP,
     retry_policy=LOST_WORKER,
     automation_condition=BEGIN,
@@ -74,7 +75,7 @@ def chunks_of(sample: Sample) -> dg.MaterializeResult[Any]:
     group_name="sequences",
     kinds={"python", "numpy"},
     owners=OWNERS,
-    code_version="1",
+    code_version=PRODUCTS[TRANSLATIONS].version,
     op_tags=HOST_STEP,
     retry_policy=LOST_WORKER,
     automation_condition=FOLLOW,

@@ -110,7 +110,7 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
     def lane(self, name: str, rank: int) -> Lane:
         """The (sample, rank) share with its profile's weights found and checked against each other."""
         sample = self.sample(name)
-        return Lane(sample, self.profile_of(sample.settings), rank, self.gpus)
+        return Lane(sample, self.profile_of(sample.settings), rank, self.gpus, self.attention)
 
     def compute(self, lane: Lane) -> Compute:
         """How the lane computes: one device a rank, one process a device."""
@@ -125,7 +125,6 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
         )
         return Compute(
             device=kind,
-            attention=self.attention,
             loader=loader,
             leases=self.device_leases() if cuda else None,
             rank=lane.rank,

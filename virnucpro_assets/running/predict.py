@@ -4,6 +4,7 @@ The layers are runs on the Dagster instance. What is done already is found by th
 command resumes whatever stopped it.
 """
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -21,7 +22,7 @@ from virnucpro_core.files.locks import locked
 from virnucpro_core.files.publish import publish, sweep
 from virnucpro_core.pipeline.retention import open_layers
 from virnucpro_core.results.folder import RUN
-from virnucpro_core.samples.products import DNABERT, ESM
+from virnucpro_core.samples.products import EMBEDDINGS
 from virnucpro_core.samples.sample import Sample
 
 POLL_SECONDS = 0.2
@@ -61,7 +62,7 @@ def predict(sample: Sample, platform: Platform, watch: Watch) -> None:
                 where=sample.folder,
                 remedy="run the command again",
             )
-        layers = open_layers(sample, platform.profile_of(sample.settings))
+        layers = open_layers(platform.lane(sample.name, 0))
         with database_errors(), open_instance() as instance:
             mark_tagged_runs(instance, platform.folder, driver_tags(sample.name))
             mark_dead_runs(instance, platform.folder)
@@ -91,12 +92,13 @@ def deliver(sample: Sample, out: Path) -> None:
         (out / RUN).unlink()
     for file in files:
         if file.is_file() and not file.name.startswith("."):
-            publish(out / file.name, lambda temporary, source=file: _copy(source, temporary))  # type: ignore[misc]
+            with publish(out / file.name) as temporary:
+                shutil.copyfile(file, temporary)
 
 
 def _run_lanes(sample: Sample, platform: Platform, watch: Watch) -> None:
     for rank in range(platform.gpus):
-        for product in (DNABERT, ESM):
+        for product in EMBEDDINGS:
             sample.telemetry(product, rank).unlink(missing_ok=True)
     logs = sample.folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -119,7 +121,7 @@ def _run_lanes(sample: Sample, platform: Platform, watch: Watch) -> None:
 
 def _progress(sample: Sample, gpus: int) -> Iterator[Progress]:
     for rank in range(gpus):
-        for product in (DNABERT, ESM):
+        for product in EMBEDDINGS:
             state = read_progress(sample.telemetry(product, rank))
             if state is not None:
                 yield state
@@ -128,7 +130,3 @@ def _progress(sample: Sample, gpus: int) -> Iterator[Progress]:
 def _expect(outcome: Any, sample: str) -> None:
     if outcome.failure:
         raise RunFailedError(outcome.failure, where=sample, exit_code=outcome.exit_code)
-
-
-def _copy(source: Path, target: Path) -> None:
-    target.write_bytes(source.read_bytes())

@@ -29,20 +29,15 @@ class LoaderSettings:
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Where and how a lane computes. attention "" leaves the kernel to device and precision.
+    """Where and how a lane computes.
 
     device: `cpu` or `cuda:i`; with `leases` it is `cuda`, and which one is found when the rank gets its lease.
     """
 
     device: str
-    attention: str = ""
     loader: LoaderSettings = field(default_factory=LoaderSettings)
     leases: Leases | None = None
     rank: int = 0
-
-    def kernel(self, precision: str) -> str:
-        """Name of the attention kernel."""
-        return self.attention or default_attention(self.device, precision)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[str]:

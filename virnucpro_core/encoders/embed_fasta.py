@@ -27,32 +27,29 @@ def embed_fasta(encoder: Encoder, fasta: Path, out: Path, *, token_budget: int) 
     for a file that is not FASTA or FASTQ or holds a letter without a token, StoreError for the disk.
     """
     count = 0
-
-    def write(temporary: Path) -> None:
-        nonlocal count
-        with _Watched(temporary) as stream, h5py.File(stream, "w", libver="v110") as file:
-            rows = file.create_dataset(
-                "embeddings",
-                (0, encoder.dim),
-                np.float32,
-                maxshape=(None, encoder.dim),
-                chunks=(256, encoder.dim),
+    with (
+        publish(out) as temporary,
+        _Watched(temporary) as stream,
+        h5py.File(stream, "w", libver="v110") as file,
+    ):
+        rows = file.create_dataset(
+            "embeddings",
+            (0, encoder.dim),
+            np.float32,
+            maxshape=(None, encoder.dim),
+            chunks=(256, encoder.dim),
+        )
+        ids = file.create_dataset("ids", (0,), h5py.string_dtype("utf-8"), maxshape=(None,), chunks=(4096,))
+        file.attrs["encoder"], file.attrs["fingerprint"] = encoder.kind, encoder.fingerprint
+        entries = _entries(fasta)
+        while block := list(itertools.islice(entries, BLOCK_SEQUENCES)):
+            values_ND = embed_sequences(
+                encoder, [s for _, s in block], token_budget=token_budget, where=fasta
             )
-            ids = file.create_dataset(
-                "ids", (0,), h5py.string_dtype("utf-8"), maxshape=(None,), chunks=(4096,)
-            )
-            file.attrs["encoder"], file.attrs["fingerprint"] = encoder.kind, encoder.fingerprint
-            entries = _entries(fasta)
-            while block := list(itertools.islice(entries, BLOCK_SEQUENCES)):
-                values_ND = embed_sequences(
-                    encoder, [s for _, s in block], token_budget=token_budget, where=fasta
-                )
-                rows.resize(count + len(block), axis=0)
-                ids.resize(count + len(block), axis=0)
-                rows[count:], ids[count:] = values_ND, [name for name, _ in block]
-                count += len(block)
-
-    publish(out, write)
+            rows.resize(count + len(block), axis=0)
+            ids.resize(count + len(block), axis=0)
+            rows[count:], ids[count:] = values_ND, [name for name, _ in block]
+            count += len(block)
     return count
 
 
@@ -103,8 +100,8 @@ def _entries(path: Path) -> Iterator[tuple[str, bytes]]:
         with open_text(path) as stream, dnaio.open(stream) as reader:
             for entry in reader:
                 number += 1
-                words = unescape(entry.name).decode(errors="replace").split(None, 1)
-                yield words[0] if words else "", entry.sequence.encode("ascii")
+                words = unescape(entry.name).split(None, 1)  # as bytes: a no-break space does not end an id
+                yield words[0].decode(errors="replace") if words else "", entry.sequence.encode("ascii")
     except dnaio.UnknownFileFormat as error:
         raise InputError("neither FASTA nor FASTQ", path=path, remedy="give FASTA or FASTQ") from error
     except dnaio.FileFormatError as error:

@@ -21,6 +21,7 @@ from virnucpro_core.engine.shards import Entry, ShardStore
 from virnucpro_core.engine.telemetry import Recorder
 from virnucpro_core.engine.writing import Computed, Settled, WriteBehind
 from virnucpro_core.errors import DeviceError, StoreError
+from virnucpro_core.files.verification import Verification
 from virnucpro_core.sequences.frames import Frames
 
 log = logging.getLogger(__name__)
@@ -33,18 +34,18 @@ def embed_shards(
     recorder: Recorder,
     *,
     on_shard: Callable[[Entry], None],
-    verified: Callable[[], None] = lambda: None,
+    verification: Verification,
 ) -> None:
     """Compute the feed's shards and publish each; `on_shard` is called here, in order, once it is on disk.
 
-    Nothing is published before `verified` has returned: it waits for the weights' digests, or raises WeightsError.
+    Nothing is published before `verification` has passed; what it raises is raised here.
     Raises DeviceError when one sequence alone does not fit the device, StoreError when rows stay non-finite
     after they were recomputed in float32, or when the disk refuses.
     """
     dataset = feed.dataset
     frames = Frames.open(dataset.path)
     forward = Forward(encoder, recorder, dataset.token_budget)
-    with forward.monitor, WriteBehind(store, frames, dataset.n_shards, recorder, verified) as writer:
+    with forward.monitor, WriteBehind(store, frames, dataset.n_shards, recorder, verification) as writer:
 
         def report(*, wait: bool) -> None:
             """What was handed over last, once it is on disk; rows that are not finite go another round."""
@@ -97,12 +98,13 @@ class Forward:
         rows_RD = torch.full(
             (packed.n_sequences, encoder.dim), torch.nan, dtype=torch.float32, device=encoder.device
         )
-        done = 0
+        done = halved = 0
         todo = list(reversed(packed.batches))
         while todo:
             batch = todo.pop()
             if batch.n_tokens > self.limit and batch.n_sequences > 1:
                 todo.extend(reversed(batch.halves()))
+                halved += 1
                 continue
             before(not todo)
             if self._embed_into(batch, rows_RD[done : done + batch.n_sequences]):
@@ -113,7 +115,7 @@ class Forward:
                 todo.append(batch)
         place_R = packed.place_R.to(encoder.device, non_blocking=True)
         copy = _to_host(rows_RD[place_R])
-        return Computed(packed, *copy, time.monotonic() - started, self.clock.take())
+        return Computed(packed, *copy, time.monotonic() - started, self.clock.take(), halved)
 
     def _embed_into(self, batch: PackedBatch, rows_BD: torch.Tensor) -> bool:
         """Pooled rows of `batch` to their place; False if the device ran out of memory (and is tidy again)."""

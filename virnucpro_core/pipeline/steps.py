@@ -14,12 +14,12 @@ from virnucpro_core.errors import InputError, StoreError, printable
 from virnucpro_core.files.disk import disk_errors, make_sure_of_room, reading_bytes
 from virnucpro_core.files.locks import locked
 from virnucpro_core.files.publish import publish_json, sweep
-from virnucpro_core.pipeline.lane import Lane
+from virnucpro_core.pipeline.lane import Lane, open_chunks
 from virnucpro_core.pipeline.score import collect_scores
 from virnucpro_core.results.folder import write_results
 from virnucpro_core.results.summary import InputFile, ResultSummary, RunInfo
-from virnucpro_core.samples.occupancy import in_use
-from virnucpro_core.samples.products import DNABERT, ESM
+from virnucpro_core.samples.occupancy import shared_lock
+from virnucpro_core.samples.products import CHUNKS, EMBEDDINGS, PRODUCTS, TRANSLATIONS, is_current
 from virnucpro_core.samples.sample import Sample, SampleSettings
 from virnucpro_core.sequences.chunks import Chunks, write_chunks
 from virnucpro_core.sequences.frames import Frames, write_frames
@@ -48,6 +48,7 @@ def chunk_sample(sample: Sample) -> Chunks:
                 sample.chunks,
                 chunk_size=sample.settings.chunk_size,
                 duplicates=sample.settings.duplicates,
+                version=PRODUCTS[CHUNKS].version,
             )
             if not made_from(made, sample):
                 raise InputError(
@@ -65,21 +66,21 @@ def chunk_sample(sample: Sample) -> Chunks:
 def translate_sample(sample: Sample) -> Frames:
     """Six-frame translation of the sample's chunks, identical frames kept once."""
     with _locked(sample, "translations"):
-        chunks = Chunks.open(sample.chunks)
+        chunks = open_chunks(sample)
         with contextlib.suppress(StoreError):
             made = Frames.open(sample.translations)
-            if made.attrs["chunks"] == chunks.digest:
+            if made.attrs["chunks"] == chunks.digest and is_current(made.attrs, TRANSLATIONS):
                 made.store.verify()
                 return made
         chunks.store.verify()
-        return write_frames(chunks, sample.translations)
+        return write_frames(chunks, sample.translations, version=PRODUCTS[TRANSLATIONS].version)
 
 
 def call_sample(lane: Lane) -> ResultSummary:
     """Join all lanes' scores and write the sample's results folder. Raises StoreError for shards that do not verify."""
     sample = lane.sample
     with _locked(sample, "consensus"):
-        chunks = Chunks.open(sample.chunks)
+        chunks = open_chunks(sample)
         chunks.store.verify()
         return write_results(
             chunks,
@@ -98,10 +99,7 @@ def run_info(lane: Lane) -> RunInfo:
         "sample": sample.content,
         "chunks": Chunks.open(sample.chunks).digest,
         "translations": lane.frames.digest,
-        "dnabert-s": profile.dnabert_fingerprint,
-        "esm2": profile.esm2_fingerprint,
-        "classifier": profile.classifier_fingerprint,
-    }
+    } | lane.models
     return RunInfo(
         sample=sample.name,
         profile=sample.settings.profile,
@@ -110,15 +108,17 @@ def run_info(lane: Lane) -> RunInfo:
         settings=shown_settings(sample.settings),
         versions={"virnucpro": __version__} | {name: importlib.metadata.version(name) for name in PACKAGES},
         digests=digests,
-        telemetry={product: _makers(lane, product) for product in (DNABERT, ESM)},
+        products=lane.recipes,
+        telemetry={product: _makers(lane, product) for product in EMBEDDINGS},
     )
 
 
 def made_from(chunks: Chunks, sample: Sample) -> bool:
-    """Whether the chunks are of these inputs, cut as the settings say."""
+    """Whether the chunks are of these inputs, cut as the settings say, by this version of the program."""
     settings = sample.settings
     return (
-        chunks.attrs["chunk_size"] == settings.chunk_size
+        is_current(chunks.attrs, CHUNKS)
+        and chunks.attrs["chunk_size"] == settings.chunk_size
         and chunks.attrs["duplicates"] == settings.duplicates
         and [f["sha256"] for f in chunks.attrs["files"]] == [f.sha256 for f in sample.inputs]
     )
@@ -142,5 +142,5 @@ def _locked(sample: Sample, product: str) -> Iterator[None]:
     with disk_errors(sample.product(product)):
         sweep(sample.folder)
         sweep(sample.results)
-        with in_use(sample.folder), locked(sample.lock(product), busy=busy, wait=True):
+        with shared_lock(sample.folder), locked(sample.lock(product), busy=busy, wait=True):
             yield

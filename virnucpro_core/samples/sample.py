@@ -19,7 +19,7 @@ from virnucpro_core.files.disk import disk_errors
 from virnucpro_core.files.publish import publish_json
 from virnucpro_core.samples import index
 from virnucpro_core.samples.inputs import InputFile, content_digest, digest_inputs
-from virnucpro_core.samples.occupancy import alone
+from virnucpro_core.samples.occupancy import exclusive_lock
 from virnucpro_core.sequences.chunks import Chunks
 
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -156,7 +156,7 @@ def register(
         "inputs": [asdict(f) | {"path": str(f.path)} for f in inputs],
         "settings": asdict(settings),
     }
-    changing = alone(folder, f"sample {name!r} cannot take other settings, a process works on it")
+    changing = exclusive_lock(folder, f"sample {name!r} cannot take other settings, a process works on it")
     with contextlib.nullcontext() if is_new else changing:
         publish_json(folder / "sample.json", facts | {"seal": sha256_json(facts)})
     _make_index(home)
@@ -169,7 +169,7 @@ def discard(folder: Path) -> None:
 
     `sample.json` goes first: what is left of a folder without it is no sample.
     """
-    with alone(folder, f"sample {folder.name!r} cannot be discarded, a process works on it"):
+    with exclusive_lock(folder, f"sample {folder.name!r} cannot be discarded, a process works on it"):
         (folder / "sample.json").unlink(missing_ok=True)
         for entry in folder.iterdir():
             if entry.is_dir() and entry.name != "locks":
@@ -185,7 +185,7 @@ def remove_sample(home: Path, name: str) -> None:
         if folder.is_dir():
             discard(folder)
             # Whoever waits for a lock that is deleted notices it and asks for a new one.
-            with alone(folder, f"sample {name!r} cannot be removed, a process works on it"):
+            with exclusive_lock(folder, f"sample {name!r} cannot be removed, a process works on it"):
                 shutil.rmtree(folder)
 
 

@@ -142,9 +142,14 @@ class Chunks:
 
 
 def write_chunks(
-    paths: Sequence[Path], out: Path, *, chunk_size: int, duplicates: Duplicates = "refuse"
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    chunk_size: int,
+    duplicates: Duplicates = "refuse",
+    version: str = "",
 ) -> Chunks:
-    """Read the files of one sample and publish its store at `out`.
+    """Read the files of one sample and publish its store at `out`; `version` becomes part of its identity.
 
     Raises InputError for files that are refused, UsageError for a chunk size below 3, StoreError for the
     disk.
@@ -163,6 +168,7 @@ def write_chunks(
             writer.append("chunk_offsets", offsets)
             chunks, uracils = int(offsets[-1]), uracils + sum(r.uracils for r in batch)
         writer.attrs |= {"chunk_size": chunk_size, "uracils": uracils, "duplicates": duplicates}
+        writer.attrs["version"] = version
         writer.attrs["files"] = [_identity(path, stat) for path, stat in zip(files, before, strict=True)]
     return Chunks.open(out)
 

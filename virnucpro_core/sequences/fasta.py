@@ -6,11 +6,13 @@ scored comes with a reason; a file that cannot be trusted is refused with InputE
 
 import contextlib
 import io
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
+from unicodedata import category
 
 import dnaio
 import numpy as np
@@ -23,6 +25,11 @@ from virnucpro_core.sequences.names import in_order, mates
 Duplicates = Literal["refuse", "rename"]
 Format = Literal["fasta", "fastq"]
 
+# A FASTQ quality is a printable ASCII character.
+_QUALITIES = bytes(range(ord("!"), ord("~") + 1))
+_BLANK = re.compile(rb"[ \t\x0b\x0c]")
+_WRAPPED = "one FASTQ record is four lines; the file may be cut or wrapped"
+_DAMAGED = "the file was damaged or edited: fetch or make it again"
 NUCLEOTIDES = b"ACGTURYSWKMBDHVNacgturyswkmbdhvn"
 # Not X: it also masks vectors and repeats in DNA, so alone it makes no protein.
 AMINO_ACIDS_ONLY = b"EFILPQZJO*efilpqzjo"
@@ -59,7 +66,8 @@ class Record:
 def read_records(paths: Sequence[Path], *, duplicates: Duplicates = "refuse") -> Iterator[Record]:
     """All records of one sample's files, in the order of the file names.
 
-    A FASTA line that begins with `#` is a comment; blanks inside a sequence are dropped.
+    An id ends at the first ASCII white space. A FASTA line that begins with `#` is a comment; blanks inside a
+    FASTA sequence are dropped, in FASTQ they are refused, as are qualities outside `!` to `~`.
     Ids are distinct over the sample: mates get `/1` and `/2`, and equal ids are refused when the last record
     has been read, or made distinct as `id_2`, `id_3`, ... if `duplicates` is "rename" (the files are then
     read twice). Raises InputError.
@@ -130,15 +138,15 @@ def _parsed(path: Path, index: int, stream: io.BufferedReader, lines: "_Lines") 
         if "Premature end" in what:
             what = "the last record is incomplete"
         line = None if error.line is None else error.line + 1
-        remedy = (
-            "one FASTQ record is four lines; the file may be cut or wrapped" if lines.kind == "fastq" else ""
-        )
+        if line is not None and "qualities differ" in what:
+            raise _unequal(path, -(-line // 4)) from error
+        remedy = _WRAPPED if lines.kind == "fastq" else ""
         raise InputError(what, path=path, line=line, remedy=remedy) from error
 
 
 def _record(entry: dnaio.SequenceRecord, index: int, number: int, lines: "_Lines") -> Record:
-    try:
-        words = unescape(entry.name).decode().split(None, 1)
+    try:  # split as bytes: a no-break space, white space in Unicode, does not end an id
+        words = [word.decode() for word in unescape(entry.name).split(None, 1)]
     except UnicodeDecodeError as error:
         raise lines.error(
             f"the header of record {number:,} is not UTF-8", number, remedy="mend its characters"
@@ -146,10 +154,12 @@ def _record(entry: dnaio.SequenceRecord, index: int, number: int, lines: "_Lines
     if not words:
         raise lines.error(f"record {number:,} has no id", number, remedy="give it one")
     name, description = words[0], words[1] if len(words) > 1 else ""
-    if not name.isprintable():
+    if not (name.isprintable() or all(c.isprintable() or category(c) == "Zs" for c in name)):
         raise lines.error("control characters in the id", number, record=name, remedy="rename the record")
     sequence = entry.sequence.encode("ascii")
-    if b" " in sequence or b"\t" in sequence:
+    if lines.kind == "fastq":
+        _check_qualities((entry.qualities or "").encode("ascii"), name, number, lines.path)
+    elif b" " in sequence or b"\t" in sequence:
         sequence = sequence.translate(None, b" \t")
     reason = "" if sequence else "empty record"
     if sequence.translate(None, NUCLEOTIDES):
@@ -161,10 +171,44 @@ def _record(entry: dnaio.SequenceRecord, index: int, number: int, lines: "_Lines
     return Record(name, description, sequence, index, number, reason, uracils)
 
 
+def _check_qualities(qualities: bytes, name: str, number: int, path: Path) -> None:
+    """Raises InputError for a byte that is no quality: the file was damaged, or edited as text."""
+    wrong = qualities.translate(None, _QUALITIES)
+    if wrong:
+        at = qualities.index(wrong[:1])
+        byte = unescape(qualities[at : at + 3].decode("latin-1"))[0] if wrong[:1] == b"\x1b" else wrong[0]
+        what = f"byte 0x{byte:02x} at position {at + 1:,} of the qualities, which are '!' to '~'"
+        raise InputError(what, path=path, record=name, line=4 * number, remedy=_DAMAGED)
+
+
+def _unequal(path: Path, number: int) -> InputError:
+    """Why the parser found other numbers of letters and qualities in a record: it counts escaped bytes."""
+    with open_text(path) as stream:
+        header, letters, _, qualities = (
+            unescape(line.decode("ascii").removesuffix("\n").removesuffix("\r"))
+            for line in itertools.islice(stream, 4 * number - 4, 4 * number)
+        )
+    name = b" ".join(header[1:].split(None, 1)[:1]).decode(errors="replace")
+    try:
+        _check_qualities(qualities, name, number, path)
+    except InputError as error:
+        return error
+    strange = _STRANGE.search(letters)
+    if strange is not None:
+        what = f"byte 0x{strange[0][0]:02x} at position {strange.start() + 1:,} of the sequence"
+        return InputError(what, path=path, record=name, line=4 * number - 2, remedy=_DAMAGED)
+    what = f"{len(letters):,} letters and {len(qualities):,} qualities"
+    return InputError(what, path=path, record=name, line=4 * number, remedy=_WRAPPED)
+
+
 def _strange(name: str, sequence: bytes, number: int, lines: "_Lines") -> str:
     """Why a sequence with other letters is not scored. Raises InputError where the file is at fault."""
     at = _STRANGE.search(sequence)
     assert at is not None
+    blank = _BLANK.search(sequence) if lines.kind == "fastq" else None
+    if blank is not None:
+        what = f"a blank at position {blank.start() + 1:,} of the sequence"
+        raise lines.error(what, number, record=name, letter=blank.start(), remedy=_DAMAGED)
     amino = len(sequence) - len(sequence.translate(None, AMINO_ACIDS_ONLY))
     if amino >= _PROTEIN_SHARE * len(sequence):
         raise lines.error("looks like protein", number, record=name, remedy="give nucleotide sequences")
@@ -185,7 +229,7 @@ class _Lines:
     """
 
     def __init__(self, path: Path, kind: Format) -> None:
-        self._path, self.kind = path, kind
+        self.path, self.kind = path, kind
         self._stream: io.TextIOWrapper | None = None
         self._line = self._records = 0
 
@@ -194,7 +238,7 @@ class _Lines:
         if self.kind == "fastq":
             return 4 * number - (3 if letter is None else 2)
         if self._stream is None:
-            self._stream = io.TextIOWrapper(open_text(self._path), encoding="ascii")
+            self._stream = io.TextIOWrapper(open_text(self.path), encoding="ascii")
         while self._records < number:
             self._records += self._next().startswith(">")
         if letter is not None:
@@ -209,7 +253,7 @@ class _Lines:
     ) -> InputError:
         """An InputError that names this place."""
         line = self.of(number, letter)
-        return InputError(what, path=self._path, record=record, line=line, remedy=remedy)
+        return InputError(what, path=self.path, record=record, line=line, remedy=remedy)
 
     def close(self) -> None:
         if self._stream is not None:

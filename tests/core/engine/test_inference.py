@@ -24,6 +24,7 @@ from virnucpro_core.engine.loading import Feed, ShardDataset, assert_cpu_only
 from virnucpro_core.engine.shards import Entry, ShardStore, ids_digest
 from virnucpro_core.engine.telemetry import LaneSummary, Recorder, read_lines, read_progress
 from virnucpro_core.errors import DeviceError, StoreError
+from virnucpro_core.files.verification import Verification
 from virnucpro_core.models.profiles import DEMO
 from virnucpro_core.pipeline.lane import OnShard
 from virnucpro_core.sequences.chunks import write_chunks
@@ -73,7 +74,14 @@ class Lane:
         )
         feed = Feed(dataset, self.settings, torch.device("cpu"))
         with feed, Recorder(self.telemetry, self.summary) as recorder:
-            embed_shards(self.encoder, feed, self.store, recorder, on_shard=on_shard or self.entries.append)
+            embed_shards(
+                self.encoder,
+                feed,
+                self.store,
+                recorder,
+                on_shard=on_shard or self.entries.append,
+                verification=Verification(),
+            )
 
 
 def test_every_row_is_the_embedding_of_its_frame(tmp_path: Path, frames: Path, esm: Encoder) -> None:
@@ -229,6 +237,10 @@ def test_out_of_memory_halves_the_batches_and_loses_nothing(
         np.testing.assert_allclose(
             lane.store.read(shard)[1], whole.store.read(shard)[1], rtol=2e-5, atol=2e-5
         )
+    assert not any("batches_halved" in entry.maker for entry in whole.entries)
+    assert any(
+        entry.maker.get("batches_halved", 0) > 0 for entry in lane.entries
+    )  # it says that it is another kind
 
 
 def test_one_sequence_that_does_not_fit_ends_the_lane_with_a_remedy(

@@ -10,7 +10,7 @@ import pytest
 from virnucpro_core.errors import InputError, StoreError, UsageError
 from virnucpro_core.files.locks import locked
 from virnucpro_core.samples.inputs import files_of
-from virnucpro_core.samples.occupancy import in_use
+from virnucpro_core.samples.occupancy import shared_lock
 from virnucpro_core.samples.sample import (
     SampleSettings,
     check_key,
@@ -80,7 +80,7 @@ def test_other_settings_wait_until_nobody_works_on_the_sample(tmp_path: Path) ->
         ):
             register(tmp_path, "s", [file], other)
         assert open_sample(tmp_path, "s") == sample
-    with in_use(sample.folder), pytest.raises(StoreError, match="cannot take other settings"):
+    with shared_lock(sample.folder), pytest.raises(StoreError, match="cannot take other settings"):
         register(tmp_path, "s", [file], other)
     with locked(sample.lock("driver"), busy=""):
         assert register(tmp_path, "s", [file], SETTINGS) == sample  # nothing changes, nobody is disturbed
