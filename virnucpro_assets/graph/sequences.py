@@ -10,7 +10,8 @@ from virnucpro_assets.graph.partitions import SAMPLES, sample_of
 from virnucpro_assets.graph.records import one_line_failures
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_core.pipeline.steps import chunk_sample, translate_sample
-from virnucpro_core.samples.sample import Sample
+from virnucpro_core.samples.content import twins_of
+from virnucpro_core.samples.sample import Sample, open_sample
 
 OWNERS = ["team:virnucpro"]
 
@@ -54,6 +55,8 @@ def chunks(context: dg.AssetExecutionContext, platform: Platform) -> dg.Material
 def chunks_of(sample: Sample) -> dg.MaterializeResult[Any]:
     """What the asset does, without a run around it."""
     made = chunk_sample(sample)
+    known = open_sample(sample.home, sample.name)
+    twins = {"same_bytes_as": dg.MetadataValue.json(same)} if (same := twins_of(known)) else {}
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": made.n_chunks,
@@ -62,8 +65,10 @@ def chunks_of(sample: Sample) -> dg.MaterializeResult[Any]:
             "records_set_aside": int((made.reasons.lengths > 0).sum()),
             "uracils_read_as_thymines": int(made.attrs["uracils"]),
             "chunk_size": made.chunk_size,
+            "sha256": known.content,
             "path": dg.MetadataValue.path(sample.chunks),
-        },
+        }
+        | twins,
         data_version=dg.DataVersion(made.digest),
     )
 
