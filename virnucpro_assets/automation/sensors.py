@@ -10,10 +10,10 @@ from virnucpro_assets.platform.environment import IN_PROCESS
 from virnucpro_assets.platform.presence import mark_dead_runs
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.platform.tags import batch_config, batch_rank, batch_samples, batch_tags
-from virnucpro_core.errors import printable
+from virnucpro_core.errors import VirnucproError, printable
 from virnucpro_core.samples.inbox import Look, News, look, was_begun
 from virnucpro_core.samples.inbox_state import clock, shown
-from virnucpro_core.samples.sample import Sample, is_registered
+from virnucpro_core.samples.sample import Sample
 
 # Few enough that a run of them ends soon and others get their turn.
 BATCH_SAMPLES = 50
@@ -50,7 +50,8 @@ follow = dg.AutomationConditionSensorDefinition(
 )
 def inbox_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult | dg.SkipReason:
     """What is known of the entries lies in the home folder; the cursor is the number of the look that was reported."""
-    heard = int(context.cursor) if (context.cursor or "").isdecimal() else None
+    cursor = context.cursor or ""
+    heard = int(cursor) if cursor.isdecimal() else None
     found = look(
         platform.folder,
         platform.sample_settings(),
@@ -61,10 +62,11 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.
     events: list[dg.AssetMaterialization | dg.AssetObservation] = [
         _observation(context, news) for news in found.news
     ]
-    names = _unreported(context.instance, platform, found)
-    together = batches([platform.sample(name) for name in names], backlog(context.instance, platform.gpus))
+    samples = _unreported(context, platform, found)
+    names = [sample.name for sample in samples]
+    together = batches(samples, backlog(context.instance, platform.gpus)) if samples else []
     batched = {name for _, share in together for name in share}
-    events += [arrived(platform.sample(name)) for name in names if name not in batched]
+    events += [arrived(sample) for sample in samples if sample.name not in batched]
     return dg.SensorResult(
         skip_reason=None if events or together else _idle(found),
         cursor=str(found.number if found.registered else heard or 0),
@@ -95,19 +97,24 @@ def _observation(context: dg.SensorEvaluationContext, news: News) -> dg.AssetObs
     )
 
 
-def _unreported(instance: dg.DagsterInstance, platform: Platform, found: Look) -> list[str]:
+def _unreported(context: dg.SensorEvaluationContext, platform: Platform, found: Look) -> list[Sample]:
     """Registered samples that Dagster has not heard of: without a partition, or no run has begun on their files.
 
     The cursor is stored after what a tick reports. So a tick that was killed in between is made good by the next.
     """
     if not found.registered:
         return []
-    known = set(instance.get_dynamic_partitions(str(SAMPLES.name)))
-    return [
-        name
-        for name in found.registered
-        if is_registered(platform.folder, name) and not (name in known and was_begun(platform.folder, name))
-    ]
+    known = set(context.instance.get_dynamic_partitions(str(SAMPLES.name)))
+    samples = []
+    for name in found.registered:
+        try:
+            sample = platform.sample(name)
+        except VirnucproError as error:  # removed, or damaged: the other samples go on
+            context.log.warning("%s", error)
+            continue
+        if name not in known or not was_begun(sample):
+            samples.append(sample)
+    return samples
 
 
 def _idle(found: Look) -> str:

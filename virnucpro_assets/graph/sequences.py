@@ -56,21 +56,19 @@ def chunks_of(sample: Sample) -> dg.MaterializeResult[Any]:
     """What the asset does, without a run around it."""
     made = chunk_sample(sample)
     known = open_sample(sample.home, sample.name)
-    twins = {"same_bytes_as": dg.MetadataValue.json(same)} if (same := twins_of(known)) else {}
-    return dg.MaterializeResult(
-        metadata={
-            "dagster/row_count": made.n_chunks,
-            "records": made.n_records,
-            "bases": int(made.lengths.sum()),
-            "records_set_aside": int((made.reasons.lengths > 0).sum()),
-            "uracils_read_as_thymines": int(made.attrs["uracils"]),
-            "chunk_size": made.chunk_size,
-            "sha256": known.content,
-            "path": dg.MetadataValue.path(sample.chunks),
-        }
-        | twins,
-        data_version=dg.DataVersion(made.digest),
-    )
+    metadata: dict[str, Any] = {
+        "dagster/row_count": made.n_chunks,
+        "records": made.n_records,
+        "bases": int(made.lengths.sum()),
+        "records_set_aside": int((made.reasons.lengths > 0).sum()),
+        "uracils_read_as_thymines": int(made.attrs["uracils"]),
+        "chunk_size": made.chunk_size,
+        "sha256": known.content,
+        "path": dg.MetadataValue.path(sample.chunks),
+    }
+    if twins := twins_of(known):
+        metadata["same_bytes_as"] = dg.MetadataValue.json(twins)
+    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(made.digest))
 
 
 @dg.asset(

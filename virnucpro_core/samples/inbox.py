@@ -23,9 +23,9 @@ from virnucpro_core.samples.inbox_state import PROBLEMS, InboxState, Kind, Row, 
 from virnucpro_core.samples.inputs import look_at_inputs, passing_error
 from virnucpro_core.samples.sample import (
     NameTakenError,
+    Sample,
     SampleSettings,
     is_registered,
-    open_sample,
     register_unread,
 )
 from virnucpro_core.sequences.fasta import check_head
@@ -115,12 +115,9 @@ def look(
         return found
 
 
-def was_begun(home: Path, name: str) -> bool:
-    """Whether a run has begun on the sample as it is registered now. False for one that is gone or damaged."""
-    with contextlib.suppress(VirnucproError, OSError):
-        sample = open_sample(home, name)
-        return sample.content != "" or sample.rejected.exists()
-    return False
+def was_begun(sample: Sample) -> bool:
+    """Whether a run, or the command line, has read the files of the sample as it is registered now."""
+    return sample.content != "" or sample.rejected.exists()
 
 
 def _entries(inbox: Path, names: Sequence[str], state: InboxState, now: float) -> Iterator[Entry]:

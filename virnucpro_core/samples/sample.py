@@ -165,10 +165,10 @@ def register(
 def register_unread(
     home: Path, name: str, paths: Sequence[Path], settings: SampleSettings, *, replaces: bool = False
 ) -> Sample:
-    """Write `sample.json` by the files' sizes and times alone: `content.with_content`, in a run, reads them.
+    """Write `sample.json` by the files' sizes and times: `content.with_content` reads them, in a run.
 
-    A sample of the very same files is returned as it is, with its settings. `replaces`: what the name stands for was
-    made of these files before they changed; it is superseded. Raises what `register` raises.
+    A sample of the very same files is returned as it is. `replaces`: the name stands for these files before they
+    changed; it is superseded. Raises what `register` raises.
     """
     sample = Sample(check_key(name), home / "samples" / name, look_at_inputs(paths), settings)
     return _enter(home, sample, replaces=replaces)
@@ -214,6 +214,8 @@ def write(sample: Sample, known: Sample | None, busy: str, *, is_new: bool) -> S
             _supersede(sample)
         if sample.content:
             sample = replace(sample, earlier="")
+        else:  # whatever was refused was of files that these ones supersede
+            sample.rejected.unlink(missing_ok=True)
         facts = {
             "format": FORMAT,
             "name": sample.name,
@@ -234,8 +236,7 @@ def _supersede(sample: Sample) -> None:
         if sample.results.exists():
             kept = sample.home / "superseded" / f"{sample.name}-{sample.earlier[:8]}"
             kept.parent.mkdir(parents=True, exist_ok=True)
-            if kept.exists():
-                shutil.rmtree(kept)
+            shutil.rmtree(kept, ignore_errors=True)
             sample.results.replace(kept)
             log.warning("%s: the results of its earlier files are kept in %s", sample.name, kept)
         _empty(sample.folder, keep=(LOCKS, "sample.json"))
@@ -245,10 +246,9 @@ def _is_same(known: Sample, sample: Sample) -> bool:
     """Whether both are of the same sequences: by their sha256, else by the files' sizes and times."""
     if known.content and sample.content:
         return known.content == sample.content
-    if len(known.inputs) == len(sample.inputs) and all(map(is_same_file, known.inputs, sample.inputs)):
-        return True
-    if not sample.content:
-        return False
+    same = len(known.inputs) == len(sample.inputs) and all(map(is_same_file, known.inputs, sample.inputs))
+    if same or not sample.content:
+        return same
     try:
         return content_digest(read_inputs(known.inputs)) == sample.content
     except InputError:  # gone or changed: nobody can tell any more
