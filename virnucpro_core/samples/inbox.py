@@ -25,7 +25,7 @@ from virnucpro_core.samples.sample import (
     NameTakenError,
     Sample,
     SampleSettings,
-    is_registered,
+    open_sample,
     register_unread,
 )
 from virnucpro_core.sequences.fasta import check_head
@@ -216,7 +216,8 @@ class _Looker:
             self._register(arrival)
         except (VirnucproError, OSError, ValueError) as error:
             passing, text = passing_error(error), str(error)
-            patient = not arrival.is_hurried and min(e.age for e in arrival.entries) < PATIENCE * self.stable
+            ages = [entry.age for entry in arrival.entries if not entry.is_handled]
+            patient = not arrival.is_hurried and min(ages) < PATIENCE * self.stable
             if isinstance(error, IncompleteError) and patient:
                 self._wait(arrival.entries, f"looks incomplete: {text}")
             elif not all(path.exists() for path in arrival.files):
@@ -236,28 +237,34 @@ class _Looker:
         notes = [f"not sequence files, ignored: {_some(e.ignored)}" for e in arrival.entries if e.ignored]
         if len(arrival.files) == 1 and named_as_mate(arrival.files[0]):
             notes.append("the file of the other mate did not come: taken as single reads")
-        if before := arrival.before:
-            if is_registered(self.home, before):
-                notes.append(
-                    f"changed after it became sample {before!r}, which now stands for the later files; results of the "
-                    "earlier ones move to superseded/"
-                )
-            sample = register_unread(self.home, before, arrival.files, self.settings, replaces=True)
-        else:
-            try:
-                sample = register_unread(self.home, arrival.name, arrival.files, self.settings)
-            except NameTakenError as error:
-                files = look_at_inputs(arrival.files)
-                own = sha256_json([[str(f.path), f.bytes, f.mtime_ns] for f in files])[:8]
-                sample = register_unread(
-                    self.home, f"{arrival.name[:55]}-{own}", arrival.files, self.settings
-                )
-                notes.append(f"{error.what}: this one is sample {sample.name!r}")
+        sample, note = self._named(arrival)
+        notes += [note] if note else []
         for one in arrival.entries:
             one.row.kind, one.row.said, one.row.sample = "registered", "; ".join(notes), sample.name
             one.row.look, one.row.marker = self.found.number, one.marker or one.row.marker
         if notes:
             self._tell(arrival.entries, "registered", "; ".join(notes), sample.name)
+
+    def _named(self, arrival: _Arrival) -> tuple[Sample, str]:
+        """The arrival registered under a name that is free or its own, and what is to be said of the name."""
+
+        def enter(name: str, *, replaces: bool = False) -> Sample:
+            return register_unread(self.home, name, arrival.files, self.settings, replaces=replaces)
+
+        name = arrival.before or arrival.name
+        try:
+            return enter(name), ""
+        except NameTakenError as error:
+            known, files = open_sample(self.home, name), look_at_inputs(arrival.files)
+            # Also where a look was killed before it noted the sample: nobody read what no longer is as it was.
+            unread = not known.content and {f.path for f in known.inputs} & {f.path for f in files}
+            if arrival.before or unread:
+                what = f"changed after it became sample {name!r}, which now stands for the later files"
+                note = f"{what}; results of the earlier ones move to superseded/"
+                return enter(name, replaces=True), note
+            own = sha256_json([[str(f.path), f.bytes, f.mtime_ns] for f in files])[:8]
+            sample = enter(f"{name[:55]}-{own}")
+            return sample, f"{error.what}: this one is sample {sample.name!r}"
 
     def _refuse(self, arrival: _Arrival, reason: str) -> None:
         """Move what cannot be a sample out of the way; what cannot be moved is noted once and left."""

@@ -76,6 +76,8 @@ def examine(path: Path, row: Row, now: float) -> Entry | None:
         return _troubled(path, row, str(trouble))
     except (OSError, ValueError) as error:
         return _troubled(path, row, f"cannot be read: {getattr(error, 'strerror', None) or error}")
+    if found.is_handled:
+        return found
     return replace(found, age=_age(found, now), marker=_marker(path))
 
 

@@ -9,7 +9,8 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal, Self
 
@@ -51,6 +52,7 @@ class Row:
 
 
 _COLUMNS = tuple(f.name for f in fields(Row))
+_values = attrgetter(*_COLUMNS)
 
 
 def clock() -> float:
@@ -98,13 +100,13 @@ class InboxState:
         same_boot = boots.get("boot") == self._boot
         for values in self._connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM entries"):  # noqa: S608
             row = Row(*values)
-            self._stored[row.name] = astuple(row)
+            self._stored[row.name] = values
             if not same_boot:
                 row.since = None
             self.rows[row.name] = row
 
     def _write(self) -> None:
-        changed = [v for name, row in self.rows.items() if (v := astuple(row)) != self._stored.get(name)]
+        changed = [v for name, row in self.rows.items() if (v := _values(row)) != self._stored.get(name)]
         gone = [(name,) for name in self._stored if name not in self.rows]
         if not (changed or gone):
             return

@@ -136,7 +136,8 @@ def test_the_same_bytes_with_other_settings_are_run_and_said(sensor: Sensor, gen
     sensor.tick()
     sensor.tick(100)
     assert run("sequences", "s", sensor.instance, sensor.platform).success
-    sensor.platform = sensor.platform.model_copy(update={"chunk_size": 500})
+    home = sensor.platform.home
+    sensor.platform = Platform(home=home, gpus=2, device="cpu", profile="demo", chunk_size=500, workers=0)
     sensor.drop("s500.fa", genomes.read_bytes())
     sensor.tick()
     sensor.tick(100)

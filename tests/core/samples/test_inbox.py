@@ -167,10 +167,10 @@ def test_a_file_that_is_copied_again_unchanged_costs_no_product(inbox: Inbox) ->
 
 
 def test_a_later_file_of_a_name_that_went_away_is_a_sample_of_its_own(inbox: Inbox) -> None:
-    inbox.drop("contigs.fasta").unlink()
     inbox.drop("contigs.fasta")
     inbox.look(0)
     assert inbox.names(STABLE) == ["contigs"]
+    with_content(inbox.sample("contigs"))
     (inbox.folder / "contigs.fasta").unlink()
     inbox.look(20)
     inbox.drop("contigs.fasta", FASTA * 2)
@@ -183,6 +183,18 @@ def test_a_later_file_of_a_name_that_went_away_is_a_sample_of_its_own(inbox: Inb
     inbox.drop("contigs.fasta", FASTA * 3)  # and in its own place it keeps its name
     inbox.look(60)
     assert inbox.names(80) == [name]
+
+
+def test_a_look_that_was_killed_before_it_noted_a_partial_copy_leaves_one_sample(inbox: Inbox) -> None:
+    inbox.drop("s.fa")
+    inbox.look(0)
+    with mock.patch.object(InboxState, "_write"):
+        inbox.look(STABLE)
+    inbox.drop("s.fa", FASTA * 2)
+    inbox.look(20)
+    assert inbox.names(40) == ["s"]
+    assert list_samples(inbox.home) == ["s"]
+    assert inbox.sample("s").bytes == 2 * len(FASTA)
 
 
 def test_while_a_process_works_on_the_earlier_file_the_later_one_waits(inbox: Inbox) -> None:
