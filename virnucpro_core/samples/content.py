@@ -47,6 +47,9 @@ def with_content(sample: Sample) -> Sample:
         with index.one_at_a_time(sample.home):
             for twin in twins_of(known):
                 if open_sample(sample.home, twin).settings == sample.settings:
+                    index.note(
+                        sample.home, known.content, sample.name
+                    )  # so that it is found when the twin goes
                     raise InputError(
                         f"holds the same bytes as sample {twin!r}, which has the same settings: not run again",
                         path=sample.inputs[0].path,

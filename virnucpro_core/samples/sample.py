@@ -240,6 +240,7 @@ def _supersede(sample: Sample) -> None:
             sample.results.replace(kept)
             log.warning("%s: the results of its earlier files are kept in %s", sample.name, kept)
         _empty(sample.folder, keep=(LOCKS, "sample.json"))
+    _let_twins_run(sample.home, sample.earlier)
 
 
 def _is_same(known: Sample, sample: Sample) -> bool:
@@ -255,14 +256,26 @@ def _is_same(known: Sample, sample: Sample) -> bool:
         return False
 
 
+def _let_twins_run(home: Path, content: str) -> None:
+    """Samples that were refused because the bytes were those of one that is not there any more."""
+    for name in index.names(home, content) if content else ():
+        with contextlib.suppress(VirnucproError):
+            if not (twin := open_sample(home, name)).content:
+                twin.rejected.unlink(missing_ok=True)
+
+
 def discard(folder: Path) -> None:
     """Delete all of a sample's folder but its locks, held meanwhile. Raises StoreError if one is not free.
 
     `sample.json` goes first: what is left of a folder without it is no sample.
     """
+    home, content = folder.parents[1], ""
     with alone(folder, f"sample {folder.name!r} cannot be discarded, a process works on it"):
+        with contextlib.suppress(VirnucproError):
+            content = open_sample(home, folder.name).content
         (folder / "sample.json").unlink(missing_ok=True)
         _empty(folder, keep=(LOCKS,))
+    _let_twins_run(home, content)
 
 
 def _empty(folder: Path, *, keep: Sequence[str]) -> None:
@@ -339,24 +352,6 @@ def read_refusal(sample: Sample) -> str:
         return str(json.loads(sample.rejected.read_bytes())["reason"])
     except FileNotFoundError:
         return ""
-
-
-def read_priority(sample: Sample) -> int | None:
-    """The place in the queue that was asked for the sample; None where nobody asked. Raises StoreError if damaged."""
-    file = sample.folder / "priority.json"
-    try:
-        return int(json.loads(file.read_bytes())["priority"])
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"damaged ({error})", where=file, remedy="give it again with `virnucpro priority`"
-        ) from error
-
-
-def write_priority(sample: Sample, priority: int) -> None:
-    """Remember the sample's place in the queue; it changes nothing that is computed."""
-    publish_json(sample.folder / "priority.json", {"priority": priority})
 
 
 def same_content(home: Path, content: str) -> list[str]:
