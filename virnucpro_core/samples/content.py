@@ -36,7 +36,7 @@ def with_content(sample: Sample) -> Sample:
             "two input files hold the same bytes", path=same[0].path, remedy="give each file once"
         )
     make_index(sample.home)
-    with registering(sample):
+    with registering(known):
         noted = open_sample(sample.home, sample.name)
         if noted != sample or not _same_files(noted.inputs, sample.inputs):
             what = "the sample was given other files or settings just now"

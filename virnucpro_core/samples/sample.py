@@ -175,9 +175,9 @@ def register_unread(
 
 
 def registering(sample: Sample) -> contextlib.AbstractContextManager[None]:
-    """Nobody else registers the name meanwhile."""
+    """Nobody else registers the name meanwhile. A look at the inbox, whose samples are unread, does not wait for it."""
     busy = f"another process registers sample {sample.name!r}"
-    return locked(sample.folder / LOCKS / "registration", busy=busy, wait=True)
+    return locked(sample.folder / LOCKS / "registration", busy=busy, wait=sample.content != "")
 
 
 def _enter(home: Path, sample: Sample, *, fresh: bool = False, replaces: bool = False) -> Sample:

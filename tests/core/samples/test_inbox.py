@@ -447,6 +447,17 @@ def test_a_registration_that_fails_is_tried_again_and_shown(
     assert noted_problems(inbox.home) == []
 
 
+def test_a_look_does_not_wait_for_who_registers_the_same_name(inbox: Inbox) -> None:
+    inbox.drop("s.fa")
+    inbox.drop("t.fa")
+    inbox.look(0)
+    with locked(inbox.home / "samples" / "s" / "locks" / "registration", busy=""):
+        seen = inbox.look(STABLE)
+        assert seen.registered == ["t"]
+        assert "another process registers sample 's'" in seen.news[0].said
+    assert inbox.names(STABLE + 1) == ["s"]
+
+
 def test_a_full_disk_loses_nothing(inbox: Inbox) -> None:
     """Neither a sample that was registered before its row could be written, nor the rows of before."""
     inbox.drop("s.fa")
