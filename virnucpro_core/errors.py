@@ -34,6 +34,10 @@ class InputError(VirnucproError):
         super().__init__(what, where=", ".join(place), remedy=remedy)
 
 
+class IncompleteError(InputError):
+    """A file that ends before its content does: it was cut, or somebody is still writing it."""
+
+
 class UsageError(VirnucproError):
     """What was asked for cannot be done as asked."""
 

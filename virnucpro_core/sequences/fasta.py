@@ -17,7 +17,7 @@ from unicodedata import category
 import dnaio
 import numpy as np
 
-from virnucpro_core.errors import InputError
+from virnucpro_core.errors import IncompleteError, InputError
 from virnucpro_core.sequences.archives import is_cut_bgzip, open_text, unescape
 from virnucpro_core.sequences.identical import Identities
 from virnucpro_core.sequences.names import in_order, mates
@@ -33,6 +33,7 @@ _DAMAGED = "the file was damaged or edited: fetch or make it again"
 NUCLEOTIDES = b"ACGTURYSWKMBDHVNacgturyswkmbdhvn"
 # Not X: it also masks vectors and repeats in DNA, so alone it makes no protein.
 AMINO_ACIDS_ONLY = b"EFILPQZJO*efilpqzjo"
+HEAD_BYTES = 1 << 20
 _PROTEIN_SHARE = 0.1
 _STRANGE = re.compile(rb"[^" + NUCLEOTIDES + rb"]")
 _U_TO_T = bytes.maketrans(b"Uu", b"Tt")
@@ -87,6 +88,23 @@ def read_records(paths: Sequence[Path], *, duplicates: Duplicates = "refuse") ->
         _refuse_duplicate(files, counts, int(first[repeats[0]]), int(repeats[0]))
 
 
+def check_head(path: Path) -> None:
+    """Refuse what its beginning shows to be no FASTA or FASTQ; reads at most HEAD_BYTES of its text.
+
+    The first record is looked at as `read_records` would, if all of it lies in the head. Raises InputError, and
+    IncompleteError for a file that ends too early.
+    """
+    with open_text(path) as stream:
+        head = stream.read(HEAD_BYTES)
+    kind = _format(path, head)
+    if kind == "fastq" and len(head) == HEAD_BYTES and head.count(b"\n") < 4:
+        return  # a long read; how it ends is seen when it is read
+    with contextlib.closing(_Lines(path, kind)) as lines:
+        first = next(_parsed(path, 0, io.BufferedReader(io.BytesIO(head)), lines), None)
+    if first is None and len(head) < HEAD_BYTES:
+        raise InputError("no records", path=path, remedy="give FASTA or FASTQ")
+
+
 def _read_files(files: Sequence[Path]) -> Iterator[Record]:
     for index, (path, mate) in enumerate(zip(files, mates(files), strict=True)):
         yield from _read_file(path, index, mate)
@@ -114,7 +132,7 @@ def _read_file(path: Path, index: int, mate: int) -> Iterator[Record]:
 def _format(path: Path, head: bytes) -> Format:
     text = head.lstrip()
     if not text:
-        raise InputError("the file is empty", path=path, remedy="give FASTA or FASTQ")
+        raise IncompleteError("the file is empty", path=path, remedy="give FASTA or FASTQ")
     for start, name, remedy in _FOREIGN:
         if text.startswith(start):
             raise InputError(f"{name}, not FASTA or FASTQ", path=path, remedy=remedy)
@@ -135,13 +153,15 @@ def _parsed(path: Path, index: int, stream: io.BufferedReader, lines: "_Lines") 
                 yield _record(entry, index, number, lines)
     except dnaio.FileFormatError as error:
         what = error.message.splitlines()[0].replace(r"'\n'", "an empty line")
-        if "Premature end" in what:
+        is_cut = "Premature end" in what
+        if is_cut:
             what = "the last record is incomplete"
         line = None if error.line is None else error.line + 1
         if line is not None and "qualities differ" in what:
             raise _unequal(path, -(-line // 4)) from error
         remedy = _WRAPPED if lines.kind == "fastq" else ""
-        raise InputError(what, path=path, line=line, remedy=remedy) from error
+        kind = IncompleteError if is_cut else InputError
+        raise kind(what, path=path, line=line, remedy=remedy) from error
 
 
 def _record(entry: dnaio.SequenceRecord, index: int, number: int, lines: "_Lines") -> Record:
