@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import virnucpro_core as vp
@@ -75,6 +75,7 @@ def test_cut_and_translate_are_the_pipeline_s(file: Path, tmp_path: Path, size: 
     assert all(chunks[f.chunk].id + f.name == f.id for f in frames)
 
 
+@settings(max_examples=30)
 @given(st.lists(st.text("ACGTN", min_size=1, max_size=90), min_size=1, max_size=8), st.integers(3, 60))
 def test_translation_does_not_depend_on_how_chunks_are_grouped(sequences: list[str], size: int) -> None:
     records = [vp.Record(f"r{i}", "", s.encode(), 0, i + 1) for i, s in enumerate(sequences)]

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from virnucpro_core.encoders.embed_fasta import embed_fasta
@@ -37,6 +37,7 @@ def esm2() -> Encoder:
     return load_encoder("esm2", DEMO / "esm2")
 
 
+@settings(max_examples=30)
 @given(st.data(), st.sampled_from(list(FOLDERS)), st.integers(1, 3000))
 def test_a_row_s_bits_do_not_depend_on_what_is_beside_it(
     data: st.DataObject, kind: Kind, budget: int
