@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 
 from benchmarks.seeded import GEOMETRIES
 from virnucpro_core.encoders.encoder import FULL_BATCH
@@ -64,8 +65,15 @@ def products_alone(shapes: list[tuple[int, int]], tokens: int, *, fp8: bool) -> 
     def eighth() -> None:
         for weight in narrow:
             columns = ones[weight.shape[0]]
-            torch._scaled_mm(
-                small[weight.shape[1]], weight.t(), rows, columns, out_dtype=dtype, use_fast_accum=True
+            F.scaled_mm(
+                small[weight.shape[1]],
+                weight.t(),
+                rows,
+                F.ScalingType.RowWise,
+                columns,
+                F.ScalingType.RowWise,
+                output_dtype=dtype,
+                use_fast_accum=True,
             )
 
     return eighth

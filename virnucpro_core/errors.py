@@ -44,6 +44,14 @@ class UsageError(VirnucproError):
     exit_code = 2
 
 
+class SequenceError(UsageError):
+    """A sequence that has no embedding. `sequence` counts from 0, and so does `letter`, a place in it."""
+
+    def __init__(self, what: str, *, sequence: int, letter: int | None = None, remedy: str = "") -> None:
+        self.sequence, self.letter = sequence, letter
+        super().__init__(what, where=f"sequence {sequence}", remedy=remedy)
+
+
 class WeightsError(VirnucproError):
     """Model files are missing, damaged or do not fit together."""
 

@@ -119,13 +119,15 @@ def predict(files: tuple[Path, ...], out: Path, sample: str, *, fresh: bool, **o
 @click.option("--dtype", default="float32", show_default=True, type=PRECISIONS)
 @click.option("--attention", default="", help="Kernel; `virnucpro doctor` lists them.  [default: by device]")
 @click.option(
-    "--token-budget", default=4096, show_default=True, type=click.IntRange(1), help="Tokens a batch."
+    "--token-budget",
+    type=click.IntRange(1),
+    help="Tokens a batch. Default: what suits the device.",
 )
 def embed(kind: Any, fasta: Path, weights: Path, out: Path, **options: Any) -> None:
     """Embed the sequences of FASTA: proteins with esm2, nucleotides with dnabert-s."""
     with lasting_imports():
         from virnucpro_assets.platform.resource import platform_from_environment
-        from virnucpro_core.devices.compute import DTYPES, default_attention, usable_device
+        from virnucpro_core.devices.compute import usable_device
         from virnucpro_core.encoders.embed_fasta import embed_fasta
         from virnucpro_core.encoders.encoder import load_encoder
 
@@ -134,12 +136,14 @@ def embed(kind: Any, fasta: Path, weights: Path, out: Path, **options: Any) -> N
         encoder = load_encoder(
             kind,
             weights,
-            device=usable_device(device, dtype),
-            dtype=DTYPES[dtype],
-            attention=options["attention"] or default_attention(device, dtype),
+            device=usable_device(device, dtype, option="--dtype"),
+            dtype=dtype,
+            attention=options["attention"],
         )
-        count = embed_fasta(encoder, fasta, out, token_budget=options["token_budget"])
-    click.echo(f"{count:,} embeddings of {encoder.dim:,} columns in {out}")
+        written = embed_fasta(encoder, fasta, out, token_budget=options["token_budget"] or 0)
+    if written.stops:
+        click.echo(f"{written.stops:,} proteins end in a stop (*), which is no residue: left out", err=True)
+    click.echo(f"{written.rows:,} embeddings of {encoder.dim:,} columns in {out}")
 
 
 @app.group()

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 
 from virnucpro_core.encoders import kernels
 from virnucpro_core.encoders.attention import attend
@@ -163,16 +164,17 @@ class Fp8Operations:
 
     def linear(self, h_TI: Quantised, linear: QuantisedLinear) -> torch.Tensor:
         """(T, O) float16 = x W^T + b."""
-        y_TO: torch.Tensor = torch._scaled_mm(
+        return F.scaled_mm(
             h_TI.values_TI,
             linear.values_OI.t(),
             h_TI.scales_T1,
+            F.ScalingType.RowWise,
             linear.scales_1O,
+            F.ScalingType.RowWise,
             bias=linear.bias_O,
-            out_dtype=torch.float16,
+            output_dtype=torch.float16,
             use_fast_accum=True,
         )
-        return y_TO
 
     def add_linear(self, x_TD: torch.Tensor | Pending, h_TI: Quantised, linear: QuantisedLinear) -> Pending:
         """x, with h W^T to be added by the next norm."""

@@ -34,7 +34,7 @@ NUCLEOTIDES = b"ACGTURYSWKMBDHVNacgturyswkmbdhvn"
 # Not X: it also masks vectors and repeats in DNA, so alone it makes no protein.
 AMINO_ACIDS_ONLY = b"EFILPQZJO*efilpqzjo"
 HEAD_BYTES = 1 << 20
-_PROTEIN_SHARE = 0.1
+PROTEIN_SHARE = 0.1
 _STRANGE = re.compile(rb"[^" + NUCLEOTIDES + rb"]")
 _U_TO_T = bytes.maketrans(b"Uu", b"Tt")
 _FOREIGN = (
@@ -121,6 +121,11 @@ def _read_file(path: Path, index: int, mate: int) -> Iterator[Record]:
             for record in records:
                 count += 1
                 yield record
+    _check_end(path, count, kind)
+
+
+def _check_end(path: Path, count: int, kind: Format) -> None:
+    """Raises InputError for a file that has ended without a record, or before bgzip's last block."""
     if not count:
         raise InputError("no records", path=path, remedy="give FASTA or FASTQ")
     if kind == "fasta" and is_cut_bgzip(path):
@@ -146,11 +151,39 @@ def _format(path: Path, head: bytes) -> Format:
     )
 
 
+def read_entries(path: Path) -> Iterator[tuple[str, bytes]]:
+    """(id, letters) of every record, in order, whatever alphabet the letters are of; blanks are dropped.
+
+    Ids need not be distinct. Raises InputError for what is no FASTA or FASTQ, is cut, or has a record without an id.
+    """
+    number = 0
+    with open_text(path) as stream:
+        with contextlib.closing(_Lines(path, _format(path, stream.peek(1 << 12)))) as lines:
+            for number, entry in _entries(path, stream, lines):
+                name, _ = _header(entry, number, lines)
+                yield name, unescape(entry.sequence).translate(None, b" \t")
+        _check_end(path, number, lines.kind)
+
+
+def line_of(path: Path, number: int, letter: int | None = None) -> int:
+    """The line, from 1, of the header of a file's record `number` (from 1), or of its letter (from 0, no blanks)."""
+    with open_text(path) as stream:
+        kind = _format(path, stream.peek(1 << 12))
+    with contextlib.closing(_Lines(path, kind)) as lines:
+        return lines.of(number, letter)
+
+
 def _parsed(path: Path, index: int, stream: io.BufferedReader, lines: "_Lines") -> Iterator[Record]:
+    for number, entry in _entries(path, stream, lines):
+        yield _record(entry, index, number, lines)
+
+
+def _entries(
+    path: Path, stream: io.BufferedReader, lines: "_Lines"
+) -> Iterator[tuple[int, dnaio.SequenceRecord]]:
     try:
         with dnaio.open(stream, fileformat=lines.kind) as reader:
-            for number, entry in enumerate(reader, 1):
-                yield _record(entry, index, number, lines)
+            yield from enumerate(reader, 1)
     except dnaio.FileFormatError as error:
         what = error.message.splitlines()[0].replace(r"'\n'", "an empty line")
         is_cut = "Premature end" in what
@@ -164,7 +197,8 @@ def _parsed(path: Path, index: int, stream: io.BufferedReader, lines: "_Lines") 
         raise kind(what, path=path, line=line, remedy=remedy) from error
 
 
-def _record(entry: dnaio.SequenceRecord, index: int, number: int, lines: "_Lines") -> Record:
+def _header(entry: dnaio.SequenceRecord, number: int, lines: "_Lines") -> tuple[str, str]:
+    """Id and description. Raises InputError for an id that is none."""
     try:  # split as bytes: a no-break space, white space in Unicode, does not end an id
         words = [word.decode() for word in unescape(entry.name).split(None, 1)]
     except UnicodeDecodeError as error:
@@ -176,6 +210,11 @@ def _record(entry: dnaio.SequenceRecord, index: int, number: int, lines: "_Lines
     name, description = words[0], words[1] if len(words) > 1 else ""
     if not (name.isprintable() or all(c.isprintable() or category(c) == "Zs" for c in name)):
         raise lines.error("control characters in the id", number, record=name, remedy="rename the record")
+    return name, description
+
+
+def _record(entry: dnaio.SequenceRecord, index: int, number: int, lines: "_Lines") -> Record:
+    name, description = _header(entry, number, lines)
     sequence = entry.sequence.encode("ascii")
     if lines.kind == "fastq":
         _check_qualities((entry.qualities or "").encode("ascii"), name, number, lines.path)
@@ -230,7 +269,7 @@ def _strange(name: str, sequence: bytes, number: int, lines: "_Lines") -> str:
         what = f"a blank at position {blank.start() + 1:,} of the sequence"
         raise lines.error(what, number, record=name, letter=blank.start(), remedy=_DAMAGED)
     amino = len(sequence) - len(sequence.translate(None, AMINO_ACIDS_ONLY))
-    if amino >= _PROTEIN_SHARE * len(sequence):
+    if amino >= PROTEIN_SHARE * len(sequence):
         raise lines.error("looks like protein", number, record=name, remedy="give nucleotide sequences")
     if b">" in sequence and lines.kind == "fasta":
         what = "'>' inside a sequence"
@@ -317,10 +356,7 @@ def _place(files: Sequence[Path], counts: Sequence[int], ordinal: int) -> tuple[
 def _refuse_duplicate(files: Sequence[Path], counts: Sequence[int], first: int, second: int) -> None:
     places = []
     for path, number in (_place(files, counts, first), _place(files, counts, second)):
-        with open_text(path) as stream:
-            kind = _format(path, stream.peek(1 << 12))
-        with contextlib.closing(_Lines(path, kind)) as lines:
-            places.append((path, lines.of(number)))
+        places.append((path, line_of(path, number)))
     (first_path, first_line), (path, line) = places
     where = "" if first_path == path else f"{first_path}, "
     record = next(r.id for i, r in enumerate(_read_files(files)) if i == second)
