@@ -19,8 +19,11 @@ from virnucpro_core.errors import DeviceError, UsageError, WeightsError
 
 Kind = Literal["esm2", "dnabert-s"]
 Overlong = Literal["truncate", "isolate"]
-# Tokens that fill an H100 (benchmarks/results); the narrow model needs more of them. No batch is planned smaller.
+# Tokens that fill an H100 (benchmarks/results): the wide model's, and no more than WIDEST_BATCH of the narrow ones',
+# as many as take the bytes that the wide one's take. No batch is planned smaller.
 FULL_BATCH: dict[Kind, int] = {"esm2": 16_384, "dnabert-s": 65_536}
+FULL_BYTES = 16_384 * 71_680
+WIDEST_BATCH = 65_536
 SMALLEST_BATCH = 1024
 KINDS: tuple[Kind, ...] = ("esm2", "dnabert-s")
 
@@ -44,7 +47,12 @@ class EncoderInput:
         budget and a shard the same bytes.
         """
         fitting = memory // 4 // self.bytes_per_token
-        return max(min(FULL_BATCH[self.kind], fitting // 128 * 128), SMALLEST_BATCH)
+        return max(min(full_batch(self.kind, self.bytes_per_token), fitting // 128 * 128), SMALLEST_BATCH)
+
+
+def full_batch(kind: Kind, bytes_per_token: int) -> int:
+    """Tokens of a batch that fill a large GPU."""
+    return max(FULL_BATCH[kind], min(WIDEST_BATCH, FULL_BYTES // bytes_per_token // 128 * 128))
 
 
 def encoder_input(kind: Kind, folder: Path, dtype: torch.dtype) -> EncoderInput:

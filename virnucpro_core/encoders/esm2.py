@@ -172,19 +172,16 @@ def _read_layers(
             torch.cat([weights.read(f"{part}.weight", **read) for part in parts]),
             torch.cat([weights.read(f"{part}.bias", **read) for part in parts]),
         )
+        out = Linear(weights.read(f"{name}attention.output.dense.weight", **read))
+        mlp_norm = _norm(weights, f"{name}LayerNorm", shape.eps, attention_D)
+        up = Linear(
+            weights.read(f"{name}intermediate.dense.weight", **read),
+            weights.read(f"{name}intermediate.dense.bias", **read),
+        )
+        down = Linear(weights.read(f"{name}output.dense.weight", **read))
         layer = Esm2Layer(
-            attention_norm=attention_norm,
-            qkv=operations.prepare(qkv),
-            heads=operations.prepare_heads(heads, attention_norm, qkv),
-            out=operations.prepare(Linear(weights.read(f"{name}attention.output.dense.weight", **read))),
-            mlp_norm=_norm(weights, f"{name}LayerNorm", shape.eps, attention_D),
-            up=operations.prepare(
-                Linear(
-                    weights.read(f"{name}intermediate.dense.weight", **read),
-                    weights.read(f"{name}intermediate.dense.bias", **read),
-                )
-            ),
-            down=operations.prepare(Linear(weights.read(f"{name}output.dense.weight", **read))),
+            *operations.prepare_attention(attention_norm, qkv, heads, out),
+            *operations.prepare_feed_forward(mlp_norm, up, down),
         )
         offset_D = attention_D + weights.read(f"{name}output.dense.bias", device=device)
         yield layer, offset_D

@@ -162,12 +162,16 @@ def attend(
     slopes = q_THK if heads.slopes_H is None else heads.slopes_H  # a pointer that is not read
     cos, sin = (q_THK, q_THK) if heads.rotary is None else heads.rotary.tables(batch.max_length)
     alibi, stride = heads.slopes_H is not None, q_THK.stride(0)
-    for tiles, rows, warps in ((batch.short_N2, SHORT_TILE, 4), (batch.middle_N2, MIDDLE_TILE, 8)):
+    # The wide tile takes 195 registers a thread, and one program a multiprocessor, unless it is told otherwise.
+    for tiles, rows, warps, most in (
+        (batch.short_N2, SHORT_TILE, 4, None),
+        (batch.middle_N2, MIDDLE_TILE, 8, 128),
+    ):
         if len(tiles):
             _attend_whole[(len(tiles) * heads.count,)](
                 q_THK, k_THK, v_THK, o_THK, tiles, batch.first_T, cos, sin, slopes, heads.scale, o_scale, stride,
                 HEADS=heads.count, SIZE=heads.size, HALF=half, WIDE=wide, ROWS=rows,
-                ROTARY=heads.rotary is not None, ALIBI=alibi, E4M3=e4m3, num_warps=warps, num_stages=1,
+                ROTARY=heads.rotary is not None, ALIBI=alibi, E4M3=e4m3, num_warps=warps, num_stages=1, maxnreg=most,
             )  # fmt: skip
     if len(batch.long_N4):
         if heads.rotary is not None:
