@@ -19,11 +19,10 @@ from virnucpro_core.errors import DeviceError, UsageError, WeightsError
 
 Kind = Literal["esm2", "dnabert-s"]
 Overlong = Literal["truncate", "isolate"]
-# Tokens that fill an H100 (benchmarks/results): the wide model's, and no more than WIDEST_BATCH of the narrow ones',
-# as many as take the bytes that the wide one's take. No batch is planned smaller.
+# Tokens that fill an H100 (benchmarks/results), more of narrow models (up to ESM-2 650M); no batch is planned smaller.
 FULL_BATCH: dict[Kind, int] = {"esm2": 16_384, "dnabert-s": 65_536}
-FULL_BYTES = 16_384 * 71_680
-WIDEST_BATCH = 65_536
+NARROW_BATCH = 65_536
+NARROW_BYTES = 35_840
 SMALLEST_BATCH = 1024
 KINDS: tuple[Kind, ...] = ("esm2", "dnabert-s")
 
@@ -52,7 +51,7 @@ class EncoderInput:
 
 def full_batch(kind: Kind, bytes_per_token: int) -> int:
     """Tokens of a batch that fill a large GPU."""
-    return max(FULL_BATCH[kind], min(WIDEST_BATCH, FULL_BYTES // bytes_per_token // 128 * 128))
+    return NARROW_BATCH if bytes_per_token <= NARROW_BYTES else FULL_BATCH[kind]
 
 
 def encoder_input(kind: Kind, folder: Path, dtype: torch.dtype) -> EncoderInput:

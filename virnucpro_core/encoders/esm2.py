@@ -1,8 +1,8 @@
 """ESM-2 of any published size (Lin et al. 2023), on packed sequences; knows no files but its own weights.
 
-Pre-norm transformer: rotary positions, erf GELU, a norm after the last layer. Biases of the attention
-output and of the second feed-forward product are never added to the residual stream: each norm adds their
-running sum as a float32 offset, so that the products can add the residual themselves.
+Pre-norm transformer: rotary positions, erf GELU (in half precision its tanh form), a norm after the last layer.
+Biases of the attention output and of the second feed-forward product are never added to the residual stream: each
+norm adds their running sum as a float32 offset, so that the products can add the residual themselves.
 
 Shapes: T tokens of a batch, B sequences, D width, F feed-forward width, V vocabulary, C = 3 D.
 """

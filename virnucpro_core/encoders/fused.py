@@ -211,8 +211,14 @@ class Fp8Operations:
 
 
 def quantised(linear: Linear, input_scale: float | None) -> QuantisedLinear:
-    """Weights rounded to e4m3 by their largest value, to be multiplied with inputs that have `input_scale`."""
+    """Weights rounded to e4m3 by their largest value, to be multiplied with inputs that have `input_scale`.
+
+    Raises WeightsError for sizes that the products of the library cannot have.
+    """
     assert input_scale is not None
+    outputs, inputs = linear.weight_OI.shape
+    if outputs % 16 or inputs % 16:
+        raise WeightsError(f"fp8 weights of {outputs} x {inputs}, no multiples of 16", remedy="use float16")
     weight_OI = linear.weight_OI.float()
     scale_1 = weight_OI.abs().amax().clamp_(min=TINY).reshape(1) / E4M3_MAX
     return QuantisedLinear((weight_OI / scale_1).to(E4M3), scale_1, scale_1 / input_scale, linear.bias_O)

@@ -194,7 +194,7 @@ def test_token_budget_fits_the_memory_and_is_never_tiny(folder: Path) -> None:
     per_token = bytes_per_token(WIDTH, 4 * WIDTH, torch.float32)
     assert encoder.input.token_budget(24 * 10**9) == 65_536  # narrow: more tokens
     assert full_batch("esm2", 71_680) == 16_384
-    assert full_batch("esm2", bytes_per_token(1280, 5120, torch.float16)) == 32_768
+    assert full_batch("esm2", bytes_per_token(1280, 5120, torch.float16)) == 65_536
     assert full_batch("esm2", bytes_per_token(5120, 20480, torch.float16)) == 16_384
     assert full_batch("dnabert-s", bytes_per_token(768, 3072, torch.float16)) == 65_536
     assert encoder.input.token_budget(4 * 5000 * per_token) == 4992

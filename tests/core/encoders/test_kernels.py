@@ -9,8 +9,9 @@ if torch.cuda.is_available():
 
 from tests.support import kernel_checks as checks
 from virnucpro_core.encoders.fused import Fp8Operations, FusedOperations, quantised
+from virnucpro_core.encoders.kernels import products
 from virnucpro_core.encoders.operations import Linear, Norm, Window
-from virnucpro_core.errors import WeightsError
+from virnucpro_core.errors import DeviceError, WeightsError
 
 CPU = torch.device("cpu")
 
@@ -83,3 +84,13 @@ def test_no_input_of_a_product_can_leave_e4m3(seed: int, bias: float) -> None:
 def test_a_gated_width_that_no_tile_fits_is_refused() -> None:
     with pytest.raises(WeightsError, match="no multiple of 128"):
         FusedOperations(torch.float16).prepare_gated(Linear(torch.zeros(2 * 100, 64)))
+
+
+def test_fp8_weights_that_the_library_has_no_product_for_are_refused() -> None:
+    with pytest.raises(WeightsError, match="no multiples of 16"):
+        quantised(Linear(torch.zeros(64, 24)), 1.0)
+
+
+def test_a_refusal_of_the_library_is_one_clear_error() -> None:
+    with pytest.raises(DeviceError, match="cuBLASLt refuses a product: status 15"):
+        products.check(15, "a product")

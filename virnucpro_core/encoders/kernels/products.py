@@ -114,7 +114,7 @@ class _Plan:
     def set(self, attribute: int, value: Any) -> None:
         """One attribute of the operation: a ctypes value, copied."""
         size = ctypes.c_size_t(ctypes.sizeof(value))
-        _check(
+        check(
             self._library.cublasLtMatmulDescSetAttribute(
                 self._operation, attribute, ctypes.byref(value), size
             ),
@@ -126,22 +126,23 @@ class _Plan:
     ) -> None:
         if self._found is None:  # only now: the library looks at the pointers' alignment too
             self._found = self._best()
-        o = ctypes.c_void_p(o_TO.data_ptr())
+        x, o = ctypes.c_void_p(x_TI.data_ptr()), ctypes.c_void_p(o_TO.data_ptr())
+        c = o if self._shape.add else x  # not read unless it is added; the library refuses o of another type
         status = self._library.cublasLtMatmul(
             self._handle, self._operation, ctypes.byref(self._sum),
-            ctypes.c_void_p(weight_OI.data_ptr()), self._a, ctypes.c_void_p(x_TI.data_ptr()), self._b,
-            ctypes.byref(self._kept), o, self._c, o, self._d, ctypes.byref(self._found.algorithm),
+            ctypes.c_void_p(weight_OI.data_ptr()), self._a, x, self._b,
+            ctypes.byref(self._kept), c, self._c, o, self._d, ctypes.byref(self._found.algorithm),
             ctypes.c_void_p(_workspace(stream).data_ptr()), ctypes.c_size_t(WORKSPACE),
             ctypes.c_void_p(stream.cuda_stream),
         )  # fmt: skip
-        _check(status, "a product")
+        check(status, "a product")
 
     def _best(self) -> _Found:
         """The library's first choice."""
         preference = self._made("MatmulPreference")
         limit = ctypes.c_size_t(WORKSPACE)
         set_limit = self._library.cublasLtMatmulPreferenceSetAttribute
-        _check(
+        check(
             set_limit(preference, WORKSPACE_LIMIT, ctypes.byref(limit), ctypes.c_size_t(8)), "the workspace"
         )
         found, count = _Found(), ctypes.c_int(0)
@@ -149,7 +150,7 @@ class _Plan:
             self._handle, self._operation, self._a, self._b, self._c, self._d, preference, 1,
             ctypes.byref(found), ctypes.byref(count),
         )  # fmt: skip
-        _check(status or (0 if count.value else -1), f"{self._shape}")
+        check(status or (0 if count.value else -1), f"{self._shape}")
         return found
 
     def _layout(self, dtype: torch.dtype, rows: int, columns: int) -> ctypes.c_void_p:
@@ -159,7 +160,7 @@ class _Plan:
     def _made(self, kind: str, *arguments: Any) -> ctypes.c_void_p:
         """One of the library's objects, which goes when the plan goes."""
         made = ctypes.c_void_p()
-        _check(getattr(self._library, f"cublasLt{kind}Create")(ctypes.byref(made), *arguments), kind)
+        check(getattr(self._library, f"cublasLt{kind}Create")(ctypes.byref(made), *arguments), kind)
         weakref.finalize(self, getattr(self._library, f"cublasLt{kind}Destroy"), made).atexit = False
         return made
 
@@ -186,7 +187,7 @@ def _library() -> ctypes.CDLL:
 def _handle(device: torch.device) -> ctypes.c_void_p:
     handle = ctypes.c_void_p()
     with torch.cuda.device(device):
-        _check(_library().cublasLtCreate(ctypes.byref(handle)), "a handle")
+        check(_library().cublasLtCreate(ctypes.byref(handle)), "a handle")
     return handle
 
 
@@ -196,7 +197,8 @@ def _workspace(stream: torch.cuda.Stream) -> torch.Tensor:
     return torch.empty(WORKSPACE, dtype=torch.uint8, device=stream.device)
 
 
-def _check(status: int, what: str) -> None:
+def check(status: int, what: str) -> None:
+    """Raises DeviceError unless the status is 0, the library's success."""
     if status:
         raise DeviceError(
             f"cuBLASLt refuses {what}: status {status}",

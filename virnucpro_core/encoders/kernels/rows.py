@@ -15,7 +15,6 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-LOG2_E = tl.constexpr(1.4426950408889634)
 GATE_ROWS = 128  # of the gate, then of the value, in an interleaved weight
 
 
@@ -32,7 +31,8 @@ def _gelu(x, INSTRUCTION: tl.constexpr):
             "tanh.approx.f32 $0, $1;", "=f,f", [u], dtype=tl.float32, is_pure=True, pack=1
         )
     else:
-        t = 2.0 / (1.0 + tl.exp2(-2.0 * LOG2_E * u)) - 1.0
+        e = tl.exp2(tl.abs(u) * -2.885390081777927)  # 2 log2(e)
+        t = tl.where(u < 0, e - 1.0, 1.0 - e) / (1.0 + e)
     return 0.5 * x + 0.5 * x * t
 
 
@@ -120,13 +120,13 @@ def norm(
 
     e4m3 saturates: the scale is to be one with which no output can.
     """
-    dtype = x_TD.dtype if e4m3_scale is None else torch.float8_e4m3fn
+    small, columns = e4m3_scale is not None, _columns(x_TD)
+    dtype = torch.float8_e4m3fn if small else x_TD.dtype
     o_TD = torch.empty(x_TD.shape, dtype=dtype, device=x_TD.device)
+    warps = min(max(columns["LOW"] // 256, 1), 8) if small else 1 if x_TD.shape[1] < 1024 else 4
     _norm[(len(x_TD),)](
-        x_TD, weight_D if offset_D is None else offset_D, weight_D, bias_D, o_TD, eps,
-        1.0 if e4m3_scale is None else e4m3_scale,
-        **_columns(x_TD), OFFSET=offset_D is not None, E4M3=e4m3_scale is not None,
-        num_warps=1 if x_TD.shape[1] < 1024 else 4,
+        x_TD, weight_D if offset_D is None else offset_D, weight_D, bias_D, o_TD, eps, e4m3_scale or 1.0,
+        **columns, OFFSET=offset_D is not None, E4M3=small, num_warps=warps,
     )  # fmt: skip
     return o_TD
 
