@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks import peers
 from benchmarks.ceiling import budget, ceiling, rate
 from benchmarks.record import keep, provenance
 from benchmarks.seeded import GEOMETRIES, byte_pair_tokens, proteins, residues, write_model
@@ -121,6 +120,8 @@ def bench_ours(
 
 
 def bench_peers(bench: Bench, name: str, folder: Path, top: float, expected: dict[str, torch.Tensor]) -> None:
+    from benchmarks import peers  # noqa: PLC0415 (their packages are not everywhere)
+
     makers: dict[str, Callable[[], peers.Prepare]] = {
         "fair-esm float16, padded 16,384": lambda: peers.fair_esm(folder, dtype=HALF, tokens=PEERS_BUDGET),
         "transformers float16 sdpa": lambda: peers.transformers_esm(
@@ -148,6 +149,8 @@ def bench_peers(bench: Bench, name: str, folder: Path, top: float, expected: dic
 
 def reference(bench: Bench, name: str, folder: Path, top: float) -> dict[str, torch.Tensor]:
     """fair-esm in float32, 2,048 padded tokens a batch as published: the yardstick of every answer."""
+    from benchmarks import peers  # noqa: PLC0415 (fair-esm is not everywhere)
+
     prepare = peers.fair_esm(folder, dtype=torch.float32, tokens=2048)
     expected = {}
     for workload in WORKLOADS:

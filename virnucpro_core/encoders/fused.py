@@ -128,7 +128,8 @@ class Fp8Operations:
     """ESM-2's steps with fp8 products (e4m3, float32 sums); the residual stream, q, k and v are float16.
 
     What goes into a product is e4m3 with one scale a layer, a power of two that follows from the weights: no value
-    can leave the range. e4m3 keeps its relative precision over 15 powers of two, so one scale is as good as many.
+    can leave the range. e4m3 keeps its relative precision over 15 powers of two, so one scale
+    does nearly as well as many.
     """
 
     def __init__(self, attention: str = "triton") -> None:
