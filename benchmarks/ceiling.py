@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.seeded import GEOMETRIES
-from virnucpro_core.encoders.encoder import FULL_BATCH
+from virnucpro_core.encoders.encoder import full_batch
+from virnucpro_core.encoders.operations import bytes_per_token
 
 CUDA = torch.device("cuda")
 
@@ -29,19 +30,27 @@ def rate(step: Callable[[], object], tokens: int, *, seconds: float, repeats: in
     return statistics.median(rates)
 
 
+def budget(name: str) -> int:
+    """Tokens of a batch of the geometry `name` in half precision and fp8, as a lane plans them on a large GPU."""
+    kind, _, width, _, feed = GEOMETRIES[name]
+    return full_batch(
+        "dnabert-s" if kind == "dnabert-s" else "esm2", bytes_per_token(width, feed, torch.float16)
+    )
+
+
 def ceiling(name: str, *, seconds: float, repeats: int, fp8: bool = False) -> float:
     """Tokens per second if a forward of the geometry `name` were its matrix products alone."""
     kind, layers, width, _, feed = GEOMETRIES[name]
     up = 2 * feed if kind == "dnabert-s" else feed
     shapes = [(3 * width, width), (width, width), (up, width), (width, feed)]
-    budget = FULL_BATCH["dnabert-s" if kind == "dnabert-s" else "esm2"]
-    once = products_alone(shapes, budget, fp8=fp8)
+    tokens = budget(name)
+    once = products_alone(shapes, tokens, fp8=fp8)
 
     def step() -> None:
         for _ in range(layers):
             once()
 
-    return rate(step, budget, seconds=seconds, repeats=repeats)
+    return rate(step, tokens, seconds=seconds, repeats=repeats)
 
 
 def products_alone(shapes: list[tuple[int, int]], tokens: int, *, fp8: bool) -> Callable[[], None]:

@@ -32,12 +32,16 @@ class Linear:
 
 @dataclass(frozen=True, slots=True)
 class Norm:
-    """LayerNorm(x + offset), all float32. `offset_D`: biases of the layers that wrote x without them."""
+    """LayerNorm(x + offset), all float32. `offset_D`: biases of the layers that wrote x without them.
+
+    `e4m3_scale`: where it is to be e4m3, the factor that brings every possible output into that range.
+    """
 
     weight_D: torch.Tensor
     bias_D: torch.Tensor
     eps: float
     offset_D: torch.Tensor | None = None
+    e4m3_scale: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,23 +82,27 @@ def bytes_per_token(width: int, feed_forward: int, dtype: torch.dtype) -> int:
 class Operations(Protocol):
     """The steps of a forward. A step may overwrite the `x` or `qkv` that it takes.
 
-    What norm, attend and the GELUs hand to the next product (Any) is the set's own: a tensor, or one with its
-    scales. So are the weights that the `prepare`s return and the residual stream that `add_linear` returns.
+    What norm, attend and the GELUs hand to the next product is the set's own type of tensor. So are the weights
+    (Any) that the `prepare`s return for the steps of one block.
     """
 
     dtype: torch.dtype
 
     def begin(self, device: torch.device) -> None: ...
-    def prepare(self, linear: Linear) -> Any: ...
+    def prepare_attention(
+        self, norm: Norm, qkv: Linear, heads: Heads, out: Linear
+    ) -> tuple[Norm, Any, Heads, Any]: ...
+    def prepare_feed_forward(self, norm: Norm, up: Linear, down: Linear) -> tuple[Norm, Any, Any]: ...
     def prepare_gated(self, linear: Linear) -> Any: ...
-    def prepare_heads(self, heads: Heads, norm: Norm, qkv: Linear, /) -> Heads: ...
-    def norm(self, x_TD: Any, norm: Norm) -> Any: ...
-    def linear(self, h_TI: Any, linear: Any) -> torch.Tensor: ...
-    def add_linear(self, x_TD: Any, h_TI: Any, linear: Any) -> Any: ...
-    def attend(self, qkv_TC: torch.Tensor, batch: PackedBatch, heads: Heads) -> Any: ...
-    def linear_gelu(self, h_TI: Any, linear: Any) -> Any: ...
-    def gated_gelu(self, h_TI: Any, linear: Any) -> Any: ...
-    def pool(self, x_TD: Any, batch: PackedBatch, window: Window, norm: Norm | None) -> torch.Tensor: ...
+    def norm(self, x_TD: torch.Tensor, norm: Norm) -> torch.Tensor: ...
+    def linear(self, h_TI: torch.Tensor, linear: Any) -> torch.Tensor: ...
+    def add_linear(self, x_TD: torch.Tensor, h_TI: torch.Tensor, linear: Any) -> torch.Tensor: ...
+    def attend(self, qkv_TC: torch.Tensor, batch: PackedBatch, heads: Heads) -> torch.Tensor: ...
+    def linear_gelu(self, h_TI: torch.Tensor, linear: Any) -> torch.Tensor: ...
+    def gated_gelu(self, h_TI: torch.Tensor, linear: Any) -> torch.Tensor: ...
+    def pool(
+        self, x_TD: torch.Tensor, batch: PackedBatch, window: Window, norm: Norm | None
+    ) -> torch.Tensor: ...
 
 
 class ReferenceOperations:
@@ -109,17 +117,19 @@ class ReferenceOperations:
     def begin(self, device: torch.device) -> None:
         """Nothing: plain torch is ready when it is imported."""
 
-    def prepare(self, linear: Linear) -> Linear:
-        """The weights as they are."""
-        return linear
+    def prepare_attention(
+        self, norm: Norm, qkv: Linear, heads: Heads, out: Linear
+    ) -> tuple[Norm, Linear, Heads, Linear]:
+        """As they are."""
+        return norm, qkv, heads, out
+
+    def prepare_feed_forward(self, norm: Norm, up: Linear, down: Linear) -> tuple[Norm, Linear, Linear]:
+        """As they are."""
+        return norm, up, down
 
     def prepare_gated(self, linear: Linear) -> Linear:
         """The weights as they are: the gate's rows, then the value's."""
         return linear
-
-    def prepare_heads(self, heads: Heads, _norm: Norm, _qkv: Linear, /) -> Heads:
-        """The same in every layer."""
-        return heads
 
     def norm(self, x_TD: torch.Tensor, norm: Norm) -> torch.Tensor:
         """LayerNorm of x + offset in float32, returned in the compute dtype."""
