@@ -19,6 +19,7 @@ REMEDIES = {
     "network namespaces": "run as root, or allow unprivileged user namespaces; apt install iproute2 util-linux",
     "C compiler": "apt install gcc libc6-dev",
     "golden files": "nothing to install: they are not published with the repository",
+    "no git checkout": "clone the repository: a source archive does not say which files belong to it",
     "nothing in the file tells": "nothing to install: this combination cannot be tested",
     "cut before the empty line": "nothing to install: this combination cannot be tested",
 }
