@@ -55,7 +55,7 @@ def arrows() -> dict[Room, set[Room]]:
 
 
 def levels(uses: dict[Room, set[Room]]) -> dict[Room, int]:
-    """Room -> length of the longest way down from it. Raises ValueError naming rooms that import each other in a circle."""
+    """Room -> length of the longest way down from it. Raises ValueError naming rooms in a circle."""
     found: dict[Room, int] = {}
     while len(found) < len(uses):
         ready = {room for room in uses.keys() - found.keys() if uses[room] <= found.keys()}
@@ -72,7 +72,8 @@ def reduced(uses: dict[Room, set[Room]]) -> dict[Room, set[Room]]:
     for room in sorted(uses, key=levels(uses).__getitem__):
         below[room] = uses[room].union(*(below[other] for other in uses[room]))
     return {
-        room: {a for a in used if not any(a in below[b] for b in used if b != a)} for room, used in uses.items()
+        room: {a for a in used if not any(a in below[b] for b in used if b != a)}
+        for room, used in uses.items()
     }
 
 
@@ -97,7 +98,8 @@ def drawing() -> str:
         lines += [f"  {_node(room)} --> {_node(other)}" for other in sorted(used)]
     lines += ["```", "", "| level | room | what it is about |", "|---:|---|---|"]
     for room in sorted(uses, key=lambda r: (-level[r], r)):
-        lines.append(f"| {level[room]} | `{room[0]}/{room[1]}` | {purpose(room)} |")
+        name = room[1] if (ROOT / room[0] / room[1]).is_dir() else f"{room[1]}.py"
+        lines.append(f"| {level[room]} | `{room[0]}/{name}` | {purpose(room)} |")
     return "\n".join(lines) + "\n"
 
 
