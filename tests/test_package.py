@@ -42,7 +42,8 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(tree)]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout + built.stderr
-    return next(out.glob("*.tar.gz")), next(out.glob("*.whl"))
+    [source], [wheel] = list(out.glob("*.tar.gz")), list(out.glob("*.whl"))
+    return source, wheel
 
 
 def test_wheel_holds_every_file_of_both_packages_and_nothing_else(archives: tuple[Path, Path]) -> None:
