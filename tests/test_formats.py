@@ -105,7 +105,7 @@ def test_a_virtual_shard_shows_its_sources(home: Path) -> None:
 def test_lane_reuses_old_shards_or_finds_them_stale_but_never_damaged(home: Path) -> None:
     sample = open_sample(home, NAME)
     lane = Lane(sample, resolve_profile("demo", 300, ModelStore(home / "models")), 0, 1)
-    stores = [lane.embeddings(DNABERT), lane.embeddings(ESM), lane.merged, lane.predictions]
+    stores = [lane.store(product) for product in DATASETS]
     assert {store.state(0, lane.ids(0)) for store in stores} <= {"done", "stale"}
 
 
