@@ -27,7 +27,7 @@ from virnucpro_core.samples.inputs import (
     look_at_inputs,
     read_inputs,
 )
-from virnucpro_core.samples.occupancy import LOCKS, exclusive_lock
+from virnucpro_core.samples.occupancy import LOCKS, REGISTRATION, exclusive_lock
 from virnucpro_core.sequences.chunks import Chunks
 
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -177,7 +177,7 @@ def register_unread(
 def registering(sample: Sample) -> contextlib.AbstractContextManager[None]:
     """Nobody else registers the name meanwhile. A look at the inbox, whose samples are unread, does not wait for it."""
     busy = f"another process registers sample {sample.name!r}"
-    return locked(sample.folder / LOCKS / "registration", busy=busy, wait=sample.content != "")
+    return locked(sample.folder / LOCKS / REGISTRATION, busy=busy, wait=sample.content != "")
 
 
 def _enter(home: Path, sample: Sample, *, fresh: bool = False, replaces: bool = False) -> Sample:
