@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from virnucpro_assets.platform.resource import Platform, export
+from virnucpro_assets.platform.environment import export
+from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.platform.startup import lasting_imports
 from virnucpro_assets.platform.tags import driver_tags
 from virnucpro_assets.running.workers import Worker, at_work
