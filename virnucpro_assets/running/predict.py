@@ -6,9 +6,7 @@ command resumes whatever stopped it.
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from virnucpro_assets.platform.environment import export
@@ -19,9 +17,7 @@ from virnucpro_assets.running.workers import Worker, at_work
 from virnucpro_core.engine.telemetry import Progress, read_progress
 from virnucpro_core.errors import UsageError, VirnucproError
 from virnucpro_core.files.locks import locked
-from virnucpro_core.files.publish import publish, sweep
 from virnucpro_core.pipeline.retention import open_layers
-from virnucpro_core.results.folder import RUN
 from virnucpro_core.samples.products import DNABERT, ESM
 from virnucpro_core.samples.sample import Sample
 
@@ -84,17 +80,6 @@ def predict(sample: Sample, platform: Platform, watch: Watch) -> None:
             mark_tagged_runs(instance, platform.folder, driver_tags(sample.name))
 
 
-def deliver(sample: Sample, out: Path) -> None:
-    """Copy the results to the user's folder, each file whole, `run.json` last; other files there are left alone."""
-    sweep(out)
-    files = sorted(sample.results.iterdir(), key=lambda f: f.name == RUN)
-    with suppress(FileNotFoundError):
-        (out / RUN).unlink()
-    for file in files:
-        if file.is_file() and not file.name.startswith("."):
-            publish(out / file.name, lambda temporary, source=file: _copy(source, temporary))  # type: ignore[misc]
-
-
 def _run_lanes(sample: Sample, platform: Platform, watch: Watch) -> None:
     for rank in range(platform.gpus):
         for product in (DNABERT, ESM):
@@ -129,7 +114,3 @@ def _progress(sample: Sample, gpus: int) -> Iterator[Progress]:
 def _expect(outcome: Any, sample: str) -> None:
     if outcome.failure:
         raise RunFailedError(outcome.failure, where=sample, exit_code=outcome.exit_code)
-
-
-def _copy(source: Path, target: Path) -> None:
-    target.write_bytes(source.read_bytes())

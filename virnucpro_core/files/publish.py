@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from virnucpro_core.files.locks import same_file
 
 # A temporary folder's lock is a file beside it: network file systems lock no folders.
 _LOCK = ".lock"
+_NAME = re.compile(re.escape(TEMPORARY) + r"[0-9a-f]{16}(\..+)?")
 
 
 def publish(path: Path, write: Callable[[Path], None]) -> None:
@@ -94,10 +96,10 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
 def sweep(folder: Path) -> None:
     """Remove what writers that are dead by now left in `folder`: all temporary names that nobody locks."""
     for left in sorted(folder.glob(f"{TEMPORARY}*")):
+        if not _NAME.fullmatch(left.name) or left.is_symlink():
+            continue  # another program's
         # Published, or swept by others, meanwhile; or another user's.
         with contextlib.suppress(FileNotFoundError, PermissionError):
-            if left.is_symlink():
-                continue
             if left.is_dir():
                 with _unlocked(left.with_name(left.name + _LOCK)) as free:
                     if free:

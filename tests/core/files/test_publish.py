@@ -76,20 +76,22 @@ def _writer(folder: Path) -> Iterator[tuple["subprocess.Popen[str]", list[str]]]
 
 
 def test_sweep_spares_what_a_living_writer_locks_and_takes_all_else(tmp_path: Path) -> None:
-    (tmp_path / f"{TEMPORARY}gpu-99999-x.h5").touch()  # as an earlier version named them
-    (tmp_path / f"{TEMPORARY}gpu-1-folder").mkdir()
-    (tmp_path / f"{TEMPORARY}gpu-1-folder" / "part").touch()
-    (tmp_path / "somebody's").touch()
+    (tmp_path / f"{TEMPORARY}{'0' * 16}.h5").touch()
+    (tmp_path / f"{TEMPORARY}{'1' * 16}").mkdir()
+    (tmp_path / f"{TEMPORARY}{'1' * 16}" / "part").touch()
+    others = ["somebody's", f"{TEMPORARY}of-another-program"]
+    for name in others:
+        (tmp_path / name).touch()
     with _writer(tmp_path) as (process, names):
         for _ in range(2):
             sweep(tmp_path)
         found = sorted(p.name for p in tmp_path.iterdir())
-        assert found == sorted([*names, f"{names[0]}.lock", "somebody's"])
+        assert found == sorted([*names, f"{names[0]}.lock", *others])
         assert (tmp_path / names[0] / "inner.h5").exists()
         process.communicate("")
         assert process.returncode == 0
     assert (tmp_path / "a.h5").read_bytes() == b"half"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.h5", "somebody's", "store"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["a.h5", "store", *others])
 
 
 def test_sweep_takes_what_a_killed_writer_left(tmp_path: Path) -> None:
@@ -105,8 +107,8 @@ def test_sweep_takes_what_a_killed_writer_left(tmp_path: Path) -> None:
 def test_sweep_follows_no_link_and_waits_for_no_pipe(tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "file").touch()
-    (tmp_path / f"{TEMPORARY}link").symlink_to(tmp_path / "kept")
-    os.mkfifo(tmp_path / f"{TEMPORARY}pipe")
+    (tmp_path / f"{TEMPORARY}{'2' * 16}").symlink_to(tmp_path / "kept")
+    os.mkfifo(tmp_path / f"{TEMPORARY}{'3' * 16}")
     sweep(tmp_path)
     assert (tmp_path / "kept" / "file").exists()
 
