@@ -21,6 +21,7 @@ _VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")  # as it was before a lease na
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
 
 
+MODELS = "models"
 IN_PROCESS = "in_process"
 EXECUTORS = (IN_PROCESS, "ray", "kubernetes")
 POSTGRES_URL = "VIRNUCPRO_POSTGRES_URL"
@@ -34,6 +35,11 @@ LOCAL_TIME, ZONES = Path("/etc/localtime"), "zoneinfo/"
 def home_folder() -> Path:
     """`VIRNUCPRO_HOME`, absolute."""
     return _folder("VIRNUCPRO_HOME", Path.home() / ".virnucpro")
+
+
+def models_folder() -> Path:
+    """The model store of this installation."""
+    return home_folder() / MODELS
 
 
 def dagster_home() -> Path:

@@ -8,6 +8,7 @@ import dagster as dg
 
 from virnucpro_assets.platform.environment import (
     IN_PROCESS,
+    MODELS,
     settings,
     usable_cores,
     visible_devices,
@@ -59,7 +60,7 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @property
     def models(self) -> ModelStore:
-        return ModelStore(self.folder / "models")
+        return ModelStore(self.folder / MODELS)
 
     def device_of(self, profile: str) -> str:
         """`cuda` or `cpu`: what was asked for, else what the profile is made for."""

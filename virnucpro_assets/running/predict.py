@@ -17,7 +17,7 @@ from virnucpro_assets.running.workers import Worker, at_work
 from virnucpro_core.engine.telemetry import Progress, read_progress
 from virnucpro_core.errors import UsageError, VirnucproError
 from virnucpro_core.files.locks import locked
-from virnucpro_core.pipeline.retention import open_layers
+from virnucpro_core.pipeline.layers import open_layers
 from virnucpro_core.samples.products import DNABERT, ESM
 from virnucpro_core.samples.sample import Sample
 

@@ -17,14 +17,10 @@ from virnucpro_core.errors import StoreError, UsageError
 from virnucpro_core.files import columns
 from virnucpro_core.files.disk import disk_errors
 from virnucpro_core.files.publish import sync
-from virnucpro_core.models.profiles import ResolvedProfile
-from virnucpro_core.pipeline.lane import Lane
-from virnucpro_core.pipeline.steps import made_from, shown_settings
 from virnucpro_core.results.folder import RUN, read_results
 from virnucpro_core.samples.occupancy import alone
 from virnucpro_core.samples.products import DNABERT, ESM, MERGED, PREDICTIONS
-from virnucpro_core.samples.sample import Sample
-from virnucpro_core.sequences.chunks import Chunks
+from virnucpro_core.samples.sample import Sample, shown_settings
 
 Keep = Literal["all", "scores", "results"]
 CHUNKS, TRANSLATIONS = "chunks", "translations"
@@ -35,8 +31,6 @@ RELEASES: dict[str, tuple[str, ...]] = {
     "scores": (MERGED, DNABERT, ESM),
     "results": (MERGED, DNABERT, ESM, PREDICTIONS, TRANSLATIONS, CHUNKS),
 }
-Layer = Literal["sequences", "lane", "results"]
-EVERYTHING: tuple[Layer, ...] = ("sequences", "lane", "results")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,38 +89,6 @@ def require_results(sample: Sample) -> dict[str, Any]:
             remedy="predict the sample again",
         )
     return facts
-
-
-def open_layers(sample: Sample, profile: ResolvedProfile) -> tuple[Layer, ...]:
-    """The layers that a prediction has to go through.
-
-    All of them, each of which finds out what is there already; but what was released is not made again where the
-    results, or with other results asked for the scores, are whole and of the same settings and models.
-    """
-    if not is_cleaned(sample):
-        return EVERYTHING
-    try:
-        made_with = require_results(sample)["digests"]
-    except StoreError:
-        made_with = {}
-    models = {
-        "dnabert-s": profile.dnabert_fingerprint,
-        "esm2": profile.esm2_fingerprint,
-        "classifier": profile.classifier_fingerprint,
-    }
-    if models.items() <= made_with.items():
-        return ()
-    return ("results",) if _has_scores(Lane(sample, profile, 0, 1)) else EVERYTHING
-
-
-def _has_scores(lane: Lane) -> bool:
-    """Whether every shard of scores verifies, and the chunks and frames are those of the settings."""
-    try:
-        for shard in lane.shards:
-            lane.predictions.require(shard, lane.ids(shard))
-        return made_from(Chunks.open(lane.sample.chunks), lane.sample)
-    except StoreError:
-        return False
 
 
 def is_cleaned(sample: Sample) -> bool:

@@ -296,3 +296,18 @@ def _make_index(home: Path) -> None:
 def list_samples(home: Path) -> list[str]:
     """Names of all registered samples, sorted."""
     return sorted(p.parent.name for p in (home / "samples").glob("*/sample.json"))
+
+
+def made_from(chunks: Chunks, sample: Sample) -> bool:
+    """Whether the chunks are of these inputs, cut as the settings say."""
+    settings = sample.settings
+    return (
+        chunks.attrs["chunk_size"] == settings.chunk_size
+        and chunks.attrs["duplicates"] == settings.duplicates
+        and [f["sha256"] for f in chunks.attrs["files"]] == [f.sha256 for f in sample.inputs]
+    )
+
+
+def shown_settings(settings: SampleSettings) -> dict[str, Any]:
+    """The settings as `run.json` has them: those that say something."""
+    return {name: value for name, value in asdict(settings).items() if value != ""}
