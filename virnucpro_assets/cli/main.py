@@ -214,7 +214,9 @@ def main() -> NoReturn:
     _ignore_signals()
     if lost := lost_output():
         sys.stderr.write(f"virnucpro: the standard output was not written to its end: {lost}\n")
-        if not any(word.startswith("--out") for word in sys.argv):  # else the results lie elsewhere, and are whole
+        if not any(
+            word.startswith("--out") for word in sys.argv
+        ):  # else the results lie elsewhere, and are whole
             code = code or VirnucproError.exit_code
     sys.exit(code or 0)
 

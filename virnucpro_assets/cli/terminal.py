@@ -50,7 +50,7 @@ def harden() -> None:
     """Make this process's standard streams such; those that somebody has put in their place are left alone."""
     _fill_closed()
     if sys.stdin is None:
-        sys.stdin = open(0, closefd=False)  # noqa: PTH123, SIM115 - a number, and for good
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - a number, and for good
     if sys.stdout is None or sys.stdout is sys.__stdout__:
         sys.stdout = _stream(STDOUT, sys.stdout, line_buffering=os.isatty(STDOUT))
     if sys.stderr is None or sys.stderr is sys.__stderr__:

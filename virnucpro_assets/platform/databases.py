@@ -1,4 +1,4 @@
-"""The SQLite databases of a Dagster instance: which there are, whether each is whole, and how a half-made one is mended.
+"""The SQLite databases of a Dagster instance: which there are, whether each is whole, how a half-made one is mended.
 
 Dagster makes three of them when an instance is first opened. Two processes that do so at once, or one that is killed
 meanwhile, leave databases that no later process can open: without a schema version, or with two. Knows files and

@@ -62,7 +62,8 @@ def time_zone() -> str:
     asked = os.environ.get("VIRNUCPRO_TIMEZONE", "")
     if asked and not _is_zone(asked):
         raise UsageError(
-            f"VIRNUCPRO_TIMEZONE is {asked!r}", remedy="give a name such as Europe/Berlin, America/New_York or UTC"
+            f"VIRNUCPRO_TIMEZONE is {asked!r}",
+            remedy="give a name such as Europe/Berlin, America/New_York or UTC",
         )
     linked = str(LOCAL_TIME.resolve()).partition(ZONES)[2]
     own = os.environ.get("TZ", "").removeprefix(":")

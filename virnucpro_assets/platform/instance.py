@@ -106,6 +106,7 @@ def _make_databases(home: Path, wanted: Sequence[Database]) -> None:
         return
     sweep(home)
     with temporary_folder(home) as made:
+        (made / "dagster.yaml").write_bytes(b"telemetry: {enabled: false}\n")
         dg.DagsterInstance.from_config(str(made)).dispose()
         for database, state in open_ones:
             if state == "absent" or not database.has_history():

@@ -18,7 +18,9 @@ from virnucpro_core.samples.inputs import content_digest, digest_inputs
 UNFINISHED = ".virnucpro-delivery.json"
 
 
-def check_out(out: Path, sample: str, inputs: Sequence[Path], *, force: bool = False, fresh: bool = False) -> None:
+def check_out(
+    out: Path, sample: str, inputs: Sequence[Path], *, force: bool = False, fresh: bool = False
+) -> None:
     """Raises UsageError where the results of `sample` cannot, or must not, be put into `out`.
 
     They must not replace files that are not this sample's results: of the same name and the same inputs, or with
@@ -62,7 +64,9 @@ def check_writable(out: Path) -> None:
             pass
     except OSError as error:
         raise UsageError(
-            f"cannot be written: {error.strerror or error}", where=place, remedy="give another --out, or check its rights"
+            f"cannot be written: {error.strerror or error}",
+            where=place,
+            remedy="give another --out, or check its rights",
         ) from error
 
 

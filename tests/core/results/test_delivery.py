@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.scored import Scored, scored_sample, sequence
 from virnucpro_core.errors import UsageError
+from virnucpro_core.files.publish import publish_json
 from virnucpro_core.results.delivery import UNFINISHED, check_out, check_replaceable, deliver
 from virnucpro_core.results.folder import RESULT_FILES, RUN
 from virnucpro_core.samples.inputs import content_digest, digest_inputs
@@ -54,7 +55,7 @@ def test_a_delivery_that_was_stopped_is_ended_by_the_same_command(sample: Scored
     (out / RUN).rename(tmp_path / RUN)
     with pytest.raises(UsageError, match="no result of this sample"):
         check_out(out, NAME, inputs)
-    (out / UNFINISHED).write_text('{"sample": "a_sample", "content": "%s"}' % content_digest(digest_inputs(inputs)))
+    publish_json(out / UNFINISHED, {"sample": NAME, "content": content_digest(digest_inputs(inputs))})
     check_out(out, NAME, inputs)
     deliver(tmp_path / "results", out)
     assert not (out / UNFINISHED).exists()
@@ -63,7 +64,9 @@ def test_a_delivery_that_was_stopped_is_ended_by_the_same_command(sample: Scored
 def test_others_results_and_files_are_not_replaced_unless_it_is_said(sample: Scored, tmp_path: Path) -> None:
     inputs, out = results_of(sample, tmp_path / "results"), tmp_path / "out"
     deliver(tmp_path / "results", out)
-    with pytest.raises(UsageError, match="holds the results of sample 'a_sample'; give another --out, or --force"):
+    with pytest.raises(
+        UsageError, match="holds the results of sample 'a_sample'; give another --out, or --force"
+    ):
         check_out(out, "another", inputs, fresh=True)
     inputs[0].write_text(">two\nACGT\n")
     with pytest.raises(UsageError, match="of other sequences under the name 'a_sample'"):
@@ -99,6 +102,7 @@ def test_a_folder_that_would_be_replaced_as_a_whole_must_be_empty(tmp_path: Path
 LIMITED = """
 import resource, sys
 from pathlib import Path
+from virnucpro_core.files.publish import publish_json
 from virnucpro_core.results.delivery import deliver
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]),) * 2)
