@@ -12,7 +12,15 @@ import dagster as dg
 from dagster._core.run_coordinator import SubmitRunContext
 
 from virnucpro_assets.platform.environment import home_folder
-from virnucpro_assets.platform.tags import LAYER_TAG, PRIORITY_TAG, RANK_TAG, SAMPLE_TAGS
+from virnucpro_assets.platform.ownership import is_own, own_runs
+from virnucpro_assets.platform.tags import (
+    HOME_TAG,
+    LAYER_TAG,
+    OWN_TAGS,
+    PRIORITY_TAG,
+    RANK_TAG,
+    SAMPLE_TAGS,
+)
 from virnucpro_core.errors import VirnucproError
 from virnucpro_core.samples.priority import read_priority, write_priority
 from virnucpro_core.samples.sample import Sample, open_sample
@@ -25,7 +33,10 @@ class SampleQueue(dg.QueuedRunCoordinator):  # type: ignore[type-arg]
 
     def submit_run(self, context: SubmitRunContext) -> dg.DagsterRun:
         run = context.dagster_run
-        tags = {} if RANK_TAG in run.tags else {LAYER_TAG: "sample"}
+        if not is_own(run):  # of another project on the same instance
+            return super().submit_run(context)
+        tags = OWN_TAGS | {HOME_TAG: str(home_folder())}
+        tags |= {} if RANK_TAG in run.tags else {LAYER_TAG: "sample"}
         name = next((run.tags[tag] for tag in SAMPLE_TAGS if tag in run.tags), "")
         if name and PRIORITY_TAG not in run.tags:
             with contextlib.suppress(VirnucproError):  # no sample of ours: the run itself will say so
@@ -49,7 +60,7 @@ def set_priority(instance: dg.DagsterInstance, samples: Sequence[Sample], priori
         write_priority(sample, priority)
         for tag in SAMPLE_TAGS:
             queued = dg.RunsFilter(tags={tag: sample.name}, statuses=[dg.DagsterRunStatus.QUEUED])
-            for run in instance.get_runs(queued):
+            for run in own_runs(instance, queued):
                 instance.add_run_tags(run.run_id, {PRIORITY_TAG: str(priority)})
                 changed += 1
     return changed

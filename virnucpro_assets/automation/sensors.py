@@ -7,9 +7,10 @@ import dagster as dg
 from virnucpro_assets.graph.partitions import SAMPLES
 from virnucpro_assets.graph.records import arrived
 from virnucpro_assets.platform.environment import IN_PROCESS
+from virnucpro_assets.platform.ownership import own_runs
 from virnucpro_assets.platform.presence import mark_dead_runs
 from virnucpro_assets.platform.resource import Platform
-from virnucpro_assets.platform.tags import batch_config, batch_rank, batch_samples, batch_tags
+from virnucpro_assets.platform.tags import OWN_TAGS, batch_config, batch_rank, batch_samples, batch_tags
 from virnucpro_core.errors import VirnucproError, printable
 from virnucpro_core.samples.inbox import Look, News, look, was_begun
 from virnucpro_core.samples.inbox_state import clock, shown
@@ -36,6 +37,7 @@ follow = dg.AutomationConditionSensorDefinition(
     target=dg.AssetSelection.all(),
     minimum_interval_seconds=1,
     emit_backfills=False,
+    run_tags=OWN_TAGS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Materializes each asset of a sample once what it depends on is there and has passed its checks.",
 )
@@ -129,7 +131,7 @@ def _idle(found: Look) -> str:
 def backlog(instance: dg.DagsterInstance, gpus: int) -> list[int]:
     """Samples of batches that wait or run, by rank."""
     samples = [0] * gpus
-    for run in instance.get_runs(dg.RunsFilter(job_name="batch", statuses=UNDER_WAY)):
+    for run in own_runs(instance, dg.RunsFilter(job_name="batch", statuses=UNDER_WAY)):
         rank = batch_rank(run.run_config)
         if rank < gpus:
             samples[rank] += len(batch_samples(run.run_config))

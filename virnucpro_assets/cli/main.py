@@ -16,7 +16,8 @@ import click
 from virnucpro_assets.cli.models import doctor, metrics, models, train, ui
 from virnucpro_assets.cli.samples import priority, samples
 from virnucpro_assets.cli.storage import storage
-from virnucpro_assets.platform.startup import lasting_imports
+from virnucpro_assets.cli.terminal import harden, lost_output
+from virnucpro_assets.platform.startup import import_nothing_from_here, lasting_imports
 from virnucpro_core.errors import DeviceLostError, VirnucproError, one_line
 from virnucpro_core.interrupts import keep_interrupts
 
@@ -76,7 +77,10 @@ app.add_command(metrics)
     "--shard-rows", default=10_000, show_default=True, help="Unique frames a shard, at most 10,000."
 )
 @click.option("--fresh/--resume", default=False, help="Discard what an earlier run left. Default: resume.")
-def predict(files: tuple[Path, ...], out: Path, sample: str, *, fresh: bool, **options: Any) -> None:
+@click.option("--force", is_flag=True, help="Replace files in --out that are not this sample's results.")
+def predict(
+    files: tuple[Path, ...], out: Path, sample: str, *, fresh: bool, force: bool, **options: Any
+) -> None:
     """Call every record of FILES (FASTA or FASTQ, plain or compressed) through the whole graph.
 
     Each file is a sample, also each in a folder; FASTQ files named as mates (R1, R2) are one. Small samples share
@@ -86,6 +90,7 @@ def predict(files: tuple[Path, ...], out: Path, sample: str, *, fresh: bool, **o
         from virnucpro_assets.cli.progress import show_delivery, show_prediction
         from virnucpro_assets.platform.resource import platform_from_environment
         from virnucpro_assets.running.predict_many import predict_each, several_failed
+        from virnucpro_core.results.delivery import check_out
         from virnucpro_core.samples.inputs import check_inputs, files_of
         from virnucpro_core.samples.sample import check_key, register
         from virnucpro_core.sequences.names import group_samples, in_order
@@ -96,6 +101,9 @@ def predict(files: tuple[Path, ...], out: Path, sample: str, *, fresh: bool, **o
     paths = files_of(files)
     check_inputs(paths)
     groups = [(check_key(sample), in_order(paths))] if sample else group_samples(paths)
+    folders = {name: out / name if len(groups) > 1 else out for name, _ in groups}
+    for name, own in groups:
+        check_out(folders[name], name, own, force=force, fresh=fresh)
     registered = [register(platform.folder, name, own, settings, fresh=fresh) for name, own in groups]
     if len(registered) == 1:
         show_prediction(registered[0], platform, out)
@@ -103,8 +111,8 @@ def predict(files: tuple[Path, ...], out: Path, sample: str, *, fresh: bool, **o
     failures = predict_each(
         registered,
         platform,
-        deliver=lambda one: show_delivery(one, out / one.name),
-        alone=lambda one: show_prediction(one, platform, out / one.name),
+        deliver=lambda one: show_delivery(one, folders[one.name]),
+        alone=lambda one: show_prediction(one, platform, folders[one.name]),
     )
     if failures:
         raise several_failed(failures, len(registered))
@@ -179,6 +187,8 @@ def consensus(predictions: Path, out: Path) -> None:
 
 def main() -> NoReturn:
     """Entry point: every expected error becomes one line and an exit code; tracebacks with --debug only."""
+    harden()
+    import_nothing_from_here()
     # In a script's background SIGINT is ignored, and Dagster would then ignore SIGTERM as well.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -205,6 +215,12 @@ def main() -> NoReturn:
             error, one_line(str(error.filename or ""), what, "check the path, its rights and the disk"), 2
         )
     _ignore_signals()
+    if lost := lost_output():
+        sys.stderr.write(f"virnucpro: the standard output was not written to its end: {lost}\n")
+        if not any(
+            word.startswith("--out") for word in sys.argv
+        ):  # else the results lie elsewhere, and are whole
+            code = code or VirnucproError.exit_code
     sys.exit(code or 0)
 
 

@@ -1,5 +1,8 @@
 """What a person sees of a prediction: layers, a bar a lane with its ETA, then the calls and where they lie."""
 
+import csv
+import itertools
+import json
 import sys
 import time
 from pathlib import Path
@@ -11,16 +14,18 @@ from rich.table import Table
 from rich.text import Text
 
 from virnucpro_assets.platform.resource import Platform
-from virnucpro_assets.running.predict import Watch, deliver, predict
+from virnucpro_assets.running.predict import Watch, predict
 from virnucpro_core.engine.telemetry import Progress as LaneProgress
 from virnucpro_core.errors import printable
-from virnucpro_core.results.folder import REPORT
+from virnucpro_core.results.delivery import deliver
+from virnucpro_core.results.folder import CONTIGS, REPORT, RUN
 from virnucpro_core.samples.products import PRODUCTS
 from virnucpro_core.samples.sample import Sample
 from virnucpro_core.sequences.chunks import Chunks
 
 SHOWN_RECORDS = 20
 LINE_SECONDS = 10.0
+MOST_COLUMNS = 1_000_000
 console = Console(highlight=False)
 
 
@@ -31,17 +36,14 @@ def show_prediction(sample: Sample, platform: Platform, out: Path) -> None:
     view = _Bars() if sys.stdout.isatty() else _Lines()
     with view:
         predict(sample, platform, Watch(view.layer, view.lanes))
-        deliver(sample, out)
+        deliver(sample.results, out)
     print_calls(sample, out, time.monotonic() - started)
 
 
 def show_delivery(sample: Sample, out: Path) -> None:
     """Deliver a sample that a batch has finished, and print its counts."""
-    import pandas as pd
-
-    deliver(sample, out)
-    rows = pd.read_csv(out / "contigs.tsv", sep="\t", usecols=["call"], dtype=str, quoting=3)
-    print(f"{sample.name}: {_counts(rows['call'])}; {out}", flush=True)
+    deliver(sample.results, out)
+    print(f"{sample.name}: {_counts(_read_counts(out))}; {out}", flush=True)
 
 
 class _Bars:
@@ -109,21 +111,19 @@ class _Lines:
 
 def print_calls(sample: Sample, out: Path, seconds: float) -> None:
     """The first records' calls from `contigs.tsv`, the counts, and the report's path."""
-    import pandas as pd
-
-    rows = pd.read_csv(out / "contigs.tsv", sep="\t", dtype=str, keep_default_na=False, quoting=3)
     table = Table(
         "record", "length", "call", "score", "scored/chunks", "frames", "reason", box=None, pad_edge=False
     )
-    for row in rows.head(SHOWN_RECORDS).to_dict("records"):
+    for row in _first_rows(out / CONTIGS):
         score = f"{float(row['score']):.3f}" if row["score"] else ""
         chunks = f"{row['chunks_scored']}/{row['chunks']}"
         cells = (row["record_id"], row["length"], row["call"], score, chunks, row["frames"], row["reason"])
         table.add_row(*map(Text, cells), style="bold" if row["call"] == "virus" else "")
-    console.print(table)
-    if len(rows) > SHOWN_RECORDS:
-        console.print(f"... and {len(rows) - SHOWN_RECORDS:,} more in contigs.tsv")
-    console.print(f"{_counts(rows['call'])}; {seconds:.0f} s")
+    _print_table(table)
+    counts = _read_counts(out)
+    if counts["records"] > SHOWN_RECORDS:
+        console.print(f"... and {counts['records'] - SHOWN_RECORDS:,} more in {CONTIGS}")
+    console.print(f"{_counts(counts)}; {seconds:.0f} s")
     uracils = Chunks.open(sample.chunks).attrs["uracils"]
     if uracils:
         console.print(f"{uracils:,} letters U were read as T")
@@ -132,11 +132,27 @@ def print_calls(sample: Sample, out: Path, seconds: float) -> None:
     console.print(Text(f"report: {(out / REPORT).resolve()}"), soft_wrap=True)
 
 
-def _counts(calls: Any) -> str:
-    """`calls`: a column of contigs.tsv."""
-    counts = calls.value_counts()
-    said = ", ".join(f"{int(counts.get(call, 0)):,} {call}" for call in ("virus", "others", "no_call"))
-    return f"{len(calls):,} records: {said}"
+def _first_rows(contigs: Path) -> list[dict[str, str]]:
+    """At most SHOWN_RECORDS rows: a sample may have millions."""
+    with contigs.open(encoding="utf-8", newline="") as stream:
+        rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
+        return list(itertools.islice(rows, SHOWN_RECORDS))
+
+
+def _print_table(table: Table) -> None:
+    """On a terminal as wide as that; in a pipe or a file as wide as it takes: ids that are cut look alike."""
+    whole = console.measure(table, options=console.options.update(max_width=MOST_COLUMNS)).maximum
+    console.print(table, width=console.width if console.is_terminal else whole, crop=False)
+
+
+def _read_counts(out: Path) -> dict[str, Any]:
+    """What `run.json` counts: `records`, and `calls` by their names."""
+    return dict(json.loads((out / RUN).read_bytes())["counts"])
+
+
+def _counts(counts: dict[str, Any]) -> str:
+    said = ", ".join(f"{counts['calls'].get(call, 0):,} {call}" for call in ("virus", "others", "no_call"))
+    return f"{counts['records']:,} records: {said}"
 
 
 def _title(state: LaneProgress) -> str:

@@ -9,7 +9,9 @@ from virnucpro_assets.graph.engines import HOST_STEP, LOST_WORKER
 from virnucpro_assets.graph.partitions import SAMPLES, sample_of
 from virnucpro_assets.graph.records import one_line_failures
 from virnucpro_assets.graph.sequences import OWNERS
+from virnucpro_assets.platform.environment import time_zone
 from virnucpro_assets.platform.resource import Platform
+from virnucpro_assets.platform.tags import OWN_TAGS
 from virnucpro_core.errors import VirnucproError
 from virnucpro_core.pipeline.retention import Keep, Released, is_due, release
 from virnucpro_core.samples.sample import list_samples
@@ -50,7 +52,10 @@ def release_what_is_due(context: dg.OpExecutionContext, platform: Platform) -> N
         context.log_event(retained(name, keep, released))
 
 
-@dg.job(description="Deletes intermediates of all samples whose results are older than VIRNUCPRO_KEEP_DAYS.")
+@dg.job(
+    description="Deletes intermediates of all samples whose results are older than VIRNUCPRO_KEEP_DAYS.",
+    tags=OWN_TAGS,
+)
 def clean_up() -> None:
     release_what_is_due()
 
@@ -58,6 +63,7 @@ def clean_up() -> None:
 @dg.schedule(
     job=clean_up,
     cron_schedule="0 3 * * *",
+    execution_timezone=time_zone(),
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Runs `clean_up` where VIRNUCPRO_KEEP asks for it.",
 )

@@ -2,9 +2,17 @@
 
 import dagster as dg
 
+from virnucpro_assets.platform.ownership import own_records, own_runs
 from virnucpro_assets.platform.tags import SAMPLE_TAGS, batch_samples
 
 BATCH_RUNS = 100
+UNDER_WAY = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 
 
 def latest_run(instance: dg.DagsterInstance, sample: str) -> dg.RunRecord | None:
@@ -12,7 +20,7 @@ def latest_run(instance: dg.DagsterInstance, sample: str) -> dg.RunRecord | None
     records = [
         record
         for tag in SAMPLE_TAGS
-        for record in instance.get_run_records(dg.RunsFilter(tags={tag: sample}), limit=1)
+        for record in own_records(instance, dg.RunsFilter(tags={tag: sample}), limit=1)
     ]
     return max(records, key=lambda record: record.storage_id, default=None)
 
@@ -23,5 +31,15 @@ def was_cancelled(instance: dg.DagsterInstance, sample: str) -> bool:
     if latest is not None:
         return latest.dagster_run.status is dg.DagsterRunStatus.CANCELED
     stopped = dg.RunsFilter(job_name="batch", statuses=[dg.DagsterRunStatus.CANCELED])
-    batches = instance.get_runs(stopped, limit=BATCH_RUNS)
+    batches = own_runs(instance, stopped, limit=BATCH_RUNS)
     return any(sample in batch_samples(run.run_config) for run in batches)
+
+
+def samples_under_way(instance: dg.DagsterInstance) -> set[str]:
+    """Samples of which a run waits or works, alone or in a batch."""
+    found: set[str] = set()
+    for run in own_runs(instance, dg.RunsFilter(statuses=UNDER_WAY)):
+        found |= {run.tags[tag] for tag in SAMPLE_TAGS if tag in run.tags}
+        if run.job_name == "batch":
+            found |= set(batch_samples(run.run_config))
+    return found

@@ -18,6 +18,7 @@ from pathlib import Path
 import dagster as dg
 import psutil
 
+from virnucpro_assets.platform.ownership import is_of_home, own_records, own_runs
 from virnucpro_core.files.locks import is_locked, locked
 
 GRACE_SECONDS = 20.0
@@ -53,18 +54,18 @@ def mark_dead_runs(instance: dg.DagsterInstance, home: Path) -> list[str]:
     """
     if instance.run_launcher.supports_check_run_worker_health:
         return []
-    records = instance.get_run_records(dg.RunsFilter(statuses=WORKING))
+    records = own_records(instance, dg.RunsFilter(statuses=WORKING))
     settled = time.time() - UNLOCKED_SECONDS  # a run holds its lock moments after it is recorded as started
     return _mark(instance, home, [r.dagster_run for r in records if (r.start_time or 0.0) < settled])
 
 
 def mark_tagged_runs(instance: dg.DagsterInstance, home: Path, tags: dict[str, str]) -> list[str]:
     """The same at once, for runs with these tags that the caller knows nobody works on."""
-    return _mark(instance, home, instance.get_runs(dg.RunsFilter(tags=tags, statuses=IN_PROGRESS)))
+    return _mark(instance, home, own_runs(instance, dg.RunsFilter(tags=tags, statuses=IN_PROGRESS)))
 
 
 def _mark(instance: dg.DagsterInstance, home: Path, runs: Sequence[dg.DagsterRun]) -> list[str]:
-    dead = [run for run in runs if not is_locked(_lock(home, run.run_id))]
+    dead = [run for run in runs if is_of_home(run, home) and not is_locked(_lock(home, run.run_id))]
     if dead:
         _end_mirrors({run.run_id for run in dead})
     for run in dead:

@@ -4,6 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 DRIVER_TAG = "virnucpro/driver"
+# Every run of this project has the first, and the second where its home is known: an instance may be shared.
+OWN_TAG = "virnucpro/run"
+HOME_TAG = "virnucpro/home"
+OWN_TAGS = {OWN_TAG: OWN_TAG}
 MAX_RETRIES_TAG = "dagster/max_retries"
 RANK_TAG = "dagster/partition/gpu_rank"
 PRIORITY_TAG = "dagster/priority"

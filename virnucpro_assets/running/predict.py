@@ -4,24 +4,20 @@ The layers are runs on the Dagster instance. What is done already is found by th
 command resumes whatever stopped it.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from virnucpro_assets.platform.resource import Platform, export
+from virnucpro_assets.platform.environment import export
+from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.platform.startup import lasting_imports
 from virnucpro_assets.platform.tags import driver_tags
 from virnucpro_assets.running.workers import Worker, at_work
 from virnucpro_core.engine.telemetry import Progress, read_progress
 from virnucpro_core.errors import UsageError, VirnucproError
 from virnucpro_core.files.locks import locked
-from virnucpro_core.files.publish import publish, sweep
-from virnucpro_core.pipeline.retention import open_layers
-from virnucpro_core.results.folder import RUN
+from virnucpro_core.pipeline.layers import open_layers
 from virnucpro_core.samples.products import EMBEDDINGS
 from virnucpro_core.samples.sample import Sample
 
@@ -82,18 +78,6 @@ def predict(sample: Sample, platform: Platform, watch: Watch) -> None:
             open_instance() as instance
         ):  # orphans of an earlier driver that were still ending at the beginning
             mark_tagged_runs(instance, platform.folder, driver_tags(sample.name))
-
-
-def deliver(sample: Sample, out: Path) -> None:
-    """Copy the results to the user's folder, each file whole, `run.json` last; other files there are left alone."""
-    sweep(out)
-    files = sorted(sample.results.iterdir(), key=lambda f: f.name == RUN)
-    with suppress(FileNotFoundError):
-        (out / RUN).unlink()
-    for file in files:
-        if file.is_file() and not file.name.startswith("."):
-            with publish(out / file.name) as temporary:
-                shutil.copyfile(file, temporary)
 
 
 def _run_lanes(sample: Sample, platform: Platform, watch: Watch) -> None:

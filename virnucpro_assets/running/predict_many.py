@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virnucpro_assets.graph.turns import open_turns
-from virnucpro_assets.platform.resource import Platform, export
+from virnucpro_assets.platform.environment import export
+from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.platform.startup import lasting_imports
 from virnucpro_assets.platform.tags import batch_tags
 from virnucpro_assets.running.predict import POLL_SECONDS, RunFailedError

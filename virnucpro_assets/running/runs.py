@@ -9,9 +9,18 @@ import dagster as dg
 
 from virnucpro_assets.definitions import defs
 from virnucpro_assets.graph.records import EXIT_CODE
+from virnucpro_assets.platform.environment import home_folder
 from virnucpro_assets.platform.history import latest_run
 from virnucpro_assets.platform.instance import database_errors, open_instance
-from virnucpro_assets.platform.tags import MAX_RETRIES_TAG, batch_config, batch_tags, driver_tags
+from virnucpro_assets.platform.ownership import own_records
+from virnucpro_assets.platform.tags import (
+    HOME_TAG,
+    MAX_RETRIES_TAG,
+    OWN_TAGS,
+    batch_config,
+    batch_tags,
+    driver_tags,
+)
 from virnucpro_core.errors import VirnucproError
 
 RESUMABLE = VirnucproError.exit_code
@@ -63,7 +72,7 @@ def _execute(
             result = defs.resolve_job_def(job).execute_in_process(
                 partition_key=partition,
                 instance=instance,
-                tags=tags | {MAX_RETRIES_TAG: "0"},
+                tags=tags | OWN_TAGS | {MAX_RETRIES_TAG: "0", HOME_TAG: str(home_folder())},
                 run_config=config,
                 raise_on_error=False,
             )
@@ -81,7 +90,7 @@ def latest_failures(instance: dg.DagsterInstance, samples: Collection[str]) -> d
 
     Looks at the newest FAILURES failed runs: the cost does not grow with the number of samples.
     """
-    failed = instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]), limit=FAILURES)
+    failed = own_records(instance, dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]), limit=FAILURES)
     tags = [record.dagster_run.tags for record in failed]
     named = {t.get("dagster/partition/sample") or t.get("dagster/partition", "") for t in tags}
     lines = {name: latest_failure(instance, name) for name in samples if name in named}

@@ -27,7 +27,7 @@ class Worker:
     """
 
     def __init__(self, words: Sequence[str], name: str, log: Path) -> None:
-        self.words, self.name, self.log = [sys.executable, "-m", *words], name, log
+        self.words, self.name, self.log = [sys.executable, "-P", "-m", *words], name, log
         self.restarts = 0
         self._due: float | None = None
         self.process: subprocess.Popen[bytes]

@@ -10,13 +10,15 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from virnucpro_core.engine.monitor import Sample
 from virnucpro_core.errors import StoreError
 from virnucpro_core.files.disk import disk_errors
+
+if TYPE_CHECKING:  # torch is not needed to read telemetry
+    from virnucpro_core.engine.monitor import Sample
 
 TAIL_BYTES = 4096
 
@@ -118,7 +120,7 @@ class Recorder:
         self.summary.sequences_total -= sequences
 
     def batch(
-        self, *, tokens: int, sequences: int, budget: int, wait: float, counters: Sample | None = None
+        self, *, tokens: int, sequences: int, budget: int, wait: float, counters: "Sample | None" = None
     ) -> None:
         """One batch was issued to the device after waiting `wait` seconds for the loader.
 
@@ -144,7 +146,7 @@ class Recorder:
         seconds = [round(s, 5) for s in batches]
         self._line("shard", shard=shard, rows=rows, sha256=sha256, memory=memory, batch_seconds=seconds)
 
-    def counters(self, samples: Sequence[Sample]) -> None:
+    def counters(self, samples: "Sequence[Sample]") -> None:
         """What the driver counted while the lane computed."""
         for name, combine in (("utilisation", np.mean), ("memory", np.max), ("power", np.mean)):
             known = [getattr(s, name) for s in samples if getattr(s, name) is not None]

@@ -43,7 +43,7 @@ if __name__ == "__main__":
 def started_run(instance: dg.DagsterInstance, tags: dict[str, str]) -> str:
     """A run on record as started, without a process."""
     job = defs.resolve_job_def("results")
-    run = instance.create_run_for_job(job, tags=tags)
+    run = instance.create_run_for_job(job, tags=dict(job.tags) | tags)
     instance.report_dagster_event(
         dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, job_name=job.name), run_id=run.run_id
     )
