@@ -2,30 +2,19 @@
 
 import json
 import time
-from collections.abc import Sequence
 
 import dagster as dg
 
+from virnucpro_assets.automation.groups import backlog, group_request, groups
 from virnucpro_assets.graph.partitions import SAMPLES
 from virnucpro_assets.graph.records import arrived
 from virnucpro_assets.platform.environment import IN_PROCESS
 from virnucpro_assets.platform.presence import mark_dead_runs
 from virnucpro_assets.platform.resource import Platform
-from virnucpro_assets.platform.tags import batch_config, batch_rank, batch_samples, batch_tags
 from virnucpro_core.errors import VirnucproError, printable
 from virnucpro_core.samples.inbox import Arrival, scan
 from virnucpro_core.samples.inputs import content_digest, digest_inputs
-from virnucpro_core.samples.sample import Sample, is_registered, register, same_content
-
-# Few enough that a run of them ends soon and others get their turn.
-BATCH_SAMPLES = 50
-UNDER_WAY = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-]
-
+from virnucpro_core.samples.sample import is_registered, register, same_content
 
 follow = dg.AutomationConditionSensorDefinition(
     "follow",
@@ -42,7 +31,7 @@ follow = dg.AutomationConditionSensorDefinition(
     minimum_interval_seconds=5,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Registers whole files in $VIRNUCPRO_HOME/inbox as samples; sets aside what cannot be one.",
-    job_name="batch",
+    job_name="sequences",
 )
 def inbox_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult | dg.SkipReason:
     seen = scan(
@@ -74,52 +63,18 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.
             continue
         if name:
             names.append(name)
-    together = batches([platform.sample(name) for name in names], backlog(context.instance, platform.gpus))
-    batched = {name for _, share in together for name in share}
-    events += [arrived(platform.sample(name)) for name in names if name not in batched]
+    together = groups([platform.sample(name) for name in names], backlog(context.instance, platform.gpus))
+    grouped = {name for _, share in together for name in share}
+    events += [arrived(platform.sample(name)) for name in names if name not in grouped]
+    order = [*context.instance.get_dynamic_partitions(str(SAMPLES.name)), *names]
     idle = f"{len(seen.waiting)} files still arriving" if seen.waiting else "nothing new"
     return dg.SensorResult(
         skip_reason=None if events or together else idle,
         cursor=json.dumps(seen.memory),
         dynamic_partitions_requests=[SAMPLES.build_add_request(names)] if names else [],
         asset_events=events,
-        run_requests=[
-            dg.RunRequest(
-                run_config=batch_config(share, rank, hand_over=True),
-                tags=batch_tags(rank),
-            )
-            for rank, share in together
-        ],
+        run_requests=[group_request("sequences", share, rank, order) for rank, share in together],
     )
-
-
-def backlog(instance: dg.DagsterInstance, gpus: int) -> list[int]:
-    """Samples of batches that wait or run, by rank."""
-    samples = [0] * gpus
-    for run in instance.get_runs(dg.RunsFilter(job_name="batch", statuses=UNDER_WAY)):
-        rank = batch_rank(run.run_config)
-        if rank < gpus:
-            samples[rank] += len(batch_samples(run.run_config))
-    return samples
-
-
-def batches(samples: Sequence[Sample], backlog: Sequence[int]) -> list[tuple[int, list[str]]]:
-    """(rank, samples) of the batches that small samples make when more of them arrive than there are GPUs.
-
-    A sample goes to the rank with the smallest backlog: a slower card is behind sooner, and so is given less.
-    """
-    small = [s.name for s in sorted(samples, key=lambda s: -s.bytes) if s.is_small]
-    if len(small) <= len(backlog):
-        return []
-    shares: list[list[str]] = [[] for _ in backlog]
-    for name in small:
-        rank = min(range(len(backlog)), key=lambda r: backlog[r] + len(shares[r]))
-        shares[rank].append(name)
-    return [
-        (rank, share[start : start + BATCH_SAMPLES])
-        for rank, share in enumerate(shares)
-        for start in range(0, len(share), BATCH_SAMPLES)
-    ]
 
 
 def _register(context: dg.SensorEvaluationContext, platform: Platform, arrival: Arrival) -> str:

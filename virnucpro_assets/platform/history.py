@@ -2,13 +2,13 @@
 
 import dagster as dg
 
-from virnucpro_assets.platform.tags import SAMPLE_TAGS, batch_samples
+from virnucpro_assets.platform.tags import SAMPLE_TAGS, samples_in
 
-BATCH_RUNS = 100
+STOPPED_RUNS = 100
 
 
 def latest_run(instance: dg.DagsterInstance, sample: str) -> dg.RunRecord | None:
-    """The latest run of a sample or of one of its lanes, batches aside."""
+    """The latest run of a sample or of one of its lanes, runs of several samples aside."""
     records = [
         record
         for tag in SAMPLE_TAGS
@@ -22,6 +22,5 @@ def was_cancelled(instance: dg.DagsterInstance, sample: str) -> bool:
     latest = latest_run(instance, sample)
     if latest is not None:
         return latest.dagster_run.status is dg.DagsterRunStatus.CANCELED
-    stopped = dg.RunsFilter(job_name="batch", statuses=[dg.DagsterRunStatus.CANCELED])
-    batches = instance.get_runs(stopped, limit=BATCH_RUNS)
-    return any(sample in batch_samples(run.run_config) for run in batches)
+    stopped = dg.RunsFilter(statuses=[dg.DagsterRunStatus.CANCELED])
+    return any(sample in samples_in(run.tags) for run in instance.get_runs(stopped, limit=STOPPED_RUNS))

@@ -8,6 +8,7 @@ are the same whoever does. Knows nothing of how a shard is computed.
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 
@@ -19,7 +20,7 @@ from virnucpro_core.engine.inference import embed_shards
 from virnucpro_core.engine.loading import Feed, ShardDataset, start_worker_server, token_budget_of
 from virnucpro_core.engine.shards import lane_shards
 from virnucpro_core.engine.sharing import Share
-from virnucpro_core.engine.telemetry import LaneSummary, Recorder
+from virnucpro_core.engine.telemetry import LaneSummary, Recorder, read_summary
 from virnucpro_core.files.disk import make_sure_of_room
 from virnucpro_core.files.locks import is_locked
 from virnucpro_core.pipeline.lane import Lane, LaneResult, OnShard, collected, lane_lock, survey
@@ -35,10 +36,14 @@ def embed_lane(lane: Lane, product: Embedding, compute: Compute, *, on_shard: On
     process can go on), WeightsError, StoreError; what was published before stays.
     """
     with lane_lock(lane, product), _told_by(lane.frames_behind()) as sound:
+        store, telemetry = lane.store(product), lane.sample.telemetry(product, lane.rank)
+        if not lane.shards:
+            return collected(lane, store, 0, {}, None)
         if compute.loader.workers and lane.n_shards > 1:
             start_worker_server()
-        store = lane.store(product)
         todo, states = survey(lane, store)
+        if not todo:  # how the lane was computed stays known, where its telemetry tells
+            return collected(lane, store, len(lane.shards), states, _measured(lane, telemetry))
         summary = LaneSummary(
             product=product,
             rank=lane.rank,
@@ -50,14 +55,16 @@ def embed_lane(lane: Lane, product: Embedding, compute: Compute, *, on_shard: On
             sequences_resumed=lane.rows(set(lane.shards) - set(todo)),
             sequences_total=lane.rows(lane.shards),
         )
-        with Recorder(lane.sample.telemetry(product, lane.rank), summary) as recorder:
-            if todo:
-                make_sure_of_room(
-                    lane.sample.folder, lane.bytes_to_come(), "for the sample's shards and results"
-                )
-                _embed(lane, product, todo, compute, recorder, on_shard, sound)
-                free_encoders()
+        with Recorder(telemetry, summary) as recorder:
+            make_sure_of_room(lane.sample.folder, lane.bytes_to_come(), "for the sample's shards and results")
+            _embed(lane, product, todo, compute, recorder, on_shard, sound)
+            free_encoders()
         return collected(lane, store, len(lane.shards) - len(todo), states, summary)
+
+
+def _measured(lane: Lane, telemetry: Path) -> LaneSummary | None:
+    found = read_summary(telemetry)
+    return found if found and (found.rank, found.world_size) == (lane.rank, lane.world_size) else None
 
 
 @contextlib.contextmanager
