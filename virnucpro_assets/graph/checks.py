@@ -1,16 +1,18 @@
 """Blocking checks of every partition: core looks at the disk again, this module tells Dagster what it found."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import dagster as dg
 
-from virnucpro_assets.graph.each import compute_of, each_checked, is_shared
+from virnucpro_assets.graph.each import compute_of, each_checked
 from virnucpro_assets.graph.engines import DEVICE_STEP, HOST_STEP, LOST_WORKER
 from virnucpro_assets.graph.partitions import LANES, SAMPLES, lane_of, sample_of
 from virnucpro_assets.graph.records import WORLD_SIZE
 from virnucpro_assets.platform.resource import Platform
+from virnucpro_core.devices.compute import Compute
 from virnucpro_core.engine.shards import Entry
 from virnucpro_core.pipeline.audit import (
     LANE_FINDINGS,
@@ -84,35 +86,41 @@ def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
         retry_policy=LOST_WORKER,
     )
     def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[Any]:
+        compute = partial(compute_of, context, platform)
         yield from each_checked(
             context,
             asset,
-            lambda key: _lane_findings(context, platform, key, asset),
+            lambda key: lane_findings(context.instance, platform, key, asset, compute),
             device=asset in EMBEDDINGS,
         )
 
     return look
 
 
-def _lane_findings(
-    context: dg.AssetCheckExecutionContext, platform: Platform, key: str, asset: str
+def lane_findings(
+    instance: dg.DagsterInstance,
+    platform: Platform,
+    key: str,
+    asset: str,
+    compute: Callable[[Lane], Compute],
 ) -> list[Finding]:
-    """What is found of a sharded asset on one rank; of shards that were let go only their digests are left.
+    """What is found of a sharded asset on one rank: nothing where no shard falls to it.
 
-    The lane is the one that was recorded: the platform may have another number of GPUs by now.
+    Of shards that were let go only their digests are left. The lane is the one that was recorded: the platform may
+    have another number of GPUs by now.
     """
     name, rank = lane_of(key)
-    recorded = recorded_metadata(context.instance, key, asset)
+    recorded = recorded_metadata(instance, key, asset)
     world_size = _number(recorded.get(WORLD_SIZE)) or platform.gpus
     released = released_entries(platform.sample(name), asset, rank, world_size)
     if released:
         return [*released_findings(_lane_names(asset), len(released)), records_agree(recorded, released)]
     lane = replace(platform.lane(name, rank), world_size=world_size)
-    if not lane.shards and is_shared(context):
-        return []  # where there is nothing, there is nothing to look at
+    if not lane.shards:
+        return []
     findings = audit_lane(lane, asset)
     if asset in EMBEDDINGS:
-        findings.append(audit_precision(lane, EMBEDDINGS[asset], compute_of(context, platform, lane)))
+        findings.append(audit_precision(lane, EMBEDDINGS[asset], compute(lane)))
     return [*findings, records_agree(recorded, manifest_of(lane, asset))]
 
 

@@ -9,7 +9,7 @@ DRIVER_TAG = "virnucpro/driver"
 KEYS_TAG = "virnucpro/keys"
 # Samples that failed in a run of several, as JSON: name -> the line that says why.
 FAILED_TAG = "virnucpro/failed"
-# The rank whose device computes a run's lanes.
+# The rank whose device computes a run's lanes: the queue starts one run a rank at a time.
 DEVICE_TAG = "virnucpro/gpu_rank"
 MAX_RETRIES_TAG = "dagster/max_retries"
 RANK_TAG = "dagster/partition/gpu_rank"
@@ -39,6 +39,18 @@ def keys_tags(keys: Sequence[str], order: Sequence[str]) -> dict[str, str]:
     ends = [(samples[0], ranks[:1]), (samples[-1], ranks[-1:])]
     bounds = ["|".join([*map(str, rank), sample]) for sample, rank in ends]
     return dict(zip(RANGE_TAGS, bounds, strict=True)) | {KEYS_TAG: json.dumps([str(key) for key in keys])}
+
+
+def keys_between(tags: Mapping[str, str], order: Sequence[str]) -> list[str]:
+    """The keys of the range that a run's tags give; none where they give no range, or its ends are not there."""
+    if any(tag not in tags for tag in RANGE_TAGS):
+        return []
+    (low, bar, first), (high, _, last) = (tags[tag].rpartition("|") for tag in RANGE_TAGS)
+    if first not in order or last not in order:
+        return []
+    samples = order[order.index(first) : order.index(last) + 1]
+    ranks = range(int(low), int(high) + 1) if bar else ()
+    return [f"{rank}|{name}" for rank in ranks for name in samples] if bar else list(samples)
 
 
 def keys_in(tags: Mapping[str, str]) -> list[str]:

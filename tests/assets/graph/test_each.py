@@ -1,4 +1,4 @@
-"""A run of several samples: exactly the keys that were asked for, each recorded as its own run would, a bad one alone."""
+"""A run of several samples: exactly the keys that were asked for, recorded as by their own runs, bad ones left out."""
 
 import json
 from collections.abc import Sequence
@@ -121,7 +121,7 @@ def one_of_each(name: str) -> list[tuple[str, str]]:
 def test_a_sample_that_fails_on_its_way_is_left_out_of_the_further_steps(
     platform: Platform, instance: dg.DagsterInstance, genomes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, _, second = samples_of(genomes, platform, instance)
+    samples_of(genomes, platform, instance)
     assert shared_run("sequences", ["first", "second"], instance, platform).success
     embed = embeddings.embed_lane
 
@@ -161,7 +161,9 @@ def test_a_check_that_fails_stops_its_sample_and_no_other(
     assert instance.get_materialized_partitions(dg.AssetKey("translations")) == {"second"}
 
 
-@pytest.mark.parametrize(("error", "line"), [(DeviceLostError("GPU-1 was lost"), "GPU-1"), (RuntimeError("CUDA"), "CUDA")])
+@pytest.mark.parametrize(
+    ("error", "line"), [(DeviceLostError("GPU-1 was lost"), "GPU-1"), (RuntimeError("CUDA"), "CUDA")]
+)
 def test_what_is_not_a_sample_s_fault_ends_the_run(
     platform: Platform,
     instance: dg.DagsterInstance,
@@ -196,7 +198,8 @@ def test_a_run_of_which_no_sample_is_left_has_failed(
 @given(
     st.lists(st.text("abcdefg-_", min_size=1, max_size=8), min_size=1, unique=True).flatmap(
         lambda order: st.tuples(
-            st.just(order), st.lists(st.tuples(st.integers(0, 3), st.sampled_from(order)), min_size=2, unique=True)
+            st.just(order),
+            st.lists(st.tuples(st.integers(0, 3), st.sampled_from(order)), min_size=2, unique=True),
         )
     )
 )
@@ -253,7 +256,9 @@ def test_a_run_computes_what_was_asked_for_and_nothing_between(instance: dg.Dags
         assert probe.keys == asked
 
 
-def test_samples_that_come_and_go_after_a_run_was_asked_for_change_nothing(instance: dg.DagsterInstance) -> None:
+def test_samples_that_come_and_go_after_a_run_was_asked_for_change_nothing(
+    instance: dg.DagsterInstance,
+) -> None:
     order = ["a", "b", "c"]
     instance.add_dynamic_partitions(str(SAMPLES.name), order)
     tags = keys_tags(["0|a", "0|c"], order)

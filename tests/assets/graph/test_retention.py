@@ -11,7 +11,7 @@ from dagster._core.storage.event_log import SqlEventLogStorage
 from tests.assets.conftest import NAME, Finished, run
 from virnucpro_assets.cli.samples import samples
 from virnucpro_assets.definitions import defs
-from virnucpro_assets.graph.checks import manifest_of, recorded_findings, sample_findings
+from virnucpro_assets.graph.checks import lane_findings, manifest_of, sample_findings
 from virnucpro_assets.graph.partitions import lane_key
 from virnucpro_assets.graph.retention import clean_up, nightly_clean_up, retention
 from virnucpro_assets.platform.instance import open_instance, quick_event_log
@@ -44,8 +44,8 @@ def clean_all(finished: Finished, keep: str, days: float = 0.0) -> dg.ExecuteInP
 
 def checked(finished: Finished, asset: str, rank: int) -> dict[str, bool]:
     """The outcome of the asset's checks for one lane."""
-    with dg.build_op_context(instance=finished.instance, partition_key=lane_key(NAME, rank)) as context:
-        findings = recorded_findings(context, finished.platform, NAME, rank, asset)
+    platform = finished.platform
+    findings = lane_findings(finished.instance, platform, lane_key(NAME, rank), asset, platform.compute)
     return {finding.name: finding.passed for finding in findings}
 
 
@@ -133,7 +133,10 @@ def test_a_finished_and_cleaned_sample_is_not_predicted_again(site: Finished) ->
     assert "nothing to delete" in typed("clean", NAME, "--keep", "results")
     assert "released" in typed()
     told: list[str] = []
-    predict(site.sample, site.platform, Watch(told.append, lambda _: None))
+    done: list[str] = []
+    watch = Watch(lambda _, what: told.append(what), lambda *_: None, lambda one, _: done.append(one.name))
+    assert predict([site.sample], site.platform, watch) == {}
+    assert done == [NAME]
     assert len(told) == 1
     assert "nothing to compute" in told[0]
     assert not list(site.sample.folder.rglob("*.h5"))
@@ -183,8 +186,9 @@ def test_a_prediction_whose_settings_were_changed_meanwhile_is_refused(site: Fin
     files = [f.path for f in site.sample.inputs]
     changed = site.platform.sample_settings(cutoff=0.9)
     register(site.platform.folder, NAME, files, changed)
-    with pytest.raises(UsageError, match="other settings by another process"):
-        predict(site.sample, site.platform, Watch(lambda _: None, lambda _: None))
+    failures = predict([site.sample], site.platform, Watch(*[lambda *_: None] * 3))
+    assert isinstance(failures[NAME], UsageError)
+    assert "other settings by another process" in str(failures[NAME])
 
 
 def test_a_configuration_that_dagster_cannot_use_is_one_line(site: Finished, tmp_path: Path) -> None:
