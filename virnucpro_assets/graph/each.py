@@ -14,6 +14,7 @@ import contextlib
 import json
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -21,6 +22,7 @@ import dagster as dg
 
 from virnucpro_assets.graph.partitions import Context, keys_of, lane_of
 from virnucpro_assets.graph.records import materialization, observe_shard, one_line_failures, tried_again
+from virnucpro_assets.platform.instance import quick_event_log
 from virnucpro_assets.platform.resource import Platform, kept_device
 from virnucpro_assets.platform.tags import DEFERRED_TAG, DEVICE_TAG, FAILED_TAG, failed_in, sample_in
 from virnucpro_core.devices.compute import Compute
@@ -52,7 +54,7 @@ def each(
         yield made
         return
     context.run.tags[DEFERRED_TAG] = "true"  # type: ignore[index] # before Dagster looks: at the end of the step
-    with one_line_failures(context), _shared(device=device):
+    with one_line_failures(context), _shared(context, device=device):
         for key, made in _good(context, keys, make):
             yield materialization(context, key, made)
         _require_one(context, keys)
@@ -87,7 +89,7 @@ def each_checked(
         if bad:
             raise StoreError(f"check {', '.join(bad)} of {asset} failed", where=key)
 
-    with one_line_failures(context), _shared(device=device):
+    with one_line_failures(context), _shared(context, device=device):
         for _ in _good(context, keys, require):
             yield from (_evaluation(asset, key, finding) for key, finding in found)
             found.clear()
@@ -120,14 +122,17 @@ def is_shared(context: Context) -> bool:
 
 
 def _good(context: Context, keys: list[str], make: Callable[[str], Made]) -> Iterator[tuple[str, Made]]:
-    """(key, what was made) of the samples that have not failed in this run, now or in an earlier step."""
+    """(key, what was made) of the samples that have not failed in this run, now or in an earlier step.
+
+    While one is recorded, which takes Dagster up to a second, the next one is made by a thread.
+    """
     failed = _failed(context)
-    for key in keys:
+    for key, made in _ahead(make, [key for key in keys if sample_in(key) not in failed]):
         name = sample_in(key)
         if name in failed:
             continue
         try:
-            made = make(key)
+            result = made.result()
         except (DeviceLostError, dg.DagsterError, RuntimeError):
             raise  # not the sample's fault; torch tells of a broken device by a RuntimeError
         except VirnucproError as error:
@@ -136,10 +141,22 @@ def _good(context: Context, keys: list[str], make: Callable[[str], Made]) -> Ite
             context.log.error("%s", traceback.format_exc())
             failed[name] = one_line(key, f"{type(error).__name__}: {error}", "")
         else:
-            yield key, made
+            yield key, result
             continue
         context.log.error("%s failed, the run goes on without it: %s", name, failed[name])
         context.instance.add_run_tags(context.run.run_id, {FAILED_TAG: json.dumps(failed)})
+
+
+def _ahead(make: Callable[[str], Made], keys: list[str]) -> Iterator[tuple[str, Future[Made]]]:
+    """(key, what `make` makes of it), in order; one is made while the one before is used."""
+    with ThreadPoolExecutor(1) as thread:
+        following = [(key, thread.submit(make, key)) for key in keys[:1]]
+        for next_key in [*keys[1:], None]:
+            key, made = following.pop()
+            wait([made])
+            if next_key is not None:
+                following.append((next_key, thread.submit(make, next_key)))
+            yield key, made
 
 
 def _failed(context: Context) -> dict[str, str]:
@@ -155,9 +172,10 @@ def _require_one(context: Context, keys: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def _shared(*, device: bool) -> Iterator[None]:
-    """What the keys of a step share: the device, and what is loaded on it."""
+def _shared(context: Context, *, device: bool) -> Iterator[None]:
+    """What the keys of a step share: the device, what is loaded on it, and the files of the event log."""
     with contextlib.ExitStack() as shared:
+        shared.enter_context(quick_event_log(context.instance, context.run.run_id))
         if device:
             shared.enter_context(kept_device())
             shared.enter_context(kept_encoders())

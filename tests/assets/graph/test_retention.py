@@ -7,6 +7,7 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner
 from dagster._core.storage.event_log import SqlEventLogStorage
+from sqlalchemy import create_engine
 
 from tests.assets.conftest import NAME, Finished, run
 from virnucpro_assets.cli.samples import samples
@@ -208,6 +209,10 @@ def test_a_quick_event_log_is_kept_open_and_not_synced_until_the_block_ends(tmp_
         with log.index_connection() as connection:
             return connection.exec_driver_sql("PRAGMA synchronous").scalar()
 
+    def of_somebody_else() -> object:
+        with create_engine(f"sqlite:///{tmp_path / 'other.db'}").connect() as connection:
+            return connection.exec_driver_sql("PRAGMA synchronous").scalar()
+
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         log = instance.event_log_storage
         assert isinstance(log, SqlEventLogStorage)
@@ -219,7 +224,7 @@ def test_a_quick_event_log_is_kept_open_and_not_synced_until_the_block_ends(tmp_
             for _ in range(2):
                 instance.report_runless_asset_event(dg.AssetMaterialization("made"))
                 assert written_ahead.exists()
-            assert (full, synchronous()) == (2, 1)
+            assert (full, synchronous(), of_somebody_else()) == (2, 1, 2)
         assert not written_ahead.exists()
         assert synchronous() == full
         assert len(instance.fetch_materializations(dg.AssetKey("made"), limit=9).records) == 3
