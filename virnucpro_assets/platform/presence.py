@@ -18,7 +18,7 @@ from pathlib import Path
 import dagster as dg
 import psutil
 
-from virnucpro_assets.platform.tags import DRIVER_TAG
+from virnucpro_assets.platform.tags import DRIVER, DRIVER_TAG
 from virnucpro_core.files.locks import is_locked, locked
 
 GRACE_SECONDS = 20.0
@@ -31,7 +31,6 @@ IN_PROGRESS = [
 ]
 _HELD = contextlib.ExitStack()
 WORKING = IN_PROGRESS[2:]
-DRIVER = "predict-"
 
 
 def hold_presence(home: Path, run_id: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 # Whose run it is: the value names the `virnucpro predict` that started it, or the sensor (presence.py).
 DRIVER_TAG = "virnucpro/driver"
+DRIVER = "predict-"  # how the names of such commands begin
 # The partition keys of a run of several samples, as JSON: exactly what was asked for (graph/each.py).
 KEYS_TAG = "virnucpro/keys"
 # Samples that failed in a run of several, as JSON: name -> the line that says why.

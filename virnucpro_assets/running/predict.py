@@ -13,6 +13,7 @@ from pathlib import Path
 
 from virnucpro_assets.platform.resource import Platform, export
 from virnucpro_assets.platform.startup import lasting_imports
+from virnucpro_assets.platform.tags import DRIVER
 from virnucpro_assets.running.schedule import Group, Schedule, groups
 from virnucpro_assets.running.tasks import Task
 from virnucpro_assets.running.workers import Worker, at_work
@@ -27,6 +28,7 @@ from virnucpro_core.samples.sample import Sample, SampleSettings, register
 from virnucpro_core.sequences.frames import Frames
 
 POLL_SECONDS = 0.05
+LOG_SECONDS = 7 * 86_400.0
 RELEASED = "results are whole and intermediates were released: nothing to compute"
 LAYERS = {"sequences": "reading and translating", "lane": "embedding", "results": "writing results"}
 
@@ -124,6 +126,9 @@ class _Prediction:
             shards=lambda s: Frames.open(s.translations).n_shards(s.settings.shard_rows),
         )
         logs = platform.folder / "logs"
+        for old in logs.glob(f"{DRIVER}*"):
+            if old.stat().st_mtime < time.time() - LOG_SECONDS:
+                old.unlink(missing_ok=True)
         self._host = Worker("host", logs / f"{driver}-host")
         self._gpus = [Worker(f"gpu-{rank}", logs / f"{driver}-gpu-{rank}") for rank in range(platform.gpus)]
         self._at: dict[Worker, tuple[Group, Task]] = {}
@@ -146,9 +151,6 @@ class _Prediction:
         finally:
             for group in schedule.under_way:
                 group.held.close()
-        if not self.failures:
-            for worker in workers:
-                worker.forget_logs()
 
     def _look_after(self, worker: Worker) -> None:
         """Take what the worker has done, and give it something to do."""
@@ -210,7 +212,8 @@ class _Prediction:
                 error = RunFailedError(group.failed[sample.name], where=sample.name, exit_code=3)
             if error is None:
                 continue
-            if group.together and not lost and (outcome.failure or sample.name in group.failed):
+            was_alone = len(group.samples) == 1 and not outcome.died and outcome.failure
+            if group.together and not lost and not was_alone:
                 self._schedule.waiting.append(Group([sample], together=False))
             else:
                 self.failures[sample.name] = error

@@ -5,6 +5,7 @@ writing are the host worker's tasks: it keeps the GPUs supplied first, then writ
 """
 
 import contextlib
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from virnucpro_core.errors import VirnucproError
 from virnucpro_core.pipeline.retention import EVERYTHING, Layer
 from virnucpro_core.samples.sample import Sample
 
-MOST_SAMPLES = 32
+FEW_SAMPLES, MOST_SAMPLES = 8, 32
 HOST = -1
 
 
@@ -49,8 +50,9 @@ def groups(samples: Sequence[Sample], gpus: int, is_apart: Callable[[Sample], bo
     small = [s for s in samples if s.is_small and not is_apart(s)]
     if len(small) <= gpus:
         small = []
-    # About three groups a GPU: a slow one is given fewer, and the first is soon read.
-    size = max(1, min(MOST_SAMPLES, -(-len(small) // (3 * gpus))))
+    # Three groups a GPU or more, if that leaves each a few samples: a slow one is given fewer, the first is soon read.
+    few = min(FEW_SAMPLES, math.ceil(len(small) / gpus))
+    size = max(1, min(MOST_SAMPLES, max(few, math.ceil(len(small) / (3 * gpus)))))
     together = [Group(small[at : at + size], together=True) for at in range(0, len(small), size)]
     chosen = {s.name for s in small}
     return together + [Group([s], together=False) for s in samples if s.name not in chosen]
@@ -96,7 +98,7 @@ class Schedule:
         """The next task of a GPU that has none: a lane that is its own, or anybody's."""
         for entry in self._lanes:
             group, task, owner = entry
-            if owner in (rank, None):
+            if owner == rank or (owner is None and rank != HOST):
                 self._lanes.remove(entry)
                 return group, replace(task, rank=max(rank, 0))
         return None

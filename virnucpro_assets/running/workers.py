@@ -30,13 +30,15 @@ class Worker:
         self.task: Task | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self.restarts = 0
+        self.died = False
         self._due: float | None = None
         self._read = 0
 
     def start(self) -> None:
         """Start the process, if there is none: what it imports takes it seconds."""
-        if self.process is not None:
+        if self.process is not None and self.process.poll() is None:
             return
+        self._forget()  # it died while it had nothing to do
         self.log.parent.mkdir(parents=True, exist_ok=True)
         out, err = self.log.with_suffix(".out"), self.log.with_suffix(".err")
         with out.open("ab") as said, err.open("ab") as errors:
@@ -85,11 +87,8 @@ class Worker:
         if self.process.poll() is None:
             self.process.kill()
         self._forget()
-
-    def forget_logs(self) -> None:
-        """Delete its logs, which nobody needs where all has ended well."""
-        for suffix in (".out", ".err"):
-            self.log.with_suffix(suffix).unlink(missing_ok=True)
+        if not self.died:
+            self._forget_logs()
 
     def _send(self, task: Task) -> None:
         self.start()
@@ -103,6 +102,7 @@ class Worker:
         """What the end of the process means for its task; None where another process goes on with it."""
         words = self._last_words(code)
         self._forget()
+        self.died = True
         lost = code == DeviceLostError.exit_code
         if lost and self.restarts < RESTARTS:
             wait = RESTART_SECONDS * 2**self.restarts
@@ -118,6 +118,11 @@ class Worker:
                     self.process.stdin.close()
             self.process.wait()
             self.process = None
+
+    def _forget_logs(self) -> None:
+        """Delete its logs, which nobody needs where no process has died."""
+        for suffix in (".out", ".err"):
+            self.log.with_suffix(suffix).unlink(missing_ok=True)
 
     def _lines(self) -> list[str]:
         """Whole lines on its standard output since the last look."""
