@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from torture.site import LANES, ROOT, SAMPLE, Site, Started, role, undisturbed
 from torture.table import Row, Task, campaign
-from virnucpro_assets.running.tasks import Task
+from virnucpro_assets.running import tasks
 
 TIMEOUT = 300.0
 POLL_SECONDS = 0.02
@@ -71,7 +71,9 @@ def _same_lane(site: Site, draw: random.Random) -> list[str]:
         stdout=subprocess.PIPE,
     )
     assert lane.stdin is not None
-    lane.stdin.write(Task("lane", (f"{draw.randrange(LANES)}|{SAMPLE}",), "predict-another").line().encode())
+    lane.stdin.write(
+        tasks.Task("lane", (f"{draw.randrange(LANES)}|{SAMPLE}",), "predict-another").line().encode()
+    )
     lane.stdin.flush()
     code, before = run.process.wait(TIMEOUT), site.finished_shards()
     said, _ = lane.communicate(timeout=TIMEOUT)  # this closes its input, too: it may be ended by that

@@ -120,6 +120,17 @@ def test_the_same_command_resumes_and_gives_the_same_bytes(predicted: Shell) -> 
     assert {f.name: f.read_bytes() for f in (predicted.folder / "again").iterdir()} == before
 
 
+def test_a_cleaned_sample_is_predicted_again_from_what_is_left(shell: Shell, tmp_path: Path) -> None:
+    entries = (DEMO / "viral.fa").read_text().split(">")[1:]
+    (tmp_path / "one.fa").write_text(f">{entries[0]}")
+    words = ("predict", "one.fa", "--profile", "demo", "--chunk-size", 300, "--out")
+    shell.good(*words, "out")
+    shell.good("samples", "clean", "one", "--keep", "results")
+    assert "nothing to compute" in shell.good(*words, "again")
+    out, again = ({f.name: f.read_bytes() for f in (tmp_path / name).iterdir()} for name in ("out", "again"))
+    assert out == again
+
+
 def test_small_samples_are_predicted_together_and_a_bad_one_stops_none(shell: Shell, tmp_path: Path) -> None:
     entries = (DEMO / "viral.fa").read_text().split(">")[1:]
     (tmp_path / "in").mkdir()
