@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -87,35 +88,31 @@ def predict(
     one load of the models. A sample that fails stops no other. The runs show in the web UI.
     """
     with lasting_imports():
-        from virnucpro_assets.cli.progress import show_delivery, show_prediction
+        from virnucpro_assets.cli.progress import show_predictions
         from virnucpro_assets.platform.resource import platform_from_environment
-        from virnucpro_assets.running.predict_many import predict_each, several_failed
+        from virnucpro_assets.running.predict import registered, several_failed
         from virnucpro_core.results.delivery import check_out
-        from virnucpro_core.samples.inputs import check_inputs, files_of
-        from virnucpro_core.samples.sample import check_key, register
+        from virnucpro_core.samples.inputs import files_of
+        from virnucpro_core.samples.sample import check_key
         from virnucpro_core.sequences.names import group_samples, in_order
 
     platform = platform_from_environment().asked(gpus=options.pop("gpus"), device=options.pop("device"))
     settings = platform.sample_settings(**options)
     platform.profile_of(settings)
     paths = files_of(files)
-    check_inputs(paths)
     groups = [(check_key(sample), in_order(paths))] if sample else group_samples(paths)
     folders = {name: out / name if len(groups) > 1 else out for name, _ in groups}
-    for name, own in groups:
-        check_out(folders[name], name, own, force=force, fresh=fresh)
-    registered = [register(platform.folder, name, own, settings, fresh=fresh) for name, own in groups]
-    if len(registered) == 1:
-        show_prediction(registered[0], platform, out)
-        return
-    failures = predict_each(
-        registered,
-        platform,
-        deliver=lambda one: show_delivery(one, folders[one.name]),
-        alone=lambda one: show_prediction(one, platform, folders[one.name]),
-    )
-    if failures:
-        raise several_failed(failures, len(registered))
+
+    def check(name: str, files: Sequence[Path]) -> None:
+        check_out(folders[name], name, files, force=force, fresh=fresh)
+
+    known, failures = registered(groups, platform.folder, settings, fresh=fresh, check=check)
+    if known:
+        failures |= show_predictions(known, platform, lambda one: folders[one.name])
+    if len(groups) > 1 and failures:
+        raise several_failed(failures, len(groups))
+    for error in failures.values():
+        raise error
 
 
 @app.command()

@@ -5,6 +5,7 @@ import itertools
 import json
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from rich.text import Text
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.running.predict import Watch, predict
 from virnucpro_core.engine.telemetry import Progress as LaneProgress
-from virnucpro_core.errors import printable
+from virnucpro_core.errors import VirnucproError, printable
+from virnucpro_core.pipeline.retention import was_released
 from virnucpro_core.results.delivery import deliver
 from virnucpro_core.results.folder import CONTIGS, REPORT, RUN
-from virnucpro_core.samples.products import PRODUCTS
+from virnucpro_core.samples.products import CHUNKS, PRODUCTS
 from virnucpro_core.samples.sample import Sample
 from virnucpro_core.sequences.chunks import Chunks
 
@@ -29,27 +31,46 @@ MOST_COLUMNS = 1_000_000
 console = Console(highlight=False)
 
 
-def show_prediction(sample: Sample, platform: Platform, out: Path) -> None:
-    """Predict with progress, deliver the results to `out`, and print the calls."""
-    started = time.monotonic()
-    console.print(Text(f"{sample.name}: {', '.join(printable(f.path.name) for f in sample.inputs)}"))
-    view = _Bars() if sys.stdout.isatty() else _Lines()
+def show_predictions(
+    samples: Sequence[Sample], platform: Platform, out: Callable[[Sample], Path]
+) -> dict[str, VirnucproError]:
+    """Predict with progress, deliver each sample's results to `out(sample)` and print its calls. Why samples failed."""
+    several = len(samples) > 1
+    view = _Bars(named=several) if sys.stdout.isatty() else _Lines(named=several)
+    began: dict[str, float] = {}
+    last: list[Sample] = []
+
+    def begin(sample: Sample) -> None:
+        if began.setdefault(sample.name, now := time.monotonic()) == now:
+            view.print(f"{sample.name}: {', '.join(printable(f.path.name) for f in sample.inputs)}")
+
+    def layer(sample: Sample, what: str) -> None:
+        begin(sample)
+        view.layer(f"{sample.name}: {what}" if several else what)
+
+    def done(sample: Sample, together: bool) -> None:  # noqa: FBT001 - as Watch calls it
+        deliver(sample.results, out(sample))
+        if together:
+            view.print(f"{sample.name}: {_counts(_read_counts(out(sample)))}; {out(sample)}")
+        elif several:
+            print_calls(sample, out(sample), time.monotonic() - began[sample.name])
+        else:
+            last.append(sample)  # its bars are drawn to their end first
+
     with view:
-        predict(sample, platform, Watch(view.layer, view.lanes))
-        deliver(sample.results, out)
-    print_calls(sample, out, time.monotonic() - started)
-
-
-def show_delivery(sample: Sample, out: Path) -> None:
-    """Deliver a sample that a batch has finished, and print its counts."""
-    deliver(sample.results, out)
-    print(f"{sample.name}: {_counts(_read_counts(out))}; {out}", flush=True)
+        if not several:
+            begin(samples[0])
+        failures = predict(samples, platform, Watch(layer, view.lanes, done))
+    for sample in last:
+        print_calls(sample, out(sample), time.monotonic() - began[sample.name])
+    return failures
 
 
 class _Bars:
     """A terminal: one bar a lane and encoder, redrawn in place."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, named: bool) -> None:
+        self._named = named
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -58,7 +79,7 @@ class _Bars:
             TimeRemainingColumn(),
             console=console,
         )
-        self._tasks: dict[tuple[str, int], TaskID] = {}
+        self._tasks: dict[tuple[str, str, int], TaskID] = {}
 
     def __enter__(self) -> None:
         self._progress.start()
@@ -66,23 +87,28 @@ class _Bars:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def layer(self, name: str) -> None:
-        self._progress.console.print(f"  {name} ...")
+    def print(self, line: str) -> None:
+        self._progress.console.print(Text(line))
 
-    def lanes(self, states: list[LaneProgress]) -> None:
+    def layer(self, name: str) -> None:
+        self.print(f"  {name} ...")
+
+    def lanes(self, sample: Sample, states: list[LaneProgress]) -> None:
         for state in states:
-            key = (state.product, state.rank)
+            key = (sample.name, state.product, state.rank)
             if key not in self._tasks:
-                self._tasks[key] = self._progress.add_task(_title(state), total=state.total)
+                title = f"{sample.name}: {_title(state)}" if self._named else _title(state)
+                self._tasks[key] = self._progress.add_task(title, total=state.total)
             self._progress.update(self._tasks[key], completed=state.done, total=state.total)
 
 
 class _Lines:
     """A log file or a pipe: one line when something changes, at most every LINE_SECONDS."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, named: bool) -> None:
+        self._named = named
         self._last = 0.0
-        self._ended: set[tuple[str, int]] = set()
+        self._ended: set[tuple[str, str, int]] = set()
 
     def __enter__(self) -> None:
         pass
@@ -90,20 +116,24 @@ class _Lines:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def layer(self, name: str) -> None:
-        print(f"  {name} ...", flush=True)
+    def print(self, line: str) -> None:
+        print(line, flush=True)
 
-    def lanes(self, states: list[LaneProgress]) -> None:
+    def layer(self, name: str) -> None:
+        self.print(f"  {name} ...")
+
+    def lanes(self, sample: Sample, states: list[LaneProgress]) -> None:
         due = time.monotonic() - self._last >= LINE_SECONDS
         for state in states:
-            key = (state.product, state.rank)
+            key = (sample.name, state.product, state.rank)
             if key in self._ended or not (due or state.ended):
                 continue
             left = state.seconds_left
             tail = "loading the model" if left is None else f"about {left:,.0f} s left"
             if state.ended:
                 tail = f"done ({state.resumed:,} were done before)" if state.resumed else "done"
-            print(f"  {_title(state)}: {state.done:,} of {state.total:,} frames, {tail}", flush=True)
+            name = f"{sample.name}: " if self._named else ""
+            print(f"  {name}{_title(state)}: {state.done:,} of {state.total:,} frames, {tail}", flush=True)
             self._last = time.monotonic()
             if state.ended:
                 self._ended.add(key)
@@ -124,7 +154,7 @@ def print_calls(sample: Sample, out: Path, seconds: float) -> None:
     if counts["records"] > SHOWN_RECORDS:
         console.print(f"... and {counts['records'] - SHOWN_RECORDS:,} more in {CONTIGS}")
     console.print(f"{_counts(counts)}; {seconds:.0f} s")
-    uracils = Chunks.open(sample.chunks).attrs["uracils"]
+    uracils = 0 if was_released(sample, CHUNKS) else Chunks.open(sample.chunks).attrs["uracils"]
     if uracils:
         console.print(f"{uracils:,} letters U were read as T")
     if sample.settings.profile == "demo":

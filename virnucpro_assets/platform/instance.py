@@ -10,10 +10,6 @@ from typing import Any
 
 import dagster as dg
 from alembic.util import CommandError
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
-    INDEX_SHARD_NAME,
-    SqliteEventLogStorage,
-)
 from dagster_shared.check import CheckError
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
@@ -118,28 +114,32 @@ def _make_databases(home: Path, wanted: Sequence[Database]) -> None:
 
 @contextlib.contextmanager
 def quick_event_log(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
-    """Inside the block an event costs SQLite no wait for the disk; nothing to do where the log is no SQLite.
+    """Inside the block an event of the run costs SQLite no wait for the disk; nothing to do where the log is no SQLite.
 
     Dagster opens and closes the files of the log for each event. Here they stay open, so that not every close writes
-    the write-ahead log back, and a commit is not synced (SQLite's `synchronous = NORMAL`): a machine that loses power
-    may lose the latest records, never the database. What is done is told by the manifests.
+    the write-ahead log back, and a commit to them, and to no other database, is not synced (SQLite's `synchronous =
+    NORMAL`): a machine that loses power may lose the latest records, never the database. What is done is told by the
+    manifests. An event took 25 to 60 ms without this and 7 to 16 ms with it, on a busy disk (1.7 ms a sync).
     """
-    if not isinstance(log := instance.event_log_storage, SqliteEventLogStorage):
-        yield
-        return
+    folder = Path(instance.root_directory) / "history" / "runs"
+    files = [folder / f"{name}.db" for name in ("index", run_id)]
+
+    def unsynced(connection: Any, _record: object) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            [(_, _, file), *_] = connection.execute("PRAGMA database_list").fetchall()
+            if file and Path(file) in files:
+                connection.execute("PRAGMA synchronous = NORMAL").close()
+
     with contextlib.ExitStack() as held:
-        for shard in (INDEX_SHARD_NAME, run_id):
-            connection = sqlite3.connect(log.path_for_shard(shard))
+        for file in files:
+            if not file.exists():
+                continue
+            connection = sqlite3.connect(file)
             held.callback(connection.close)
             connection.execute("SELECT 1 FROM sqlite_master").close()  # it is open from its first read
-        event.listen(Engine, "connect", _unsynced)
-        held.callback(event.remove, Engine, "connect", _unsynced)
+        event.listen(Engine, "connect", unsynced)
+        held.callback(event.remove, Engine, "connect", unsynced)
         yield
-
-
-def _unsynced(connection: Any, _record: object) -> None:
-    if isinstance(connection, sqlite3.Connection):
-        connection.execute("PRAGMA synchronous = NORMAL").close()
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """The platform as a Dagster resource: this machine's folders, device and lanes."""
 
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ from virnucpro_core.pipeline.retention import Keep, check_keep
 from virnucpro_core.samples.sample import Sample, SampleSettings, open_sample
 
 _PROCESS = ProcessDevice(lambda uuid: os.environ.update(CUDA_VISIBLE_DEVICES=uuid))
+
+
+def kept_device() -> AbstractContextManager[None]:
+    """The first GPU that is held inside the block stays this process's alone until the block ends."""
+    return _PROCESS.keeping()
 
 
 class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]

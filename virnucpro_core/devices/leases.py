@@ -47,6 +47,21 @@ class ProcessDevice:
     narrow: Callable[[str], None]
     uuid: str = ""
     lost: str = ""
+    kept: contextlib.ExitStack | None = None
+    kept_device: Device | None = None
+
+    @contextlib.contextmanager
+    def keeping(self) -> Iterator[None]:
+        """The first device that is held inside the block stays held until it ends; a block in a block is part of it."""
+        if self.kept is not None:
+            yield
+            return
+        with contextlib.ExitStack() as kept:
+            self.kept = kept
+            try:
+                yield
+            finally:
+                self.kept, self.kept_device = None, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +80,7 @@ class Leases:
         started on. Raises DeviceError where there is none, DeviceLostError where only a new process can have one.
         """
         with contextlib.ExitStack() as closing:
-            device = None
+            device = None if self.process.lost else self.process.kept_device
             with disk_errors(self.folder):
                 _prepare(self.folder)
                 waits = False
@@ -81,6 +96,9 @@ class Leases:
             if device is not None and not self.process.uuid:
                 self.process.narrow(device.uuid)
                 self.process.uuid = device.uuid
+            if device is not None and self.process.kept is not None:
+                self.process.kept_device = device
+                self.process.kept.push(closing.pop_all())
             yield device
 
     def candidates(self, rank: int) -> list[Device]:

@@ -8,7 +8,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
@@ -227,6 +227,18 @@ def read_progress(path: Path) -> Progress | None:
         sequences_per_second=sequences,
         tokens_per_second=tokens,
     )
+
+
+def read_summary(path: Path) -> LaneSummary | None:
+    """What a lane measured that has ended and computed all its shards; None where the file does not tell."""
+    known = {each.name for each in fields(LaneSummary)}
+    try:
+        *_, last = [{}, *read_lines(path)]
+        summary = LaneSummary(**{name: value for name, value in last.items() if name in known})
+    except (ValueError, TypeError):
+        return None
+    done = summary.sequences + summary.sequences_resumed
+    return summary if last.get("event") == "end" and done >= summary.sequences_total else None
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
