@@ -25,7 +25,8 @@ from virnucpro_assets.platform.tags import (
     keys_in,
 )
 from virnucpro_core.errors import VirnucproError
-from virnucpro_core.samples.sample import Sample, open_sample, read_priority, write_priority
+from virnucpro_core.samples.priority import read_priority, write_priority
+from virnucpro_core.samples.sample import Sample, open_sample
 
 LARGE_SAMPLE_PRIORITY = -1
 

@@ -15,9 +15,9 @@ from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.running.predict import Watch, deliver, predict
 from virnucpro_core.engine.telemetry import Progress as LaneProgress
 from virnucpro_core.errors import VirnucproError, printable
-from virnucpro_core.pipeline.retention import CHUNKS, was_released
+from virnucpro_core.pipeline.retention import was_released
 from virnucpro_core.results.folder import REPORT
-from virnucpro_core.samples.products import DNABERT
+from virnucpro_core.samples.products import CHUNKS, PRODUCTS
 from virnucpro_core.samples.sample import Sample
 from virnucpro_core.sequences.chunks import Chunks
 
@@ -172,5 +172,4 @@ def _counts(calls: Any) -> str:
 
 
 def _title(state: LaneProgress) -> str:
-    encoder = "DNABERT-S" if state.product == DNABERT else "ESM-2"
-    return f"lane {state.rank}, {encoder}"
+    return f"lane {state.rank}, {PRODUCTS[state.product].label}"

@@ -20,6 +20,7 @@ from virnucpro_core.pipeline.score import score_lane
 from virnucpro_core.pipeline.steps import call_sample
 from virnucpro_core.results.folder import REPORT
 from virnucpro_core.results.summary import ResultSummary
+from virnucpro_core.samples.products import CONSENSUS, PREDICTIONS, PRODUCTS
 
 TOP_ROWS = 20
 # Where a renderer of markdown begins a link by itself; an invisible character behind it keeps it text.
@@ -33,7 +34,7 @@ _ADDRESS = re.compile(r"[a-z]+:(?=//)|www(?=\.)|@", re.IGNORECASE)
     group_name="calls",
     kinds={"torch", "hdf5"},
     owners=OWNERS,
-    code_version="1",
+    code_version=PRODUCTS[PREDICTIONS].version,
     op_tags=DEVICE_STEP,
     retry_policy=LOST_WORKER,
     automation_condition=FOLLOW,
@@ -56,7 +57,7 @@ def predictions(context: dg.AssetExecutionContext, platform: Platform) -> Iterat
     group_name="calls",
     kinds={"python", "tsv"},
     owners=OWNERS,
-    code_version="1",
+    code_version=PRODUCTS[CONSENSUS].version,
     op_tags=HOST_STEP,
     retry_policy=LOST_WORKER,
     automation_condition=FOLLOW_CHECKED,

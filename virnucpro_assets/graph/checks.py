@@ -26,10 +26,10 @@ from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.precision import NAME as PRECISION
 from virnucpro_core.pipeline.precision import audit_precision
 from virnucpro_core.pipeline.retention import released_entries, was_released
-from virnucpro_core.samples.products import DNABERT, ESM, Embedding
+from virnucpro_core.samples.products import EMBEDDINGS, Embedding
 from virnucpro_core.samples.sample import Sample
 
-EMBEDDINGS: dict[str, Embedding] = {DNABERT: DNABERT, ESM: ESM}
+EMBEDDED: dict[str, Embedding] = {name: name for name in EMBEDDINGS}
 SAMPLE_NAMES = ("digests_verify", "ids_conserved")
 
 AGREE = "records_agree"
@@ -82,7 +82,7 @@ def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
     @dg.multi_asset_check(
         name=f"{asset}_checks",
         specs=_specs(asset, names, LANES),
-        op_tags=DEVICE_STEP if asset in EMBEDDINGS else HOST_STEP,
+        op_tags=DEVICE_STEP if asset in EMBEDDED else HOST_STEP,
         retry_policy=LOST_WORKER,
     )
     def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[Any]:
@@ -91,7 +91,7 @@ def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
             context,
             asset,
             lambda key: lane_findings(context.instance, platform, key, asset, compute),
-            device=asset in EMBEDDINGS,
+            device=asset in EMBEDDED,
         )
 
     return look
@@ -119,13 +119,13 @@ def lane_findings(
     if not lane.shards:
         return []
     findings = audit_lane(lane, asset)
-    if asset in EMBEDDINGS:
-        findings.append(audit_precision(lane, EMBEDDINGS[asset], compute(lane)))
+    if asset in EMBEDDED:
+        findings.append(audit_precision(lane, EMBEDDED[asset], compute(lane)))
     return [*findings, records_agree(recorded, manifest_of(lane, asset))]
 
 
 def _lane_names(asset: str) -> tuple[str, ...]:
-    return (*LANE_FINDINGS[asset], *((PRECISION,) if asset in EMBEDDINGS else ()))
+    return (*LANE_FINDINGS[asset], *((PRECISION,) if asset in EMBEDDED else ()))
 
 
 def manifest_of(lane: Lane, asset: str) -> dict[int, Entry]:

@@ -14,7 +14,7 @@ from virnucpro_assets.graph.sequences import OWNERS, translations
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_core.pipeline.embed import embed_lane
 from virnucpro_core.pipeline.score import merge_lane
-from virnucpro_core.samples.products import DNABERT, ESM, Embedding
+from virnucpro_core.samples.products import DNABERT, ESM, MERGED, PRODUCTS, Embedding
 
 
 def shard_schema(dataset: str, width: str, description: str) -> dict[str, dg.TableSchema]:
@@ -38,7 +38,7 @@ def shard_schema(dataset: str, width: str, description: str) -> dict[str, dg.Tab
     group_name="embeddings",
     kinds={"torch", "hdf5"},
     owners=OWNERS,
-    code_version="1",
+    code_version=PRODUCTS[DNABERT].version,
     op_tags=DEVICE_STEP,
     retry_policy=LOST_WORKER,
     automation_condition=FOLLOW_CHECKED,
@@ -57,7 +57,7 @@ def dnabert_embeddings(context: dg.AssetExecutionContext, platform: Platform) ->
     group_name="embeddings",
     kinds={"torch", "hdf5"},
     owners=OWNERS,
-    code_version="1",
+    code_version=PRODUCTS[ESM].version,
     op_tags=DEVICE_STEP,
     retry_policy=LOST_WORKER,
     automation_condition=FOLLOW_CHECKED,
@@ -75,7 +75,7 @@ def esm_embeddings(context: dg.AssetExecutionContext, platform: Platform) -> Ite
     group_name="embeddings",
     kinds={"hdf5"},
     owners=OWNERS,
-    code_version="1",
+    code_version=PRODUCTS[MERGED].version,
     op_tags=HOST_STEP,
     retry_policy=LOST_WORKER,
     automation_condition=FOLLOW,

@@ -13,7 +13,9 @@ from virnucpro_assets.graph.records import arrived
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.platform.tags import DRIVER_TAG
 from virnucpro_core.pipeline.steps import chunk_sample, translate_sample
-from virnucpro_core.samples.sample import Sample
+from virnucpro_core.samples.content import twins_of
+from virnucpro_core.samples.products import CHUNKS, PRODUCTS, TRANSLATIONS
+from virnucpro_core.samples.sample import Sample, open_sample
 
 OWNERS = ["team:virnucpro"]
 
@@ -34,7 +36,7 @@ inbox = dg.AssetSpec(
     group_name="sequences",
     kinds={"python", "numpy"},
     owners=OWNERS,
-    code_version="1",
+    code_version=PRODUCTS[CHUNKS].version,
     op_tags=HOST_STEP,
     retry_policy=LOST_WORKER,
     automation_condition=BEGIN,
@@ -61,18 +63,20 @@ def chunks(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[An
 
 def _chunk(sample: Sample) -> dg.MaterializeResult[Any]:
     made = chunk_sample(sample)
-    return dg.MaterializeResult(
-        metadata={
-            "dagster/row_count": made.n_chunks,
-            "records": made.n_records,
-            "bases": int(made.lengths.sum()),
-            "records_set_aside": int((made.reasons.lengths > 0).sum()),
-            "uracils_read_as_thymines": int(made.attrs["uracils"]),
-            "chunk_size": made.chunk_size,
-            "path": dg.MetadataValue.path(sample.chunks),
-        },
-        data_version=dg.DataVersion(made.digest),
-    )
+    known = open_sample(sample.home, sample.name)
+    metadata: dict[str, Any] = {
+        "dagster/row_count": made.n_chunks,
+        "records": made.n_records,
+        "bases": int(made.lengths.sum()),
+        "records_set_aside": int((made.reasons.lengths > 0).sum()),
+        "uracils_read_as_thymines": int(made.attrs["uracils"]),
+        "chunk_size": made.chunk_size,
+        "sha256": known.content,
+        "path": dg.MetadataValue.path(sample.chunks),
+    }
+    if twins := twins_of(known):
+        metadata["same_bytes_as"] = dg.MetadataValue.json(twins)
+    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(made.digest))
 
 
 @dg.asset(
@@ -82,7 +86,7 @@ def _chunk(sample: Sample) -> dg.MaterializeResult[Any]:
     group_name="sequences",
     kinds={"python", "numpy"},
     owners=OWNERS,
-    code_version="1",
+    code_version=PRODUCTS[TRANSLATIONS].version,
     op_tags=HOST_STEP,
     retry_policy=LOST_WORKER,
     automation_condition=FOLLOW,

@@ -20,6 +20,7 @@ from virnucpro_assets.platform.presence import hold_presence
 from virnucpro_core.devices.compute import Compute, LoaderSettings
 from virnucpro_core.devices.leases import FOLDER, Leases, ProcessDevice
 from virnucpro_core.errors import UsageError
+from virnucpro_core.interrupts import heeded, keep_interrupts
 from virnucpro_core.models.profiles import PROFILES, ResolvedProfile, resolve_profile
 from virnucpro_core.models.store import ModelStore
 from virnucpro_core.pipeline.lane import Lane
@@ -62,9 +63,11 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """What Dagster calls before a run, and before a tick of a sensor, which has no run."""
+        keep_interrupts()
         # Of a run whose steps are processes on many machines none holds the lock: its launcher watches over it.
         if context.run is not None and self.executor == IN_PROCESS:
-            hold_presence(self.folder, context.run.run_id)
+            with heeded():
+                hold_presence(self.folder, context.run.run_id)
 
     @property
     def folder(self) -> Path:
@@ -113,7 +116,7 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
     def lane(self, name: str, rank: int) -> Lane:
         """The (sample, rank) share with its profile's weights found and checked against each other."""
         sample = self.sample(name)
-        return Lane(sample, self.profile_of(sample.settings), rank, self.gpus)
+        return Lane(sample, self.profile_of(sample.settings), rank, self.gpus, self.attention)
 
     def compute(self, lane: Lane) -> Compute:
         """How the lane computes: one device a rank, one process a device."""
@@ -128,7 +131,6 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
         )
         return Compute(
             device=kind,
-            attention=self.attention,
             loader=loader,
             leases=self.device_leases() if cuda else None,
             rank=lane.rank,

@@ -4,6 +4,7 @@ Every layer is a run on the Dagster instance. What is done already is found by t
 resumes whatever stopped it. A sample that fails in a run of several is tried once more alone; it stops no other.
 """
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,7 @@ from virnucpro_core.files.locks import locked
 from virnucpro_core.files.publish import publish, sweep
 from virnucpro_core.pipeline.retention import is_cleaned, open_layers
 from virnucpro_core.results.folder import RUN
-from virnucpro_core.samples.products import DNABERT, ESM
+from virnucpro_core.samples.products import EMBEDDINGS
 from virnucpro_core.samples.sample import Sample, SampleSettings, register
 from virnucpro_core.sequences.frames import Frames
 
@@ -108,7 +109,8 @@ def deliver(sample: Sample, out: Path) -> None:
         (out / RUN).unlink()
     for file in files:
         if file.is_file() and not file.name.startswith("."):
-            publish(out / file.name, lambda temporary, source=file: _copy(source, temporary))  # type: ignore[misc]
+            with publish(out / file.name) as temporary:
+                shutil.copyfile(file, temporary)
 
 
 class _Prediction:
@@ -190,7 +192,7 @@ class _Prediction:
                         remedy="run the command again",
                     )
                 if not group.together:
-                    group.layers = open_layers(sample, self.platform.profile_of(sample.settings))
+                    group.layers = open_layers(self.platform.lane(sample.name, 0))
                     if not group.layers:
                         self.watch.layer(sample, RELEASED)
             except VirnucproError as error:
@@ -239,7 +241,7 @@ class _Prediction:
     def _progress(self, group: Group, *, ended: bool = False) -> Iterator[Progress]:
         """How far the lanes are; in the end also those that had nothing to do, by an earlier run's telemetry."""
         for rank in range(self.platform.gpus):
-            for product in (DNABERT, ESM):
+            for product in EMBEDDINGS:
                 file = group.samples[0].telemetry(product, rank)
                 with suppress(FileNotFoundError):
                     is_ours = file.stat().st_mtime >= group.began
@@ -252,7 +254,3 @@ class _Prediction:
 
 def _say(line: str) -> None:
     sys.stderr.write(f"virnucpro: {line}\n")
-
-
-def _copy(source: Path, target: Path) -> None:
-    target.write_bytes(source.read_bytes())

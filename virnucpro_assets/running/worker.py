@@ -12,11 +12,13 @@ import sys
 
 from virnucpro_assets.platform.startup import lasting_imports
 from virnucpro_assets.running.tasks import Outcome, Task
+from virnucpro_core.interrupts import keep_interrupts
 
 
 def main() -> int:
     """Exit code: 130 ended by its driver; 4 its device was lost, after a line that says so: a new process can go on."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # see cli.main
+    keep_interrupts()
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     # Not at the top: a loader worker imports this module again, and needs neither Dagster nor the graph.
     with lasting_imports():

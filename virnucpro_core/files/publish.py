@@ -11,7 +11,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,11 @@ from virnucpro_core.files.disk import TEMPORARY, disk_errors
 log = logging.getLogger(__name__)
 
 
-def publish(path: Path, write: Callable[[Path], None]) -> None:
-    """Make `path` appear whole or not at all: `write(temporary)` fills it, then it is synced and renamed.
+@contextlib.contextmanager
+def publish(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary file for the block to fill; when the block ends it is synced and renamed to `path`.
 
+    Where the block raises there is no trace of it.
     Raises StoreError (naming the disk's free space) when the file system refuses.
     """
     with disk_errors(path):
@@ -31,7 +33,7 @@ def publish(path: Path, write: Callable[[Path], None]) -> None:
         os.close(handle)
         temporary = Path(name)
         try:
-            write(temporary)
+            yield temporary
             temporary.chmod(0o644)
             sync(temporary)
             temporary.replace(path)
@@ -44,7 +46,8 @@ def publish(path: Path, write: Callable[[Path], None]) -> None:
 
 def publish_bytes(path: Path, data: bytes) -> None:
     """`publish` of ready bytes."""
-    publish(path, lambda temporary: _write_bytes(temporary, data))
+    with publish(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def publish_json(path: Path, value: Any) -> None:
@@ -111,10 +114,6 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
 
 
 def _prefix() -> str:

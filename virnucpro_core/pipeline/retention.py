@@ -17,23 +17,20 @@ from virnucpro_core.errors import StoreError, UsageError
 from virnucpro_core.files import columns
 from virnucpro_core.files.disk import disk_errors
 from virnucpro_core.files.publish import sync
-from virnucpro_core.models.profiles import ResolvedProfile
 from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.steps import made_from, shown_settings
 from virnucpro_core.results.folder import RUN, read_results
-from virnucpro_core.samples.occupancy import alone
-from virnucpro_core.samples.products import DNABERT, ESM, MERGED, PREDICTIONS
+from virnucpro_core.samples.occupancy import exclusive_lock
+from virnucpro_core.samples.products import PREDICTIONS, PRODUCTS
 from virnucpro_core.samples.sample import Sample
 from virnucpro_core.sequences.chunks import Chunks
 
 Keep = Literal["all", "scores", "results"]
-CHUNKS, TRANSLATIONS = "chunks", "translations"
 # What goes, in this order: what shows others' data before the data. Embeddings are nearly all of a sample's bytes;
 # with the scores kept, another cut-off needs no GPU.
 RELEASES: dict[str, tuple[str, ...]] = {
-    "all": (),
-    "scores": (MERGED, DNABERT, ESM),
-    "results": (MERGED, DNABERT, ESM, PREDICTIONS, TRANSLATIONS, CHUNKS),
+    keep: tuple(name for name, product in reversed(PRODUCTS.items()) if keep in product.released_by)
+    for keep in ("all", "scores", "results")
 }
 Layer = Literal["sequences", "lane", "results"]
 EVERYTHING: tuple[Layer, ...] = ("sequences", "lane", "results")
@@ -76,7 +73,7 @@ def release(sample: Sample, keep: Keep) -> Released:
     """
     with (
         disk_errors(sample.folder),
-        alone(sample.folder, f"sample {sample.name!r} is not cleaned, a process works on it"),
+        exclusive_lock(sample.folder, f"sample {sample.name!r} is not cleaned, a process works on it"),
     ):
         require_results(sample)
         found = releasable(sample, keep)
@@ -97,33 +94,29 @@ def require_results(sample: Sample) -> dict[str, Any]:
     return facts
 
 
-def open_layers(sample: Sample, profile: ResolvedProfile) -> tuple[Layer, ...]:
-    """The layers that a prediction has to go through.
+def open_layers(lane: Lane) -> tuple[Layer, ...]:
+    """The layers that a prediction of the lane's sample has to go through.
 
     All of them, each of which finds out what is there already; but what was released is not made again where the
-    results, or with other results asked for the scores, are whole and of the same settings and models.
+    results, or with other results asked for the scores, are whole and made in the same way: of the same settings,
+    models, algorithms' versions, precision and attention kernels.
     """
-    if not is_cleaned(sample):
+    if not is_cleaned(lane.sample):
         return EVERYTHING
     try:
-        made_with = require_results(sample)["digests"]
+        facts = require_results(lane.sample)
     except StoreError:
-        made_with = {}
-    models = {
-        "dnabert-s": profile.dnabert_fingerprint,
-        "esm2": profile.esm2_fingerprint,
-        "classifier": profile.classifier_fingerprint,
-    }
-    if models.items() <= made_with.items():
+        facts = {}
+    if facts and lane.models.items() <= facts["digests"].items() and facts.get("products") == lane.recipes:
         return ()
-    return ("results",) if _has_scores(Lane(sample, profile, 0, 1)) else EVERYTHING
+    return ("results",) if _has_scores(lane) else EVERYTHING
 
 
 def _has_scores(lane: Lane) -> bool:
     """Whether every shard of scores verifies, and the chunks and frames are those of the settings."""
     try:
-        for shard in lane.shards:
-            lane.predictions.require(shard, lane.ids(shard))
+        for shard in range(lane.n_shards):
+            lane.store(PREDICTIONS).require(shard, lane.ids(shard))
         return made_from(Chunks.open(lane.sample.chunks), lane.sample)
     except StoreError:
         return False
