@@ -130,9 +130,9 @@ def is_cleaned(sample: Sample) -> bool:
 def was_released(sample: Sample, product: str) -> bool:
     """Whether some of the product was let go and not made again."""
     folder = sample.product(product)
-    if (folder / columns.RELEASED).exists():
+    if (folder / columns.RELEASED_HEADER).exists():
         return not (folder / columns.HEADER).exists()
-    return any(not note.with_suffix(".json").exists() for note in folder.glob(f"*{shards.RELEASED}"))
+    return any(not note.with_suffix(".json").exists() for note in folder.glob(f"*{shards.RELEASED_ENTRY}"))
 
 
 def released_entries(sample: Sample, product: str, rank: int, world_size: int) -> dict[int, shards.Entry]:
@@ -160,7 +160,7 @@ def is_due(sample: Sample, keep: Keep, days: float) -> bool:
 
 def _release(folder: Path) -> None:
     for entry in list(_entries(folder)):
-        entry.replace(entry.with_suffix(shards.RELEASED))
+        entry.replace(entry.with_suffix(shards.RELEASED_ENTRY))
     data = list(_data(folder))
     if data:
         sync(folder)

@@ -17,7 +17,7 @@ from virnucpro_core.files.publish import publish_json, sweep
 from virnucpro_core.pipeline.lane import Lane, open_chunks
 from virnucpro_core.pipeline.score import collect_scores
 from virnucpro_core.results.folder import write_results
-from virnucpro_core.results.summary import InputFile, ResultSummary, RunInfo
+from virnucpro_core.results.summary import ResultSummary, RunInfo, RunInput
 from virnucpro_core.samples.occupancy import shared_lock
 from virnucpro_core.samples.products import CHUNKS, EMBEDDINGS, PRODUCTS, TRANSLATIONS, is_current
 from virnucpro_core.samples.sample import Sample, SampleSettings
@@ -104,7 +104,7 @@ def run_info(lane: Lane) -> RunInfo:
         sample=sample.name,
         profile=sample.settings.profile,
         note=profile.profile.note if profile.profile.name == DEMO_PROFILE else "",
-        inputs=[InputFile(printable(f.path.name), f.bytes, f.sha256) for f in sample.inputs],
+        inputs=[RunInput(printable(f.path.name), f.bytes, f.sha256) for f in sample.inputs],
         settings=shown_settings(sample.settings),
         versions={"virnucpro": __version__} | {name: importlib.metadata.version(name) for name in PACKAGES},
         digests=digests,

@@ -23,7 +23,7 @@ from virnucpro_core.samples.occupancy import exclusive_lock
 from virnucpro_core.sequences.chunks import Chunks
 
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
-FORMAT = 2
+_FORMAT = 2
 SMALL_BYTES = 16_000_000
 log = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ def register(
         if known == sample:
             return known
     facts = {
-        "format": FORMAT,
+        "format": _FORMAT,
         "name": name,
         "inputs": [asdict(f) | {"path": str(f.path)} for f in inputs],
         "settings": asdict(settings),
@@ -219,7 +219,7 @@ def open_sample(home: Path, name: str) -> Sample:
         )
     try:
         raw: dict[str, Any] = json.loads(text)
-        if raw.pop("seal", "") != sha256_json(raw) or raw["format"] != FORMAT:
+        if raw.pop("seal", "") != sha256_json(raw) or raw["format"] != _FORMAT:
             raise ValueError("it does not agree with its seal")
         inputs = tuple(InputFile(Path(f["path"]), int(f["bytes"]), str(f["sha256"])) for f in raw["inputs"])
         settings = replace(SampleSettings(), **raw["settings"])

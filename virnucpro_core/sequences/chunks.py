@@ -20,7 +20,7 @@ from virnucpro_core.sequences.archives import stat_regular
 from virnucpro_core.sequences.fasta import Duplicates, Record, read_records
 from virnucpro_core.sequences.names import in_order
 
-KIND = "chunks"
+_KIND = "chunks"
 
 _BATCH_RECORDS = 10_000
 _BATCH_BASES = 1 << 22
@@ -85,7 +85,7 @@ class Chunks:
     @classmethod
     def open(cls, path: Path) -> "Chunks":
         """Raises StoreError."""
-        return cls(ColumnStore.open(path, kind=KIND))
+        return cls(ColumnStore.open(path, kind=_KIND))
 
     @property
     def lengths(self) -> Array:
@@ -158,7 +158,7 @@ def write_chunks(
         raise UsageError(f"chunk size {chunk_size} holds no codon", remedy="use 300 or 500")
     files = in_order(paths)
     before = [stat_regular(path) for path in files]
-    with ColumnWriter.publishing(out, kind=KIND) as writer:
+    with ColumnWriter.publishing(out, kind=_KIND) as writer:
         writer.append("chunk_offsets", np.zeros(1, np.int64))
         chunks = uracils = 0
         for batch in _batches(read_records(paths, duplicates=duplicates)):
