@@ -14,7 +14,8 @@ from dagster._core.run_coordinator import SubmitRunContext
 from virnucpro_assets.platform.environment import home_folder
 from virnucpro_assets.platform.tags import LAYER_TAG, PRIORITY_TAG, RANK_TAG, SAMPLE_TAGS
 from virnucpro_core.errors import VirnucproError
-from virnucpro_core.samples.sample import Sample, open_sample, read_priority, write_priority
+from virnucpro_core.samples.priority import read_priority, write_priority
+from virnucpro_core.samples.sample import Sample, open_sample
 
 LARGE_SAMPLE_PRIORITY = -1
 

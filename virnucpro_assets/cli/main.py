@@ -7,7 +7,6 @@ resumes it; 130 interrupted. Imports of torch and Dagster are put off until a co
 import os
 import signal
 import sys
-import threading
 import traceback
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,9 +18,9 @@ from virnucpro_assets.cli.samples import priority, samples
 from virnucpro_assets.cli.storage import storage
 from virnucpro_assets.platform.startup import lasting_imports
 from virnucpro_core.errors import DeviceLostError, VirnucproError, one_line
+from virnucpro_core.interrupts import keep_interrupts
 
 INTERRUPTED = 130
-AGAIN_SECONDS = 0.05
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 PATH = click.Path(path_type=Path)
 PRECISIONS = click.Choice(["float32", "float16", "fp8"])
@@ -120,13 +119,15 @@ def predict(files: tuple[Path, ...], out: Path, sample: str, *, fresh: bool, **o
 @click.option("--dtype", default="float32", show_default=True, type=PRECISIONS)
 @click.option("--attention", default="", help="Kernel; `virnucpro doctor` lists them.  [default: by device]")
 @click.option(
-    "--token-budget", default=4096, show_default=True, type=click.IntRange(1), help="Tokens a batch."
+    "--token-budget",
+    type=click.IntRange(1),
+    help="Tokens a batch. Default: what suits the device.",
 )
 def embed(kind: Any, fasta: Path, weights: Path, out: Path, **options: Any) -> None:
     """Embed the sequences of FASTA: proteins with esm2, nucleotides with dnabert-s."""
     with lasting_imports():
         from virnucpro_assets.platform.resource import platform_from_environment
-        from virnucpro_core.devices.compute import DTYPES, default_attention, usable_device
+        from virnucpro_core.devices.compute import usable_device
         from virnucpro_core.encoders.embed_fasta import embed_fasta
         from virnucpro_core.encoders.encoder import load_encoder
 
@@ -135,12 +136,14 @@ def embed(kind: Any, fasta: Path, weights: Path, out: Path, **options: Any) -> N
         encoder = load_encoder(
             kind,
             weights,
-            device=usable_device(device, dtype),
-            dtype=DTYPES[dtype],
-            attention=options["attention"] or default_attention(device, dtype),
+            device=usable_device(device, dtype, option="--dtype"),
+            dtype=dtype,
+            attention=options["attention"],
         )
-        count = embed_fasta(encoder, fasta, out, token_budget=options["token_budget"])
-    click.echo(f"{count:,} embeddings of {encoder.dim:,} columns in {out}")
+        written = embed_fasta(encoder, fasta, out, token_budget=options["token_budget"] or 0)
+    if written.stops:
+        click.echo(f"{written.stops:,} proteins end in a stop (*), which is no residue: left out", err=True)
+    click.echo(f"{written.rows:,} embeddings of {encoder.dim:,} columns in {out}")
 
 
 @app.group()
@@ -179,7 +182,7 @@ def main() -> NoReturn:
     # In a script's background SIGINT is ignored, and Dagster would then ignore SIGTERM as well.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
-    sys.unraisablehook = _interrupt_again
+    keep_interrupts()
     try:
         code = app(standalone_mode=False)
         _ignore_signals()
@@ -214,14 +217,6 @@ def _fail(error: BaseException, line: str, code: int) -> int:
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
-
-
-def _interrupt_again(ignored: "sys.UnraisableHookArgs") -> None:
-    """An interrupt that came while Python tidied an object up would be shown and forgotten: it comes once more."""
-    if ignored.exc_type is KeyboardInterrupt:
-        threading.Timer(AGAIN_SECONDS, os.kill, [os.getpid(), signal.SIGINT]).start()
-    else:
-        sys.__unraisablehook__(ignored)
 
 
 def _ignore_signals() -> None:

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -46,6 +47,7 @@ def samples(context: click.Context, *, as_json: bool) -> None:
         _as_json(found, failures)
         return
     if not found:
+        _show_inbox(home)
         click.echo(f"no samples in {home}; predict one, or drop a file into the inbox")
         return
     width = max(6, *(len(o.name) for o in found))
@@ -55,6 +57,7 @@ def samples(context: click.Context, *, as_json: bool) -> None:
         click.echo(_line(one, width, one.reason or failures.get(one.name, "")))
     total = sum(o.total_bytes for o in found)
     click.echo(f"{len(found):,} samples, ~{_size(total)}; ~ sizes of shards are estimated from one of them")
+    _show_inbox(home)
 
 
 @samples.command()
@@ -169,6 +172,15 @@ def priority(priority: int, names: tuple[str, ...]) -> None:
     with database_errors(), open_instance() as instance:
         waiting = set_priority(instance, samples, priority)
     click.echo(f"{len(samples)} samples have priority {priority}, {waiting} of their runs were waiting")
+
+
+def _show_inbox(home: Path) -> None:
+    """What lies in the inbox and became no sample, and why."""
+    from virnucpro_core.samples.inbox_state import noted_problems, shown
+
+    for row in noted_problems(home):
+        tried = "" if row.kind == "refused" else " (tried again)"
+        click.echo(f"inbox: {shown(row.name)}: {row.said}{tried}")
 
 
 def _as_json(found: "list[Overview]", failures: dict[str, str]) -> None:

@@ -156,8 +156,9 @@ class Work:
     name: str
     embedded: list[tuple[Lane, Embedding, Made]] = field(default_factory=list)
 
-    @cached_property
+    @property
     def sample(self) -> Sample:
+        """As it is registered now: `chunks` notes what its files hold."""
         return self.platform.sample(self.name)
 
     @cached_property

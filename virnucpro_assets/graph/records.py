@@ -13,6 +13,7 @@ import dagster as dg
 from virnucpro_core.engine.shards import Entry
 from virnucpro_core.engine.telemetry import LaneSummary, read_lines
 from virnucpro_core.errors import DeviceLostError, VirnucproError, printable
+from virnucpro_core.interrupts import heed, heeded
 from virnucpro_core.pipeline.lane import LaneResult
 from virnucpro_core.samples.sample import Sample
 
@@ -37,10 +38,12 @@ def one_line_failures(
 ) -> Iterator[None]:
     """An error with place and remedy becomes a step failure that shows it; bad input is never retried.
 
-    A lost device has the daemon try the run again, in a new process and on another device.
+    A lost device has the daemon try the run again, in a new process and on another device. A run that is terminated
+    ends here, also where the interrupt was swallowed or became an error.
     """
     try:
-        yield
+        with heeded():
+            yield
     except VirnucproError as error:
         if isinstance(error, DeviceLostError):
             context.instance.add_run_tags(context.run.run_id, RETRY_RUN)
@@ -68,19 +71,17 @@ def tried_again(context: dg.AssetExecutionContext) -> Iterator[None]:
 
 def arrived(sample: Sample) -> dg.AssetMaterialization:
     """The sample's files, as the asset `inbox` shows them."""
-    return dg.AssetMaterialization(
-        "inbox",
-        partition=sample.name,
-        metadata={
-            "files": dg.MetadataValue.json([printable(f.path.name) for f in sample.inputs]),
-            "bytes": sum(f.bytes for f in sample.inputs),
-            "sha256": sample.content,
-        },
-    )
+    metadata: dict[str, Any] = {
+        "files": dg.MetadataValue.json([printable(f.path.name) for f in sample.inputs]),
+        "bytes": sum(f.bytes for f in sample.inputs),
+    }
+    if sample.content:  # else a run reads the files first, and `chunks` shows it
+        metadata["sha256"] = sample.content
+    return dg.AssetMaterialization("inbox", partition=sample.name, metadata=metadata)
 
 
 def observe_shard(context: dg.AssetExecutionContext, entry: Entry) -> None:
-    """Record a finished shard as an event of the asset's partition while the step still runs."""
+    """Record a finished shard as an event of the asset's partition while the step still runs; stop here if asked to."""
     context.log_event(
         dg.AssetObservation(
             asset_key=context.asset_key,
@@ -89,6 +90,7 @@ def observe_shard(context: dg.AssetExecutionContext, entry: Entry) -> None:
             metadata={"shard": entry.shard, "rows": entry.rows, "sha256": entry.sha256},
         )
     )
+    heed()
 
 
 def lane_materialization(result: LaneResult, telemetry: Path | None = None) -> dg.MaterializeResult[Any]:

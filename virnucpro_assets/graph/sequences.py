@@ -10,8 +10,9 @@ from virnucpro_assets.graph.partitions import SAMPLES, sample_of
 from virnucpro_assets.graph.records import one_line_failures
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_core.pipeline.steps import chunk_sample, translate_sample
+from virnucpro_core.samples.content import twins_of
 from virnucpro_core.samples.products import CHUNKS, PRODUCTS, TRANSLATIONS
-from virnucpro_core.samples.sample import Sample
+from virnucpro_core.samples.sample import Sample, open_sample
 
 OWNERS = ["team:virnucpro"]
 
@@ -55,18 +56,20 @@ def chunks(context: dg.AssetExecutionContext, platform: Platform) -> dg.Material
 def chunks_of(sample: Sample) -> dg.MaterializeResult[Any]:
     """What the asset does, without a run around it."""
     made = chunk_sample(sample)
-    return dg.MaterializeResult(
-        metadata={
-            "dagster/row_count": made.n_chunks,
-            "records": made.n_records,
-            "bases": int(made.lengths.sum()),
-            "records_set_aside": int((made.reasons.lengths > 0).sum()),
-            "uracils_read_as_thymines": int(made.attrs["uracils"]),
-            "chunk_size": made.chunk_size,
-            "path": dg.MetadataValue.path(sample.chunks),
-        },
-        data_version=dg.DataVersion(made.digest),
-    )
+    known = open_sample(sample.home, sample.name)
+    metadata: dict[str, Any] = {
+        "dagster/row_count": made.n_chunks,
+        "records": made.n_records,
+        "bases": int(made.lengths.sum()),
+        "records_set_aside": int((made.reasons.lengths > 0).sum()),
+        "uracils_read_as_thymines": int(made.attrs["uracils"]),
+        "chunk_size": made.chunk_size,
+        "sha256": known.content,
+        "path": dg.MetadataValue.path(sample.chunks),
+    }
+    if twins := twins_of(known):
+        metadata["same_bytes_as"] = dg.MetadataValue.json(twins)
+    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(made.digest))
 
 
 @dg.asset(

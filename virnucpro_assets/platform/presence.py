@@ -2,7 +2,8 @@
 
 A run holds a lock file of its own for as long as it works: the lock vanishes with the process, however that
 dies. A run whose record says that it works and whose lock nobody holds is dead; while it is in progress on
-record it would keep its place in the queue for ever, so it is marked as failed. Knows nothing of samples.
+record it would keep its place in the queue for ever, so it is marked as failed, and as canceled if somebody has
+terminated it: a failed one would be tried again. Knows nothing of samples.
 """
 
 import contextlib
@@ -45,7 +46,7 @@ def end_with_input() -> None:
 
 
 def mark_dead_runs(instance: dg.DagsterInstance, home: Path) -> list[str]:
-    """Mark as failed what works on record for longer than UNLOCKED_SECONDS and has no process. Their ids.
+    """Mark as ended what works on record for longer than UNLOCKED_SECONDS and has no process. Their ids.
 
     Where the instance's launcher watches over its runs, as those for Ray and Kubernetes do, Dagster's monitoring
     finds the dead, and nothing is marked here.
@@ -67,6 +68,9 @@ def _mark(instance: dg.DagsterInstance, home: Path, runs: Sequence[dg.DagsterRun
     if dead:
         _end_mirrors({run.run_id for run in dead})
     for run in dead:
+        if run.status is dg.DagsterRunStatus.CANCELING:  # and was killed before it said so
+            instance.report_run_canceled(run, "The process of this run ended after the run was terminated.")
+            continue
         instance.report_run_failed(
             run, "The process of this run is gone: it was killed, or the machine stopped."
         )

@@ -10,11 +10,13 @@ import sys
 from collections.abc import Sequence
 
 from virnucpro_assets.platform.startup import lasting_imports
+from virnucpro_core.interrupts import keep_interrupts
 
 
 def main(rank: int, turns: str, samples: Sequence[str]) -> int:
     """Exit code: 0 every sample has ended, well or not; else that of what ended the batch; 130 ended by its driver."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # see cli.main
+    keep_interrupts()
     with lasting_imports():
         from virnucpro_assets.platform.presence import end_with_input
 

@@ -8,11 +8,13 @@ import signal
 import sys
 
 from virnucpro_assets.platform.startup import lasting_imports
+from virnucpro_core.interrupts import keep_interrupts
 
 
 def main(sample: str, rank: int) -> int:
     """Exit code: 0 done, 2 wrong input or weights, 3 failed and resumable, 130 ended by its driver."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # see cli.main
+    keep_interrupts()
     # Not at the top: a loader worker imports this module again, and needs neither Dagster nor the graph.
     with lasting_imports():
         from virnucpro_assets.platform.presence import end_with_input

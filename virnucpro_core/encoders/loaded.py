@@ -16,6 +16,7 @@ import torch
 from virnucpro_core.encoders.encoder import Encoder, Kind, Overlong, load_encoder
 from virnucpro_core.files.manifest import marks, verify_once
 from virnucpro_core.files.verification import Verification
+from virnucpro_core.interrupts import signals_held
 
 # One block at a time a process: None outside of one.
 _kept: dict[tuple[object, ...], Encoder] | None = None
@@ -42,10 +43,12 @@ def free_encoders() -> None:
     """Free the device of encoders that are no longer used, unless they are kept.
 
     Whoever recorded a shard in Dagster may have left an exception that refers to itself and holds the frames of the
-    lane, and so the encoder, until Python happens to collect it: the next encoder would find the memory taken.
+    lane, and so the encoder, until Python happens to collect it: the next encoder would find the memory taken. A signal
+    waits for the end of that: Python ignores what its handler raises inside a callback of the collector.
     """
     if _kept is None:
-        gc.collect()
+        with signals_held():
+            gc.collect()
 
 
 def cached_encoder(

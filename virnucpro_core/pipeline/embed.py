@@ -77,7 +77,7 @@ def _embed(
         )
         with compute.held_while(share.needed) as name:
             if name is not None:
-                device = usable_device(name, recorder.summary.precision)
+                device = usable_device(name, lane.sample.settings.precision)
                 with _feed(lane, product, share, compute.loader, device) as feed:
                     encoder = _encoder(lane, product, device, recorder, verification)
                     embed_shards(encoder, feed, store, recorder, on_shard=on_shard, verification=verification)

@@ -18,6 +18,8 @@ from virnucpro_core.pipeline.lane import Lane, open_chunks
 from virnucpro_core.pipeline.score import collect_scores
 from virnucpro_core.results.folder import write_results
 from virnucpro_core.results.summary import ResultSummary, RunInfo, RunInput
+from virnucpro_core.samples.content import with_content
+from virnucpro_core.samples.inputs import passing_error
 from virnucpro_core.samples.occupancy import shared_lock
 from virnucpro_core.samples.products import CHUNKS, EMBEDDINGS, PRODUCTS, TRANSLATIONS, is_current
 from virnucpro_core.samples.sample import Sample, SampleSettings
@@ -25,12 +27,13 @@ from virnucpro_core.sequences.chunks import Chunks, write_chunks
 from virnucpro_core.sequences.frames import Frames, write_frames
 from virnucpro_core.sequences.names import is_packed
 
-DEMO_PROFILE = "demo"
 PACKAGES = ("torch", "numpy", "h5py", "dnaio")
 
 
 def chunk_sample(sample: Sample) -> Chunks:
     """Read the inputs and cut them. A refusal is remembered beside the sample and raised (InputError)."""
+    with disk_errors(sample.chunks), _refusals(sample):
+        sample = with_content(sample)
     with _locked(sample, "chunks"):
         with contextlib.suppress(StoreError):  # not there or not sound: made below
             made = Chunks.open(sample.chunks)
@@ -42,7 +45,7 @@ def chunk_sample(sample: Sample) -> Chunks:
         make_sure_of_room(
             sample.folder, reading_bytes(letters, packed=packed), "to read and translate the sample"
         )
-        try:
+        with _refusals(sample):
             made = write_chunks(
                 [f.path for f in sample.inputs],
                 sample.chunks,
@@ -56,11 +59,27 @@ def chunk_sample(sample: Sample) -> Chunks:
                     path=sample.inputs[0].path,
                     remedy="predict it anew",
                 )
-        except InputError as error:
-            publish_json(sample.rejected, {"reason": str(error), "content": sample.content})
-            raise
         sample.rejected.unlink(missing_ok=True)
         return made
+
+
+@contextlib.contextmanager
+def _refusals(sample: Sample) -> Iterator[None]:
+    """What is refused is remembered beside the sample, so that nobody tries it again by themselves.
+
+    A file that cannot be read at this moment is not: that becomes a StoreError.
+    """
+    try:
+        yield
+    except InputError as error:
+        passing = passing_error(error)
+        if passing is not None:
+            remedy = "check its rights and the disk, then run the same command again"
+            raise StoreError(
+                f"cannot be read: {passing.strerror}", where=error.path, remedy=remedy
+            ) from error
+        publish_json(sample.rejected, {"reason": str(error), "content": sample.content})
+        raise
 
 
 def translate_sample(sample: Sample) -> Frames:
@@ -103,7 +122,7 @@ def run_info(lane: Lane) -> RunInfo:
     return RunInfo(
         sample=sample.name,
         profile=sample.settings.profile,
-        note=profile.profile.note if profile.profile.name == DEMO_PROFILE else "",
+        note=profile.profile.note if profile.is_demo else "",
         inputs=[RunInput(printable(f.path.name), f.bytes, f.sha256) for f in sample.inputs],
         settings=shown_settings(sample.settings),
         versions={"virnucpro": __version__} | {name: importlib.metadata.version(name) for name in PACKAGES},

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from isal.igzip_lib import DECOMP_GZIP, IgzipDecompressor, IsalError
 
-from virnucpro_core.errors import InputError
+from virnucpro_core.errors import IncompleteError, InputError
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -163,7 +163,7 @@ def _decompressed(path: Path, stream: BinaryIO, packing: _Packing) -> Generator[
             read += len(data)
             if not data:
                 what = f"the {packing.name} file ends too early"
-                raise InputError(
+                raise IncompleteError(
                     what, path=path, remedy="it was cut while it was copied or written: fetch it again"
                 )
         else:

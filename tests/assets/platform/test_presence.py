@@ -68,6 +68,15 @@ def test_runs_without_a_process_are_marked_and_the_living_and_the_young_are_not(
     assert status(instance, alive) == dg.DagsterRunStatus.STARTED
 
 
+def test_a_terminated_run_without_a_process_is_canceled_and_not_tried_again(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    run = instance.create_run_for_job(defs.resolve_job_def("results"))
+    instance.report_run_canceling(run)
+    assert mark_dead_runs(instance, tmp_path) == [run.run_id]
+    assert status(instance, run.run_id) == dg.DagsterRunStatus.CANCELED
+
+
 def test_nothing_is_marked_where_the_launcher_watches_over_its_runs(
     instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,10 +18,11 @@ import torch
 from tests.support import ROOT
 from virnucpro_core.devices.compute import LoaderSettings
 from virnucpro_core.encoders.encoder import Encoder, load_encoder
-from virnucpro_core.encoders.packing import PackedBatch, pack_shard
+from virnucpro_core.encoders.packing import PackedBatch, PackedShard, pack_shard
 from virnucpro_core.engine.inference import embed_shards
-from virnucpro_core.engine.loading import Feed, ShardDataset, assert_cpu_only
+from virnucpro_core.engine.loading import Feed, ShardDataset, assert_cpu_only, end_workers, shard_loader
 from virnucpro_core.engine.shards import Entry, ShardStore, ids_digest
+from virnucpro_core.engine.sharing import Alone
 from virnucpro_core.engine.telemetry import LaneSummary, Recorder, read_lines, read_progress
 from virnucpro_core.errors import DeviceError, StoreError
 from virnucpro_core.files.verification import Verification
@@ -120,6 +121,30 @@ def test_workers_end_with_the_lane_whoever_still_looks_at_it(
     assert len(kept) == N_SHARDS
     assert isinstance(kept[0].f_locals["feed"], Feed)
     assert set(multiprocessing.active_children()) == before
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_relied_on_in_torch_to_end_workers(frames: Path, esm: Encoder, workers: int) -> None:
+    """torch has no public way: with workers that stay, iterating a DataLoader anew gives the same iterator, whose
+    `_shutdown_workers` ends them, also in the middle and also twice."""
+    dataset = ShardDataset(frames, esm.input, range(N_SHARDS), n_shards=N_SHARDS, token_budget=700)
+    loader = shard_loader(
+        dataset, LoaderSettings(workers=workers), torch.device("cpu"), Alone(range(N_SHARDS))
+    )
+    shards = iter(loader)
+    assert hasattr(shards, "_shutdown_workers") == (workers > 0)
+    if not workers:
+        return
+    assert sum(isinstance(shard, PackedShard) for shard in shards) == N_SHARDS
+    assert iter(loader) is shards
+    next(shards)
+    children = multiprocessing.active_children()
+    assert len(children) >= workers
+    started = time.monotonic()
+    end_workers(shards)
+    end_workers(shards)
+    assert time.monotonic() - started < 4.0  # torch's own wait for one that does not listen is 5 s
+    assert not set(multiprocessing.active_children()) & set(children)
 
 
 def test_a_worker_that_has_touched_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
