@@ -26,10 +26,15 @@ from virnucpro_core.samples.sample import Sample
 from virnucpro_core.sequences.chunks import Chunks
 
 Keep = Literal["all", "scores", "results"]
-# What goes, in this order: what shows others' data before the data. Embeddings are nearly all of a sample's bytes;
-# with the scores kept, another cut-off needs no GPU.
+# What goes, in this order: what shows others' data before the data, and scores after embeddings. These are nearly all of a
+# sample's bytes; with the scores kept, another cut-off needs no GPU.
 RELEASES: dict[str, tuple[str, ...]] = {
-    keep: tuple(name for name, product in reversed(PRODUCTS.items()) if keep in product.released_by)
+    keep: tuple(
+        name
+        for first in (True, False)
+        for name, product in reversed(PRODUCTS.items())
+        if keep in product.released_by and ("scores" in product.released_by) == first
+    )
     for keep in ("all", "scores", "results")
 }
 Layer = Literal["sequences", "lane", "results"]
