@@ -17,7 +17,7 @@ from virnucpro_core.encoders.encoder import Kind
 from virnucpro_core.encoders.esm2 import Esm2Shape
 from virnucpro_core.encoders.weights import fingerprint
 from virnucpro_core.models.classifier import Classifier, ClassifierNet
-from virnucpro_core.models.convert import Origin, write_manifest
+from virnucpro_core.models.convert import Origin, write_model_manifest
 from virnucpro_core.models.profiles import PROFILES, ResolvedProfile
 from virnucpro_core.pipeline.steps import chunk_sample, translate_sample
 from virnucpro_core.samples.sample import Sample, SampleSettings, register
@@ -109,7 +109,7 @@ def write_models(root: Path, tokenizer: Path, device: torch.device) -> None:
         width += GEOMETRIES[name][2]
         if kind == "dnabert-s":
             shutil.copyfile(tokenizer, folder / "tokenizer.json")
-        write_manifest(folder, kind, SEEDED, {})
+        write_model_manifest(folder, kind, SEEDED, {})
     torch.manual_seed(0)
     classifier = Classifier(
         ClassifierNet(width, 512).state_dict(), device=torch.device("cpu"), chunk_size=300
@@ -117,7 +117,7 @@ def write_models(root: Path, tokenizer: Path, device: torch.device) -> None:
     folder = root / PROFILES["esm2-3b"].classifiers[300]
     folder.mkdir(parents=True)
     classifier.save(folder)
-    write_manifest(folder, "classifier", SEEDED, {})
+    write_model_manifest(folder, "classifier", SEEDED, {})
 
 
 def write_profile(
@@ -131,7 +131,7 @@ def write_profile(
     torch.cuda.empty_cache()  # of no effect on a CPU
     shutil.copyfile(tokenizer, folders["dnabert-s"] / "tokenizer.json")
     for kind, path in folders.items():
-        write_manifest(path, kind, SEEDED, {})
+        write_model_manifest(path, kind, SEEDED, {})
     return ResolvedProfile(
         profile=PROFILES["esm2-3b"],
         chunk_size=300,

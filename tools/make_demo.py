@@ -22,7 +22,7 @@ from virnucpro_core.encoders.dnabert_s import DnabertShape
 from virnucpro_core.encoders.esm2 import Esm2Shape
 from virnucpro_core.files.publish import publish_bytes, publish_folder, publish_json
 from virnucpro_core.files.safetensors import TensorSource, write_tensors
-from virnucpro_core.models.convert import DNABERT_CONFIG, ESM2_CONFIG, Origin, write_manifest
+from virnucpro_core.models.convert import DNABERT_CONFIG, ESM2_CONFIG, Origin, write_model_manifest
 from virnucpro_core.models.profiles import DEMO, NO_MEANING, PUBLISHED_SIZES
 from virnucpro_core.models.training import Evaluation, TrainingSettings, train_from_fasta
 from virnucpro_core.sequences.fasta import read_records
@@ -86,12 +86,12 @@ def build_encoders(out: Path) -> None:
     with publish_folder(out / "esm2") as folder:
         publish_json(folder / "config.json", esm2)
         _write_weights(folder, Esm2Shape.read(folder).tensors(), generator)
-        write_manifest(folder, "esm2", ORIGIN, {"layers": LAYERS, "dim": WIDTH, "heads": HEADS})
+        write_model_manifest(folder, "esm2", ORIGIN, {"layers": LAYERS, "dim": WIDTH, "heads": HEADS})
     with publish_folder(out / "dnabert_s") as folder:
         publish_json(folder / "config.json", dnabert)
         _write_weights(folder, DnabertShape.read(folder).tensors(), generator)
         publish_bytes(folder / "tokenizer.json", train_tokenizer().to_str(pretty=True).encode())
-        write_manifest(folder, "dnabert-s", ORIGIN, {"layers": LAYERS, "dim": WIDTH, "heads": HEADS})
+        write_model_manifest(folder, "dnabert-s", ORIGIN, {"layers": LAYERS, "dim": WIDTH, "heads": HEADS})
 
 
 def build_classifier(out: Path, chunk_size: int, *, epochs: int = EPOCHS) -> Evaluation:

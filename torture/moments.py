@@ -21,7 +21,11 @@ from torture.launched import ENDED, SAMPLE, TERMINATE, launch, status_of
 from torture.site import LANES, PRODUCTS, SHARD_ROWS, Site, write_genomes
 from virnucpro_assets.platform.tags import driver_tags
 
-RUN_WORKER, GPU, HOST = "spawn_main", "virnucpro_assets.running.worker gpu", "virnucpro_assets.running.worker host"
+RUN_WORKER, GPU, HOST = (
+    "spawn_main",
+    "virnucpro_assets.running.worker gpu",
+    "virnucpro_assets.running.worker host",
+)
 HOW = ("raised", "ignored", "caught", "an error")
 # A lane that does not end by itself is killed after 20 s.
 SETTLE_SECONDS, END_SECONDS, LONG_SECONDS = 0.5, 18.0, 240.0

@@ -20,7 +20,7 @@ from virnucpro_assets.platform.environment import dagster_home
 from virnucpro_assets.platform.instance import database_errors, open_instance
 from virnucpro_assets.platform.ownership import count_own
 from virnucpro_core.files.disk import disk_errors
-from virnucpro_core.pipeline.overview import Overview, State, overviews
+from virnucpro_core.pipeline.overview import Overview, SampleState, overviews
 
 RUNS = ("QUEUED", "STARTING", "STARTED", "CANCELING", "SUCCESS", "FAILURE", "CANCELED")
 
@@ -58,7 +58,7 @@ def registry(folder: Path) -> CollectorRegistry:
 def _samples(found: list[Overview]) -> Iterator[Metric]:
     states = Counter(one.state for one in found)
     samples = GaugeMetricFamily("virnucpro_samples", "Samples by state.", labels=["state"])
-    for state in get_args(State):
+    for state in get_args(SampleState):
         samples.add_metric([state], states[state])
     yield samples
     sizes: Counter[str] = Counter()

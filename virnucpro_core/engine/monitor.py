@@ -17,7 +17,7 @@ PERIOD_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class Reading:
     """utilisation: percent of the last period in which a kernel ran; memory: bytes in use on the device, by
     whomever; power: watts. None where the device does not count it (a MIG slice has no utilisation).
     """
@@ -31,8 +31,8 @@ class DeviceMonitor:
     """Samples one device on a thread while the block lasts; `latest` is None on a CPU and before the first sample."""
 
     def __init__(self, device: torch.device) -> None:
-        self.latest: Sample | None = None
-        self.samples: list[Sample] = []
+        self.latest: Reading | None = None
+        self.samples: list[Reading] = []
         self._device = device
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="device-monitor", daemon=True)
@@ -55,7 +55,7 @@ class DeviceMonitor:
             log.warning("the driver's counters of %s cannot be read: %s", self._device, error)
             return
         while not self._stop.wait(PERIOD_SECONDS):
-            self.latest = Sample(
+            self.latest = Reading(
                 utilisation=_asked(lambda: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu),
                 memory=_asked(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle).used),
                 power=_asked(lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3),

@@ -23,10 +23,10 @@ from virnucpro_core.errors import StoreError
 from virnucpro_core.files.digests import sha256_file, sha256_json
 from virnucpro_core.files.publish import publish_bytes, publish_json
 
-FORMAT = 1
-State = Literal["done", "missing", "stale", "damaged", "released"]
+_FORMAT = 1
+ShardState = Literal["done", "missing", "stale", "damaged", "released"]
 # An entry whose shard was let go once the sample's results were whole: it still says what there was.
-RELEASED = ".released"
+RELEASED_ENTRY = ".released"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +65,23 @@ class ShardStore:
 
     def released(self, shard: int) -> Entry | None:
         """The entry of a shard that was let go and not made again; None if it was not."""
-        return None if self.entry(shard) else self._read_entry(shard, RELEASED)
+        return None if self.entry(shard) else self._read_entry(shard, RELEASED_ENTRY)
 
     def _read_entry(self, shard: int, suffix: str) -> Entry | None:
         file = self.path(shard).with_suffix(suffix)
         try:
             raw = json.loads(file.read_bytes())
-            if raw.pop("format") != FORMAT or raw.pop("seal") != sha256_json(raw):
+            if raw.pop("format") != _FORMAT or raw.pop("seal") != sha256_json(raw):
                 return None
             entry = Entry(**raw | {"sources": tuple(raw["sources"])})
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return None
         return entry if entry.shard == shard else None
 
-    def state(self, shard: int, ids_sha256: str) -> State:
+    def state(self, shard: int, ids_sha256: str) -> ShardState:
         """Whether the shard can be used: reads the whole file against its digest."""
         entry, path = self.entry(shard), self.path(shard)
-        if entry is None and self._read_entry(shard, RELEASED):
+        if entry is None and self._read_entry(shard, RELEASED_ENTRY):
             return "released"
         if entry is None:
             return "damaged" if path.exists() else "missing"
@@ -212,9 +212,9 @@ class ShardStore:
         )
         publish_json(
             path.with_suffix(".json"),
-            {"format": FORMAT, "seal": sha256_json(asdict(entry))} | asdict(entry),
+            {"format": _FORMAT, "seal": sha256_json(asdict(entry))} | asdict(entry),
         )
-        path.with_suffix(RELEASED).unlink(missing_ok=True)
+        path.with_suffix(RELEASED_ENTRY).unlink(missing_ok=True)
         return entry
 
 
@@ -242,7 +242,7 @@ def _image(path: Path, fill: Callable[[h5py.File], None]) -> bytes:
 def _describe(
     file: h5py.File, frame_R: NDArray[np.int64], digest_RD: NDArray[np.uint8], identity: Mapping[str, Any]
 ) -> None:
-    file.attrs["virnucpro_format"] = FORMAT
+    file.attrs["virnucpro_format"] = _FORMAT
     file.attrs["identity"] = json.dumps(identity, sort_keys=True)
     file.create_dataset("frame", data=np.ascontiguousarray(frame_R, dtype=np.int64))
     file.create_dataset("digest", data=np.ascontiguousarray(digest_RD, dtype=np.uint8))

@@ -18,7 +18,7 @@ from virnucpro_core.errors import StoreError
 from virnucpro_core.files.disk import disk_errors
 
 if TYPE_CHECKING:  # torch is not needed to read telemetry
-    from virnucpro_core.engine.monitor import Sample
+    from virnucpro_core.engine.monitor import Reading
 
 TAIL_BYTES = 4096
 
@@ -120,7 +120,7 @@ class Recorder:
         self.summary.sequences_total -= sequences
 
     def batch(
-        self, *, tokens: int, sequences: int, budget: int, wait: float, counters: "Sample | None" = None
+        self, *, tokens: int, sequences: int, budget: int, wait: float, counters: "Reading | None" = None
     ) -> None:
         """One batch was issued to the device after waiting `wait` seconds for the loader.
 
@@ -146,7 +146,7 @@ class Recorder:
         seconds = [round(s, 5) for s in batches]
         self._line("shard", shard=shard, rows=rows, sha256=sha256, memory=memory, batch_seconds=seconds)
 
-    def counters(self, samples: "Sequence[Sample]") -> None:
+    def counters(self, samples: "Sequence[Reading]") -> None:
         """What the driver counted while the lane computed."""
         for name, combine in (("utilisation", np.mean), ("memory", np.max), ("power", np.mean)):
             known = [getattr(s, name) for s in samples if getattr(s, name) is not None]

@@ -22,11 +22,11 @@ from virnucpro_core.errors import StoreError
 from virnucpro_core.files.digests import sha256_file, sha256_json
 from virnucpro_core.files.publish import publish_folder
 
-FORMAT = "virnucpro columns"
-VERSION = 1
+_FORMAT = "virnucpro columns"
+_VERSION = 1
 HEADER = "store.json"
 # The header of a store whose columns were let go: it still says what they were.
-RELEASED = "store.released"
+RELEASED_HEADER = "store.released"
 
 Array = npt.NDArray[Any]
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -131,8 +131,8 @@ class ColumnWriter:
     def _header(self) -> dict[str, Any]:
         columns = {name: column.entry() for name, column in sorted(self._columns.items())}
         header = {
-            "format": FORMAT,
-            "version": VERSION,
+            "format": _FORMAT,
+            "version": _VERSION,
             "kind": self._kind,
             "attrs": self.attrs,
             "columns": columns,
@@ -184,18 +184,18 @@ class ColumnStore:
         try:
             header = json.loads((path / HEADER).read_bytes())
             digest = header.pop("digest")
-            sound = sha256_json(header) == digest and header["format"] == FORMAT
+            sound = sha256_json(header) == digest and header["format"] == _FORMAT
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            if (path / RELEASED).exists() and not (path / HEADER).exists():
+            if (path / RELEASED_HEADER).exists() and not (path / HEADER).exists():
                 raise StoreError(
                     "was released, as the sample's results are whole", where=path, remedy=_REMEDY
                 ) from error
             raise StoreError(f"no readable {HEADER} ({error})", where=path, remedy=_REMEDY) from error
         if not sound:
             raise StoreError(f"{HEADER} is damaged", where=path, remedy=_REMEDY)
-        if (header["kind"], header["version"]) != (kind, VERSION):
+        if (header["kind"], header["version"]) != (kind, _VERSION):
             found = f"{header['kind']} of version {header['version']}"
-            raise StoreError(f"holds {found}, not {kind} of version {VERSION}", where=path, remedy=_REMEDY)
+            raise StoreError(f"holds {found}, not {kind} of version {_VERSION}", where=path, remedy=_REMEDY)
         store = cls(path, header, digest)
         for name in store._columns:
             store._hold(name, "bytes", lambda file: file.stat().st_size)

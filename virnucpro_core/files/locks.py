@@ -21,7 +21,7 @@ from virnucpro_core.errors import StoreError
 from virnucpro_core.files.disk import disk_errors
 
 # Who only looks whether a lock is held (`is_locked`) holds it for far less.
-LOOK_SECONDS = 0.1
+_LOOK_SECONDS = 0.1
 _MODE = 0o666  # the umask takes from it
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def _flocked(path: Path, *, busy: str, wait: bool, shared: bool) -> Iterator[Non
 
 def _lock_soon(handle: int, *, shared: bool) -> bool:
     """Whether the lock could be had at once, or as soon as whoever only looked at it was gone."""
-    deadline = time.monotonic() + LOOK_SECONDS
+    deadline = time.monotonic() + _LOOK_SECONDS
     while not try_lock(handle, shared=shared):
         if time.monotonic() > deadline:
             return False

@@ -16,7 +16,7 @@ import torch
 from virnucpro_core.errors import WeightsError
 from virnucpro_core.files.publish import publish
 
-DTYPES = {
+STORED_DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
@@ -46,11 +46,11 @@ def write_tensors(path: Path, tensors: Mapping[str, TensorSource], dtype: torch.
     header, place = {}, 0
     for name in sorted(tensors):
         kept = dtype if dtype and tensors[name].dtype.is_floating_point else tensors[name].dtype
-        if kept not in DTYPES:
+        if kept not in STORED_DTYPES:
             raise WeightsError(f"tensor {name!r} is {kept}, which is not supported")
         size = torch.Size(tensors[name].shape).numel() * kept.itemsize
         shape = list(tensors[name].shape)
-        header[name] = {"dtype": DTYPES[kept], "shape": shape, "data_offsets": [place, place + size]}
+        header[name] = {"dtype": STORED_DTYPES[kept], "shape": shape, "data_offsets": [place, place + size]}
         place += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)

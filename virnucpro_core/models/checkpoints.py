@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from virnucpro_core.errors import WeightsError
-from virnucpro_core.models.inert_pickle import External, Global, Record, read_pickle
+from virnucpro_core.models.inert_pickle import External, Global, Unbuilt, read_pickle
 
 MAX_PICKLE_BYTES = 8 << 20  # values of tensors lie outside of it: ESM-2 15B needs 0.1 MB
 MAX_MODULES, MAX_DEPTH = 100_000, 32
@@ -56,14 +56,14 @@ def read_checkpoint(path: Path) -> tuple[Any, dict[str, torch.Tensor]]:
 def attributes(value: Any) -> dict[str, Any]:
     """Entries of a dict, attributes of an inert object (an argparse.Namespace, a module), else nothing."""
     found = _entries(value)
-    if found is None and isinstance(value, Record):
+    if found is None and isinstance(value, Unbuilt):
         found = _entries(value.state)
     return found or {}
 
 
 def _entries(value: Any) -> dict[str, Any] | None:
     """Those of a dict or an OrderedDict, whose own attributes (torch's `_metadata`) are dropped; None of others."""
-    if isinstance(value, Record) and value.source == _ORDERED and value.arguments == ():
+    if isinstance(value, Unbuilt) and value.source == _ORDERED and value.arguments == ():
         return value.entries
     return value if isinstance(value, dict) else None
 
@@ -72,9 +72,9 @@ def _state(structure: Any, archive: "_Archive") -> dict[str, torch.Tensor]:
     """The state dict inside an inert structure; WeightsError when there is none."""
     entries = _entries(structure) or {}
     inner = [entries[key] for key in ("model", "state_dict") if key in entries]
-    if inner and isinstance(inner[0], dict | Record):
+    if inner and isinstance(inner[0], dict | Unbuilt):
         structure = inner[0]
-    if isinstance(structure, Record) and _entries(structure) is None:
+    if isinstance(structure, Unbuilt) and _entries(structure) is None:
         return _module_state(structure, archive)
     state = {name: archive.tensor(value) for name, value in attributes(structure).items()}
     if not state or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()):
@@ -84,7 +84,7 @@ def _state(structure: Any, archive: "_Archive") -> dict[str, torch.Tensor]:
     return state
 
 
-def _module_state(root: Record, archive: "_Archive") -> dict[str, torch.Tensor]:
+def _module_state(root: Unbuilt, archive: "_Archive") -> dict[str, torch.Tensor]:
     """Parameters and buffers of a pickled torch module, names and order as `state_dict()` gives them."""
     found: dict[str, torch.Tensor] = {}
     waiting: list[tuple[str, Any]] = [("", root)]
@@ -110,7 +110,7 @@ def _module_state(root: Record, archive: "_Archive") -> dict[str, torch.Tensor]:
 
 def _shown(value: Any) -> str:
     """What a thing from the file is, in a few words (its own text may be endless)."""
-    source = value.source if isinstance(value, Record) else value
+    source = value.source if isinstance(value, Unbuilt) else value
     return f"{str(source)[:80]!r}" if isinstance(source, Global | str) else f"a {type(source).__name__}"
 
 
@@ -168,9 +168,11 @@ class _Archive:
         """The tensor that a record describes, mapped from the file; any other value as it is."""
         while True:
             match value:
-                case Record(Global("torch._utils", name), tuple() as parts) if parts and name in _PARAMETERS:
+                case Unbuilt(Global("torch._utils", name), tuple() as parts) if parts and name in _PARAMETERS:
                     value = parts[0]
-                case Record(Global("torch._utils", name), tuple() as parts) if parts[3:] and name in _TENSORS:
+                case Unbuilt(Global("torch._utils", name), tuple() as parts) if (
+                    parts[3:] and name in _TENSORS
+                ):
                     return _strided(self._storage(parts[0]), *parts[1:4])
                 case _:
                     return value

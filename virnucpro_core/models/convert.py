@@ -25,7 +25,7 @@ from virnucpro_core.files.publish import publish_folder, publish_json
 from virnucpro_core.files.safetensors import TensorSource, write_tensors
 from virnucpro_core.models.checkpoints import attributes, read_checkpoint
 from virnucpro_core.models.classifier import Classifier, load_classifier
-from virnucpro_core.models.sources import Kind
+from virnucpro_core.models.sources import ModelKind
 
 # What the encoders read of a config.json; everything else (remote code, training settings) is left behind.
 ESM2_CONFIG: dict[str, Any] = {
@@ -65,7 +65,7 @@ class Origin:
 
 
 def import_model(
-    kind: Kind,
+    kind: ModelKind,
     path: Path,
     out: Path,
     *,
@@ -90,11 +90,11 @@ def import_model(
             )
         else:
             numbers = _import_encoder(kind, path, folder, dtype)
-        write_manifest(folder, kind, origin or Origin(), {**numbers, "imported_files": _digests(path)})
+        write_model_manifest(folder, kind, origin or Origin(), {**numbers, "imported_files": _digests(path)})
     return out
 
 
-def write_manifest(folder: Path, kind: str, origin: Origin, numbers: Mapping[str, Any]) -> None:
+def write_model_manifest(folder: Path, kind: str, origin: Origin, numbers: Mapping[str, Any]) -> None:
     """`manifest.json`: what it is, where it came from, its numbers, and size and sha256 of every file."""
     names = ("config.json", "model.safetensors", "tokenizer.json")
     facts = {
@@ -108,7 +108,7 @@ def write_manifest(folder: Path, kind: str, origin: Origin, numbers: Mapping[str
     manifest.write_manifest(folder, (file for file in folder.iterdir() if file.name in names), facts)
 
 
-def _import_encoder(kind: Kind, path: Path, folder: Path, dtype: torch.dtype | None) -> dict[str, Any]:
+def _import_encoder(kind: ModelKind, path: Path, folder: Path, dtype: torch.dtype | None) -> dict[str, Any]:
     rename = map_esm2_names if kind == "esm2" else map_dnabert_names
     try:
         stored, config = _read_folder(path) if path.is_dir() else _read_fair_esm(kind, path)
@@ -190,7 +190,7 @@ def _read_bin(path: Path) -> dict[str, TensorSource]:
     return {name: TensorSource.of(tensor) for name, tensor in read_checkpoint(path)[1].items()}
 
 
-def _read_fair_esm(kind: Kind, path: Path) -> tuple[dict[str, TensorSource], dict[str, Any]]:
+def _read_fair_esm(kind: ModelKind, path: Path) -> tuple[dict[str, TensorSource], dict[str, Any]]:
     """A fair-esm `.pt`: dimensions from the shapes, the number of heads from cfg or the rotary table."""
     if kind != "esm2" or path.suffix not in (".pt", ".pth", ".bin"):
         raise WeightsError(

@@ -1,8 +1,8 @@
 """Pickles read as data: containers and records are built, nothing is imported or called.
 
-The standard library's unpickler in pure Python does the parsing; the opcodes that make objects are replaced, so that a
-name which a pickle would import becomes a `Global`, an object that it would build a `Record` of what it would have been
-built from, and a part that lies outside of it an `External`. Knows nothing of torch: what these mean is the caller's.
+The standard library's unpickler in pure Python does the parsing; the opcodes that make objects are replaced. A name
+that the pickle would import becomes a `Global`, an object that it would build an `Unbuilt` with what it would have been
+built from, a part that lies outside of it an `External`. Knows nothing of torch: what these mean is the caller's.
 
 The faster unpickler in C is not used: it hung on random changes of sound pickles. `_Unpickler` and its table of opcodes
 are private to the standard library; the tests of this module run every opcode that is replaced.
@@ -31,7 +31,7 @@ class Global:
 
 
 @dataclass(eq=False, slots=True)
-class Record:
+class Unbuilt:
     """An object that would have been built: `source(*arguments)`, then its state, items and entries put into it."""
 
     source: Any
@@ -99,19 +99,19 @@ class _Inert(pickle._Unpickler):
         self.append(Global("copyreg", f"extension {code}"))
 
     def _instantiate(self, source: Any, arguments: list[Any]) -> None:
-        self.append(Record(source, tuple(arguments)))
+        self.append(Unbuilt(source, tuple(arguments)))
 
     def make(self) -> None:
         arguments = self.stack.pop()
-        self.stack[-1] = Record(self.stack[-1], arguments)
+        self.stack[-1] = Unbuilt(self.stack[-1], arguments)
 
     def make_with_keywords(self) -> None:
         keywords, arguments = self.stack.pop(), self.stack.pop()
-        self.stack[-1] = Record(self.stack[-1], (arguments, keywords))
+        self.stack[-1] = Unbuilt(self.stack[-1], (arguments, keywords))
 
     def set_state(self) -> None:
         state = self.stack.pop()
-        if isinstance(self.stack[-1], Record):
+        if isinstance(self.stack[-1], Unbuilt):
             self.stack[-1].state = state
 
     def byte_array(self) -> None:
@@ -125,7 +125,7 @@ def _with_plain_keys(load: Callable[[Any], None], keys: slice) -> Callable[[Any]
 
     def checked(unpickler: _Inert) -> None:
         for key in unpickler.stack[keys]:
-            if not isinstance(key, str | bytes | int | float | Global | Record | None):
+            if not isinstance(key, str | bytes | int | float | Global | Unbuilt | None):
                 raise TypeError(f"a key of type {type(key).__name__}")
         load(unpickler)
 

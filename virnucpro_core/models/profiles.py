@@ -21,7 +21,7 @@ DEMO = Path(__file__).parents[1] / "demo"
 NO_MEANING = "The demo's scores carry no biological meaning: its encoders are random and tiny."
 PUBLISHED_SIZES = (300, 500)
 # Configs, tokenizers and classifiers are held against their digests here, an encoder's weights when a lane loads them.
-SMALL_BYTES = 64e6
+DIGESTED_BYTES = 64e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def resolve_profile(
     chosen = classifier or _folder(profile, profile.classifiers[chunk_size], store)
     for folder in (dnabert, esm2, chosen):
         if folder is not classifier or (folder / MANIFEST).exists():
-            verify(folder, up_to=SMALL_BYTES)
+            verify(folder, up_to=DIGESTED_BYTES)
     dnabert_dim, esm2_dim = DnabertShape.read(dnabert).width, Esm2Shape.read(esm2).width
     loaded = load_classifier(chosen, torch.device("cpu"))
     if dnabert_dim + esm2_dim != loaded.input_dim:

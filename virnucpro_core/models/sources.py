@@ -14,7 +14,7 @@ from typing import Literal
 from virnucpro_core.errors import WeightsError
 from virnucpro_core.files.digests import sha256_file
 
-Kind = Literal["esm2", "dnabert-s", "classifier"]
+ModelKind = Literal["esm2", "dnabert-s", "classifier"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Source:
     `size`: bytes to download, near enough to plan with.
     """
 
-    kind: Kind
+    kind: ModelKind
     host: Literal["huggingface.co", "github.com"]
     repository: str
     revision: str

@@ -22,7 +22,7 @@ from virnucpro_core.encoders.encoder import Encoder, load_encoder
 from virnucpro_core.errors import UsageError
 from virnucpro_core.files.publish import publish_folder
 from virnucpro_core.models.classifier import CLASSES, Classifier, Features, train_classifier
-from virnucpro_core.models.convert import Origin, write_manifest
+from virnucpro_core.models.convert import Origin, write_model_manifest
 from virnucpro_core.sequences.chunks import write_chunks
 from virnucpro_core.sequences.fasta import read_records
 from virnucpro_core.sequences.frames import write_frames
@@ -126,7 +126,7 @@ def train_from_fasta(
     }
     with publish_folder(out) as published:
         classifier.save(published)
-        write_manifest(published, "classifier", origin or Origin("trained here"), numbers)
+        write_model_manifest(published, "classifier", origin or Origin("trained here"), numbers)
     return evaluation
 
 

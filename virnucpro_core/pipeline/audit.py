@@ -12,8 +12,7 @@ import numpy as np
 from virnucpro_core.files.digests import sha256_file
 from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.retention import was_released
-from virnucpro_core.results.folder import CONTIGS, RUN
-from virnucpro_core.results.folder import PREDICTIONS as PREDICTIONS_FILE
+from virnucpro_core.results.folder import CONTIGS, FRAME_CALLS, RUN
 from virnucpro_core.samples.products import CHUNKS, PRODUCTS, SHARDED, TRANSLATIONS
 from virnucpro_core.samples.sample import Sample
 from virnucpro_core.sequences.chunks import Chunks
@@ -133,7 +132,7 @@ def audit_results(sample: Sample) -> Finding:
 
     Where chunks and frames were released, their numbers are those that `run.json` holds.
     """
-    rows = {name: _lines(sample.results / name) - 1 for name in (CONTIGS, PREDICTIONS_FILE)}
+    rows = {name: _lines(sample.results / name) - 1 for name in (CONTIGS, FRAME_CALLS)}
     facts = json.loads((sample.results / RUN).read_bytes())
     damaged = [n for n, f in facts["files"].items() if sha256_file(sample.results / n) != f["sha256"]]
     records, frames = facts["counts"]["records"], facts["counts"]["frames"]
@@ -144,13 +143,13 @@ def audit_results(sample: Sample) -> Finding:
         )
     return Finding(
         "ids_conserved",
-        rows[CONTIGS] == records and rows[PREDICTIONS_FILE] == frames and not damaged,
+        rows[CONTIGS] == records and rows[FRAME_CALLS] == frames and not damaged,
         "one row a record in contigs.tsv, one row a frame in prediction_results.txt, digests of run.json",
         {
             "records": records,
             "contigs_rows": rows[CONTIGS],
             "frames": frames,
-            "prediction_rows": rows[PREDICTIONS_FILE],
+            "prediction_rows": rows[FRAME_CALLS],
             "damaged": str(damaged),
         },
     )

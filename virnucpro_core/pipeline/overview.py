@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from virnucpro_core.engine.shards import RELEASED, lane_shards
+from virnucpro_core.engine.shards import RELEASED_ENTRY, lane_shards
 from virnucpro_core.engine.telemetry import Progress, read_progress
 from virnucpro_core.errors import StoreError, VirnucproError, printable
 from virnucpro_core.results.folder import RUN
@@ -22,7 +22,7 @@ from virnucpro_core.samples.sample import Sample, open_sample, read_refusal
 from virnucpro_core.sequences.chunks import Chunks
 from virnucpro_core.sequences.frames import Frames
 
-State = Literal[
+SampleState = Literal[
     "damaged", "registered", "refused", "chunked", "translated", "embedding", "embedded", "scored", "called"
 ]
 _UNREADABLE = (VirnucproError, OSError, ValueError, KeyError, TypeError, AttributeError)
@@ -59,7 +59,7 @@ class Overview:
     """
 
     name: str
-    state: State
+    state: SampleState
     profile: str = ""
     records: int | None = None
     shards: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -141,7 +141,7 @@ def _overview(sample: Sample, *, exact: bool) -> Overview:
     )
 
 
-def _state(shards: dict[str, tuple[int, int]], chunks: Chunks | None) -> State:
+def _state(shards: dict[str, tuple[int, int]], chunks: Chunks | None) -> SampleState:
     if not shards:
         return "chunked" if chunks else "registered"
     whole = {product for product, (there, total) in shards.items() if there >= total}
@@ -158,7 +158,7 @@ def _count(folder: Path) -> tuple[int, int, int]:
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         names = [entry.name for entry in entries if entry.name[0].isdigit()]
     there = {name[:-5] for name in names if name.endswith(".json")}
-    released = {name.removesuffix(RELEASED) for name in names if name.endswith(RELEASED)} - there
+    released = {name.removesuffix(RELEASED_ENTRY) for name in names if name.endswith(RELEASED_ENTRY)} - there
     data = [name for name in names if name.endswith(".h5")]
     size = len(data) * (folder / min(data)).stat().st_size if data else 0
     return len(there), len(released), size + _ENTRY_BYTES * (len(there) + len(released))
@@ -194,7 +194,7 @@ def _lanes(sample: Sample, total: int, busy: dict[str, str]) -> Iterator[LaneSta
                 continue
             own = lane_shards(total, progress.rank, progress.world_size)
             done = sum((folder / f"{k:05d}.json").exists() for k in own)
-            gone = sum((folder / f"{k:05d}{RELEASED}").exists() for k in own)
+            gone = sum((folder / f"{k:05d}{RELEASED_ENTRY}").exists() for k in own)
             working = f"{product}-{progress.rank}" in busy
             yield LaneState(
                 product=product,

@@ -23,10 +23,15 @@ from virnucpro_core.samples.products import PRODUCTS
 from virnucpro_core.samples.sample import Sample, shown_settings
 
 Keep = Literal["all", "scores", "results"]
-# What goes, in this order: what shows others' data before the data. Embeddings are nearly all of a sample's bytes;
-# with the scores kept, another cut-off needs no GPU.
+# What goes, in this order: what shows others' data before the data, and scores after embeddings. These are nearly all of a
+# sample's bytes; with the scores kept, another cut-off needs no GPU.
 RELEASES: dict[str, tuple[str, ...]] = {
-    keep: tuple(name for name, product in reversed(PRODUCTS.items()) if keep in product.released_by)
+    keep: tuple(
+        name
+        for first in (True, False)
+        for name, product in reversed(PRODUCTS.items())
+        if keep in product.released_by and ("scores" in product.released_by) == first
+    )
     for keep in ("all", "scores", "results")
 }
 
@@ -97,9 +102,9 @@ def is_cleaned(sample: Sample) -> bool:
 def was_released(sample: Sample, product: str) -> bool:
     """Whether some of the product was let go and not made again."""
     folder = sample.product(product)
-    if (folder / columns.RELEASED).exists():
+    if (folder / columns.RELEASED_HEADER).exists():
         return not (folder / columns.HEADER).exists()
-    return any(not note.with_suffix(".json").exists() for note in folder.glob(f"*{shards.RELEASED}"))
+    return any(not note.with_suffix(".json").exists() for note in folder.glob(f"*{shards.RELEASED_ENTRY}"))
 
 
 def released_entries(sample: Sample, product: str, rank: int, world_size: int) -> dict[int, shards.Entry]:
@@ -127,7 +132,7 @@ def is_due(sample: Sample, keep: Keep, days: float) -> bool:
 
 def _release(folder: Path) -> None:
     for entry in list(_entries(folder)):
-        entry.replace(entry.with_suffix(shards.RELEASED))
+        entry.replace(entry.with_suffix(shards.RELEASED_ENTRY))
     data = list(_data(folder))
     if data:
         sync(folder)

@@ -16,7 +16,7 @@ from virnucpro_core.files.publish import publish_json, sweep
 from virnucpro_core.pipeline.lane import Lane, open_chunks
 from virnucpro_core.pipeline.score import collect_scores
 from virnucpro_core.results.folder import write_results
-from virnucpro_core.results.summary import InputFile, ResultSummary, RunInfo
+from virnucpro_core.results.summary import ResultSummary, RunInfo, RunInput
 from virnucpro_core.samples.content import with_content
 from virnucpro_core.samples.inputs import passing_error
 from virnucpro_core.samples.occupancy import shared_lock
@@ -26,7 +26,6 @@ from virnucpro_core.sequences.chunks import Chunks, write_chunks
 from virnucpro_core.sequences.frames import Frames, write_frames
 from virnucpro_core.sequences.names import is_packed
 
-DEMO_PROFILE = "demo"
 PACKAGES = ("torch", "numpy", "h5py", "dnaio")
 
 
@@ -122,8 +121,8 @@ def run_info(lane: Lane) -> RunInfo:
     return RunInfo(
         sample=sample.name,
         profile=sample.settings.profile,
-        note=profile.profile.note if profile.profile.name == DEMO_PROFILE else "",
-        inputs=[InputFile(printable(f.path.name), f.bytes, f.sha256) for f in sample.inputs],
+        note=profile.profile.note if profile.is_demo else "",
+        inputs=[RunInput(printable(f.path.name), f.bytes, f.sha256) for f in sample.inputs],
         settings=shown_settings(sample.settings),
         versions={"virnucpro": __version__} | {name: importlib.metadata.version(name) for name in PACKAGES},
         digests=digests,

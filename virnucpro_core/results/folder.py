@@ -40,7 +40,7 @@ from virnucpro_core.results.summary import Counts, ResultFile, ResultSummary, Ru
 from virnucpro_core.sequences.chunks import Chunks
 from virnucpro_core.sequences.frames import Frames
 
-PREDICTIONS = "prediction_results.txt"
+FRAME_CALLS = "prediction_results.txt"
 CHUNK_CALLS = "prediction_results_highestscore.csv"
 CONTIGS = "contigs.tsv"
 VIRAL = "viral.fasta"
@@ -49,7 +49,7 @@ RUN = "run.json"
 # All that a sample's results folder may hold; whoever puts another file there names it here.
 RESULT_FILES = (PREDICTIONS, CHUNK_CALLS, CONTIGS, VIRAL, REPORT, RUN)
 
-BLOCK_CHUNKS = 100_000
+TABLE_CHUNKS = 100_000
 
 
 def write_results(
@@ -76,7 +76,7 @@ def write_results(
             remedy="recompute the predictions of this sample",
         )
     tally, selection = Tally(), Selection(chunks)
-    tables = (PREDICTIONS, CHUNK_CALLS, CONTIGS, VIRAL)
+    tables = (FRAME_CALLS, CHUNK_CALLS, CONTIGS, VIRAL)
     with _published_together([out / name for name in tables]) as (predictions, chunk_calls, contigs, viral):
         with tempfile.TemporaryFile(dir=out) as spill:
             chunk_score = _write_frames(chunks, frames, unique_scores, (predictions, chunk_calls, spill))
@@ -134,8 +134,8 @@ def _write_frames(
     predictions, chunk_calls, spill = streams
     predictions.write(PREDICTIONS_HEADER)
     calls = ChunkCalls(Path(predictions.name).parent)
-    for lo in range(0, chunks.n_chunks, BLOCK_CHUNKS):
-        hi = min(lo + BLOCK_CHUNKS, chunks.n_chunks)
+    for lo in range(0, chunks.n_chunks, TABLE_CHUNKS):
+        hi = min(lo + TABLE_CHUNKS, chunks.n_chunks)
         a, b = np.searchsorted(frames.frame_chunk, [lo, hi]).tolist()
         scores_N2 = np.asarray(unique_scores[frames.frame_unique[a:b]])
         check_scores(scores_N2, f"frames {a:,} to {b:,}")

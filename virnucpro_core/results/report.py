@@ -4,7 +4,7 @@ Knows what people look at and in which order; computes no score. Everything is i
 script is fetched, and its content security policy forbids it to. Scripts and styles run only with the
 digest that the policy names, so markup in an id could not run even if it were not escaped.
 
-A page has limits that a sample has not. The table holds at most TABLE_ROWS records of each call: the longest,
+A page has limits that a sample has not. The table holds at most REPORT_ROWS records of each call: the longest,
 of equal length those with the highest score. Tracks are drawn for TRACKS records of those with at least
 TRACK_CHUNKS chunks: those with the most chunks called virus first, then the longest. A track has at most
 TRACK_BARS bars; beyond that a bar is the mean of neighbouring chunks. The page says so.
@@ -24,13 +24,14 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from virnucpro_core.errors import printable
 from virnucpro_core.files.columns import Array
 from virnucpro_core.files.publish import publish_bytes
 from virnucpro_core.results.record_calls import CALLS, NO_CALL, VIRUS, RecordCalls
 from virnucpro_core.results.summary import BINS, ResultSummary, RunInfo, TopRecord
 from virnucpro_core.sequences.chunks import Chunks
 
-TABLE_ROWS = (3_000, 1_000, 1_000)  # called virus, others, without a call
+REPORT_ROWS = (3_000, 1_000, 1_000)  # called virus, others, without a call
 TRACKS = 50
 TRACK_CHUNKS = 5
 TRACK_BARS = 1_000
@@ -68,7 +69,7 @@ class Selection:
         """Consider the records of one block."""
         record = block.first + np.arange(len(block.call))
         keys = np.stack([-block.length, -np.nan_to_num(block.score), record], axis=1)
-        for call, limit in enumerate(TABLE_ROWS):
+        for call, limit in enumerate(REPORT_ROWS):
             chosen = np.flatnonzero(block.call == call)
             self._rows[call] = _best(self._rows[call], keys[chosen], limit, partial(self._row, block, chosen))
 
@@ -101,8 +102,8 @@ class Selection:
         called = block.call[k] != NO_CALL
         return {
             "number": block.first + k + 1,
-            "id": printable(block.ids[k]),
-            "description": printable(self._chunks.descriptions[block.first + k].decode(errors="replace")),
+            "id": page_text(block.ids[k]),
+            "description": page_text(self._chunks.descriptions[block.first + k].decode(errors="replace")),
             "length": int(block.length[k]),
             "call": CALLS[block.call[k]],
             "score": float(block.score[k]) if called else None,
@@ -183,10 +184,9 @@ def script_json(value: Any) -> Markup:
     return Markup(text)  # noqa: S704 - escaped above
 
 
-def printable(text: str) -> str:
+def page_text(text: str) -> str:
     """`text` with control and direction characters spelt out, cut to a length that a page can hold."""
-    text = text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return printable(text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…")
 
 
 def _best(kept: list[Ranked], keys: Array, limit: int, make: Callable[[int], dict[str, Any]]) -> list[Ranked]:

@@ -18,7 +18,7 @@ BINS = 20  # of 0.05 each; the last one includes 1
 
 
 @dataclass(frozen=True, slots=True)
-class InputFile:
+class RunInput:
     """An input file by content: its name without folders, size and sha256."""
 
     name: str
@@ -40,7 +40,7 @@ class RunInfo:
     sample: str
     profile: str
     note: str = ""
-    inputs: Sequence[InputFile] = ()
+    inputs: Sequence[RunInput] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)

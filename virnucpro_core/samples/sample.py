@@ -33,7 +33,7 @@ from virnucpro_core.sequences.chunks import Chunks
 
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # Format 2 has no times of the files; all its samples have their sha256.
-FORMAT, FORMATS = 3, (2, 3)
+_FORMAT, _FORMATS = 3, (2, 3)
 SMALL_BYTES = 16_000_000
 log = logging.getLogger(__name__)
 
@@ -218,7 +218,7 @@ def write(sample: Sample, known: Sample | None, busy: str, *, is_new: bool) -> S
         else:  # whatever was refused was of files that these ones supersede
             sample.rejected.unlink(missing_ok=True)
         facts = {
-            "format": FORMAT,
+            "format": _FORMAT,
             "name": sample.name,
             "inputs": [asdict(f) | {"path": str(f.path)} for f in sample.inputs],
             "settings": asdict(sample.settings),
@@ -332,8 +332,8 @@ def open_sample(home: Path, name: str) -> Sample:
         raw: dict[str, Any] = json.loads(text)
         if raw.pop("seal", "") != sha256_json(raw):
             raise ValueError("it does not agree with its seal")
-        if raw["format"] not in FORMATS:
-            raise ValueError(f"its format is {raw['format']!r}; this version reads {FORMATS}")
+        if raw["format"] not in _FORMATS:
+            raise ValueError(f"its format is {raw['format']!r}; this version reads {_FORMATS}")
         inputs = tuple(InputFile(**f | {"path": Path(f["path"])}) for f in raw["inputs"])
         settings = replace(SampleSettings(), **raw["settings"])
         named, earlier = raw["name"], str(raw.get("earlier", ""))

@@ -20,7 +20,7 @@ from virnucpro_core.sequences.archives import stat_regular
 from virnucpro_core.sequences.fasta import Duplicates, Record, read_records
 from virnucpro_core.sequences.names import in_order
 
-KIND = "chunks"
+_KIND = "chunks"
 
 _BATCH_RECORDS = 10_000
 _BATCH_BASES = 1 << 22
@@ -85,7 +85,7 @@ class Chunks:
     @classmethod
     def open(cls, path: Path) -> "Chunks":
         """Raises StoreError."""
-        return cls(ColumnStore.open(path, kind=KIND))
+        return cls(ColumnStore.open(path, kind=_KIND))
 
     @property
     def lengths(self) -> Array:
@@ -157,7 +157,7 @@ def write_chunks(
     _check_size(chunk_size)
     files = in_order(paths)
     before = [stat_regular(path) for path in files]
-    with ColumnWriter.publishing(out, kind=KIND) as writer:
+    with ColumnWriter.publishing(out, kind=_KIND) as writer:
         uracils = _append_records(writer, read_records(paths, duplicates=duplicates), chunk_size)
         writer.attrs |= {"chunk_size": chunk_size, "uracils": uracils, "duplicates": duplicates}
         writer.attrs["version"] = version
@@ -168,7 +168,7 @@ def write_chunks(
 def write_records(records: Iterable[Record], out: Path, *, chunk_size: int) -> Chunks:
     """The store of records that are in memory, at `out`. Raises UsageError for a chunk size below 3, StoreError."""
     _check_size(chunk_size)
-    with ColumnWriter.publishing(out, kind=KIND) as writer:
+    with ColumnWriter.publishing(out, kind=_KIND) as writer:
         uracils = _append_records(writer, records, chunk_size)
         writer.attrs |= {"chunk_size": chunk_size, "uracils": uracils}
     return Chunks.open(out)

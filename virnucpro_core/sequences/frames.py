@@ -14,7 +14,7 @@ from virnucpro_core.sequences.chunks import Chunks
 from virnucpro_core.sequences.identical import Identities
 from virnucpro_core.sequences.translation import FRAMES, Translation, translate
 
-KIND = "frames"
+_KIND = "frames"
 SHARD_ROWS = 10_000
 # Numbers of shards that 1, 2, 4 and 8 lanes, from 24 on also 3 and 6, share evenly; and the rows from which a shard is
 # worth its files: half a second of ESM-2 3B on one H200.
@@ -48,7 +48,7 @@ class Frames:
     @classmethod
     def open(cls, path: Path) -> "Frames":
         """Raises StoreError."""
-        return cls(ColumnStore.open(path, kind=KIND))
+        return cls(ColumnStore.open(path, kind=_KIND))
 
     def frame_ids(self, lo: int, hi: int, chunks: Chunks) -> list[str]:
         """`{record}_chunk_{k}{frame}` of frames lo to hi - 1."""
@@ -83,7 +83,7 @@ def write_frames(chunks: Chunks, out: Path, *, version: str = "") -> Frames:
     The chunks are translated twice, which is cheaper than writing every copy of a frame to disk: first for
     the digests, which tell the unique frames, then for the unique frames' letters.
     """
-    with ColumnWriter.publishing(out, kind=KIND) as writer:
+    with ColumnWriter.publishing(out, kind=_KIND) as writer:
         writer.attrs |= {"chunks": chunks.digest, "version": version}
         identities = Identities()
         _append_frames(writer, np.empty(0, np.int64), np.empty(0, np.uint8))

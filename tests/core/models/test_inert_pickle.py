@@ -15,7 +15,7 @@ import torch
 from tests.core.models.test_checkpoints import archive, short
 from virnucpro_core.errors import WeightsError
 from virnucpro_core.models.checkpoints import read_checkpoint
-from virnucpro_core.models.inert_pickle import External, Global, Record, _Inert, read_pickle
+from virnucpro_core.models.inert_pickle import External, Global, Unbuilt, _Inert, read_pickle
 
 REPLACED = {
     "REDUCE", "NEWOBJ", "NEWOBJ_EX", "BUILD", "BYTEARRAY8", "SETITEM", "SETITEMS", "DICT", "ADDITEMS", "FROZENSET",
@@ -44,7 +44,7 @@ def test_objects_become_records_of_what_they_would_have_been_built_from() -> Non
     value = argparse.Namespace(a=1, b=OrderedDict(x=2))
     for protocol in range(6):
         found = read_pickle(pickle.dumps(value, protocol))
-        assert isinstance(found, Record)
+        assert isinstance(found, Unbuilt)
         state = found.state
         assert state["a"] == 1
         assert state["b"].source == Global("collections", "OrderedDict")
