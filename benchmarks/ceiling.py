@@ -5,9 +5,11 @@ import time
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 
 from benchmarks.seeded import GEOMETRIES
-from virnucpro_core.encoders.encoder import FULL_BATCH
+from virnucpro_core.encoders.encoder import full_batch
+from virnucpro_core.encoders.operations import bytes_per_token
 
 CUDA = torch.device("cuda")
 
@@ -28,19 +30,27 @@ def rate(step: Callable[[], object], tokens: int, *, seconds: float, repeats: in
     return statistics.median(rates)
 
 
+def budget(name: str) -> int:
+    """Tokens of a batch of the geometry `name` in half precision and fp8, as a lane plans them on a large GPU."""
+    kind, _, width, _, feed = GEOMETRIES[name]
+    return full_batch(
+        "dnabert-s" if kind == "dnabert-s" else "esm2", bytes_per_token(width, feed, torch.float16)
+    )
+
+
 def ceiling(name: str, *, seconds: float, repeats: int, fp8: bool = False) -> float:
     """Tokens per second if a forward of the geometry `name` were its matrix products alone."""
     kind, layers, width, _, feed = GEOMETRIES[name]
     up = 2 * feed if kind == "dnabert-s" else feed
     shapes = [(3 * width, width), (width, width), (up, width), (width, feed)]
-    budget = FULL_BATCH["dnabert-s" if kind == "dnabert-s" else "esm2"]
-    once = products_alone(shapes, budget, fp8=fp8)
+    tokens = budget(name)
+    once = products_alone(shapes, tokens, fp8=fp8)
 
     def step() -> None:
         for _ in range(layers):
             once()
 
-    return rate(step, budget, seconds=seconds, repeats=repeats)
+    return rate(step, tokens, seconds=seconds, repeats=repeats)
 
 
 def products_alone(shapes: list[tuple[int, int]], tokens: int, *, fp8: bool) -> Callable[[], None]:
@@ -64,8 +74,15 @@ def products_alone(shapes: list[tuple[int, int]], tokens: int, *, fp8: bool) -> 
     def eighth() -> None:
         for weight in narrow:
             columns = ones[weight.shape[0]]
-            torch._scaled_mm(
-                small[weight.shape[1]], weight.t(), rows, columns, out_dtype=dtype, use_fast_accum=True
+            F.scaled_mm(
+                small[weight.shape[1]],
+                weight.t(),
+                rows,
+                F.ScalingType.RowWise,
+                columns,
+                F.ScalingType.RowWise,
+                output_dtype=dtype,
+                use_fast_accum=True,
             )
 
     return eighth

@@ -34,6 +34,7 @@ from virnucpro_core.engine.inference import embed_shards
 from virnucpro_core.engine.loading import Feed, ShardDataset, start_worker_server, token_budget_of
 from virnucpro_core.engine.shards import Entry, ShardStore, ids_digest
 from virnucpro_core.engine.telemetry import LaneSummary, Recorder
+from virnucpro_core.files.verification import Verification
 from virnucpro_core.models.profiles import DEMO
 from virnucpro_core.sequences.chunks import write_chunks
 from virnucpro_core.sequences.frames import Frames, write_frames
@@ -103,7 +104,7 @@ def run_encoder(
     summary = LaneSummary(kind, 0, 1, device_name(device), precision, attention)
     entries: list[Entry] = []
     with Recorder(folder / f"{kind}.jsonl", summary) as recorder:
-        embed_shards(encoder, feed, store, recorder, on_shard=entries.append)
+        embed_shards(encoder, feed, store, recorder, on_shard=entries.append, verification=Verification())
     bare = bare_rate(encoder, dataset, options.seconds)
     started = time.perf_counter()
     states = {store.state(k, ids_digest(opened.digests[opened.shard(k, n_shards)])) for k in range(n_shards)}

@@ -26,6 +26,7 @@ MODULES = (
     "torture.writes",
     "torture.damage",
     "torture.rubbish",
+    "torture.inbox",
     "torture.commands",
     "torture.soak",
 )

@@ -9,8 +9,9 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -29,6 +30,7 @@ RELOAD = "mutation { reloadWorkspace { __typename } }"
 PLACE = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
 ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 END_SECONDS, HOLD_SECONDS, POLL_SECONDS, LOOK_SECONDS = 180.0, 4.0, 0.25, 0.02
+NO_TAGS: Mapping[str, str] = MappingProxyType({})
 STRIKES = ("terminate", "kill the run worker", "kill the code server")
 
 
@@ -73,7 +75,7 @@ def _platform(site: Site) -> Any:
 def _one_strike(site: Site, server: Server, strike: str, draw: random.Random) -> tuple[str, list[str]]:
     """How the run ended on record, and what is not as it should be."""
     rank = draw.randrange(2)
-    run, more = _launch(server, rank), draw.randint(0, 8)
+    run, more = launch(server, rank), draw.randint(0, 8)
     _wait(lambda: _has_begun(site, rank, more), every=LOOK_SECONDS)
     worker = _child_of(site, "grpc")
     inside = [worker, *worker.children(recursive=True)] if worker else []
@@ -88,17 +90,17 @@ def _one_strike(site: Site, server: Server, strike: str, draw: random.Random) ->
     if strike == "kill the code server":  # Dagster starts none anew until it is told to
         psutil.wait_procs(inside, timeout=END_SECONDS)
         server.ask(RELOAD)
-    _wait(lambda: _status(server, run) in ENDED)
+    _wait(lambda: status_of(server, run) in ENDED)
     _, alive = psutil.wait_procs(inside, timeout=30)
-    status = _status(server, run)
+    status = status_of(server, run)
     problems = [] if status in expected else [f"run {run} ends as {status}"]
     problems += [f"{p} of the run goes on" for p in alive]
     _wait(lambda: _all_ended(server))  # the daemon tries failed runs again
     for other in (0, 1):
-        again = _launch(server, other)
-        _wait(lambda: _status(server, again) in ENDED)  # noqa: B023 - called before the loop goes on
-        if _status(server, again) != "SUCCESS":
-            problems.append(f"launched again, lane {other} ends as {_status(server, again)}")
+        again = launch(server, other)
+        _wait(lambda: status_of(server, again) in ENDED)  # noqa: B023 - called before the loop goes on
+        if status_of(server, again) != "SUCCESS":
+            problems.append(f"launched again, lane {other} ends as {status_of(server, again)}")
     held = [str(path) for path in site.sample.glob("locks/*.lock") if is_locked(path)]
     return status, problems + [f"{path} is held" for path in held]
 
@@ -131,20 +133,22 @@ def _different(alone: Site, site: Site) -> list[str]:
     return [f"{n} differs" for n in expected.keys() | found.keys() if expected.get(n) != found.get(n)]
 
 
-def _launch(server: Server, rank: int) -> str:
+def launch(server: Server, rank: int, *, job: str = "lane", more: Mapping[str, str] = NO_TAGS) -> str:
+    """Launch a job for the sample, or for its lane of the rank, with more tags; the run's id."""
     _wait(lambda: bool(_places(server)))  # a reload takes a while
     [place] = _places(server)
-    tags = {"": f"{rank}|{SAMPLE}", "/gpu_rank": str(rank), "/sample": SAMPLE}
+    tags = {"dagster/partition": SAMPLE}
+    if job == "lane":
+        tags = {"": f"{rank}|{SAMPLE}", "/gpu_rank": str(rank), "/sample": SAMPLE}
+        tags = {f"dagster/partition{name}": value for name, value in tags.items()}
     params = {
         "selector": {
             "repositoryLocationName": place["location"]["name"],
             "repositoryName": place["name"],
-            "jobName": "lane",
+            "jobName": job,
         },
         "runConfigData": {},
-        "executionMetadata": {
-            "tags": [{"key": f"dagster/partition{k}", "value": v} for k, v in tags.items()]
-        },
+        "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in (tags | dict(more)).items()]},
     }
     answer = server.ask(LAUNCH, params=params)["launchRun"]
     assert "run" in answer, answer
@@ -172,7 +176,8 @@ def _all_ended(server: Server) -> bool:
     return bool(runs) and all(run["status"] in ENDED for run in runs)
 
 
-def _status(server: Server, run: str) -> str:
+def status_of(server: Server, run: str) -> str:
+    """How the run is on record; "" while the server cannot say."""
     return next((r["status"] for r in _runs(server) if r["runId"] == run), "")
 
 

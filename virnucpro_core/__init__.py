@@ -1,3 +1,74 @@
-"""Exact and fast viral calling on GPUs; knows nothing of the orchestrator."""
+"""Exact and fast viral calling on GPUs; knows nothing of the orchestrator.
 
-__version__ = "0.1.0"
+What is named here is the public interface; docs/api.md shows it in ten lines. A name is imported when it is first
+used: `import virnucpro_core` itself imports neither torch nor pandas.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from virnucpro_core.api import (
+        Calls,
+        Chunk,
+        Frame,
+        RecordCall,
+        call_records,
+        cut,
+        read_records,
+        read_results,
+        translate,
+        write_results,
+    )
+    from virnucpro_core.encoders.encoder import Encoder, load_encoder
+    from virnucpro_core.models.classifier import Classifier, load_classifier
+    from virnucpro_core.models.profiles import find_models
+    from virnucpro_core.sequences.fasta import Record
+
+    __version__: str
+
+__all__ = [
+    "Calls",
+    "Chunk",
+    "Classifier",
+    "Encoder",
+    "Frame",
+    "Record",
+    "RecordCall",
+    "__version__",
+    "call_records",
+    "cut",
+    "find_models",
+    "load_classifier",
+    "load_encoder",
+    "read_records",
+    "read_results",
+    "translate",
+    "write_results",
+]
+
+_ELSEWHERE = {
+    "Encoder": "virnucpro_core.encoders.encoder",
+    "load_encoder": "virnucpro_core.encoders.encoder",
+    "Classifier": "virnucpro_core.models.classifier",
+    "load_classifier": "virnucpro_core.models.classifier",
+    "find_models": "virnucpro_core.models.profiles",
+    "Record": "virnucpro_core.sequences.fasta",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "__version__":  # pyproject.toml's, as installed
+        from importlib.metadata import version  # noqa: PLC0415
+
+        value: Any = version("virnucpro")
+    else:
+        value = getattr(importlib.import_module(_ELSEWHERE.get(name, "virnucpro_core.api")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

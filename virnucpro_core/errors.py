@@ -34,10 +34,22 @@ class InputError(VirnucproError):
         super().__init__(what, where=", ".join(place), remedy=remedy)
 
 
+class IncompleteError(InputError):
+    """A file that ends before its content does: it was cut, or somebody is still writing it."""
+
+
 class UsageError(VirnucproError):
     """What was asked for cannot be done as asked."""
 
     exit_code = 2
+
+
+class SequenceError(UsageError):
+    """A sequence that has no embedding. `sequence` counts from 0, and so does `letter`, a place in it."""
+
+    def __init__(self, what: str, *, sequence: int, letter: int | None = None, remedy: str = "") -> None:
+        self.sequence, self.letter = sequence, letter
+        super().__init__(what, where=f"sequence {sequence}", remedy=remedy)
 
 
 class WeightsError(VirnucproError):

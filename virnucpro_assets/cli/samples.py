@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -41,11 +42,12 @@ def samples(context: click.Context, *, as_json: bool) -> None:
 
     home = home_folder()
     found = list(overviews(home))
-    failures = _failures([o.name for o in found if o.state not in ("called", "refused", "damaged")])
+    failures = _failures([o for o in found if o.state != "called"])
     if as_json:
         _as_json(found, failures)
         return
     if not found:
+        _show_inbox(home)
         click.echo(f"no samples in {home}; predict one, or drop a file into the inbox")
         return
     width = max(6, *(len(o.name) for o in found))
@@ -55,6 +57,7 @@ def samples(context: click.Context, *, as_json: bool) -> None:
         click.echo(_line(one, width, one.reason or failures.get(one.name, "")))
     total = sum(o.total_bytes for o in found)
     click.echo(f"{len(found):,} samples, ~{_size(total)}; ~ sizes of shards are estimated from one of them")
+    _show_inbox(home)
 
 
 @samples.command()
@@ -67,7 +70,7 @@ def show(context: click.Context, names: tuple[str, ...], *, as_json: bool) -> No
     from virnucpro_core.pipeline.overview import overview
 
     found = [overview(home_folder(), name, exact=True) for name in names]
-    failures = _failures([o.name for o in found if o.state not in ("refused", "damaged")])
+    failures = _failures(found)
     if as_json or context.obj:
         _as_json(found, failures)
         return
@@ -89,20 +92,20 @@ def clean(names: tuple[str, ...], *, keep: str | None, days: float | None, dry_r
 
     Nothing is taken from a sample without complete results, or while a process works on it.
     """
-    from virnucpro_assets.platform.resource import platform_from_environment
+    from virnucpro_assets.platform.environment import home_folder, settings
     from virnucpro_core.errors import UsageError, VirnucproError
     from virnucpro_core.pipeline.retention import check_keep, is_due, releasable, release, require_results
     from virnucpro_core.samples.sample import list_samples, open_sample
 
-    platform = platform_from_environment()
-    policy = check_keep(keep) if keep else platform.retention
+    known = settings()
+    home, policy = home_folder(), check_keep(keep or known["keep"])
     if policy == "all":
         raise UsageError("VIRNUCPRO_KEEP is all", remedy="say what to keep: --keep scores, or --keep results")
-    age = days if days is not None else 0.0 if names else platform.keep_days
+    age = days if days is not None else 0.0 if names else known["keep_days"]
     total, failed = 0, []
-    for name in names or list_samples(platform.folder):
+    for name in names or list_samples(home):
         try:
-            sample = open_sample(platform.folder, name)
+            sample = open_sample(home, name)
             if not is_due(sample, policy, age):
                 if names:
                     click.echo(f"{name}: nothing to delete{_not_due(sample, age)}")
@@ -171,6 +174,15 @@ def priority(priority: int, names: tuple[str, ...]) -> None:
     click.echo(f"{len(samples)} samples have priority {priority}, {waiting} of their runs were waiting")
 
 
+def _show_inbox(home: Path) -> None:
+    """What lies in the inbox and became no sample, and why."""
+    from virnucpro_core.samples.inbox_state import noted_problems, shown
+
+    for row in noted_problems(home):
+        tried = "" if row.kind == "refused" else " (tried again)"
+        click.echo(f"inbox: {shown(row.name)}: {row.said}{tried}")
+
+
 def _as_json(found: "list[Overview]", failures: dict[str, str]) -> None:
     for one in found:
         derived = {"total_bytes": one.total_bytes, "seconds_left": one.seconds_left}
@@ -229,10 +241,14 @@ def _record(name: str, policy: Any, released: Any) -> None:
         instance.report_runless_asset_event(retained(name, policy, released))
 
 
-def _failures(names: list[str]) -> dict[str, str]:
-    """Sample -> the line of its latest run, if that failed; nothing where no instance has been made yet."""
+def _failures(found: "list[Overview]") -> dict[str, str]:
+    """Sample -> the line of its latest run, if that failed; nothing where no instance has been made yet.
+
+    Dagster is asked, and so imported, only for samples whose folders do not explain why they stand where they do.
+    """
     from virnucpro_assets.platform.environment import dagster_home
 
+    names = [one.name for one in found if not one.reason and not one.workers]
     if not names or not (dagster_home() / "dagster.yaml").exists():
         return {}
     from virnucpro_assets.platform.instance import database_errors, open_instance

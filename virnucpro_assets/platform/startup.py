@@ -2,9 +2,18 @@
 
 import contextlib
 import gc
-import signal
-import threading
+import os
 from collections.abc import Iterator
+
+from virnucpro_core.interrupts import signals_held
+
+
+def import_nothing_from_here() -> None:
+    """No Python that this process starts, itself or by a library, imports from the folder where the user stands.
+
+    Such are loader workers and their server, and all that `dagster dev` consists of.
+    """
+    os.environ["PYTHONSAFEPATH"] = "1"
 
 
 @contextlib.contextmanager
@@ -12,36 +21,13 @@ def lasting_imports() -> Iterator[None]:
     """Imports inside the block are the garbage collector's business neither now nor later, and no signal cuts them.
 
     torch and Dagster make a million objects that live as long as the process: to look for garbage among them
-    takes a quarter of the time that their import takes, and as long again when the process ends.
+    takes a quarter of the time that their import takes, and as long again when the process ends. An exception that a
+    signal's handler raises while torch's C++ calls Python, as it does when it is imported, aborts the process.
     """
     gc.disable()
     try:
-        with _signals_held():
+        with signals_held():
             yield
     finally:
         gc.freeze()
         gc.enable()
-
-
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """SIGINT and SIGTERM that Python handles are handled when the block ends: an exception that a handler raises while
-    torch's C++ calls Python, as it does when it is imported, aborts the process.
-    """
-    handlers = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            handler = signal.getsignal(number)
-            if callable(handler):
-                handlers[number] = handler
-    came: list[int] = []
-    for number in handlers:
-        signal.signal(number, lambda number, _: came.append(number))
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for number, handler in handlers.items():
-            if number in came:
-                handler(number, None)

@@ -1,6 +1,7 @@
 """Which device computes, in what precision, with which kernel. What was asked for is there, or it is an error."""
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -8,8 +9,9 @@ import torch
 
 from virnucpro_core.devices.leases import Leases
 from virnucpro_core.devices.visible import Device, answers
-from virnucpro_core.errors import DeviceError, DeviceLostError
+from virnucpro_core.errors import DeviceError, DeviceLostError, UsageError
 
+_DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "fp8": torch.float8_e4m3fn}
 # What CUDA says of a device that is broken: devices unavailable, uncorrectable ECC, NVLink, contained memory error.
 _HARDWARE = (46, 214, 220, 721)
@@ -19,7 +21,7 @@ _HARDWARE = (46, 214, 220, 721)
 class LoaderSettings:
     """token_budget: tokens a batch at most (a longer sequence goes alone); workers: processes, 0 = in this one.
 
-    token_budget 0 leaves the choice to the model and its device (`token_budget_of`).
+    token_budget 0 leaves the choice to the model and its device (`EncoderInput.budget_on`).
     """
 
     token_budget: int = 0
@@ -29,20 +31,15 @@ class LoaderSettings:
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Where and how a lane computes. attention "" leaves the kernel to device and precision.
+    """Where and how a lane computes.
 
     device: `cpu` or `cuda:i`; with `leases` it is `cuda`, and which one is found when the rank gets its lease.
     """
 
     device: str
-    attention: str = ""
     loader: LoaderSettings = field(default_factory=LoaderSettings)
     leases: Leases | None = None
     rank: int = 0
-
-    def kernel(self, precision: str) -> str:
-        """Name of the attention kernel."""
-        return self.attention or default_attention(self.device, precision)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[str]:
@@ -106,11 +103,14 @@ def _lost(leases: Leases, device: Device, error: RuntimeError) -> DeviceLostErro
     return DeviceLostError(leases.process.lost, remedy="run the same command again: what is finished is kept")
 
 
-def usable_device(name: str, precision: str) -> torch.device:
+def usable_device(name: str, precision: str, *, option: str = "--precision") -> torch.device:
     """The device, made this process's own: kernels are launched and memory is pinned on the current one.
 
-    Raises DeviceError when it is not there or cannot compute in `precision`; nothing is substituted.
+    Raises UsageError for a name of no device, DeviceError when it is not there or cannot compute in `precision`;
+    nothing is substituted. `option` is the one by which the person asked for the precision.
     """
+    if not _DEVICE.fullmatch(name):
+        raise UsageError(f"no device {name!r}", remedy="give cpu, cuda or cuda:i")
     device = torch.device(name)
     if device.type == "cuda":
         if not torch.cuda.is_available():
@@ -119,12 +119,14 @@ def usable_device(name: str, precision: str) -> torch.device:
                 remedy="check `virnucpro doctor`, or ask for the CPU with --device cpu",
             )
         if (device.index or 0) >= torch.cuda.device_count():
-            raise DeviceError(f"{name}: there are {torch.cuda.device_count()} GPUs", remedy="lower --gpus")
+            count = torch.cuda.device_count()
+            raise DeviceError(f"{name}: there are {count} GPUs", remedy=f"cuda:{count - 1} is the last")
+        device = torch.device("cuda", device.index or 0)  # `cuda` alone is the first one
         torch.cuda.set_device(device)
     elif precision != "float32":
         raise DeviceError(
             f"the CPU computes float32, {precision} was asked for",
-            remedy="ask for --precision float32, or compute on a GPU",
+            remedy=f"ask for {option} float32, or compute on a GPU",
         )
     return device
 

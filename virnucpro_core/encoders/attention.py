@@ -15,6 +15,7 @@ from virnucpro_core.encoders.heads import Heads, Rotary
 from virnucpro_core.encoders.packing import PackedBatch
 from virnucpro_core.errors import DeviceError
 
+LONE = 64
 KERNELS = ("reference", "triton", "torch-varlen", "flash-attn")
 
 
@@ -80,7 +81,11 @@ def _rotate(x_THK: torch.Tensor, batch: PackedBatch, rotary: Rotary) -> torch.Te
 def _reference(
     q_THK: torch.Tensor, k_THK: torch.Tensor, v_THK: torch.Tensor, batch: PackedBatch, heads: Heads
 ) -> torch.Tensor:
-    """Sequences of equal length are one dense call; nothing is padded or masked."""
+    """Sequences of equal length are one dense call; nothing is padded or masked.
+
+    A short sequence that has no other of its length is computed together with itself: for one alone torch's CPU adds
+    up in another order (seen up to 10 tokens), and its bits would depend on whether another one is beside it.
+    """
     if heads.rotary is not None:
         q_THK, k_THK = (_rotate(x, batch, heads.rotary) for x in (q_THK, k_THK))
     o_THK = torch.empty(q_THK.shape, dtype=q_THK.dtype, device=q_THK.device)
@@ -95,8 +100,10 @@ def _reference(
             place_L = torch.arange(length, device=q.device)
             distance_LL = (place_L[:, None] - place_L[None, :]).abs()
             bias_HLL = (-heads.slopes_H[:, None, None] * distance_LL).to(q.dtype)
+        if count == 1 and length < LONE:
+            q, k, v = (x.expand(2, -1, -1, -1) for x in (q, k, v))
         o = F.scaled_dot_product_attention(q, k, v, attn_mask=bias_HLL, scale=heads.scale)
-        o_THK[rows] = o.transpose(1, 2).flatten(0, 1)
+        o_THK[rows] = o[:count].transpose(1, 2).flatten(0, 1)
     return o_THK
 
 

@@ -14,21 +14,18 @@ from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from virnucpro_core.devices.compute import LoaderSettings
 from virnucpro_core.encoders.encoder import EncoderInput
-from virnucpro_core.encoders.packing import PackedShard, pack_shard
+from virnucpro_core.encoders.packing import PackedShard
 from virnucpro_core.engine.sharing import Alone
 from virnucpro_core.errors import DeviceError, StoreError, VirnucproError
 from virnucpro_core.files.disk import disk_errors
 from virnucpro_core.sequences.frames import Frames
-
-CPU_BUDGET = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +69,12 @@ class ShardDataset(Dataset[PackedShard | Refused]):
         frames, shard = self._frames, self.shards[index]
         strings = frames.proteins if self.input.kind == "esm2" else frames.nucleotides
         sequences = [strings[int(u)] for u in frames.shard(shard, self.n_shards)]
-        tokens_T, lengths_B = self.input.tokenizer.encode(sequences)
-        return pack_shard(shard, tokens_T, lengths_B, self.token_budget, longest=self.input.longest)
+        return self.input.pack(sequences, self.token_budget, shard=shard)
 
 
 def token_budget_of(taken: EncoderInput, settings: LoaderSettings, device: torch.device) -> int:
-    """What was asked for; else what the model wants on a device of this size (total memory, so that it is the
-    same on every device of a kind), or CPU_BUDGET.
-    """
-    if settings.token_budget:
-        return settings.token_budget
-    if device.type == "cuda":
-        return taken.token_budget(torch.cuda.get_device_properties(device).total_memory)
-    return CPU_BUDGET
+    """Tokens a batch: what was asked for, else what suits the model and the device."""
+    return settings.token_budget or taken.budget_on(device)
 
 
 def start_worker_server() -> None:
@@ -142,6 +132,16 @@ def assert_cpu_only(worker: int) -> None:
         raise DeviceError(f"loader worker {worker} has initialised CUDA", remedy="report this as a defect")
 
 
+def end_workers(shards: Any) -> None:
+    """End the workers of a DataLoader's iterator now, and its thread that pins memory; a second call does nothing.
+
+    torch has no public way: it leaves workers that stay from turn to turn to the garbage collector, or to the end of
+    the process. Both may come when the pipes are gone by which workers are told; then it waits 5 s for each of them.
+    tests/core/engine/test_inference.py says what is relied on.
+    """
+    shards._shutdown_workers()
+
+
 class Feed:
     """Packed shards as `share` wants them, each with the seconds that were waited for it.
 
@@ -158,24 +158,22 @@ class Feed:
     ) -> None:
         self.dataset, self.share = dataset, share or Alone(range(len(dataset)))
         self._loader = shard_loader(dataset, settings, device, self.share)
-        self._first: Iterator[PackedShard | Refused] | None = None
-        if self.share.next_turn():
-            self._first = iter(self._loader)
+        self._shards: Iterator[PackedShard | Refused] | None = None
+        self._is_first = self.share.next_turn()
+        if self._is_first:
+            self._shards = iter(self._loader)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # torch leaves the end of workers that stay from turn to turn to the garbage collector, or to the end of the
-        # process. Both may come when the pipes are gone by which they are told: then it waits 5 s for each of them.
-        workers = self._loader._iterator
-        if isinstance(workers, _MultiProcessingDataLoaderIter):
-            workers._shutdown_workers()
+        if self._shards is not None and self._loader.num_workers:
+            end_workers(self._shards)
 
     def turns(self) -> Iterator[Iterator[tuple[PackedShard, float]]]:
         """One iteration after another; before it asks for the next, the caller ends what it has begun."""
-        if self._first is not None:
-            yield self._turn(self._first)
+        if self._is_first:
+            yield self._turn(self._shards)
         while self.share.next_turn():
             yield self._turn(None)
 
@@ -184,7 +182,8 @@ class Feed:
         while True:
             asked = time.monotonic()
             try:
-                shards = shards or iter(self._loader)
+                if shards is None:  # with workers, the same iterator as before, begun anew
+                    shards = self._shards = iter(self._loader)
                 packed = next(shards, None)
             except torch.AcceleratorError:
                 raise

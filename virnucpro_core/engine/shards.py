@@ -31,7 +31,7 @@ RELEASED = ".released"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the manifest says of one shard. `maker` (rank, device, seconds) is a note, not identity."""
+    """What the manifest says of one shard. `maker` is a note, not identity: rank, device, seconds, batches_halved."""
 
     shard: int
     rows: int

@@ -1,6 +1,6 @@
 """What a lane computes next: its own shards, then open ones of other lanes, then what is left of its own.
 
-Every shard is claimed right before it is computed (claims.py), not when the loader begins to prepare it: what
+Every shard is claimed right before it is computed (`Claims`), not when the loader begins to prepare it: what
 another lane has taken meanwhile is left out. Knows shard numbers and claims; reads no product.
 """
 
@@ -8,13 +8,13 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
-from virnucpro_core.engine.claims import Claims
+from virnucpro_core.files.locks import Claims
 
 Turn = Literal["own", "others", "left"]
 
 
 class Alone:
-    """All shards, once, in order; nobody else works on them. The loader iterates over it once a turn."""
+    """No stealing: every shard, once, in order. The loader iterates over it, once for each turn."""
 
     def __init__(self, own: Sequence[int]) -> None:
         self.own = own
@@ -31,7 +31,7 @@ class Alone:
         yield "own"
 
     def next_turn(self) -> bool:
-        """Whether there is more to do. Everything begun must have ended."""
+        """Whether there is another turn. Every shard that was begun must have been ended."""
         return next(self._turns, None) is not None
 
     def begin(self, shard: int) -> bool:  # noqa: ARG002 - see Share
@@ -112,12 +112,12 @@ class Share(Alone):
             if not self._is_done(shard):
                 return True
             self.given.add(shard)
-        self.claims.give(shard)
+        self.claims.release(shard)
         return False
 
     def end(self, shard: int) -> None:
         self._computed.add(shard)
-        self.claims.give(shard)
+        self.claims.release(shard)
 
     def _open_own(self) -> Iterator[int]:
         return (k for k in self.own if self._is_open(k))
@@ -148,7 +148,7 @@ class Share(Alone):
             self.claims.wait(shard)
             if self._looks_done(shard) and self._is_done(shard):
                 self.given.add(shard)
-                self.claims.give(shard)
+                self.claims.release(shard)
             else:
                 yield shard
 

@@ -1,8 +1,8 @@
 """From pooled rows on the device to published shards: a thread writes behind the computation."""
 
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from virnucpro_core.encoders.packing import PackedShard
 from virnucpro_core.engine.clock import Spans
 from virnucpro_core.engine.shards import Entry, ShardStore
 from virnucpro_core.engine.telemetry import Recorder
+from virnucpro_core.files.verification import Verification
 from virnucpro_core.sequences.frames import Frames
 
 
@@ -19,7 +20,8 @@ from virnucpro_core.sequences.frames import Frames
 class Computed:
     """One shard's pooled rows on their way to disk, in the shard's order.
 
-    rows_RD (rows, dim) float32 and finite_R (rows,) bool are on the host once `ready` has passed.
+    rows_RD (rows, dim) float32 and finite_R (rows,) bool are on the host once `ready` has passed. halved: batches that
+    were cut in two as the device had too little memory; other batches mean other kernels, and perhaps other last bits.
     """
 
     packed: PackedShard
@@ -28,6 +30,7 @@ class Computed:
     ready: torch.cuda.Event | None
     seconds: float
     spans: Spans
+    halved: int = 0
 
     def wait(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The rows, and which are not finite; blocks until the copy from the device is done."""
@@ -46,7 +49,10 @@ class Settled:
 
 
 class WriteBehind:
-    """Publishes on a thread, one shard at a time: a lane that dies has lost at most one that was computed."""
+    """Publishes on a thread, one shard at a time: a lane that dies has lost at most one that was computed.
+
+    Nothing is published before `verification` has passed.
+    """
 
     def __init__(
         self,
@@ -54,10 +60,10 @@ class WriteBehind:
         frames: Frames,
         n_shards: int,
         recorder: Recorder,
-        verified: Callable[[], None],
+        verification: Verification,
     ) -> None:
         self.store, self.frames, self.n_shards, self.recorder = store, frames, n_shards, recorder
-        self.verified = verified
+        self.verification = verification
         self._open: Future[Settled] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shard-writer")
 
@@ -87,10 +93,13 @@ class WriteBehind:
         values_RD, bad = computed.wait()
         if len(bad):
             return Settled(computed, None, bad)
-        self.verified()
+        self.verification.wait()
         shard = computed.packed.shard
         frame_R = self.frames.shard(shard, self.n_shards)
         summary = self.recorder.summary
-        maker = {"rank": summary.rank, "device": summary.device, "seconds": round(computed.seconds, 3)}
+        maker: dict[str, Any] = {"rank": summary.rank, "device": summary.device}
+        maker["seconds"] = round(computed.seconds, 3)
+        if computed.halved:
+            maker["batches_halved"] = computed.halved
         entry = self.store.write(shard, frame_R, self.frames.digests[frame_R], values_RD, maker=maker)
         return Settled(computed, entry, bad)

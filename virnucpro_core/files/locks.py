@@ -1,27 +1,36 @@
-"""OS locks on files: they vanish with the process that holds them, however it dies."""
+"""OS locks on files: they vanish with the process that holds them, however it dies.
+
+Two kinds, and no third in the project: `locked` is a lock (flock) on a whole file, which names its holder; `Claims` are
+locks on single bytes of one file, for as many shards as a product has. Both hold between machines where the file system
+shares its locks (NFSv4). Knows files and processes; what a lock stands for is its user's.
+"""
 
 import contextlib
 import fcntl
 import logging
 import os
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from virnucpro_core.errors import StoreError
 from virnucpro_core.files.disk import disk_errors
 
 # Who only looks whether a lock is held (`is_locked`) holds it for far less.
 LOOK_SECONDS = 0.1
+_MODE = 0o666  # the umask takes from it
 log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
 def locked(path: Path, *, busy: str, wait: bool = False, shared: bool = False) -> Iterator[None]:
-    """Hold an OS lock on `path`, alone or with others who share it; it vanishes with the process, however that dies.
+    """Hold the lock on `path`, alone, or with others who share it; the file is made where there is none.
 
-    When another process holds it: says so and waits, or raises StoreError if `wait` is false.
+    While another process holds it: says `busy` with the holder and waits, or raises StoreError if `wait` is false.
     """
     with contextlib.ExitStack() as held:
         with disk_errors(path):
@@ -31,55 +40,55 @@ def locked(path: Path, *, busy: str, wait: bool = False, shared: bool = False) -
 
 @contextlib.contextmanager
 def _flocked(path: Path, *, busy: str, wait: bool, shared: bool) -> Iterator[None]:
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
         try:
-            if not _taken(lock, kind):
-                holder = os.read(lock, 100).decode(errors="replace").strip() or "holder unknown"
+            if not _lock_soon(handle, shared=shared):
+                holder = os.read(handle, 100).decode(errors="replace").strip() or "holder unknown"
                 if not wait:
                     raise StoreError(f"{busy} ({holder})", where=path, remedy="wait for it or stop it")
                 log.warning("%s (%s): waiting for it", busy, holder)
-                fcntl.flock(lock, kind)
-            if not same_file(path, lock):
+                fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            if not same_file(path, handle):
                 continue  # it was deleted while we waited: a lock on a file without a name excludes nobody
             # For people only: on a full disk the lock holds without it, so that room can be made there.
             with contextlib.suppress(OSError):
-                os.ftruncate(lock, 0)
-                os.pwrite(
-                    lock, b"" if shared else f"process {os.getpid()} on {socket.gethostname()}".encode(), 0
-                )
+                os.ftruncate(handle, 0)
+                holder = "" if shared else f"process {os.getpid()} on {socket.gethostname()}"
+                os.pwrite(handle, holder.encode(), 0)
             yield
             return
         finally:
-            os.close(lock)
+            os.close(handle)
 
 
-def _taken(lock: int, kind: int) -> bool:
+def _lock_soon(handle: int, *, shared: bool) -> bool:
     """Whether the lock could be had at once, or as soon as whoever only looked at it was gone."""
     deadline = time.monotonic() + LOOK_SECONDS
-    while True:
-        try:
-            fcntl.flock(lock, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.01)
-        else:
-            return True
+    while not try_lock(handle, shared=shared):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def try_lock(handle: int, *, shared: bool = False) -> bool:
+    """Lock an open file without waiting, until it is closed; False where another open file holds the lock."""
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def is_locked(path: Path) -> bool:
     """Whether a process holds the lock at this moment."""
     try:
         with path.open() as stream:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return not try_lock(stream.fileno(), shared=True)
     except FileNotFoundError:
         return False
-    except BlockingIOError:
-        return True
-    return False
 
 
 def same_file(path: Path, handle: int) -> bool:
@@ -88,3 +97,64 @@ def same_file(path: Path, handle: int) -> bool:
         return os.path.samestat(path.stat(), os.fstat(handle))
     except FileNotFoundError:
         return False
+
+
+class Claims:
+    """Who computes which shard: claim k is a lock on byte k of the file. Use as a context manager.
+
+    Two objects exclude each other, also within one process: the locks are those of open file descriptions (fcntl
+    F_OFD_*), so other opens of the file in the process leave them alone. Nothing is ever written to the file. Every
+    method raises StoreError where the disk refuses.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handle = -1
+
+    def __enter__(self) -> Self:
+        with disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._handle)
+
+    def take(self, shard: int) -> bool:
+        """Claim the shard; False if another lane has it."""
+        return self._set(fcntl.F_WRLCK, shard)
+
+    def wait(self, shard: int) -> None:
+        """Claim the shard, once the lane that has it is done with it or dead."""
+        if not self.take(shard):
+            log.info("shard %d: waiting for the lane that computes it", shard)
+            with disk_errors(self.path):
+                fcntl.fcntl(self._handle, fcntl.F_OFD_SETLKW, _byte(fcntl.F_WRLCK, shard))
+
+    def release(self, shard: int) -> None:
+        """Give the claim up."""
+        self._set(fcntl.F_UNLCK, shard)
+
+    def is_taken(self, shard: int) -> bool:
+        """Whether another lane has claimed the shard."""
+        with disk_errors(self.path):
+            found = fcntl.fcntl(self._handle, fcntl.F_OFD_GETLK, _byte(fcntl.F_WRLCK, shard))
+        return bool(struct.unpack(_FLOCK, found)[0] != fcntl.F_UNLCK)
+
+    def _set(self, kind: int, shard: int) -> bool:
+        with disk_errors(self.path):
+            try:
+                fcntl.fcntl(self._handle, fcntl.F_OFD_SETLK, _byte(kind, shard))
+            except BlockingIOError:
+                return False
+        return True
+
+
+_FLOCK = "hhqqi0q"  # struct flock: type, whence, start, length, process (0 for these locks)
+
+
+def _byte(kind: int, place: int) -> bytes:
+    """The lock of one byte of a file, as fcntl takes it."""
+    return struct.pack(_FLOCK, kind, os.SEEK_SET, place, 1, 0)

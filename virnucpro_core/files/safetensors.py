@@ -54,14 +54,10 @@ def write_tensors(path: Path, tensors: Mapping[str, TensorSource], dtype: torch.
         place += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as stream:
-            stream.write(struct.pack("<Q", len(text)) + text)
-            for name in sorted(tensors):
-                stream.write(_values(name, tensors[name], dtype))
-
-    publish(path, write)
+    with publish(path) as temporary, temporary.open("wb") as stream:
+        stream.write(struct.pack("<Q", len(text)) + text)
+        for name in sorted(tensors):
+            stream.write(_values(name, tensors[name], dtype))
     return sum(torch.Size(source.shape).numel() for source in tensors.values())
 
 

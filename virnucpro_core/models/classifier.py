@@ -20,6 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from virnucpro_core.devices.compute import usable_device
+from virnucpro_core.encoders.operations import least_rows, padded
 from virnucpro_core.errors import UsageError, WeightsError
 from virnucpro_core.files.publish import publish_json
 from virnucpro_core.files.safetensors import TensorSource, write_tensors
@@ -76,10 +78,12 @@ class Classifier:
             net = ClassifierNet(self.input_dim, self.hidden_dim)
         net.load_state_dict(self.state, assign=True)
         self._net = net.to(device).eval()
+        self._least_rows = max(least_rows(self.input_dim), least_rows(self.hidden_dim))
 
     def score(self, features: Features) -> Features:
         """(N, D) float32 -> (N, 2) float32 softmax probabilities, columns as `CLASSES`.
 
+        On the CPU a row's scores have the same bits whatever rows are beside it.
         Raises WeightsError with both numbers when D is not the classifier's.
         """
         if features.ndim != 2 or features.shape[1] != self.input_dim:
@@ -92,7 +96,8 @@ class Classifier:
         with torch.inference_mode():
             for start in range(0, len(features), SCORE_ROWS):
                 rows = np.ascontiguousarray(features[start : start + SCORE_ROWS], np.float32)
-                logits_N2 = self._net(torch.from_numpy(rows.copy()).to(self.device))
+                x_PD = padded(torch.from_numpy(rows.copy()).to(self.device), self._least_rows)
+                logits_N2 = self._net(x_PD)[: len(rows)]
                 scores_N2[start : start + len(rows)] = torch.softmax(logits_N2, dim=1).cpu().numpy()
         return scores_N2
 
@@ -148,12 +153,18 @@ def dimensions(state: Mapping[str, torch.Tensor]) -> tuple[int, int]:
     return input_dim, hidden_dim
 
 
-def load_classifier(folder: Path, device: torch.device, *, fingerprint: str = "") -> Classifier:
-    """Read the folder that `Classifier.save` wrote; WeightsError when missing, damaged or inconsistent.
+def load_classifier(
+    folder: str | Path, device: str | torch.device = "cpu", *, fingerprint: str = ""
+) -> Classifier:
+    """Read the folder that `Classifier.save` wrote, onto "cpu", "cuda" or "cuda:i".
 
+    Raises WeightsError when it is missing, damaged or inconsistent, DeviceError for a device that is not there.
     With a `fingerprint` also when it holds other weights: a folder without a manifest may change between the
     moment when the sample's scores were given its identity and the moment when they are computed.
     """
+    folder = Path(folder)
+    if isinstance(device, str):
+        device = usable_device(device, "float32")
     try:
         config = json.loads((folder / "config.json").read_text())
         state = load_file(folder / "model.safetensors")

@@ -16,6 +16,7 @@ from virnucpro_core.files.manifest import MANIFEST, read_manifest, verify
 from virnucpro_core.models.classifier import load_classifier
 from virnucpro_core.models.store import ModelStore
 
+DEMO_PROFILE = "demo"
 DEMO = Path(__file__).parents[1] / "demo"
 NO_MEANING = "The demo's scores carry no biological meaning: its encoders are random and tiny."
 PUBLISHED_SIZES = (300, 500)
@@ -53,6 +54,11 @@ class ResolvedProfile:
     dnabert_dim: int
     esm2_dim: int
 
+    @property
+    def is_demo(self) -> bool:
+        """Whether scores of these models carry no meaning."""
+        return self.profile.name == DEMO_PROFILE
+
 
 def _own(size: str, note: str) -> Profile:
     """A profile whose classifier a user trains."""
@@ -84,6 +90,19 @@ PROFILES: dict[str, Profile] = {
         ),
     )
 }
+
+
+def find_models(profile: str, chunk_size: int = 500, *, store: str | Path | None = None) -> ResolvedProfile:
+    """The folders of a profile's models: `.dnabert`, `.esm2` and `.classifier`, for chunks of `chunk_size` bases.
+
+    store: the folder of the model store (`virnucpro models list` shows it); profile "demo" ships with the package and
+    needs none. Raises as `resolve_profile` does.
+    """
+    if store is None and profile != DEMO_PROFILE and profile in PROFILES:
+        raise UsageError(
+            f"the models of profile {profile} are in a model store", remedy="give its folder as `store`"
+        )
+    return resolve_profile(profile, chunk_size, ModelStore(Path(store or "").expanduser()))
 
 
 def resolve_profile(

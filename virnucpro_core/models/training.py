@@ -13,25 +13,22 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from virnucpro_core.encoders.encoder import Encoder, load_encoder
-from virnucpro_core.encoders.packing import pack
 from virnucpro_core.errors import UsageError
 from virnucpro_core.files.publish import publish_folder
 from virnucpro_core.models.classifier import CLASSES, Classifier, Features, train_classifier
 from virnucpro_core.models.convert import Origin, write_manifest
 from virnucpro_core.sequences.chunks import write_chunks
 from virnucpro_core.sequences.fasta import read_records
-from virnucpro_core.sequences.frames import SHARD_ROWS, write_frames
+from virnucpro_core.sequences.frames import write_frames
 
 BLOCK_BASES = 5_000
 HELD_OUT = 0.2
-TOKEN_BUDGET = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +89,8 @@ def train_from_fasta(
     encoder weights it belongs to. Raises InputError, WeightsError, DeviceError, or UsageError when a class
     has too few blocks or frames.
     """
-    options: dict[str, Any] = {"device": torch.device(settings.device), "dtype": torch.float32}
-    dnabert = load_encoder("dnabert-s", dnabert_folder, attention="reference", **options)
-    esm2 = load_encoder("esm2", esm2_folder, attention="reference", **options)
+    dnabert = load_encoder("dnabert-s", dnabert_folder, device=settings.device)
+    esm2 = load_encoder("esm2", esm2_folder, device=settings.device)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         blocks = [
@@ -186,24 +182,13 @@ def labelled_frames(
                 f"class {CLASSES[label]!r} has no stop-free frame in chunks of {chunk_size} bases"
             )
         unique_UD = np.concatenate(
-            [embed(encoders[0], frames.nucleotides), embed(encoders[1], frames.proteins)], axis=1
+            [encoders[0].embed(frames.nucleotides), encoders[1].embed(frames.proteins)], axis=1
         )
         features.append(unique_UD[frames.frame_unique])
         labels.append(np.full(frames.n_frames, label))
         chunk.append(np.asarray(frames.frame_chunk) + first_chunk)
         first_chunk += chunks.n_chunks
     return LabelledFrames(np.concatenate(features), np.concatenate(labels), np.concatenate(chunk))
-
-
-def embed(encoder: Encoder, sequences: Sequence[bytes]) -> Features:
-    """(U, dim) float32 features of all sequences, in order."""
-    rows_UD = np.empty((len(sequences), encoder.dim), np.float32)
-    for start in range(0, len(sequences), SHARD_ROWS):
-        tokens_T, lengths_B = encoder.tokenizer.encode(sequences[start : start + SHARD_ROWS])
-        for batch in pack(tokens_T, lengths_B, TOKEN_BUDGET):
-            pooled = encoder.forward(batch.to(encoder.device, non_blocking=False)).cpu().numpy()
-            rows_UD[start + np.asarray(batch.rows_B)] = pooled
-    return rows_UD
 
 
 def equal_classes(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """Independent looks at what lies on disk: every finding re-reads the product, none trusts who wrote it."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.retention import was_released
 from virnucpro_core.results.folder import CONTIGS, RUN
 from virnucpro_core.results.folder import PREDICTIONS as PREDICTIONS_FILE
-from virnucpro_core.samples.products import DNABERT, ESM, MERGED, PREDICTIONS
+from virnucpro_core.samples.products import CHUNKS, PRODUCTS, SHARDED, TRANSLATIONS
 from virnucpro_core.samples.sample import Sample
 from virnucpro_core.sequences.chunks import Chunks
 from virnucpro_core.sequences.frames import Frames
@@ -92,13 +92,8 @@ def audit_translations(sample: Sample) -> list[Finding]:
 
 def audit_lane(lane: Lane, product: str) -> list[Finding]:
     """Digests, ids, finiteness, and for merged features that both encoders' rows stand in the same order."""
-    store = lane.store(product)
-    bad: dict[str, list[int]] = {
-        "digests_verify": [],
-        "ids_conserved": [],
-        "values_finite": [],
-        "row_order_equal": [],
-    }
+    store, facts_of = lane.store(product), PRODUCTS[product]
+    bad: dict[str, list[int]] = {name: [] for name in LANE_FINDINGS[product]}
     rows = 0
     for shard in lane.shards:
         expected_R = lane.frames.shard(shard, lane.n_shards)
@@ -109,18 +104,16 @@ def audit_lane(lane: Lane, product: str) -> list[Finding]:
             digests_RD, values = file["digest"][:], file[store.dataset][:]
             if not np.array_equal(digests_RD, lane.frames.digests[expected_R]):
                 bad["ids_conserved"].append(shard)
-            if not _plausible(product, values):
+            if not _plausible(values, probabilities=facts_of.classifier):
                 bad["values_finite"].append(shard)
-            if product == MERGED and not _same_rows(lane, shard, file["frame"][:]):
+            if facts_of.virtual and not _same_rows(lane, facts_of.sources, shard, file["frame"][:]):
                 bad["row_order_equal"].append(shard)
         rows += len(values)
-    if product != MERGED:
-        del bad["row_order_equal"]
     expected_rows = lane.rows(lane.shards)
     words = {
         "digests_verify": "every shard's manifest entry verifies against its bytes",
         "ids_conserved": "the rows are the lane's unique frames, all of them, in order",
-        "values_finite": "no NaN or infinity" + (", scores sum to 1" if product == PREDICTIONS else ""),
+        "values_finite": "no NaN or infinity" + (", scores sum to 1" if facts_of.classifier else ""),
         "row_order_equal": "both encoders' rows stand in the merged order",
     }
     facts = {"shards": len(lane.shards), "rows": rows, "rows_expected": expected_rows}
@@ -174,24 +167,27 @@ def _lines(path: Path) -> int:
         return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
 
 
-def _plausible(product: str, values_RW: np.ndarray[Any, Any]) -> bool:
+def _plausible(values_RW: np.ndarray[Any, Any], *, probabilities: bool) -> bool:
     finite = bool(np.isfinite(values_RW).all())
-    if product != PREDICTIONS:
+    if not probabilities:
         return finite
     return finite and bool(np.allclose(values_RW.sum(axis=1), 1.0, atol=PROBABILITY_TOLERANCE))
 
 
-def _same_rows(lane: Lane, shard: int, frame_R: np.ndarray[Any, Any]) -> bool:
-    return all(np.array_equal(lane.store(product).read(shard)[0], frame_R) for product in (DNABERT, ESM))
+def _same_rows(lane: Lane, sources: Sequence[str], shard: int, frame_R: np.ndarray[Any, Any]) -> bool:
+    return all(np.array_equal(lane.store(source).read(shard)[0], frame_R) for source in sources)
 
 
 LANE_FINDINGS: dict[str, tuple[str, ...]] = {
-    DNABERT: ("digests_verify", "ids_conserved", "values_finite"),
-    ESM: ("digests_verify", "ids_conserved", "values_finite"),
-    MERGED: ("digests_verify", "ids_conserved", "values_finite", "row_order_equal"),
-    PREDICTIONS: ("digests_verify", "ids_conserved", "values_finite"),
+    name: (
+        "digests_verify",
+        "ids_conserved",
+        "values_finite",
+        *(("row_order_equal",) if PRODUCTS[name].virtual else ()),
+    )
+    for name in SHARDED
 }
 SAMPLE_AUDITS: dict[str, Callable[[Sample], list[Finding]]] = {
-    "chunks": audit_chunks,
-    "translations": audit_translations,
+    CHUNKS: audit_chunks,
+    TRANSLATIONS: audit_translations,
 }

@@ -17,7 +17,7 @@ from virnucpro_core.engine.telemetry import Progress, read_progress
 from virnucpro_core.errors import StoreError, VirnucproError, printable
 from virnucpro_core.results.folder import RUN
 from virnucpro_core.samples.occupancy import workers
-from virnucpro_core.samples.products import DNABERT, ESM, MERGED, PREDICTIONS
+from virnucpro_core.samples.products import EMBEDDINGS, PREDICTIONS, SHARDED
 from virnucpro_core.samples.sample import Sample, open_sample, read_refusal
 from virnucpro_core.sequences.chunks import Chunks
 from virnucpro_core.sequences.frames import Frames
@@ -25,7 +25,6 @@ from virnucpro_core.sequences.frames import Frames
 State = Literal[
     "damaged", "registered", "refused", "chunked", "translated", "embedding", "embedded", "scored", "called"
 ]
-SHARDED = (DNABERT, ESM, MERGED, PREDICTIONS)
 _UNREADABLE = (VirnucproError, OSError, ValueError, KeyError, TypeError, AttributeError)
 # Of one manifest entry, roughly; what is estimated is said to be.
 _ENTRY_BYTES = 700
@@ -148,7 +147,7 @@ def _state(shards: dict[str, tuple[int, int]], chunks: Chunks | None) -> State:
     whole = {product for product, (there, total) in shards.items() if there >= total}
     if PREDICTIONS in whole:
         return "scored"
-    if {DNABERT, ESM} <= whole:
+    if set(EMBEDDINGS) <= whole:
         return "embedded"
     return "embedding" if any(there for there, _ in shards.values()) else "translated"
 
@@ -187,7 +186,7 @@ def _bytes(folder: Path) -> int:
 
 def _lanes(sample: Sample, total: int, busy: dict[str, str]) -> Iterator[LaneState]:
     """Both encoders' lanes that have run, by product and rank."""
-    for product in (DNABERT, ESM):
+    for product in EMBEDDINGS:
         folder = sample.product(product)
         for file in sorted((sample.folder / "telemetry").glob(f"{product}-*.jsonl")):
             progress = _progress(file)

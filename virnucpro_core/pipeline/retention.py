@@ -17,26 +17,18 @@ from virnucpro_core.errors import StoreError, UsageError
 from virnucpro_core.files import columns
 from virnucpro_core.files.disk import disk_errors
 from virnucpro_core.files.publish import sync
-from virnucpro_core.models.profiles import ResolvedProfile
-from virnucpro_core.pipeline.lane import Lane
-from virnucpro_core.pipeline.steps import made_from, shown_settings
 from virnucpro_core.results.folder import RUN, read_results
-from virnucpro_core.samples.occupancy import alone
-from virnucpro_core.samples.products import DNABERT, ESM, MERGED, PREDICTIONS
-from virnucpro_core.samples.sample import Sample
-from virnucpro_core.sequences.chunks import Chunks
+from virnucpro_core.samples.occupancy import exclusive_lock
+from virnucpro_core.samples.products import PRODUCTS
+from virnucpro_core.samples.sample import Sample, shown_settings
 
 Keep = Literal["all", "scores", "results"]
-CHUNKS, TRANSLATIONS = "chunks", "translations"
 # What goes, in this order: what shows others' data before the data. Embeddings are nearly all of a sample's bytes;
 # with the scores kept, another cut-off needs no GPU.
 RELEASES: dict[str, tuple[str, ...]] = {
-    "all": (),
-    "scores": (MERGED, DNABERT, ESM),
-    "results": (MERGED, DNABERT, ESM, PREDICTIONS, TRANSLATIONS, CHUNKS),
+    keep: tuple(name for name, product in reversed(PRODUCTS.items()) if keep in product.released_by)
+    for keep in ("all", "scores", "results")
 }
-Layer = Literal["sequences", "lane", "results"]
-EVERYTHING: tuple[Layer, ...] = ("sequences", "lane", "results")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +68,7 @@ def release(sample: Sample, keep: Keep) -> Released:
     """
     with (
         disk_errors(sample.folder),
-        alone(sample.folder, f"sample {sample.name!r} is not cleaned, a process works on it"),
+        exclusive_lock(sample.folder, f"sample {sample.name!r} is not cleaned, a process works on it"),
     ):
         require_results(sample)
         found = releasable(sample, keep)
@@ -95,38 +87,6 @@ def require_results(sample: Sample) -> dict[str, Any]:
             remedy="predict the sample again",
         )
     return facts
-
-
-def open_layers(sample: Sample, profile: ResolvedProfile) -> tuple[Layer, ...]:
-    """The layers that a prediction has to go through.
-
-    All of them, each of which finds out what is there already; but what was released is not made again where the
-    results, or with other results asked for the scores, are whole and of the same settings and models.
-    """
-    if not is_cleaned(sample):
-        return EVERYTHING
-    try:
-        made_with = require_results(sample)["digests"]
-    except StoreError:
-        made_with = {}
-    models = {
-        "dnabert-s": profile.dnabert_fingerprint,
-        "esm2": profile.esm2_fingerprint,
-        "classifier": profile.classifier_fingerprint,
-    }
-    if models.items() <= made_with.items():
-        return ()
-    return ("results",) if _has_scores(Lane(sample, profile, 0, 1)) else EVERYTHING
-
-
-def _has_scores(lane: Lane) -> bool:
-    """Whether every shard of scores verifies, and the chunks and frames are those of the settings."""
-    try:
-        for shard in lane.shards:
-            lane.predictions.require(shard, lane.ids(shard))
-        return made_from(Chunks.open(lane.sample.chunks), lane.sample)
-    except StoreError:
-        return False
 
 
 def is_cleaned(sample: Sample) -> bool:

@@ -6,7 +6,6 @@ Each is reused where what lies on disk was made from the same input and verifies
 import contextlib
 import importlib.metadata
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 from virnucpro_core import __version__
@@ -14,13 +13,15 @@ from virnucpro_core.errors import InputError, StoreError, printable
 from virnucpro_core.files.disk import disk_errors, make_sure_of_room, reading_bytes
 from virnucpro_core.files.locks import locked
 from virnucpro_core.files.publish import publish_json, sweep
-from virnucpro_core.pipeline.lane import Lane
+from virnucpro_core.pipeline.lane import Lane, open_chunks
 from virnucpro_core.pipeline.score import collect_scores
 from virnucpro_core.results.folder import write_results
 from virnucpro_core.results.summary import InputFile, ResultSummary, RunInfo
-from virnucpro_core.samples.occupancy import in_use
-from virnucpro_core.samples.products import DNABERT, ESM
-from virnucpro_core.samples.sample import Sample, SampleSettings
+from virnucpro_core.samples.content import with_content
+from virnucpro_core.samples.inputs import passing_error
+from virnucpro_core.samples.occupancy import shared_lock
+from virnucpro_core.samples.products import CHUNKS, EMBEDDINGS, PRODUCTS, TRANSLATIONS, is_current
+from virnucpro_core.samples.sample import Sample, made_from, shown_settings
 from virnucpro_core.sequences.chunks import Chunks, write_chunks
 from virnucpro_core.sequences.frames import Frames, write_frames
 from virnucpro_core.sequences.names import is_packed
@@ -31,6 +32,8 @@ PACKAGES = ("torch", "numpy", "h5py", "dnaio")
 
 def chunk_sample(sample: Sample) -> Chunks:
     """Read the inputs and cut them. A refusal is remembered beside the sample and raised (InputError)."""
+    with disk_errors(sample.chunks), _refusals(sample):
+        sample = with_content(sample)
     with _locked(sample, "chunks"):
         with contextlib.suppress(StoreError):  # not there or not sound: made below
             made = Chunks.open(sample.chunks)
@@ -42,12 +45,13 @@ def chunk_sample(sample: Sample) -> Chunks:
         make_sure_of_room(
             sample.folder, reading_bytes(letters, packed=packed), "to read and translate the sample"
         )
-        try:
+        with _refusals(sample):
             made = write_chunks(
                 [f.path for f in sample.inputs],
                 sample.chunks,
                 chunk_size=sample.settings.chunk_size,
                 duplicates=sample.settings.duplicates,
+                version=PRODUCTS[CHUNKS].version,
             )
             if not made_from(made, sample):
                 raise InputError(
@@ -55,31 +59,47 @@ def chunk_sample(sample: Sample) -> Chunks:
                     path=sample.inputs[0].path,
                     remedy="predict it anew",
                 )
-        except InputError as error:
-            publish_json(sample.rejected, {"reason": str(error), "content": sample.content})
-            raise
         sample.rejected.unlink(missing_ok=True)
         return made
+
+
+@contextlib.contextmanager
+def _refusals(sample: Sample) -> Iterator[None]:
+    """What is refused is remembered beside the sample, so that nobody tries it again by themselves.
+
+    A file that cannot be read at this moment is not: that becomes a StoreError.
+    """
+    try:
+        yield
+    except InputError as error:
+        passing = passing_error(error)
+        if passing is not None:
+            remedy = "check its rights and the disk, then run the same command again"
+            raise StoreError(
+                f"cannot be read: {passing.strerror}", where=error.path, remedy=remedy
+            ) from error
+        publish_json(sample.rejected, {"reason": str(error), "content": sample.content})
+        raise
 
 
 def translate_sample(sample: Sample) -> Frames:
     """Six-frame translation of the sample's chunks, identical frames kept once."""
     with _locked(sample, "translations"):
-        chunks = Chunks.open(sample.chunks)
+        chunks = open_chunks(sample)
         with contextlib.suppress(StoreError):
             made = Frames.open(sample.translations)
-            if made.attrs["chunks"] == chunks.digest:
+            if made.attrs["chunks"] == chunks.digest and is_current(made.attrs, TRANSLATIONS):
                 made.store.verify()
                 return made
         chunks.store.verify()
-        return write_frames(chunks, sample.translations)
+        return write_frames(chunks, sample.translations, version=PRODUCTS[TRANSLATIONS].version)
 
 
 def call_sample(lane: Lane) -> ResultSummary:
     """Join all lanes' scores and write the sample's results folder. Raises StoreError for shards that do not verify."""
     sample = lane.sample
     with _locked(sample, "consensus"):
-        chunks = Chunks.open(sample.chunks)
+        chunks = open_chunks(sample)
         chunks.store.verify()
         return write_results(
             chunks,
@@ -98,10 +118,7 @@ def run_info(lane: Lane) -> RunInfo:
         "sample": sample.content,
         "chunks": Chunks.open(sample.chunks).digest,
         "translations": lane.frames.digest,
-        "dnabert-s": profile.dnabert_fingerprint,
-        "esm2": profile.esm2_fingerprint,
-        "classifier": profile.classifier_fingerprint,
-    }
+    } | lane.models
     return RunInfo(
         sample=sample.name,
         profile=sample.settings.profile,
@@ -110,23 +127,9 @@ def run_info(lane: Lane) -> RunInfo:
         settings=shown_settings(sample.settings),
         versions={"virnucpro": __version__} | {name: importlib.metadata.version(name) for name in PACKAGES},
         digests=digests,
-        telemetry={product: _makers(lane, product) for product in (DNABERT, ESM)},
+        products=lane.recipes,
+        telemetry={product: _makers(lane, product) for product in EMBEDDINGS},
     )
-
-
-def made_from(chunks: Chunks, sample: Sample) -> bool:
-    """Whether the chunks are of these inputs, cut as the settings say."""
-    settings = sample.settings
-    return (
-        chunks.attrs["chunk_size"] == settings.chunk_size
-        and chunks.attrs["duplicates"] == settings.duplicates
-        and [f["sha256"] for f in chunks.attrs["files"]] == [f.sha256 for f in sample.inputs]
-    )
-
-
-def shown_settings(settings: SampleSettings) -> dict[str, Any]:
-    """The settings as `run.json` has them: those that say something."""
-    return {name: value for name, value in asdict(settings).items() if value != ""}
 
 
 def _makers(lane: Lane, product: str) -> dict[str, Any]:
@@ -142,5 +145,5 @@ def _locked(sample: Sample, product: str) -> Iterator[None]:
     with disk_errors(sample.product(product)):
         sweep(sample.folder)
         sweep(sample.results)
-        with in_use(sample.folder), locked(sample.lock(product), busy=busy, wait=True):
+        with shared_lock(sample.folder), locked(sample.lock(product), busy=busy, wait=True):
             yield

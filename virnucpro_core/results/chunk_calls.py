@@ -121,20 +121,14 @@ def consensus_from_predictions(path: Path, out: Path) -> int:
     Rows may come in any order. Returns the number of chunks. Raises InputError, with the line, for a table
     that is not one: wrong header, an id that does not end in a frame, scores that are not from 0 to 1.
     """
-    number = 0
-
-    def write(temporary: Path) -> None:
-        nonlocal number
+    if not path.is_file():
+        raise InputError("no such file", path=path, remedy="give the path of a prediction_results.txt")
+    with publish(out) as temporary:
         calls = ChunkCalls(out.parent)
         for rows in _prediction_rows(path):
             calls.add_rows(rows)
         with temporary.open("wb") as stream:
-            number = calls.write(stream)
-
-    if not path.is_file():
-        raise InputError("no such file", path=path, remedy="give the path of a prediction_results.txt")
-    publish(out, write)
-    return number
+            return calls.write(stream)
 
 
 def _prediction_rows(path: Path) -> Iterator[list[bytes]]:

@@ -7,10 +7,11 @@ taken away before the first file is replaced, and published last.
 Apart from `telemetry` in `run.json`, the same scores and settings give the same bytes: no file holds a time.
 """
 
+import contextlib
 import dataclasses
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -45,6 +46,8 @@ CONTIGS = "contigs.tsv"
 VIRAL = "viral.fasta"
 REPORT = "report.html"
 RUN = "run.json"
+# All that a sample's results folder may hold; whoever puts another file there names it here.
+RESULT_FILES = (PREDICTIONS, CHUNK_CALLS, CONTIGS, VIRAL, REPORT, RUN)
 
 BLOCK_CHUNKS = 100_000
 
@@ -73,9 +76,8 @@ def write_results(
             remedy="recompute the predictions of this sample",
         )
     tally, selection = Tally(), Selection(chunks)
-
-    def write_tables(streams: Sequence[BinaryIO]) -> None:
-        predictions, chunk_calls, contigs, viral = streams
+    tables = (PREDICTIONS, CHUNK_CALLS, CONTIGS, VIRAL)
+    with _published_together([out / name for name in tables]) as (predictions, chunk_calls, contigs, viral):
         with tempfile.TemporaryFile(dir=out) as spill:
             chunk_score = _write_frames(chunks, frames, unique_scores, (predictions, chunk_calls, spill))
             contigs.write(CONTIGS_HEADER)
@@ -85,9 +87,6 @@ def write_results(
                 tally.add(block)
                 selection.add(block)
         (out / RUN).unlink(missing_ok=True)
-
-    tables = (PREDICTIONS, CHUNK_CALLS, CONTIGS, VIRAL)
-    _publish_together([out / name for name in tables], write_tables)
     summary = ResultSummary(
         sample=run.sample,
         profile=run.profile,
@@ -151,21 +150,11 @@ def _write_frames(
     return np.memmap(spill, dtype=np.float64, mode="r", shape=(chunks.n_chunks,))
 
 
-def _publish_together(paths: Sequence[Path], write: Callable[[Sequence[BinaryIO]], None]) -> None:
-    """`durable.publish` of files that one `write` fills side by side; none appears before it returns."""
-
-    def step(streams: list[BinaryIO]) -> None:
-        if len(streams) == len(paths):
-            write(streams)
-            return
-
-        def fill(temporary: Path) -> None:
-            with temporary.open("wb") as stream:
-                step([*streams, stream])
-
-        publish(paths[len(streams)], fill)
-
-    step([])
+@contextlib.contextmanager
+def _published_together(paths: Sequence[Path]) -> Iterator[list[BinaryIO]]:
+    """Streams that the block fills side by side; no file appears before it ends."""
+    with contextlib.ExitStack() as files:
+        yield [files.enter_context(files.enter_context(publish(path)).open("wb")) for path in paths]
 
 
 def _measured(path: Path) -> ResultFile:
@@ -183,6 +172,7 @@ def _run_facts(run: RunInfo, counts: Counts, cutoff: float, files: dict[str, Res
         "settings": dict(run.settings),
         "versions": dict(run.versions),
         "digests": dict(run.digests),
+        "products": {name: dict(recipe) for name, recipe in run.products.items()},
         "counts": dataclasses.asdict(counts),
         "files": {name: {"bytes": file.bytes, "sha256": file.sha256} for name, file in files.items()},
         "telemetry": dict(run.telemetry),

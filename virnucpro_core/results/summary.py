@@ -32,8 +32,9 @@ class RunInfo:
 
     `note` is printed wherever results are shown, such as the demo profile's "scores carry no biological
     meaning"; empty for none. `digests` names what the scores depend on (chunks, translations, encoders,
-    classifier). `telemetry` is the only part that may differ between two runs over the same data: it is in
-    `run.json` alone, so that every other file is byte for byte reproducible.
+    classifier), `products` how each product was made (version, precision, attention kernel). `telemetry` is the
+    only part that may differ between two runs over the same data: it is in `run.json` alone, so that every
+    other file is byte for byte reproducible.
     """
 
     sample: str
@@ -43,6 +44,7 @@ class RunInfo:
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
+    products: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     telemetry: Mapping[str, Any] = field(default_factory=dict)
 
 

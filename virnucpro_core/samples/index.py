@@ -28,10 +28,15 @@ def names(home: Path, content: str) -> list[str]:
     return sorted(entry.name for entry in _place(_folder(home), content).glob("*"))
 
 
+def one_at_a_time(home: Path) -> contextlib.AbstractContextManager[None]:
+    """Nobody else makes the index, or looks who has a content before noting it, as long as the block lasts."""
+    return locked(home / "contents.lock", busy="another process uses the index of contents", wait=True)
+
+
 @contextlib.contextmanager
 def publishing(home: Path) -> Iterator[Callable[[str, str], None]]:
     """Make the index: the block notes (content, name) of all samples. It is there as a whole or not at all."""
-    with locked(home / "contents.lock", busy="another process makes the index of contents", wait=True):
+    with one_at_a_time(home):
         if exists(home):  # made while we waited
             yield lambda _content, _name: None
             return

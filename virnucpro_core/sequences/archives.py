@@ -13,12 +13,13 @@ import os
 import re
 import stat
 import sys
-import zlib
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
-from virnucpro_core.errors import InputError
+from isal.igzip_lib import DECOMP_GZIP, IgzipDecompressor, IsalError
+
+from virnucpro_core.errors import IncompleteError, InputError
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -103,30 +104,6 @@ class _Blocks(io.RawIOBase):
         super().close()
 
 
-class _Gzip:
-    """zlib's decompressor in the manner of those of bz2, lzma and zstd."""
-
-    def __init__(self) -> None:
-        self._zlib, self._full = zlib.decompressobj(wbits=31), False
-
-    @property
-    def eof(self) -> bool:
-        return self._zlib.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._zlib.unused_data
-
-    @property
-    def needs_input(self) -> bool:
-        return not (self._full or self._zlib.unconsumed_tail or self._zlib.eof)
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        out = self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
-        self._full = len(out) == max_length
-        return out
-
-
 class _Packing(NamedTuple):
     name: str
     magic: re.Pattern[bytes]
@@ -134,7 +111,7 @@ class _Packing(NamedTuple):
 
 
 _PACKINGS = (
-    _Packing("gzip", re.compile(rb"\x1f\x8b"), _Gzip),
+    _Packing("gzip", re.compile(rb"\x1f\x8b"), lambda: IgzipDecompressor(flag=DECOMP_GZIP)),
     _Packing("bzip2", re.compile(rb"BZh[1-9](1AY&SY|\x17\x72\x45\x38\x50\x90)"), bz2.BZ2Decompressor),
     _Packing(
         "xz",
@@ -146,7 +123,8 @@ _PACKINGS = (
         "zstd", re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL), zstd.ZstdDecompressor
     ),
 )
-_DAMAGE = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zstd.ZstdError)
+_ISAL_ERROR = cast(type[Exception], IsalError)  # its stub says that it is an instance
+_DAMAGE = (OSError, EOFError, ValueError, _ISAL_ERROR, lzma.LZMAError, zstd.ZstdError)
 
 
 def _unpacked(path: Path) -> Generator[bytes]:
@@ -185,7 +163,7 @@ def _decompressed(path: Path, stream: BinaryIO, packing: _Packing) -> Generator[
             read += len(data)
             if not data:
                 what = f"the {packing.name} file ends too early"
-                raise InputError(
+                raise IncompleteError(
                     what, path=path, remedy="it was cut while it was copied or written: fetch it again"
                 )
         else:

@@ -142,29 +142,54 @@ class Chunks:
 
 
 def write_chunks(
-    paths: Sequence[Path], out: Path, *, chunk_size: int, duplicates: Duplicates = "refuse"
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    chunk_size: int,
+    duplicates: Duplicates = "refuse",
+    version: str = "",
 ) -> Chunks:
-    """Read the files of one sample and publish its store at `out`.
+    """Read the files of one sample and publish its store at `out`; `version` becomes part of its identity.
 
     Raises InputError for files that are refused, UsageError for a chunk size below 3, StoreError for the
     disk.
     """
-    if chunk_size < 3:
-        raise UsageError(f"chunk size {chunk_size} holds no codon", remedy="use 300 or 500")
+    _check_size(chunk_size)
     files = in_order(paths)
     before = [stat_regular(path) for path in files]
     with ColumnWriter.publishing(out, kind=KIND) as writer:
-        writer.append("chunk_offsets", np.zeros(1, np.int64))
-        chunks = uracils = 0
-        for batch in _batches(read_records(paths, duplicates=duplicates)):
-            _append(writer, batch)
-            lengths = np.array([0 if r.reason else len(r.sequence) for r in batch], np.int64)
-            offsets = chunks + np.cumsum(chunk_counts(lengths, chunk_size))
-            writer.append("chunk_offsets", offsets)
-            chunks, uracils = int(offsets[-1]), uracils + sum(r.uracils for r in batch)
+        uracils = _append_records(writer, read_records(paths, duplicates=duplicates), chunk_size)
         writer.attrs |= {"chunk_size": chunk_size, "uracils": uracils, "duplicates": duplicates}
+        writer.attrs["version"] = version
         writer.attrs["files"] = [_identity(path, stat) for path, stat in zip(files, before, strict=True)]
     return Chunks.open(out)
+
+
+def write_records(records: Iterable[Record], out: Path, *, chunk_size: int) -> Chunks:
+    """The store of records that are in memory, at `out`. Raises UsageError for a chunk size below 3, StoreError."""
+    _check_size(chunk_size)
+    with ColumnWriter.publishing(out, kind=KIND) as writer:
+        uracils = _append_records(writer, records, chunk_size)
+        writer.attrs |= {"chunk_size": chunk_size, "uracils": uracils}
+    return Chunks.open(out)
+
+
+def _check_size(chunk_size: int) -> None:
+    if chunk_size < 3:
+        raise UsageError(f"chunk size {chunk_size} holds no codon", remedy="use 300 or 500")
+
+
+def _append_records(writer: ColumnWriter, records: Iterable[Record], chunk_size: int) -> int:
+    """Fill the columns; how many U were read as T."""
+    writer.append("chunk_offsets", np.zeros(1, np.int64))
+    chunks = uracils = 0
+    for batch in _batches(records):
+        _append(writer, batch)
+        lengths = np.array([0 if r.reason else len(r.sequence) for r in batch], np.int64)
+        offsets = chunks + np.cumsum(chunk_counts(lengths, chunk_size))
+        writer.append("chunk_offsets", offsets)
+        chunks, uracils = int(offsets[-1]), uracils + sum(r.uracils for r in batch)
+    return uracils
 
 
 def _identity(path: Path, before: os.stat_result) -> dict[str, Any]:

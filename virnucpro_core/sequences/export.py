@@ -26,13 +26,9 @@ def export_translations(chunks: Chunks, frames: Frames, out: Path, name: str) ->
         f"{name}_identified_protein.faa": _frame_entries(chunks, frames, frames.proteins),
     }
     for file, entries in texts.items():
-        publish(out / file, lambda path, entries=entries: _write(path, entries))  # type: ignore[misc]
+        with publish(out / file) as temporary, temporary.open("wb") as stream:
+            stream.writelines(entries)
     return [out / file for file in texts]
-
-
-def _write(path: Path, entries: Iterable[bytes]) -> None:
-    with path.open("wb") as stream:
-        stream.writelines(entries)
 
 
 def _chunk_entries(chunks: Chunks) -> Iterable[bytes]:

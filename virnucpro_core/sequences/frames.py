@@ -77,14 +77,14 @@ def shards_of(n_unique: int, shard_rows: int) -> int:
     return min(n_unique, -(-max(least, even) // multiple) * multiple)
 
 
-def write_frames(chunks: Chunks, out: Path) -> Frames:
-    """Translate all chunks and publish the store at `out`. Raises StoreError.
+def write_frames(chunks: Chunks, out: Path, *, version: str = "") -> Frames:
+    """Translate all chunks and publish the store at `out`; `version` becomes part of its identity. Raises StoreError.
 
     The chunks are translated twice, which is cheaper than writing every copy of a frame to disk: first for
     the digests, which tell the unique frames, then for the unique frames' letters.
     """
     with ColumnWriter.publishing(out, kind=KIND) as writer:
-        writer.attrs["chunks"] = chunks.digest
+        writer.attrs |= {"chunks": chunks.digest, "version": version}
         identities = Identities()
         _append_frames(writer, np.empty(0, np.int64), np.empty(0, np.uint8))
         for lo, frames in _translations(chunks):

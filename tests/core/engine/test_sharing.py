@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import ROOT
-from virnucpro_core.engine.claims import Claims
 from virnucpro_core.engine.shards import lane_shards
 from virnucpro_core.engine.sharing import Share
+from virnucpro_core.files.locks import Claims
 
 UNIT = 0.001
 
@@ -144,7 +144,7 @@ def test_a_damaged_shard_of_its_own_is_computed_though_it_looks_done(tmp_path: P
 CLAIMER = """
 import sys, time
 from pathlib import Path
-from virnucpro_core.engine.claims import Claims
+from virnucpro_core.files.locks import Claims
 with Claims(Path(sys.argv[1])) as claims:
     assert claims.take(5)
     print("taken", flush=True)

@@ -1,4 +1,4 @@
-"""Own Triton kernels of the fused encoders; they know no model.
+"""The kernels of the fused encoders, own ones in Triton and cuBLASLt's products; they know no model.
 
 Each launcher is tested against the reference operations, on a GPU and under Triton's interpreter. No autotuning:
 the constants were measured (benchmarks/results, docs/encoders.md). What differs from batch to batch is not specialised
@@ -6,15 +6,13 @@ on: Triton would compile a kernel anew for the first batch whose size is a multi
 """
 
 from virnucpro_core.encoders.kernels.attention import attend, rotate
+from virnucpro_core.encoders.kernels.products import product
 from virnucpro_core.encoders.kernels.rows import (
     GATE_ROWS,
     gated_gelu,
-    gelu,
     interleaved,
     norm,
-    norm_quantised,
     pool,
-    quantised,
     separated,
 )
 
@@ -22,12 +20,10 @@ __all__ = [
     "GATE_ROWS",
     "attend",
     "gated_gelu",
-    "gelu",
     "interleaved",
     "norm",
-    "norm_quantised",
     "pool",
-    "quantised",
+    "product",
     "rotate",
     "separated",
 ]
