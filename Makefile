@@ -28,7 +28,7 @@ ui: $(VENV)/.user  ## the web UI and the daemon on loopback; drop files into .vi
 	$(BIN)/virnucpro ui --port $(PORT)
 
 test: $(VENV)/.dev  ## all tests that need no GPU; the last lines say which were skipped and why
-	$(BIN)/python -m pytest -m "not gpu and not ray and not torture"
+	$(BIN)/python -m pytest -m "not gpu and not ray and not long"
 
 ray: $(VENV)/.dev  ## a Ray cluster of four pretended machines, one of which dies; what Kubernetes would be told
 	$(PIP) --editable ".[dev,ray,kubernetes]"

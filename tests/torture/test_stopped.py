@@ -1,6 +1,6 @@
 """Runs that are stopped at each moment of each product, also where the interrupt is swallowed there.
 
-`make test` strikes at a few of the moments, `pytest -m torture` at all of them: half an hour.
+`make test` strikes at a few of the moments, `pytest -m long` at all of them: half an hour.
 """
 
 import signal
@@ -46,7 +46,7 @@ def test_a_run_that_is_terminated_says_canceled_at_once(runs: Terminator, moment
     assert runs.strike(MOMENTS[moment], how).problems == []
 
 
-@pytest.mark.torture
+@pytest.mark.long
 @pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS)
 def test_a_run_that_is_terminated_at_any_moment_says_canceled_and_goes_on_when_launched_again(
     request: pytest.FixtureRequest, moment: Moment
@@ -59,7 +59,7 @@ def test_a_run_that_is_terminated_at_any_moment_says_canceled_and_goes_on_when_l
 
 @pytest.mark.parametrize(
     ("moment", "how", "number"),
-    [*FEW_PREDICTIONS, *(pytest.param(*one, marks=pytest.mark.torture) for one in ALL_PREDICTIONS)],
+    [*FEW_PREDICTIONS, *(pytest.param(*one, marks=pytest.mark.long) for one in ALL_PREDICTIONS)],
 )
 def test_a_stopped_prediction_says_so_at_once_and_the_same_command_ends_with_the_same_bytes(
     alone: Site, tmp_path: Path, moment: str, how: str, number: signal.Signals

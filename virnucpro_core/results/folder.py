@@ -47,7 +47,7 @@ VIRAL = "viral.fasta"
 REPORT = "report.html"
 RUN = "run.json"
 # All that a sample's results folder may hold; whoever puts another file there names it here.
-RESULT_FILES = (PREDICTIONS, CHUNK_CALLS, CONTIGS, VIRAL, REPORT, RUN)
+RESULT_FILES = (FRAME_CALLS, CHUNK_CALLS, CONTIGS, VIRAL, REPORT, RUN)
 
 TABLE_CHUNKS = 100_000
 
