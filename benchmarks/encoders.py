@@ -39,7 +39,7 @@ TOKENS = {"esm2-3b": 200_000, "esm2-650m": 600_000, "dnabert-s": 2_000_000}  # o
 COLD = """
 import time; t0 = time.perf_counter()
 import sys, torch, numpy as np; from pathlib import Path
-from virnucpro_core.encoders import load_encoder; from virnucpro_core.encoders.packing import pack
+from virnucpro_core.encoders.encoder import load_encoder; from virnucpro_core.encoders.packing import pack
 t1 = time.perf_counter()
 cuda, half = torch.device("cuda"), torch.float16
 e = load_encoder("esm2", Path(sys.argv[1]), device=cuda, dtype=half, attention="triton")

@@ -1,7 +1,7 @@
-"""A folder of small samples, whose driver or a batch is killed, or whose driver is stopped, at a random moment.
+"""A folder of small samples, whose driver or a worker is killed, or whose driver is stopped, at a random moment.
 
-A batch that dies costs nothing but time: others take what it has not begun, and its samples run alone. The same command
-resumes all else. In the end every byte must be that of an undisturbed run.
+A worker that dies costs nothing but time: the samples that it was at run alone. The same command resumes all else. In
+the end every byte must be that of an undisturbed run.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ from torture.table import Row, Task, campaign
 SAMPLES, RECORDS = 8, 4
 TIMEOUT = 300.0
 POLL_SECONDS = 0.02
-STRIKES = ("kill a batch", "kill the driver", "kill all", "SIGTERM", "SIGINT")
+STRIKES = ("kill a worker", "kill the driver", "kill all", "SIGTERM", "SIGINT")
 WEIGHTS = (4, 2, 1, 1, 1)
 # How each may end, with how many lines on standard error: a strike can also come too late.
 ENDS = {
-    "kill a batch": {0: (0, 1)},
+    "kill a worker": {0: (0, 1)},
     "kill the driver": {-signal.SIGKILL: (0,), 0: (0,)},
     "kill all": {-signal.SIGKILL: (0, 1, 2), 0: (0,)},
     "SIGTERM": {130: (1,), 0: (0,)},
@@ -102,15 +102,15 @@ def _strike(site: Site, run: Started, draw: random.Random, usual: float) -> str:
     moment = time.monotonic() + draw.uniform(0.0, usual)
     while run.process.poll() is None and time.monotonic() < moment:
         time.sleep(POLL_SECONDS)
-    batches = [p for p in site.platform.processes() if role(p) == "batch"]
-    if run.process.poll() is not None or (what == "kill a batch" and not batches):
+    workers = [p for p in site.platform.processes() if role(p) in ("lane", "host")]
+    if run.process.poll() is not None or (what == "kill a worker" and not workers):
         return ""
     if what in ("SIGTERM", "SIGINT"):
         run.process.send_signal(getattr(signal, what))
     if what in ("kill the driver", "kill all"):
         run.process.kill()
-    doomed = {"kill a batch": [draw.choice(batches)] if batches else [], "kill all": batches}.get(what, [])
-    for batch in doomed:
+    doomed = {"kill a worker": [draw.choice(workers)] if workers else [], "kill all": workers}.get(what, [])
+    for worker in doomed:
         with contextlib.suppress(psutil.NoSuchProcess):
-            batch.kill()
+            worker.kill()
     return what

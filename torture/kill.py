@@ -23,7 +23,7 @@ START_TIMEOUT = 300.0
 SOFT_PART, NOTHING_PART = 0.15, 0.05
 MOMENTS = {"time": 3, "files": 4, "embedding": 3}
 MOST_FILES, LATE_SECONDS, EMBEDDING_FACTOR, SOON_SECONDS = 12, 0.05, 20, 0.7
-WEIGHTS = {"driver": 1, "lane": 4, "loader worker": 3, "worker server": 1, "tracker": 1}
+WEIGHTS = {"driver": 1, "lane": 4, "host": 1, "loader worker": 3, "worker server": 1, "tracker": 1}
 EXIT_CODES = {0, 3, 130, -signal.SIGKILL}
 
 
@@ -135,7 +135,7 @@ def _strike_until_it_ends(state: Killing, run: Started) -> list[int]:
 
 def _kill(state: Killing, victim: psutil.Process, wanted: str) -> None:
     """SIGKILL; of a lane it is noted how much it had computed and not brought to disk, which may be one shard."""
-    rank = int(victim.cmdline()[-1]) if wanted == "lane" else None
+    rank = int(victim.cmdline()[-1].removeprefix("gpu-")) if wanted == "lane" else None
     victim.send_signal(signal.SIGKILL)
     state.killed.points += 1
     state.struck[wanted] += 1

@@ -21,7 +21,11 @@ from torture.launched import ENDED, SAMPLE, TERMINATE, launch, status_of
 from torture.site import LANES, PRODUCTS, SHARD_ROWS, Site, write_genomes
 from virnucpro_assets.platform.tags import driver_tags
 
-RUN_WORKER, LANE, COMMAND = "spawn_main", "virnucpro_assets.running.lane", "virnucpro_assets.cli.main"
+RUN_WORKER, GPU, HOST = (
+    "spawn_main",
+    "virnucpro_assets.running.worker gpu",
+    "virnucpro_assets.running.worker host",
+)
 HOW = ("raised", "ignored", "caught", "an error")
 # A lane that does not end by itself is killed after 20 s.
 SETTLE_SECONDS, END_SECONDS, LONG_SECONDS = 0.5, 18.0, 240.0
@@ -180,7 +184,7 @@ def stop_predict(folder: Path, moment: Moment, how: str, number: signal.Signals,
     site = Site(folder)
     site.begin(alone.home / "dagster")
     holder = Holder(site)
-    holder.hold(moment, how, LANE if moment.job == "lane" else COMMAND)
+    holder.hold(moment, how, GPU if moment.job == "lane" else HOST)
     run = site.start()
     holder.wait()
     run.process.send_signal(number)

@@ -28,8 +28,8 @@ PRODUCTS = ("dnabert_embeddings", "esm_embeddings", "merged_features", "predicti
 SAMPLE, LANES, SHARD_ROWS, END_SECONDS = "genomes", 2, 2, 40.0
 ROLES = {
     "virnucpro_assets.cli.main": "driver",
-    "virnucpro_assets.running.lane": "lane",
-    "virnucpro_assets.running.batch_worker": "batch",
+    "virnucpro_assets.running.worker gpu-": "lane",
+    "virnucpro_assets.running.worker host": "host",
     "multiprocessing.forkserver": "worker server",
     "resource_tracker": "tracker",
 }

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from torture.site import LANES, ROOT, SAMPLE, Site, Started, role, undisturbed
 from torture.table import Row, Task, campaign
+from virnucpro_assets.running import tasks
 
 TIMEOUT = 300.0
 POLL_SECONDS = 0.02
@@ -63,12 +64,17 @@ def _same_lane(site: Site, draw: random.Random) -> list[str]:
     run = site.start(number=1)
     _wait(lambda: len(site.finished_shards()) > draw.randint(0, 6), run)
     lane = subprocess.Popen(
-        [sys.executable, "-m", "virnucpro_assets.running.lane", SAMPLE, str(draw.randrange(LANES))],
+        [sys.executable, "-m", "virnucpro_assets.running.worker", "gpu-0"],
         env=site.platform.environment,
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
+    assert lane.stdin is not None
+    lane.stdin.write(
+        tasks.Task("lane", (f"{draw.randrange(LANES)}|{SAMPLE}",), "predict-another").line().encode()
+    )
+    lane.stdin.flush()
     code, before = run.process.wait(TIMEOUT), site.finished_shards()
     said, _ = lane.communicate(timeout=TIMEOUT)  # this closes its input, too: it may be ended by that
     problems = [] if code == 0 else [f"the driver's exit code is {code}, {run.errors()}"]

@@ -1,20 +1,36 @@
-"""Every night: ask again for what failed or was never asked for."""
+"""Every night: ask again for what failed or was never asked for.
+
+Not for what somebody works on or has stopped, nor for what has failed in TRIES nights one after another.
+"""
+
+import itertools
 
 import dagster as dg
 
 from virnucpro_assets.graph.partitions import RANKS, SAMPLES, lane_key
-from virnucpro_assets.platform.history import was_cancelled
+from virnucpro_assets.platform.environment import time_zone
+from virnucpro_assets.platform.history import samples_under_way, was_cancelled
+from virnucpro_assets.platform.ownership import own_records
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_core.errors import VirnucproError
+from virnucpro_core.samples.occupancy import workers
 from virnucpro_core.samples.sample import open_sample
+
+TRIES = 3
+SCHEDULE_TAG, PARENT_TAG, PARTITION_TAG = (
+    "dagster/schedule_name",
+    "dagster/parent_run_id",
+    "dagster/partition",
+)
 
 
 def missing_partitions(instance: dg.DagsterInstance, platform: Platform) -> dict[str, list[str]]:
     """Job -> partitions that it has to run now: of each sample the first layer that is missing.
 
-    Samples whose input was refused are left alone, and those that somebody stopped; what follows a layer, follows
-    by itself.
+    Samples whose input was refused are left alone, those that somebody stopped, and those that a run or another
+    process is at work on; what follows a layer, follows by itself.
     """
+    busy = samples_under_way(instance)
     done = {
         name: instance.get_materialized_partitions(dg.AssetKey(name))
         for name in ("translations", "predictions", "consensus")
@@ -22,10 +38,12 @@ def missing_partitions(instance: dg.DagsterInstance, platform: Platform) -> dict
     missing: dict[str, list[str]] = {"sequences": [], "lane": [], "results": []}
     for name in sorted(instance.get_dynamic_partitions(str(SAMPLES.name))):
         try:
-            refused = open_sample(platform.folder, name).rejected.exists()
+            sample = open_sample(platform.folder, name)
         except VirnucproError:
             continue  # its folder was discarded or is damaged: the other samples are asked for all the same
-        if name in done["consensus"] or refused or was_cancelled(instance, name):
+        if name in done["consensus"] or sample.rejected.exists() or was_cancelled(instance, name):
+            continue
+        if name in busy or workers(sample.folder):
             continue
         lanes = [lane_key(name, int(rank)) for rank in RANKS.get_partition_keys()]
         open_lanes = [key for key in lanes if key not in done["predictions"]]
@@ -35,7 +53,18 @@ def missing_partitions(instance: dg.DagsterInstance, platform: Platform) -> dict
             missing["lane"] += open_lanes
         else:
             missing["results"].append(name)
-    return missing
+    return {job: [key for key in keys if not _is_hopeless(instance, key)] for job, keys in missing.items()}
+
+
+def _is_hopeless(instance: dg.DagsterInstance, key: str) -> bool:
+    """Whether the latest TRIES runs of this partition were all asked for by night, and all failed.
+
+    Once somebody asks for it by hand, it has as many nights again.
+    """
+    runs = (r.dagster_run for r in own_records(instance, dg.RunsFilter(tags={PARTITION_TAG: key})))
+    tried = list(itertools.islice((run for run in runs if PARENT_TAG not in run.tags), TRIES))
+    failed = [run.status is dg.DagsterRunStatus.FAILURE and SCHEDULE_TAG in run.tags for run in tried]
+    return len(failed) == TRIES and all(failed)
 
 
 def _nightly(job: str) -> dg.ScheduleDefinition:
@@ -43,6 +72,7 @@ def _nightly(job: str) -> dg.ScheduleDefinition:
         name=f"nightly_{job}",
         job_name=job,
         cron_schedule="0 2 * * *",
+        execution_timezone=time_zone(),
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=f"Runs `{job}` for every sample that lacks it next, because it failed or was never asked for.",
     )

@@ -2,17 +2,31 @@
 
 A sample's priority is what was asked for (`virnucpro priority`), else one less for a large sample, so that small ones
 need not wait for its lanes; a priority that the run has already, from the launchpad, stays. Runs of a whole sample
-are told from lanes, so that reading many samples leaves room for the GPUs' runs. Named in dagster.yaml.
+are told from lanes, so that reading many samples leaves room for the GPUs' runs; a run of lanes is marked with the rank
+whose GPU computes them, and a run over a range of partitions with its keys. Named in dagster.yaml.
 """
 
 import contextlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 from dagster._core.run_coordinator import SubmitRunContext
 
 from virnucpro_assets.platform.environment import home_folder
-from virnucpro_assets.platform.tags import LAYER_TAG, PRIORITY_TAG, RANK_TAG, SAMPLE_TAGS
+from virnucpro_assets.platform.ownership import is_own, own_runs
+from virnucpro_assets.platform.tags import (
+    DEVICE_TAG,
+    HOME_TAG,
+    KEYS_TAG,
+    LAYER_TAG,
+    OWN_TAGS,
+    PRIORITY_TAG,
+    RANK_TAG,
+    SAMPLE_TAGS,
+    keys_between,
+    keys_in,
+)
 from virnucpro_core.errors import VirnucproError
 from virnucpro_core.samples.priority import read_priority, write_priority
 from virnucpro_core.samples.sample import Sample, open_sample
@@ -25,13 +39,23 @@ class SampleQueue(dg.QueuedRunCoordinator):  # type: ignore[type-arg]
 
     def submit_run(self, context: SubmitRunContext) -> dg.DagsterRun:
         run = context.dagster_run
-        tags = {} if RANK_TAG in run.tags else {LAYER_TAG: "sample"}
+        if not is_own(run):  # of another project on the same instance
+            return super().submit_run(context)
+        tags = OWN_TAGS | {HOME_TAG: str(home_folder())} | self._keys(run.tags)
+        ranks = [key.partition("|")[0] for key in keys_in(dict(run.tags) | tags) if "|" in key]
+        rank = run.tags.get(RANK_TAG) or next(iter(ranks), "")
+        tags |= {DEVICE_TAG: run.tags.get(DEVICE_TAG, rank)} if rank else {LAYER_TAG: "sample"}
         name = next((run.tags[tag] for tag in SAMPLE_TAGS if tag in run.tags), "")
         if name and PRIORITY_TAG not in run.tags:
             with contextlib.suppress(VirnucproError):  # no sample of ours: the run itself will say so
                 tags |= {PRIORITY_TAG: str(priority_of(open_sample(home_folder(), name)))}
         self._instance.add_run_tags(run.run_id, tags)
         return super().submit_run(context)
+
+    def _keys(self, tags: Mapping[str, str]) -> dict[str, str]:
+        """The keys of a run over a range, one by one: samples that come and go while it waits change nothing."""
+        keys = [] if KEYS_TAG in tags else keys_between(tags, self._instance.get_dynamic_partitions("sample"))
+        return {KEYS_TAG: json.dumps(keys)} if keys else {}
 
 
 def priority_of(sample: Sample) -> int:
@@ -49,7 +73,7 @@ def set_priority(instance: dg.DagsterInstance, samples: Sequence[Sample], priori
         write_priority(sample, priority)
         for tag in SAMPLE_TAGS:
             queued = dg.RunsFilter(tags={tag: sample.name}, statuses=[dg.DagsterRunStatus.QUEUED])
-            for run in instance.get_runs(queued):
+            for run in own_runs(instance, queued):
                 instance.add_run_tags(run.run_id, {PRIORITY_TAG: str(priority)})
                 changed += 1
     return changed

@@ -1,41 +1,32 @@
 """What runs by itself: the inbox sensor brings samples in, a condition follows them down, a schedule mends at night."""
 
-from collections.abc import Sequence
-
 import dagster as dg
 
+from virnucpro_assets.automation.groups import backlog, group_request, groups
 from virnucpro_assets.graph.partitions import SAMPLES
 from virnucpro_assets.graph.records import arrived
 from virnucpro_assets.platform.environment import IN_PROCESS
 from virnucpro_assets.platform.presence import mark_dead_runs
 from virnucpro_assets.platform.resource import Platform
-from virnucpro_assets.platform.tags import batch_config, batch_rank, batch_samples, batch_tags
+from virnucpro_assets.platform.tags import OWN_TAGS
 from virnucpro_core.errors import VirnucproError, printable
 from virnucpro_core.samples.inbox import Look, News, look, was_begun
 from virnucpro_core.samples.inbox_state import clock, shown
 from virnucpro_core.samples.sample import Sample
 
-# Few enough that a run of them ends soon and others get their turn.
-BATCH_SAMPLES = 50
 WORDS = {
     "registered": "registered",
     "refused": "refused and left in the inbox",
     "unreadable": "cannot be read now, tried again",
     "failing": "cannot be registered now, tried again",
 }
-UNDER_WAY = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-]
-
 
 follow = dg.AutomationConditionSensorDefinition(
     "follow",
     target=dg.AssetSelection.all(),
     minimum_interval_seconds=1,
     emit_backfills=False,
+    run_tags=OWN_TAGS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Materializes each asset of a sample once what it depends on is there and has passed its checks.",
 )
@@ -46,7 +37,7 @@ follow = dg.AutomationConditionSensorDefinition(
     minimum_interval_seconds=5,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Registers whole files in $VIRNUCPRO_HOME/inbox as samples; sets aside what cannot be one.",
-    job_name="batch",
+    job_name="sequences",
 )
 def inbox_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult | dg.SkipReason:
     """What is known of the entries lies in the home folder; the cursor is the number of the look that was reported."""
@@ -64,21 +55,17 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.
     ]
     samples = _unreported(context, platform, found)
     names = [sample.name for sample in samples]
-    together = batches(samples, backlog(context.instance, platform.gpus)) if samples else []
-    batched = {name for _, share in together for name in share}
-    events += [arrived(sample) for sample in samples if sample.name not in batched]
+    together = groups(samples, backlog(context.instance, platform.gpus)) if samples else []
+    grouped = {name for _, share in together for name in share}
+    events += [arrived(sample) for sample in samples if sample.name not in grouped]
+    known = context.instance.get_dynamic_partitions(str(SAMPLES.name))
+    order = [*known, *(name for name in names if name not in known)]
     return dg.SensorResult(
         skip_reason=None if events or together else _idle(found),
         cursor=str(found.number if found.registered else heard or 0),
         dynamic_partitions_requests=[SAMPLES.build_add_request(names)] if names else [],
         asset_events=events,
-        run_requests=[
-            dg.RunRequest(
-                run_config=batch_config(share, rank, hand_over=True),
-                tags=batch_tags(rank),
-            )
-            for rank, share in together
-        ],
+        run_requests=[group_request("sequences", share, rank, order) for rank, share in together],
     )
 
 
@@ -124,35 +111,6 @@ def _idle(found: Look) -> str:
         first = found.problems[0]
         parts.append(f"{len(found.problems)} with problems, such as {shown(first.name)}: {first.said}")
     return "; ".join(parts) or "nothing new"
-
-
-def backlog(instance: dg.DagsterInstance, gpus: int) -> list[int]:
-    """Samples of batches that wait or run, by rank."""
-    samples = [0] * gpus
-    for run in instance.get_runs(dg.RunsFilter(job_name="batch", statuses=UNDER_WAY)):
-        rank = batch_rank(run.run_config)
-        if rank < gpus:
-            samples[rank] += len(batch_samples(run.run_config))
-    return samples
-
-
-def batches(samples: Sequence[Sample], backlog: Sequence[int]) -> list[tuple[int, list[str]]]:
-    """(rank, samples) of the batches that small samples make when more of them arrive than there are GPUs.
-
-    A sample goes to the rank with the smallest backlog: a slower card is behind sooner, and so is given less.
-    """
-    small = [s.name for s in sorted(samples, key=lambda s: -s.bytes) if s.is_small]
-    if len(small) <= len(backlog):
-        return []
-    shares: list[list[str]] = [[] for _ in backlog]
-    for name in small:
-        rank = min(range(len(backlog)), key=lambda r: backlog[r] + len(shares[r]))
-        shares[rank].append(name)
-    return [
-        (rank, share[start : start + BATCH_SAMPLES])
-        for rank, share in enumerate(shares)
-        for start in range(0, len(share), BATCH_SAMPLES)
-    ]
 
 
 @dg.sensor(

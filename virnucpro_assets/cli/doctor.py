@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator
@@ -10,11 +11,12 @@ from pathlib import Path
 
 import torch
 
+from virnucpro_assets.platform.databases import half_made
 from virnucpro_assets.platform.environment import dagster_home
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_core.devices.compute import default_attention
 from virnucpro_core.encoders.attention import usable_kernels
-from virnucpro_core.errors import DeviceError, VirnucproError
+from virnucpro_core.errors import DeviceError, UsageError, VirnucproError
 from virnucpro_core.files.disk import RESULT_BYTES_A_FRAME, sharded_bytes
 from virnucpro_core.files.filesystem import examine_storage, file_system
 
@@ -124,9 +126,25 @@ def _folders(platform: Platform, widths: tuple[int, int]) -> Iterator[Report]:
     else:
         yield Report("storage", None, "locks are tried once VIRNUCPRO_HOME is there and writable")
     instance = dagster_home()
-    configured = "configured" if (instance / "dagster.yaml").exists() else "is made at first use"
     writable = _writable(next(p for p in (instance, *instance.parents) if p.exists()))
-    yield Report("DAGSTER_HOME", writable, f"{instance}, {configured}")
+    yield Report("DAGSTER_HOME", writable, str(instance))
+    yield _instance(instance)
+
+
+def _instance(home: Path) -> Report:
+    """Whether the Dagster instance is there and can be opened; only its databases' files are looked at."""
+    try:
+        unfinished = half_made(home)
+    except (UsageError, OSError) as error:
+        return Report("instance", good=False, text=str(error))
+    except sqlite3.Error as error:
+        text = f"a database below {home} cannot be read: {error}; take it from a backup, or move it away"
+        return Report("instance", good=False, text=text)
+    if unfinished:
+        text = f"half-made: {', '.join(unfinished)}; the next command that needs it makes it anew"
+        return Report("instance", good=None, text=text)
+    made = (home / "dagster.yaml").exists()
+    return Report("instance", good=True, text="is whole" if made else "is made at first use")
 
 
 def _storage(locks: Path) -> Report:

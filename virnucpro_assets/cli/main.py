@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,7 +17,8 @@ import click
 from virnucpro_assets.cli.models import doctor, metrics, models, train, ui
 from virnucpro_assets.cli.samples import priority, samples
 from virnucpro_assets.cli.storage import storage
-from virnucpro_assets.platform.startup import lasting_imports
+from virnucpro_assets.cli.terminal import harden, lost_output
+from virnucpro_assets.platform.startup import import_nothing_from_here, lasting_imports
 from virnucpro_core.errors import DeviceLostError, VirnucproError, one_line
 from virnucpro_core.interrupts import keep_interrupts
 
@@ -76,38 +78,41 @@ app.add_command(metrics)
     "--shard-rows", default=10_000, show_default=True, help="Unique frames a shard, at most 10,000."
 )
 @click.option("--fresh/--resume", default=False, help="Discard what an earlier run left. Default: resume.")
-def predict(files: tuple[Path, ...], out: Path, sample: str, *, fresh: bool, **options: Any) -> None:
+@click.option("--force", is_flag=True, help="Replace files in --out that are not this sample's results.")
+def predict(
+    files: tuple[Path, ...], out: Path, sample: str, *, fresh: bool, force: bool, **options: Any
+) -> None:
     """Call every record of FILES (FASTA or FASTQ, plain or compressed) through the whole graph.
 
     Each file is a sample, also each in a folder; FASTQ files named as mates (R1, R2) are one. Small samples share
     one load of the models. A sample that fails stops no other. The runs show in the web UI.
     """
     with lasting_imports():
-        from virnucpro_assets.cli.progress import show_delivery, show_prediction
+        from virnucpro_assets.cli.progress import show_predictions
         from virnucpro_assets.platform.resource import platform_from_environment
-        from virnucpro_assets.running.predict_many import predict_each, several_failed
-        from virnucpro_core.samples.inputs import check_inputs, files_of
-        from virnucpro_core.samples.sample import check_key, register
+        from virnucpro_assets.running.predict import registered, several_failed
+        from virnucpro_core.results.delivery import check_out
+        from virnucpro_core.samples.inputs import files_of
+        from virnucpro_core.samples.sample import check_key
         from virnucpro_core.sequences.names import group_samples, in_order
 
     platform = platform_from_environment().asked(gpus=options.pop("gpus"), device=options.pop("device"))
     settings = platform.sample_settings(**options)
     platform.profile_of(settings)
     paths = files_of(files)
-    check_inputs(paths)
     groups = [(check_key(sample), in_order(paths))] if sample else group_samples(paths)
-    registered = [register(platform.folder, name, own, settings, fresh=fresh) for name, own in groups]
-    if len(registered) == 1:
-        show_prediction(registered[0], platform, out)
-        return
-    failures = predict_each(
-        registered,
-        platform,
-        deliver=lambda one: show_delivery(one, out / one.name),
-        alone=lambda one: show_prediction(one, platform, out / one.name),
-    )
-    if failures:
-        raise several_failed(failures, len(registered))
+    folders = {name: out / name if len(groups) > 1 else out for name, _ in groups}
+
+    def check(name: str, files: Sequence[Path]) -> None:
+        check_out(folders[name], name, files, force=force, fresh=fresh)
+
+    known, failures = registered(groups, platform.folder, settings, fresh=fresh, check=check)
+    if known:
+        failures |= show_predictions(known, platform, lambda one: folders[one.name])
+    if len(groups) > 1 and failures:
+        raise several_failed(failures, len(groups))
+    for error in failures.values():
+        raise error
 
 
 @app.command()
@@ -179,6 +184,8 @@ def consensus(predictions: Path, out: Path) -> None:
 
 def main() -> NoReturn:
     """Entry point: every expected error becomes one line and an exit code; tracebacks with --debug only."""
+    harden()
+    import_nothing_from_here()
     # In a script's background SIGINT is ignored, and Dagster would then ignore SIGTERM as well.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -205,6 +212,12 @@ def main() -> NoReturn:
             error, one_line(str(error.filename or ""), what, "check the path, its rights and the disk"), 2
         )
     _ignore_signals()
+    if lost := lost_output():
+        sys.stderr.write(f"virnucpro: the standard output was not written to its end: {lost}\n")
+        if not any(
+            word.startswith("--out") for word in sys.argv
+        ):  # else the results lie elsewhere, and are whole
+            code = code or VirnucproError.exit_code
     sys.exit(code or 0)
 
 

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from virnucpro_assets.platform.environment import dagster_home
 from virnucpro_assets.platform.instance import database_errors, open_instance
+from virnucpro_assets.platform.ownership import count_own
 from virnucpro_core.files.disk import disk_errors
 from virnucpro_core.pipeline.overview import Overview, SampleState, overviews
 
@@ -102,11 +103,12 @@ def _runs() -> Iterator[Metric]:
     """Runs by status; none before the first use of the instance."""
     if not (dagster_home() / "dagster.yaml").exists():
         return
-    family = GaugeMetricFamily("virnucpro_runs", "Runs on the Dagster instance by status.", labels=["status"])
+    family = GaugeMetricFamily(
+        "virnucpro_runs", "This project's runs on the Dagster instance by status.", labels=["status"]
+    )
     with database_errors(), open_instance() as instance:
         for status in RUNS:
-            chosen = dg.RunsFilter(statuses=[dg.DagsterRunStatus[status]])
-            family.add_metric([status.lower()], instance.get_runs_count(chosen))
+            family.add_metric([status.lower()], count_own(instance, dg.DagsterRunStatus[status]))
     yield family
 
 

@@ -21,16 +21,13 @@ def models() -> None:
 @models.command("list")
 def list_models() -> None:
     """Models that can be fetched, and which are here."""
-    from virnucpro_assets.platform.resource import platform_from_environment
+    from virnucpro_core.files.manifest import MANIFEST
     from virnucpro_core.models.sources import SOURCES
 
-    store = platform_from_environment().models
+    root = _store()
     for name, source in SOURCES.items():
-        state = (
-            "here"
-            if (store.root / name / "manifest.json").exists()
-            else f"{source.size / 1e6:,.0f} MB to fetch"
-        )
+        here = (root / name / MANIFEST).exists()
+        state = "here" if here else f"{source.size / 1e6:,.0f} MB to fetch"
         click.echo(f"{name:16} {state:20} {source.address}")
 
 
@@ -38,9 +35,9 @@ def list_models() -> None:
 @click.argument("names", nargs=-1, required=True)
 def fetch(names: tuple[str, ...]) -> None:
     """Download the published weights NAMES at their pinned revisions and convert them to safetensors."""
-    from virnucpro_assets.platform.resource import platform_from_environment
+    from virnucpro_core.models.store import ModelStore
 
-    store = platform_from_environment().models
+    store = ModelStore(_store())
     for name in names:
         click.echo(f"{name}: {store.fetch(name)}")
 
@@ -52,10 +49,13 @@ def fetch(names: tuple[str, ...]) -> None:
 @click.option(
     "--chunk-size", type=click.IntRange(6), help="Of a classifier: bases of the chunks it was trained on."
 )
-def import_(kind: Any, path: Path, out: Path, chunk_size: int | None) -> None:
+@click.option("--force", is_flag=True, help="Replace what is at --out.")
+def import_(kind: Any, path: Path, out: Path, chunk_size: int | None, *, force: bool) -> None:
     """Convert PATH (fair-esm .pt, Hugging Face folder, classifier .pth); no pickle is executed."""
     from virnucpro_core.models.convert import import_model
+    from virnucpro_core.results.delivery import check_replaceable
 
+    check_replaceable(out, force=force)
     click.echo(import_model(kind, path, out, chunk_size=chunk_size))
 
 
@@ -63,12 +63,10 @@ def import_(kind: Any, path: Path, out: Path, chunk_size: int | None) -> None:
 @click.argument("folders", nargs=-1, type=PATH)
 def verify(folders: tuple[Path, ...]) -> None:
     """Check model FOLDERS (default: all in the store) against their manifests."""
-    from virnucpro_assets.platform.resource import platform_from_environment
+    from virnucpro_core.files.manifest import MANIFEST
     from virnucpro_core.files.manifest import verify as verify_folder
 
-    found = folders or tuple(
-        p.parent for p in sorted(platform_from_environment().models.root.glob("*/manifest.json"))
-    )
+    found = folders or tuple(p.parent for p in sorted(_store().glob(f"*/{MANIFEST}")))
     for folder in found:
         verify_folder(folder)
         click.echo(f"{folder}: sound")
@@ -87,13 +85,16 @@ def verify(folders: tuple[Path, ...]) -> None:
 @click.option("--chunk-size", default=500, show_default=True)
 @click.option("--device", default="cuda", show_default=True, help="cpu or cuda[:i]")
 @click.option("--seed", default=42, show_default=True)
-def train(viral: tuple[Path, ...], non_viral: tuple[Path, ...], **options: Any) -> None:
+@click.option("--force", is_flag=True, help="Replace what is at --out.")
+def train(viral: tuple[Path, ...], non_viral: tuple[Path, ...], *, force: bool, **options: Any) -> None:
     """Train a classifier of the published architecture for another pair of encoders, and say how it did."""
     with lasting_imports():
         from virnucpro_assets.platform.resource import platform_from_environment
         from virnucpro_core.models.training import TrainingSettings, train_from_fasta
+        from virnucpro_core.results.delivery import check_replaceable
 
     dnabert, esm2, out = options.pop("dnabert"), options.pop("esm2"), options.pop("out")
+    check_replaceable(out, force=force)
     with platform_from_environment().compute_on(options.pop("device")).held() as device:
         settings = TrainingSettings(device=device, **options)
         held_out = train_from_fasta(viral, non_viral, dnabert, esm2, out, settings)
@@ -136,10 +137,11 @@ def ui(host: str, port: int, *, read_only: bool) -> None:
     """Serve the Dagster web UI, with the daemon that watches the inbox."""
     from virnucpro_assets.platform.instance import prepare_instance
 
-    prepare_instance()
+    # Dagster imports from the folder where it is started, and reads its `.env` and `dagster.yaml`.
+    os.chdir(prepare_instance())
     where = ["-m", "virnucpro_assets.definitions", "-h", host, "-p", str(port)]
     module, arguments = ("dagster_webserver", ["--read-only"]) if read_only else ("dagster", ["dev"])
-    os.execv(sys.executable, [sys.executable, "-W", "ignore", "-m", module, *arguments, *where])
+    os.execv(sys.executable, [sys.executable, "-P", "-W", "ignore", "-m", module, *arguments, *where])
 
 
 @click.command()
@@ -171,3 +173,11 @@ def metrics(out: Path | None, port: int | None) -> None:
         publish_bytes(out, exposition(home_folder()))
     else:
         click.echo(exposition(home_folder()).decode(), nl=False)
+
+
+def _store() -> Path:
+    """The model store of this installation; reading it needs neither torch nor Dagster."""
+    from virnucpro_assets.platform.environment import models_folder, settings
+
+    settings()  # a variable that makes no sense is said by every command
+    return models_folder()

@@ -42,7 +42,7 @@ def samples(context: click.Context, *, as_json: bool) -> None:
 
     home = home_folder()
     found = list(overviews(home))
-    failures = _failures([o.name for o in found if o.state not in ("called", "refused", "damaged")])
+    failures = _failures([o for o in found if o.state != "called"])
     if as_json:
         _as_json(found, failures)
         return
@@ -70,7 +70,7 @@ def show(context: click.Context, names: tuple[str, ...], *, as_json: bool) -> No
     from virnucpro_core.pipeline.overview import overview
 
     found = [overview(home_folder(), name, exact=True) for name in names]
-    failures = _failures([o.name for o in found if o.state not in ("refused", "damaged")])
+    failures = _failures(found)
     if as_json or context.obj:
         _as_json(found, failures)
         return
@@ -92,20 +92,20 @@ def clean(names: tuple[str, ...], *, keep: str | None, days: float | None, dry_r
 
     Nothing is taken from a sample without complete results, or while a process works on it.
     """
-    from virnucpro_assets.platform.resource import platform_from_environment
+    from virnucpro_assets.platform.environment import home_folder, settings
     from virnucpro_core.errors import UsageError, VirnucproError
     from virnucpro_core.pipeline.retention import check_keep, is_due, releasable, release, require_results
     from virnucpro_core.samples.sample import list_samples, open_sample
 
-    platform = platform_from_environment()
-    policy = check_keep(keep) if keep else platform.retention
+    known = settings()
+    home, policy = home_folder(), check_keep(keep or known["keep"])
     if policy == "all":
         raise UsageError("VIRNUCPRO_KEEP is all", remedy="say what to keep: --keep scores, or --keep results")
-    age = days if days is not None else 0.0 if names else platform.keep_days
+    age = days if days is not None else 0.0 if names else known["keep_days"]
     total, failed = 0, []
-    for name in names or list_samples(platform.folder):
+    for name in names or list_samples(home):
         try:
-            sample = open_sample(platform.folder, name)
+            sample = open_sample(home, name)
             if not is_due(sample, policy, age):
                 if names:
                     click.echo(f"{name}: nothing to delete{_not_due(sample, age)}")
@@ -241,10 +241,14 @@ def _record(name: str, policy: Any, released: Any) -> None:
         instance.report_runless_asset_event(retained(name, policy, released))
 
 
-def _failures(names: list[str]) -> dict[str, str]:
-    """Sample -> the line of its latest run, if that failed; nothing where no instance has been made yet."""
+def _failures(found: "list[Overview]") -> dict[str, str]:
+    """Sample -> the line of its latest run, if that failed; nothing where no instance has been made yet.
+
+    Dagster is asked, and so imported, only for samples whose folders do not explain why they stand where they do.
+    """
     from virnucpro_assets.platform.environment import dagster_home
 
+    names = [one.name for one in found if not one.reason and not one.workers]
     if not names or not (dagster_home() / "dagster.yaml").exists():
         return {}
     from virnucpro_assets.platform.instance import database_errors, open_instance

@@ -9,8 +9,8 @@ from typing import Any
 
 import dagster as dg
 
-from virnucpro_assets.platform.environment import IN_PROCESS
-from virnucpro_assets.platform.resource import Platform, environment_of, platform_from_environment
+from virnucpro_assets.platform.environment import IN_PROCESS, environment_of
+from virnucpro_assets.platform.resource import Platform, platform_from_environment
 from virnucpro_core.errors import UsageError
 
 DEVICE_TAG = "virnucpro/device"

@@ -14,7 +14,7 @@ from virnucpro_core.engine.shards import Entry
 from virnucpro_core.engine.telemetry import LaneSummary, read_lines
 from virnucpro_core.errors import DeviceLostError, VirnucproError, printable
 from virnucpro_core.interrupts import heed, heeded
-from virnucpro_core.pipeline.lane import LaneResult
+from virnucpro_core.pipeline.lane import Lane, LaneResult
 from virnucpro_core.samples.sample import Sample
 
 TABLE_ROWS = 200
@@ -22,6 +22,7 @@ TABLE_ROWS = 200
 RETRY_RUN = {"dagster/retry_on_asset_or_op_failure": "true"}
 RETRIES, RETRY_SECONDS = 2, 5.0
 EXIT_CODE = "exit_code"
+WORLD_SIZE = "world_size"
 SHARD_SCHEMA = dg.TableSchema(
     columns=[
         dg.TableColumn("shard", "int", description="number of the shard"),
@@ -80,12 +81,12 @@ def arrived(sample: Sample) -> dg.AssetMaterialization:
     return dg.AssetMaterialization("inbox", partition=sample.name, metadata=metadata)
 
 
-def observe_shard(context: dg.AssetExecutionContext, entry: Entry) -> None:
+def observe_shard(context: dg.AssetExecutionContext, key: str, entry: Entry) -> None:
     """Record a finished shard as an event of the asset's partition while the step still runs; stop here if asked to."""
     context.log_event(
         dg.AssetObservation(
             asset_key=context.asset_key,
-            partition=context.partition_key,
+            partition=key,
             description=f"shard {entry.shard} is on disk",
             metadata={"shard": entry.shard, "rows": entry.rows, "sha256": entry.sha256},
         )
@@ -93,13 +94,36 @@ def observe_shard(context: dg.AssetExecutionContext, entry: Entry) -> None:
     heed()
 
 
-def lane_materialization(result: LaneResult, telemetry: Path | None = None) -> dg.MaterializeResult[Any]:
-    """A lane's checkpoint: the table of its shards as the data version, and its telemetry."""
+def materialization(
+    context: dg.AssetExecutionContext, key: str, made: dg.MaterializeResult[Any]
+) -> dg.AssetMaterialization:
+    """What Dagster records when a run of its own makes the partition."""
+    tags = {"dagster/code_version": str(context.assets_def.get_asset_spec().code_version)}
+    if made.data_version is not None:
+        tags |= {"dagster/data_version": made.data_version.value}
+        tags |= {"dagster/data_version_is_user_provided": "true"}
+    if isinstance(key, dg.MultiPartitionKey):
+        tags |= {f"dagster/partition/{name}": value for name, value in key.keys_by_dimension.items()}
+    return dg.AssetMaterialization(context.asset_key, metadata=made.metadata, partition=key, tags=tags)
+
+
+def lane_materialization(
+    lane: Lane, result: LaneResult, telemetry: Path | None = None
+) -> dg.MaterializeResult[Any]:
+    """A lane's checkpoint: the table of its shards as the data version, and its telemetry.
+
+    Of a lane to which no shard falls, for a small sample has fewer of them than there are GPUs, just that is said.
+    """
     metadata: dict[str, Any] = {
         "dagster/row_count": result.rows,
         "shards": len(result.entries),
-        "shards_resumed": result.resumed,
+        WORLD_SIZE: lane.world_size,
+        "manifest": dg.MetadataValue.json({str(e.shard): e.sha256 for e in result.entries}),
     }
+    if not result.entries:
+        metadata["note"] = f"none of the sample's {lane.n_shards} shards falls to rank {lane.rank}"
+        return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(result.digest))
+    metadata["shards_resumed"] = result.resumed
     damaged = result.states.get("damaged", 0)
     if damaged:
         metadata["shards_damaged_and_redone"] = damaged
@@ -121,7 +145,6 @@ def lane_materialization(result: LaneResult, telemetry: Path | None = None) -> d
         ],
         schema=SHARD_SCHEMA,
     )
-    metadata["manifest"] = dg.MetadataValue.json({str(e.shard): e.sha256 for e in result.entries})
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(result.digest))
 
 

@@ -1,15 +1,19 @@
 """`retention`: what stays on disk of a sample whose results are whole; one by one, or every night by policy."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 
 from virnucpro_assets.graph.calls import consensus
+from virnucpro_assets.graph.each import each
 from virnucpro_assets.graph.engines import HOST_STEP, LOST_WORKER
-from virnucpro_assets.graph.partitions import SAMPLES, sample_of
+from virnucpro_assets.graph.partitions import SAMPLES, TOGETHER, sample_of
 from virnucpro_assets.graph.records import one_line_failures
 from virnucpro_assets.graph.sequences import OWNERS
+from virnucpro_assets.platform.environment import time_zone
 from virnucpro_assets.platform.resource import Platform
+from virnucpro_assets.platform.tags import OWN_TAGS
 from virnucpro_core.errors import VirnucproError
 from virnucpro_core.pipeline.retention import Keep, Released, is_due, release
 from virnucpro_core.samples.sample import list_samples
@@ -18,6 +22,7 @@ from virnucpro_core.samples.sample import list_samples
 @dg.asset(
     deps=[consensus],
     partitions_def=SAMPLES,
+    backfill_policy=TOGETHER,
     group_name="storage",
     kinds={"python"},
     owners=OWNERS,
@@ -26,11 +31,13 @@ from virnucpro_core.samples.sample import list_samples
     retry_policy=LOST_WORKER,
     description="Deletes a finished sample's intermediates, as VIRNUCPRO_KEEP says; their digests stay.",
 )
-def retention(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
-    with one_line_failures(context):
+def retention(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[Any]:
+    def let_go(key: str) -> dg.MaterializeResult[Any]:
         keep = platform.retention
-        released = release(platform.sample(sample_of(context)), keep)
-    return dg.MaterializeResult(metadata=retention_metadata(keep, released))
+        released = release(platform.sample(sample_of(key)), keep)
+        return dg.MaterializeResult(metadata=retention_metadata(keep, released))
+
+    yield from each(context, let_go)
 
 
 @dg.op(tags=HOST_STEP)
@@ -50,7 +57,10 @@ def release_what_is_due(context: dg.OpExecutionContext, platform: Platform) -> N
         context.log_event(retained(name, keep, released))
 
 
-@dg.job(description="Deletes intermediates of all samples whose results are older than VIRNUCPRO_KEEP_DAYS.")
+@dg.job(
+    description="Deletes intermediates of all samples whose results are older than VIRNUCPRO_KEEP_DAYS.",
+    tags=OWN_TAGS,
+)
 def clean_up() -> None:
     release_what_is_due()
 
@@ -58,6 +68,7 @@ def clean_up() -> None:
 @dg.schedule(
     job=clean_up,
     cron_schedule="0 3 * * *",
+    execution_timezone=time_zone(),
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="Runs `clean_up` where VIRNUCPRO_KEEP asks for it.",
 )

@@ -1,14 +1,17 @@
 """`inbox`, `chunks`, `translations`: from files to the frame store, one partition a sample."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 
 from virnucpro_assets.graph.conditions import BEGIN, FOLLOW
+from virnucpro_assets.graph.each import each
 from virnucpro_assets.graph.engines import HOST_STEP, LOST_WORKER
-from virnucpro_assets.graph.partitions import SAMPLES, sample_of
-from virnucpro_assets.graph.records import one_line_failures
+from virnucpro_assets.graph.partitions import SAMPLES, TOGETHER, sample_of
+from virnucpro_assets.graph.records import arrived
 from virnucpro_assets.platform.resource import Platform
+from virnucpro_assets.platform.tags import DRIVER_TAG
 from virnucpro_core.pipeline.steps import chunk_sample, translate_sample
 from virnucpro_core.samples.content import twins_of
 from virnucpro_core.samples.products import CHUNKS, PRODUCTS, TRANSLATIONS
@@ -29,6 +32,7 @@ inbox = dg.AssetSpec(
 @dg.asset(
     deps=[inbox],
     partitions_def=SAMPLES,
+    backfill_policy=TOGETHER,
     group_name="sequences",
     kinds={"python", "numpy"},
     owners=OWNERS,
@@ -48,13 +52,16 @@ inbox = dg.AssetSpec(
         )
     },
 )
-def chunks(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
-    with one_line_failures(context):
-        return chunks_of(platform.sample(sample_of(context)))
+def chunks(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[Any]:
+    driven = DRIVER_TAG in context.run.tags
+    for event in each(context, lambda key: _chunk(platform.sample(sample_of(key)))):
+        yield event
+        if driven and isinstance(event, dg.AssetMaterialization):
+            # Of a sample in a run of several the inbox says nothing: the automation would begin the sample itself.
+            yield arrived(platform.sample(str(event.partition)))
 
 
-def chunks_of(sample: Sample) -> dg.MaterializeResult[Any]:
-    """What the asset does, without a run around it."""
+def _chunk(sample: Sample) -> dg.MaterializeResult[Any]:
     made = chunk_sample(sample)
     known = open_sample(sample.home, sample.name)
     metadata: dict[str, Any] = {
@@ -75,6 +82,7 @@ def chunks_of(sample: Sample) -> dg.MaterializeResult[Any]:
 @dg.asset(
     deps=[chunks],
     partitions_def=SAMPLES,
+    backfill_policy=TOGETHER,
     group_name="sequences",
     kinds={"python", "numpy"},
     owners=OWNERS,
@@ -95,13 +103,11 @@ def chunks_of(sample: Sample) -> dg.MaterializeResult[Any]:
         )
     },
 )
-def translations(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
-    with one_line_failures(context):
-        return translations_of(platform.sample(sample_of(context)))
+def translations(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[Any]:
+    yield from each(context, lambda key: _translate(platform.sample(sample_of(key))))
 
 
-def translations_of(sample: Sample) -> dg.MaterializeResult[Any]:
-    """What the asset does, without a run around it."""
+def _translate(sample: Sample) -> dg.MaterializeResult[Any]:
     made = translate_sample(sample)
     return dg.MaterializeResult(
         metadata={

@@ -12,12 +12,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import dagster as dg
 import psutil
 
+from virnucpro_assets.platform.ownership import is_of_home, own_records, own_runs
+from virnucpro_assets.platform.tags import DRIVER, DRIVER_TAG
 from virnucpro_core.files.locks import is_locked, locked
 
 GRACE_SECONDS = 20.0
@@ -40,9 +43,18 @@ def hold_presence(home: Path, run_id: str) -> None:
     _HELD.enter_context(locked(_lock(home, run_id), busy=f"run {run_id} is worked on", wait=True))
 
 
-def end_with_input() -> None:
-    """End this process when standard input ends: the other end of that pipe is held by whoever started it."""
-    threading.Thread(target=_end_after, args=(lambda: os.read(0, 1),), daemon=True).start()
+def end_with_input(take: Callable[[bytes], None]) -> None:
+    """Hand each line of standard input to `take`, and end this process when there are no more.
+
+    The other end of that pipe is held by whoever started the process.
+    """
+
+    def read() -> None:
+        with os.fdopen(0, "rb", closefd=False) as stream:
+            for line in stream:
+                take(line)
+
+    threading.Thread(target=_end_after, args=(read,), daemon=True).start()
 
 
 def mark_dead_runs(instance: dg.DagsterInstance, home: Path) -> list[str]:
@@ -53,18 +65,37 @@ def mark_dead_runs(instance: dg.DagsterInstance, home: Path) -> list[str]:
     """
     if instance.run_launcher.supports_check_run_worker_health:
         return []
-    records = instance.get_run_records(dg.RunsFilter(statuses=WORKING))
+    records = own_records(instance, dg.RunsFilter(statuses=WORKING))
     settled = time.time() - UNLOCKED_SECONDS  # a run holds its lock moments after it is recorded as started
     return _mark(instance, home, [r.dagster_run for r in records if (r.start_time or 0.0) < settled])
 
 
-def mark_tagged_runs(instance: dg.DagsterInstance, home: Path, tags: dict[str, str]) -> list[str]:
-    """The same at once, for runs with these tags that the caller knows nobody works on."""
-    return _mark(instance, home, instance.get_runs(dg.RunsFilter(tags=tags, statuses=IN_PROGRESS)))
+@contextlib.contextmanager
+def hold_driver(home: Path) -> Iterator[str]:
+    """A new name for this process as a driver of runs, whose lock it holds until the block ends."""
+    driver = f"{DRIVER}{uuid.uuid4()}"
+    with locked(_driver_lock(home, driver), busy=f"{driver} is at work"):
+        yield driver
+    _driver_lock(home, driver).unlink(missing_ok=True)
+
+
+def mark_orphans(instance: dg.DagsterInstance, home: Path) -> list[str]:
+    """Mark as failed, at once, the runs whose driver is gone and whose own lock nobody holds. Their ids.
+
+    A run is recorded as started a moment before it holds its lock; its driver holds one from before to after.
+    """
+    runs = own_runs(instance, dg.RunsFilter(statuses=IN_PROGRESS))
+    drivers = ((run, run.tags.get(DRIVER_TAG, "")) for run in runs)
+    orphans = [
+        run
+        for run, driver in drivers
+        if driver.startswith(DRIVER) and not is_locked(_driver_lock(home, driver))
+    ]
+    return _mark(instance, home, orphans)
 
 
 def _mark(instance: dg.DagsterInstance, home: Path, runs: Sequence[dg.DagsterRun]) -> list[str]:
-    dead = [run for run in runs if not is_locked(_lock(home, run.run_id))]
+    dead = [run for run in runs if is_of_home(run, home) and not is_locked(_lock(home, run.run_id))]
     if dead:
         _end_mirrors({run.run_id for run in dead})
     for run in dead:
@@ -90,6 +121,10 @@ def _end_mirrors(runs: set[str]) -> None:
             words = process.cmdline()
             if words[:1] == ["tail"] and not runs.isdisjoint(Path(words[-1]).parts):
                 process.terminate()
+
+
+def _driver_lock(home: Path, driver: str) -> Path:
+    return home / "locks" / "drivers" / f"{Path(driver).name}.lock"
 
 
 def _lock(home: Path, run_id: str) -> Path:

@@ -1,6 +1,7 @@
 """The platform as a Dagster resource: this machine's folders, device and lanes."""
 
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,10 @@ import dagster as dg
 
 from virnucpro_assets.platform.environment import (
     IN_PROCESS,
-    _number,
-    dagster_home,
-    home_folder,
+    MODELS,
+    settings,
     usable_cores,
     visible_devices,
-    visible_gpus,
 )
 from virnucpro_assets.platform.presence import hold_presence
 from virnucpro_core.devices.compute import Compute, LoaderSettings
@@ -29,13 +28,9 @@ from virnucpro_core.samples.sample import Sample, SampleSettings, open_sample
 _PROCESS = ProcessDevice(lambda uuid: os.environ.update(CUDA_VISIBLE_DEVICES=uuid))
 
 
-# A tick of `follow` notes the newest event's number and looks at all up to it. Numbers are given before a transaction
-# is committed: an event that is committed a moment after a higher one would never be seen, and what depends on it never
-# be asked for. With this delay between the number and the look, Dagster closes the gap; it is off by default.
-SETTLE, SETTLE_SECONDS = "DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS", "2"
-
-
-EXECUTORS = (IN_PROCESS, "ray", "kubernetes")
+def kept_device() -> AbstractContextManager[None]:
+    """The first GPU that is held inside the block stays this process's alone until the block ends."""
+    return _PROCESS.keeping()
 
 
 class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -54,6 +49,7 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
     keep_days: float = 0.0
     executor: str = IN_PROCESS
     leases: str = str(FOLDER)
+    time_zone: str = "UTC"
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """What Dagster calls before a run, and before a tick of a sensor, which has no run."""
@@ -73,7 +69,7 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @property
     def models(self) -> ModelStore:
-        return ModelStore(self.folder / "models")
+        return ModelStore(self.folder / MODELS)
 
     def device_of(self, profile: str) -> str:
         """`cuda` or `cpu`: what was asked for, else what the profile is made for."""
@@ -144,51 +140,4 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 def platform_from_environment() -> Platform:
     """The platform as the environment describes it. Raises UsageError naming a variable that makes no sense."""
-    executor = os.environ.get("VIRNUCPRO_EXECUTOR", "") or IN_PROCESS
-    if executor not in EXECUTORS:
-        raise UsageError(f"VIRNUCPRO_EXECUTOR is {executor!r}", remedy=f"give one of {', '.join(EXECUTORS)}")
-    if executor != IN_PROCESS and not _number("VIRNUCPRO_GPUS", 0):
-        raise UsageError(
-            f"VIRNUCPRO_EXECUTOR is {executor!r} and VIRNUCPRO_GPUS is not set",
-            remedy="set it to the number of GPUs of the cluster, the same for every process",
-        )
-    return Platform(
-        home=str(home_folder()),
-        gpus=_number("VIRNUCPRO_GPUS", 0) or visible_gpus(),
-        device=os.environ.get("VIRNUCPRO_DEVICE", ""),
-        profile=os.environ.get("VIRNUCPRO_PROFILE", "esm2-3b"),
-        chunk_size=_number("VIRNUCPRO_CHUNK_SIZE", 500),
-        attention=os.environ.get("VIRNUCPRO_ATTENTION", ""),
-        token_budget=_number("VIRNUCPRO_TOKEN_BUDGET", 0),
-        workers=_number("VIRNUCPRO_WORKERS", -1),
-        inbox_stable_seconds=float(_number("VIRNUCPRO_INBOX_STABLE_SECONDS", 30)),
-        keep=check_keep(os.environ.get("VIRNUCPRO_KEEP", "") or "all"),
-        keep_days=float(_number("VIRNUCPRO_KEEP_DAYS", 0)),
-        executor=executor,
-        leases=os.environ.get("VIRNUCPRO_LEASES", "") or str(FOLDER),
-    )
-
-
-def export(platform: Platform) -> None:
-    """Write the platform and DAGSTER_HOME into this process's environment, for Dagster and for child processes.
-
-    Call it before `virnucpro_assets.definitions` is imported: the partition keys follow the number of GPUs.
-    """
-    os.environ.update(environment_of(platform), DAGSTER_HOME=str(dagster_home()))
-    os.environ.setdefault(SETTLE, SETTLE_SECONDS)
-
-
-def environment_of(platform: Platform) -> dict[str, str]:
-    """The variables by which another process of this installation, here or on another machine, is the same."""
-    return {
-        "VIRNUCPRO_HOME": platform.home,
-        "VIRNUCPRO_GPUS": str(platform.gpus),
-        "VIRNUCPRO_DEVICE": platform.device,
-        "VIRNUCPRO_PROFILE": platform.profile,
-        "VIRNUCPRO_CHUNK_SIZE": str(platform.chunk_size),
-        "VIRNUCPRO_ATTENTION": platform.attention,
-        "VIRNUCPRO_TOKEN_BUDGET": str(platform.token_budget),
-        "VIRNUCPRO_WORKERS": str(platform.workers),
-        "VIRNUCPRO_LEASES": platform.leases,
-        "VIRNUCPRO_EXECUTOR": platform.executor,
-    }
+    return Platform(**settings())

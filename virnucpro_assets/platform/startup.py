@@ -2,9 +2,18 @@
 
 import contextlib
 import gc
+import os
 from collections.abc import Iterator
 
 from virnucpro_core.interrupts import signals_held
+
+
+def import_nothing_from_here() -> None:
+    """No Python that this process starts, itself or by a library, imports from the folder where the user stands.
+
+    Such are loader workers and their server, and all that `dagster dev` consists of.
+    """
+    os.environ["PYTHONSAFEPATH"] = "1"
 
 
 @contextlib.contextmanager

@@ -1,32 +1,36 @@
-"""`virnucpro predict`: a sample layer by layer through the graph; every lane is a process of its own.
+"""`virnucpro predict`: one sample or many through the graph, by workers that this process starts and watches.
 
-The layers are runs on the Dagster instance. What is done already is found by the manifests, so the same
-command resumes whatever stopped it.
+Every layer is a run on the Dagster instance. What is done already is found by the manifests, so the same command
+resumes whatever stopped it. A sample that fails in a run of several is tried once more alone; it stops no other.
 """
 
-import shutil
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from virnucpro_assets.platform.resource import Platform, export
+from virnucpro_assets.platform.environment import export
+from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.platform.startup import lasting_imports
-from virnucpro_assets.platform.tags import driver_tags
+from virnucpro_assets.platform.tags import DRIVER
+from virnucpro_assets.running.schedule import Group, Schedule, groups
+from virnucpro_assets.running.tasks import Task
 from virnucpro_assets.running.workers import Worker, at_work
 from virnucpro_core.engine.telemetry import Progress, read_progress
-from virnucpro_core.errors import UsageError, VirnucproError
+from virnucpro_core.errors import DeviceLostError, StoreError, UsageError, VirnucproError
 from virnucpro_core.files.locks import locked
-from virnucpro_core.files.publish import publish, sweep
-from virnucpro_core.pipeline.retention import open_layers
-from virnucpro_core.results.folder import RUN
+from virnucpro_core.pipeline.layers import open_layers
+from virnucpro_core.pipeline.retention import is_cleaned
 from virnucpro_core.samples.products import EMBEDDINGS
-from virnucpro_core.samples.sample import Sample
+from virnucpro_core.samples.sample import Sample, SampleSettings, register
+from virnucpro_core.sequences.frames import Frames
 
-POLL_SECONDS = 0.2
-LANE = "virnucpro_assets.running.lane"
+POLL_SECONDS = 0.05
+LOG_SECONDS = 7 * 86_400.0
+RELEASED = "results are whole and intermediates were released: nothing to compute"
+LAYERS = {"sequences": "reading and translating", "lane": "embedding", "results": "writing results"}
 
 
 class RunFailedError(VirnucproError):
@@ -40,93 +44,209 @@ class RunFailedError(VirnucproError):
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What the driver tells while it works: the layer that begins, and how far the lanes are."""
+    """What the driver tells while it works.
 
-    layer: Callable[[str], None]
-    lanes: Callable[[list[Progress]], None]
+    layer: a sample that goes alone comes to a layer. lanes: how far its lanes are. done: a sample's results are whole,
+    and whether it was one of a group; what `done` raises is that sample's failure.
+    """
+
+    layer: Callable[[Sample, str], None]
+    lanes: Callable[[Sample, list[Progress]], None]
+    done: Callable[[Sample, bool], None]
 
 
-def predict(sample: Sample, platform: Platform, watch: Watch) -> None:
-    """Bring the sample to its results folder. Raises RunFailedError; KeyboardInterrupt leaves everything resumable."""
+def registered(
+    groups: Sequence[tuple[str, Sequence[Path]]],
+    home: Path,
+    settings: SampleSettings,
+    *,
+    fresh: bool,
+    check: Callable[[str, Sequence[Path]], None],
+) -> tuple[list[Sample], dict[str, VirnucproError]]:
+    """The samples of (name, files), and why others cannot be one; where there are several, that is said at once.
+
+    `check` is asked before a name is registered; what it raises is that sample's failure.
+    """
+    samples: list[Sample] = []
+    failures: dict[str, VirnucproError] = {}
+    for name, files in groups:
+        try:
+            check(name, files)
+            samples.append(register(home, name, files, settings, fresh=fresh))
+        except VirnucproError as error:
+            failures[name] = error
+            if len(groups) > 1:
+                _say(str(error))
+    return samples, failures
+
+
+def predict(samples: Sequence[Sample], platform: Platform, watch: Watch) -> dict[str, VirnucproError]:
+    """Bring every sample to its results. Returns why samples failed; where there are several, that is said at once.
+
+    KeyboardInterrupt leaves everything resumable.
+    """
     export(platform)
-    with lasting_imports():  # the definitions read what was exported
-        from virnucpro_assets.graph.partitions import SAMPLES
+    with lasting_imports():
         from virnucpro_assets.platform.instance import database_errors, open_instance
-        from virnucpro_assets.platform.presence import mark_dead_runs, mark_tagged_runs
-        from virnucpro_assets.running.runs import run_job
+        from virnucpro_assets.platform.presence import hold_driver, mark_dead_runs, mark_orphans
 
-    with locked(sample.lock("driver"), busy=f"sample {sample.name!r} is being predicted by another process"):
-        if platform.sample(sample.name) != sample:
-            raise UsageError(
-                f"sample {sample.name!r} was given other settings by another process just now",
-                where=sample.folder,
-                remedy="run the command again",
-            )
-        layers = open_layers(platform.lane(sample.name, 0))
+    with hold_driver(platform.folder) as driver:
         with database_errors(), open_instance() as instance:
-            mark_tagged_runs(instance, platform.folder, driver_tags(sample.name))
+            mark_orphans(instance, platform.folder)
             mark_dead_runs(instance, platform.folder)
-            instance.add_dynamic_partitions(str(SAMPLES.name), [sample.name])
-        if not layers:
-            watch.layer("results are whole and intermediates were released: nothing to compute")
-        if "sequences" in layers:
-            watch.layer("reading and translating")
-            _expect(run_job("sequences", sample.name, sample.name), sample.name)
-        if "lane" in layers:
-            watch.layer("embedding")
-            _run_lanes(sample, platform, watch)
-        if "results" in layers:
-            watch.layer("writing results")
-            _expect(run_job("results", sample.name, sample.name), sample.name)
-        with (
-            open_instance() as instance
-        ):  # orphans of an earlier driver that were still ending at the beginning
-            mark_tagged_runs(instance, platform.folder, driver_tags(sample.name))
+            instance.add_dynamic_partitions("sample", [s.name for s in samples])
+        prediction = _Prediction(samples, platform, watch, driver)
+        prediction.run()
+    with database_errors(), open_instance() as instance:
+        mark_orphans(instance, platform.folder)  # ours, and others' that were still ending at the beginning
+    return prediction.failures
 
 
-def deliver(sample: Sample, out: Path) -> None:
-    """Copy the results to the user's folder, each file whole, `run.json` last; other files there are left alone."""
-    sweep(out)
-    files = sorted(sample.results.iterdir(), key=lambda f: f.name == RUN)
-    with suppress(FileNotFoundError):
-        (out / RUN).unlink()
-    for file in files:
-        if file.is_file() and not file.name.startswith("."):
-            with publish(out / file.name) as temporary:
-                shutil.copyfile(file, temporary)
+def several_failed(failures: dict[str, VirnucproError], samples: int) -> VirnucproError:
+    """The one error of a command whose samples did not all end well: 3 if any of them can be resumed."""
+    code = max(error.exit_code for error in failures.values())
+    shown = ", ".join(list(failures)[:5]) + (", ..." if len(failures) > 5 else "")
+    return RunFailedError(f"{len(failures)} of {samples} samples failed", where=shown, exit_code=code)
 
 
-def _run_lanes(sample: Sample, platform: Platform, watch: Watch) -> None:
-    for rank in range(platform.gpus):
-        for product in EMBEDDINGS:
-            sample.telemetry(product, rank).unlink(missing_ok=True)
-    logs = sample.folder / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    lanes_of = [
-        Worker([LANE, sample.name, str(rank)], f"lane {rank}|{sample.name}", logs / f"lane-{rank}")
-        for rank in range(platform.gpus)
-    ]
-    with at_work(lanes_of) as lanes:
-        while any([lane.goes_on() for lane in lanes]):  # noqa: C419 - every lane is looked after
-            watch.lanes(list(_progress(sample, platform.gpus)))
-            time.sleep(POLL_SECONDS)
-        watch.lanes(list(_progress(sample, platform.gpus)))
-        failed = [(rank, lane) for rank, lane in enumerate(lanes) if lane.process.returncode]
-    for rank, lane in failed:
-        code = lane.process.returncode
-        raise RunFailedError(
-            lane.last_words(), where=f"lane {rank}|{sample.name}", exit_code=2 if code == 2 else 3
+class _Prediction:
+    """The workers, what each of them is at, and what has become of the samples."""
+
+    def __init__(self, samples: Sequence[Sample], platform: Platform, watch: Watch, driver: str) -> None:
+        self.platform, self.watch = platform, watch
+        self.failures: dict[str, VirnucproError] = {}
+        self._several = len(samples) > 1
+        self._schedule = Schedule(
+            groups(samples, platform.gpus, is_cleaned),
+            platform.gpus,
+            driver,
+            begin=self._begin,
+            shards=lambda s: Frames.open(s.translations).n_shards(s.settings.shard_rows),
         )
+        logs = platform.folder / "logs"
+        for old in logs.glob(f"{DRIVER}*"):
+            if old.stat().st_mtime < time.time() - LOG_SECONDS:
+                old.unlink(missing_ok=True)
+        self._host = Worker("host", logs / f"{driver}-host")
+        self._gpus = [Worker(f"gpu-{rank}", logs / f"{driver}-gpu-{rank}") for rank in range(platform.gpus)]
+        self._at: dict[Worker, tuple[Group, Task]] = {}
+
+    def run(self) -> None:
+        """Until every sample has ended."""
+        schedule, workers = self._schedule, [self._host, *self._gpus]
+        expected = sum(1 if group.together else self.platform.gpus for group in schedule.waiting)
+        try:
+            with at_work(workers):
+                for worker in workers[: 1 + expected]:
+                    worker.start()
+                while not schedule.is_done:
+                    for worker in workers:
+                        self._look_after(worker)
+                    for group in list(schedule.ended()):
+                        self._finish(group)
+                    self._show()
+                    time.sleep(POLL_SECONDS)
+        finally:
+            for group in schedule.under_way:
+                group.held.close()
+
+    def _look_after(self, worker: Worker) -> None:
+        """Take what the worker has done, and give it something to do."""
+        if worker in self._at:
+            group, task = self._at[worker]
+            outcome = worker.look()
+            if outcome is None:
+                return
+            del self._at[worker]
+            if outcome.died and group.together:
+                _say(f"{worker.name}: {outcome.failure}")
+            self._schedule.report(group, task, outcome)
+            if task.job == "lane" and not (group.together or group.open_lanes):
+                self.watch.lanes(group.samples[0], list(self._progress(group, ended=True)))
+        given = (
+            self._schedule.for_host()
+            if worker is self._host
+            else self._schedule.for_gpu(self._gpus.index(worker))
+        )
+        if given is not None:
+            group, task = self._at[worker] = given
+            if not group.together and group.layer != task.job:
+                group.layer, group.began = task.job, time.time()
+                self.watch.layer(group.samples[0], LAYERS[task.job])
+            worker.give(task)
+
+    def _begin(self, group: Group) -> None:
+        """Have the group's samples to ourselves; one that cannot be had, or was given other settings, has failed."""
+        for sample in group.samples:
+            try:
+                busy = f"sample {sample.name!r} is being predicted by another process"
+                group.held.enter_context(locked(sample.lock("driver"), busy=busy))
+                if self.platform.sample(sample.name) != sample:
+                    raise UsageError(
+                        f"sample {sample.name!r} was given other settings by another process just now",
+                        where=sample.folder,
+                        remedy="run the command again",
+                    )
+                if not group.together:
+                    group.layers = open_layers(self.platform.lane(sample.name, 0))
+                    if not group.layers:
+                        self.watch.layer(sample, RELEASED)
+            except VirnucproError as error:
+                group.failed[sample.name], group.error = str(error), error
+
+    def _finish(self, group: Group) -> None:
+        """What has become of the group's samples: results, a failure, or another trial alone."""
+        group.held.close()
+        outcome = group.outcome
+        lost = outcome.exit_code == DeviceLostError.exit_code
+        for sample in group.samples:
+            error = group.error if sample.name in group.failed else None
+            if outcome.failure:
+                code = 2 if outcome.exit_code == 2 else 3
+                error = RunFailedError(outcome.failure, where=group.where or sample.name, exit_code=code)
+            elif sample.name not in group.failed:
+                error = self._done(group, sample)
+            elif group.together:
+                error = RunFailedError(group.failed[sample.name], where=sample.name, exit_code=3)
+            if error is None:
+                continue
+            was_alone = len(group.samples) == 1 and not outcome.died and outcome.failure
+            if group.together and not lost and not was_alone:
+                self._schedule.waiting.append(Group([sample], together=False))
+            else:
+                self.failures[sample.name] = error
+                if self._several:
+                    _say(str(error))
+
+    def _done(self, group: Group, sample: Sample) -> VirnucproError | None:
+        try:
+            self.watch.done(sample, group.together)
+        except VirnucproError as error:
+            return error
+        except OSError as error:  # of the folder that the user named
+            what = error.strerror or str(error)
+            return StoreError(
+                what, where=str(error.filename or ""), remedy="check the path, its rights and the disk"
+            )
+        return None
+
+    def _show(self) -> None:
+        for group in {g for g, task in self._at.values() if task.job == "lane" and not g.together}:
+            self.watch.lanes(group.samples[0], list(self._progress(group)))
+
+    def _progress(self, group: Group, *, ended: bool = False) -> Iterator[Progress]:
+        """How far the lanes are; in the end also those that had nothing to do, by an earlier run's telemetry."""
+        for rank in range(self.platform.gpus):
+            for product in EMBEDDINGS:
+                file = group.samples[0].telemetry(product, rank)
+                with suppress(FileNotFoundError):
+                    is_ours = file.stat().st_mtime >= group.began
+                    state = read_progress(file) if is_ours or ended else None
+                    if state is not None and is_ours:
+                        yield state
+                    elif state is not None and state.world_size == self.platform.gpus:
+                        yield replace(state, done=state.total, resumed=state.total, ended=True)
 
 
-def _progress(sample: Sample, gpus: int) -> Iterator[Progress]:
-    for rank in range(gpus):
-        for product in EMBEDDINGS:
-            state = read_progress(sample.telemetry(product, rank))
-            if state is not None:
-                yield state
-
-
-def _expect(outcome: Any, sample: str) -> None:
-    if outcome.failure:
-        raise RunFailedError(outcome.failure, where=sample, exit_code=outcome.exit_code)
+def _say(line: str) -> None:
+    sys.stderr.write(f"virnucpro: {line}\n")

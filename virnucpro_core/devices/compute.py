@@ -121,6 +121,7 @@ def usable_device(name: str, precision: str, *, option: str = "--precision") -> 
         if (device.index or 0) >= torch.cuda.device_count():
             count = torch.cuda.device_count()
             raise DeviceError(f"{name}: there are {count} GPUs", remedy=f"cuda:{count - 1} is the last")
+        device = torch.device("cuda", device.index or 0)  # `cuda` alone is the first one
         torch.cuda.set_device(device)
     elif precision != "float32":
         raise DeviceError(

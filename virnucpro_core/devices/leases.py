@@ -5,11 +5,12 @@ process. The file's text says who holds it, or that the device failed. Knows UUI
 """
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
 import socket
+import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,14 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from virnucpro_core.devices.visible import Device
-from virnucpro_core.errors import DeviceError, DeviceLostError
-from virnucpro_core.files.disk import disk_errors
-from virnucpro_core.files.locks import same_file
+from virnucpro_core.errors import DeviceError, DeviceLostError, printable
+from virnucpro_core.files.disk import TEMPORARY, disk_errors
+from virnucpro_core.files.locks import same_file, try_lock
 
 FOLDER = Path("/var/tmp/virnucpro-leases")  # noqa: S108 - one for all users, who could hold any lease anyway
 POLL_SECONDS = 0.2
 MARK_SECONDS = 3600.0
 _TEXT_BYTES = 4096
+_SHOWN = 200
+MODE, SUFFIX = 0o1777, ".lease"
 log = logging.getLogger(__name__)
 
 
@@ -43,6 +46,21 @@ class ProcessDevice:
     narrow: Callable[[str], None]
     uuid: str = ""
     lost: str = ""
+    kept: contextlib.ExitStack | None = None
+    kept_device: Device | None = None
+
+    @contextlib.contextmanager
+    def keeping(self) -> Iterator[None]:
+        """The first device that is held inside the block stays held until it ends; a block in a block is part of it."""
+        if self.kept is not None:
+            yield
+            return
+        with contextlib.ExitStack() as kept:
+            self.kept = kept
+            try:
+                yield
+            finally:
+                self.kept, self.kept_device = None, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +79,7 @@ class Leases:
         started on. Raises DeviceError where there is none, DeviceLostError where only a new process can have one.
         """
         with contextlib.ExitStack() as closing:
-            device = None
+            device = None if self.process.lost else self.process.kept_device
             with disk_errors(self.folder):
                 _prepare(self.folder)
                 waits = False
@@ -77,6 +95,9 @@ class Leases:
             if device is not None and not self.process.uuid:
                 self.process.narrow(device.uuid)
                 self.process.uuid = device.uuid
+            if device is not None and self.process.kept is not None:
+                self.process.kept_device = device
+                self.process.kept.push(closing.pop_all())
             yield device
 
     def candidates(self, rank: int) -> list[Device]:
@@ -121,28 +142,24 @@ class Leases:
     def failure(self, device: Device) -> Failure | None:
         """Why the device is given to nobody; None if it may be used."""
         text = _read(self._file(device))
-        with contextlib.suppress(KeyError, TypeError, ValueError):
-            found = Failure(str(text["failed"]), float(text["since"]))
-            return found if time.time() - found.since < MARK_SECONDS else None
+        with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
+            found = Failure(_shown(text["failed"]), float(text["since"]))
+            return found if abs(time.time() - found.since) < MARK_SECONDS else None
         return None
 
     def holder(self, device: Device) -> str:
         """Who computes on the device now; "" if nobody does."""
         file = self._file(device)
-        with contextlib.suppress(FileNotFoundError), file.open() as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return str(_read(file).get("holder", "holder unknown"))
+        with contextlib.suppress(OSError), _looked_at(file) as handle:
+            if not try_lock(handle, shared=True):
+                return _shown(_read(file).get("holder", "holder unknown"))
         return ""
 
     def _take(self, device: Device, closing: contextlib.ExitStack) -> bool:
         with contextlib.ExitStack() as attempt:
             file = self._file(device)
             handle = attempt.enter_context(_opened(file))
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not try_lock(handle):
                 return False
             # Its last holder may have marked it, or somebody deleted the file, while we came for the lock.
             if self.failure(device) is not None or not same_file(file, handle):
@@ -153,14 +170,29 @@ class Leases:
         return True
 
     def _file(self, device: Device) -> Path:
-        return self.folder / f"{device.uuid.replace('/', '_')}.lease"
+        return self.folder / f"{device.uuid.replace('/', '_')}{SUFFIX}"
 
 
 def _prepare(folder: Path) -> None:
-    """The folder that all users may make files in; whoever comes first makes it."""
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(parents=True)
-        folder.chmod(0o1777)
+    """The folder that all users may make files in; whoever comes first makes it, with that mode from the beginning.
+
+    One that an earlier version had no time to open to all, its owner opens; one that a site has made is left as it is.
+    """
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
+        try:
+            made.chmod(MODE)
+            # In the place of an empty folder, too: that is as good as nothing.
+            made.rename(folder)
+        except OSError:
+            made.rmdir()
+            if not folder.is_dir():
+                raise
+    found = folder.stat()
+    is_ours = found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWOTH | stat.S_ISGID)
+    if is_ours and all(file.suffix == SUFFIX for file in folder.iterdir()):
+        folder.chmod(MODE)
 
 
 @contextlib.contextmanager
@@ -170,16 +202,27 @@ def _opened(file: Path) -> Iterator[int]:
     try:
         handle = os.open(file, flags)
     except FileNotFoundError:
-        try:
-            handle = os.open(file, flags | os.O_CREAT | os.O_EXCL, 0o666)
-        except FileExistsError:
-            handle = os.open(file, flags)
-        else:
-            os.fchmod(handle, 0o666)
+        _make(file)
+        handle = os.open(file, flags)
     try:
+        found = os.fstat(handle)
+        if found.st_uid == os.getuid() and found.st_mode & 0o666 != 0o666:  # left so by an earlier version
+            os.fchmod(handle, 0o666)
         yield handle
     finally:
         os.close(handle)
+
+
+def _make(file: Path) -> None:
+    """An empty file that all users may write, with that mode from the beginning; nothing if it is there by then."""
+    handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=SUFFIX, dir=file.parent)
+    try:
+        os.fchmod(handle, 0o666)
+        with contextlib.suppress(FileExistsError):
+            file.hardlink_to(name)
+    finally:
+        os.close(handle)
+        Path(name).unlink()
 
 
 def _write(handle: int, text: dict[str, Any]) -> None:
@@ -187,11 +230,26 @@ def _write(handle: int, text: dict[str, Any]) -> None:
     os.pwrite(handle, json.dumps(text).encode()[:_TEXT_BYTES], 0)
 
 
+@contextlib.contextmanager
+def _looked_at(file: Path) -> Iterator[int]:
+    """The file for reading. Any user may have put it there: a link is not followed, a pipe not waited for."""
+    handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
 def _read(file: Path) -> dict[str, Any]:
     """The file's text; empty where there is none, or another process is writing it."""
     try:
-        with file.open("rb") as stream:
-            found = json.loads(stream.read(_TEXT_BYTES))
-    except (FileNotFoundError, ValueError):
+        with _looked_at(file) as handle:
+            found = json.loads(os.read(handle, _TEXT_BYTES))
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _shown(text: object) -> str:
+    """What another user wrote, fit for a terminal and one line."""
+    return printable(str(text))[:_SHOWN]

@@ -8,15 +8,17 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from virnucpro_core.engine.monitor import Reading
 from virnucpro_core.errors import StoreError
 from virnucpro_core.files.disk import disk_errors
+
+if TYPE_CHECKING:  # torch is not needed to read telemetry
+    from virnucpro_core.engine.monitor import Reading
 
 TAIL_BYTES = 4096
 
@@ -118,7 +120,7 @@ class Recorder:
         self.summary.sequences_total -= sequences
 
     def batch(
-        self, *, tokens: int, sequences: int, budget: int, wait: float, counters: Reading | None = None
+        self, *, tokens: int, sequences: int, budget: int, wait: float, counters: "Reading | None" = None
     ) -> None:
         """One batch was issued to the device after waiting `wait` seconds for the loader.
 
@@ -144,7 +146,7 @@ class Recorder:
         seconds = [round(s, 5) for s in batches]
         self._line("shard", shard=shard, rows=rows, sha256=sha256, memory=memory, batch_seconds=seconds)
 
-    def counters(self, samples: Sequence[Reading]) -> None:
+    def counters(self, samples: "Sequence[Reading]") -> None:
         """What the driver counted while the lane computed."""
         for name, combine in (("utilisation", np.mean), ("memory", np.max), ("power", np.mean)):
             known = [getattr(s, name) for s in samples if getattr(s, name) is not None]
@@ -225,6 +227,18 @@ def read_progress(path: Path) -> Progress | None:
         sequences_per_second=sequences,
         tokens_per_second=tokens,
     )
+
+
+def read_summary(path: Path) -> LaneSummary | None:
+    """What a lane measured that has ended and computed all its shards; None where the file does not tell."""
+    known = {each.name for each in fields(LaneSummary)}
+    try:
+        *_, last = [{}, *read_lines(path)]
+        summary = LaneSummary(**{name: value for name, value in last.items() if name in known})
+    except (ValueError, TypeError):
+        return None
+    done = summary.sequences + summary.sequences_resumed
+    return summary if last.get("event") == "end" and done >= summary.sequences_total else None
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -97,7 +97,8 @@ _REMEDY = "put VIRNUCPRO_HOME on storage whose locks hold: docs/clusters.md list
 
 def _seen_by_another_process(lock: Path) -> bool:
     try:
-        code = subprocess.run([sys.executable, "-m", __name__, str(lock)], check=False, timeout=60).returncode
+        words = [sys.executable, "-P", "-m", __name__, str(lock)]
+        code = subprocess.run(words, check=False, timeout=60).returncode
     except subprocess.TimeoutExpired as error:
         raise StoreError("asking for a lock takes a minute", where=lock, remedy=_REMEDY) from error
     if code not in (0, 1):

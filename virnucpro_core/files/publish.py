@@ -1,47 +1,42 @@
 """The only place that publishes a file: temporary name, fsync, rename, fsync of the folder.
 
-A name that can be seen is a whole file. Temporary names carry the writer's host and process, so that anyone
-can sweep what a dead writer left and nobody touches what a living one is writing.
+A name that can be seen is a whole file. Its writer holds an OS lock on the temporary file as long as it writes, which
+vanishes with the writer, however that dies. So anyone can sweep what nobody locks, whatever the writer's host or
+container, and nobody touches what a living one is writing. Modes are those that the umask leaves.
 """
 
 import contextlib
 import json
-import logging
 import os
+import re
+import secrets
 import shutil
-import socket
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from virnucpro_core.files.disk import TEMPORARY, disk_errors
+from virnucpro_core.files.locks import same_file, try_lock
 
-log = logging.getLogger(__name__)
+# A temporary folder's lock is a file beside it: network file systems lock no folders.
+_LOCK = ".lock"
+_NAME = re.compile(re.escape(TEMPORARY) + r"[0-9a-f]{16}(\..+)?")
 
 
 @contextlib.contextmanager
 def publish(path: Path) -> Iterator[Path]:
     """Yield an empty temporary file for the block to fill; when the block ends it is synced and renamed to `path`.
 
-    Where the block raises there is no trace of it.
-    Raises StoreError (naming the disk's free space) when the file system refuses.
+    Fill the file that is there: another one under its name would not be locked. Where the block raises nothing of it
+    stays. Raises StoreError (naming the disk's free space) when the file system refuses.
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=_prefix(), suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        try:
+        with _temporary_file(path.parent, path.suffix) as temporary:
             yield temporary
-            temporary.chmod(0o644)
             sync(temporary)
             temporary.replace(path)
-            sync(path.parent)
-        except BaseException:
-            with contextlib.suppress(OSError):  # the first error counts; the next sweep takes what is left
-                temporary.unlink(missing_ok=True)
-            raise
+        sync(path.parent)
 
 
 def publish_bytes(path: Path, data: bytes) -> None:
@@ -60,21 +55,16 @@ def publish_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder that replaces `path` when the block ends without an exception."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=_prefix(), dir=path.parent))
-        try:
+        with temporary_folder(path.parent) as temporary:
             yield temporary
             for file in sorted(temporary.rglob("*")):
                 sync(file)
-            temporary.chmod(0o755)
             sync(temporary)
             if path.exists():
                 _exchange(path, temporary)
             else:
                 temporary.replace(path)
             sync(path.parent)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
 
 
 @contextlib.contextmanager
@@ -83,28 +73,42 @@ def passing_file(folder: Path, data: bytes) -> Iterator[Path]:
 
     Raises StoreError.
     """
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        sweep(folder)
-        handle, name = tempfile.mkstemp(prefix=_prefix(), dir=folder)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-    try:
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with contextlib.ExitStack() as held:
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            sweep(folder)
+            file = held.enter_context(_temporary_file(folder))
+            file.write_bytes(data)
+        yield file
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """A folder below `parent` that no sweep takes while the block lasts; what is left of it then is deleted."""
+    with _temporary_file(parent, _LOCK) as lock:
+        temporary = lock.with_suffix("")
+        temporary.mkdir()
+        try:
+            yield temporary
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def sweep(folder: Path) -> None:
-    """Remove what writers on this host that are dead by now left in `folder`."""
-    host = f"{TEMPORARY}{socket.gethostname()}-"
-    for left in folder.glob(host + "*"):
-        process = left.name.removeprefix(host).split("-", 1)[0]
-        if process.isdecimal() and not _alive(int(process)):
+    """Remove what writers that are dead by now left in `folder`: all temporary names that nobody locks."""
+    for left in sorted(folder.glob(f"{TEMPORARY}*")):
+        if not _NAME.fullmatch(left.name) or left.is_symlink():
+            continue  # another program's
+        # Published, or swept by others, meanwhile; or another user's.
+        with contextlib.suppress(FileNotFoundError, PermissionError):
             if left.is_dir():
-                shutil.rmtree(left)
-            else:
-                left.unlink(missing_ok=True)
+                with _unlocked(left.with_name(left.name + _LOCK)) as free:
+                    if free:
+                        shutil.rmtree(left)
+            elif left.is_file() and not _is_of_a_folder(left):
+                with _unlocked(left) as free:
+                    if free:
+                        left.unlink()
 
 
 def sync(path: Path) -> None:
@@ -116,35 +120,59 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def _prefix() -> str:
-    return f"{TEMPORARY}{socket.gethostname()}-{os.getpid()}-"
+@contextlib.contextmanager
+def _temporary_file(folder: Path, suffix: str = "") -> Iterator[Path]:
+    """A new, empty file under a temporary name, locked while the block lasts; deleted then if it still has the name."""
+    while True:
+        path = folder / f"{TEMPORARY}{secrets.token_hex(8)}{suffix}"
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            if not (try_lock(handle) and same_file(path, handle)):
+                continue  # swept before it was locked
+            yield path
+            return
+        finally:
+            # The first error counts; the next sweep takes what is left.
+            with contextlib.suppress(OSError):
+                if same_file(path, handle):
+                    path.unlink()
+            os.close(handle)
 
 
-def _alive(process: int) -> bool:
+@contextlib.contextmanager
+def _unlocked(path: Path) -> Iterator[bool]:
+    """Whether nobody holds the file's lock, which is held by the block then. There is none where there is no file."""
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield True
+        return
+    try:
+        yield try_lock(handle) and same_file(path, handle)
+    finally:
+        os.close(handle)
+
+
+def _is_of_a_folder(file: Path) -> bool:
+    """Whether it is the lock of a temporary folder that is still there."""
+    return file.suffix == _LOCK and file.with_suffix("").is_dir()
 
 
 def _exchange(path: Path, temporary: Path) -> None:
     """Put the folder `temporary` in the place of `path`, which comes back if that fails."""
-    aside = Path(tempfile.mkdtemp(prefix=_prefix(), dir=path.parent))
-    old = aside / path.name
-    try:
-        path.replace(old)
+    with _temporary_file(path.parent, _LOCK) as lock:
+        aside = lock.with_suffix("")
+        aside.mkdir()
+        old = aside / path.name
         try:
-            temporary.replace(path)
-        except BaseException:
-            old.replace(path)
-            raise
-    except BaseException:
-        with contextlib.suppress(
-            OSError
-        ):  # not empty if the old folder could not come back: it is kept there
-            aside.rmdir()
-        raise
-    shutil.rmtree(aside)
+            path.replace(old)
+            try:
+                temporary.replace(path)
+            except BaseException:
+                old.replace(path)
+                raise
+            shutil.rmtree(old)
+        finally:
+            # Not empty if the old folder could not come back: it is kept there.
+            with contextlib.suppress(OSError):
+                aside.rmdir()

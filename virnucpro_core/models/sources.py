@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.utils import logging as hub_logging
-
 from virnucpro_core.errors import WeightsError
 from virnucpro_core.files.digests import sha256_file
 
@@ -167,6 +164,10 @@ SOURCES: dict[str, Source] = {
 def download(source: Source, name: str, folder: Path) -> Path:
     """Put one file of the pinned revision into `folder`. Raises OSError when the network refuses."""
     if source.host == "huggingface.co":
+        # Not at the top: whoever reads the table needs no network library.
+        from huggingface_hub import hf_hub_download  # noqa: PLC0415
+        from huggingface_hub.utils import logging as hub_logging  # noqa: PLC0415
+
         hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its retries; what failed in the end is told in one line
         return Path(
             hf_hub_download(source.repository, name, revision=source.revision, local_dir=folder, token=False)

@@ -6,6 +6,7 @@ are the same whoever does. Knows nothing of how a shard is computed.
 """
 
 import functools
+from pathlib import Path
 
 import torch
 
@@ -16,7 +17,7 @@ from virnucpro_core.engine.inference import embed_shards
 from virnucpro_core.engine.loading import Feed, ShardDataset, start_worker_server, token_budget_of
 from virnucpro_core.engine.shards import lane_shards
 from virnucpro_core.engine.sharing import Share
-from virnucpro_core.engine.telemetry import LaneSummary, Recorder
+from virnucpro_core.engine.telemetry import LaneSummary, Recorder, read_summary
 from virnucpro_core.files.disk import make_sure_of_room
 from virnucpro_core.files.locks import Claims, is_locked
 from virnucpro_core.files.verification import Verification
@@ -32,10 +33,14 @@ def embed_lane(lane: Lane, product: Embedding, compute: Compute, *, on_shard: On
     """
     with lane_lock(lane, product), Verification() as verification:
         lane.open_frames(verification)
+        store, telemetry = lane.store(product), lane.sample.telemetry(product, lane.rank)
+        if not lane.shards:
+            return collected(lane, store, 0, {}, None)
         if compute.loader.workers and lane.n_shards > 1:
             start_worker_server()
-        store = lane.store(product)
         todo, states = survey(lane, store)
+        if not todo:  # how the lane was computed stays known, where its telemetry tells
+            return collected(lane, store, len(lane.shards), states, _measured(lane, telemetry))
         summary = LaneSummary(
             product=product,
             rank=lane.rank,
@@ -47,14 +52,16 @@ def embed_lane(lane: Lane, product: Embedding, compute: Compute, *, on_shard: On
             sequences_resumed=lane.rows(set(lane.shards) - set(todo)),
             sequences_total=lane.rows(lane.shards),
         )
-        with Recorder(lane.sample.telemetry(product, lane.rank), summary) as recorder:
-            if todo:
-                make_sure_of_room(
-                    lane.sample.folder, lane.bytes_to_come(), "for the sample's shards and results"
-                )
-                _embed(lane, product, todo, compute, recorder, on_shard, verification)
-                free_encoders()
+        with Recorder(telemetry, summary) as recorder:
+            make_sure_of_room(lane.sample.folder, lane.bytes_to_come(), "for the sample's shards and results")
+            _embed(lane, product, todo, compute, recorder, on_shard, verification)
+            free_encoders()
         return collected(lane, store, len(lane.shards) - len(todo), states, summary)
+
+
+def _measured(lane: Lane, telemetry: Path) -> LaneSummary | None:
+    found = read_summary(telemetry)
+    return found if found and (found.rank, found.world_size) == (lane.rank, lane.world_size) else None
 
 
 def _embed(

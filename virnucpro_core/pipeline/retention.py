@@ -17,17 +17,14 @@ from virnucpro_core.errors import StoreError, UsageError
 from virnucpro_core.files import columns
 from virnucpro_core.files.disk import disk_errors
 from virnucpro_core.files.publish import sync
-from virnucpro_core.pipeline.lane import Lane
-from virnucpro_core.pipeline.steps import made_from, shown_settings
 from virnucpro_core.results.folder import RUN, read_results
 from virnucpro_core.samples.occupancy import exclusive_lock
-from virnucpro_core.samples.products import PREDICTIONS, PRODUCTS
-from virnucpro_core.samples.sample import Sample
-from virnucpro_core.sequences.chunks import Chunks
+from virnucpro_core.samples.products import PRODUCTS
+from virnucpro_core.samples.sample import Sample, shown_settings
 
 Keep = Literal["all", "scores", "results"]
-# What goes, in this order: what shows others' data before the data, and scores after embeddings. These are nearly all of a
-# sample's bytes; with the scores kept, another cut-off needs no GPU.
+# What goes, in this order: what shows others' data before the data, and scores after embeddings. Those are nearly all
+# of a sample's bytes; with the scores kept, another cut-off needs no GPU.
 RELEASES: dict[str, tuple[str, ...]] = {
     keep: tuple(
         name
@@ -37,8 +34,6 @@ RELEASES: dict[str, tuple[str, ...]] = {
     )
     for keep in ("all", "scores", "results")
 }
-Layer = Literal["sequences", "lane", "results"]
-EVERYTHING: tuple[Layer, ...] = ("sequences", "lane", "results")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,34 +92,6 @@ def require_results(sample: Sample) -> dict[str, Any]:
             remedy="predict the sample again",
         )
     return facts
-
-
-def open_layers(lane: Lane) -> tuple[Layer, ...]:
-    """The layers that a prediction of the lane's sample has to go through.
-
-    All of them, each of which finds out what is there already; but what was released is not made again where the
-    results, or with other results asked for the scores, are whole and made in the same way: of the same settings,
-    models, algorithms' versions, precision and attention kernels.
-    """
-    if not is_cleaned(lane.sample):
-        return EVERYTHING
-    try:
-        facts = require_results(lane.sample)
-    except StoreError:
-        facts = {}
-    if facts and lane.models.items() <= facts["digests"].items() and facts.get("products") == lane.recipes:
-        return ()
-    return ("results",) if _has_scores(lane) else EVERYTHING
-
-
-def _has_scores(lane: Lane) -> bool:
-    """Whether every shard of scores verifies, and the chunks and frames are those of the settings."""
-    try:
-        for shard in range(lane.n_shards):
-            lane.store(PREDICTIONS).require(shard, lane.ids(shard))
-        return made_from(Chunks.open(lane.sample.chunks), lane.sample)
-    except StoreError:
-        return False
 
 
 def is_cleaned(sample: Sample) -> bool:

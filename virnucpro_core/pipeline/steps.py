@@ -6,7 +6,6 @@ Each is reused where what lies on disk was made from the same input and verifies
 import contextlib
 import importlib.metadata
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 from virnucpro_core import __version__
@@ -22,7 +21,7 @@ from virnucpro_core.samples.content import with_content
 from virnucpro_core.samples.inputs import passing_error
 from virnucpro_core.samples.occupancy import shared_lock
 from virnucpro_core.samples.products import CHUNKS, EMBEDDINGS, PRODUCTS, TRANSLATIONS, is_current
-from virnucpro_core.samples.sample import Sample, SampleSettings
+from virnucpro_core.samples.sample import Sample, made_from, shown_settings
 from virnucpro_core.sequences.chunks import Chunks, write_chunks
 from virnucpro_core.sequences.frames import Frames, write_frames
 from virnucpro_core.sequences.names import is_packed
@@ -130,22 +129,6 @@ def run_info(lane: Lane) -> RunInfo:
         products=lane.recipes,
         telemetry={product: _makers(lane, product) for product in EMBEDDINGS},
     )
-
-
-def made_from(chunks: Chunks, sample: Sample) -> bool:
-    """Whether the chunks are of these inputs, cut as the settings say, by this version of the program."""
-    settings = sample.settings
-    return (
-        is_current(chunks.attrs, CHUNKS)
-        and chunks.attrs["chunk_size"] == settings.chunk_size
-        and chunks.attrs["duplicates"] == settings.duplicates
-        and [f["sha256"] for f in chunks.attrs["files"]] == [f.sha256 for f in sample.inputs]
-    )
-
-
-def shown_settings(settings: SampleSettings) -> dict[str, Any]:
-    """The settings as `run.json` has them: those that say something."""
-    return {name: value for name, value in asdict(settings).items() if value != ""}
 
 
 def _makers(lane: Lane, product: str) -> dict[str, Any]:

@@ -46,6 +46,8 @@ CONTIGS = "contigs.tsv"
 VIRAL = "viral.fasta"
 REPORT = "report.html"
 RUN = "run.json"
+# All that a sample's results folder may hold; whoever puts another file there names it here.
+RESULT_FILES = (FRAME_CALLS, CHUNK_CALLS, CONTIGS, VIRAL, REPORT, RUN)
 
 TABLE_CHUNKS = 100_000
 

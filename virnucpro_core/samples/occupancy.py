@@ -10,6 +10,8 @@ from pathlib import Path
 from virnucpro_core.files.locks import is_locked, locked
 
 LOCKS, WHOLE, DRIVER = "locks", "sample.lock", "driver.lock"
+# Of whoever registers the name: it is held around `exclusive_lock`.
+REGISTRATION = "registration.lock"
 
 
 @contextlib.contextmanager
@@ -27,7 +29,7 @@ def exclusive_lock(folder: Path, busy: str) -> Iterator[None]:
     The locks of single products are asked first: unlike the shared one they know who holds them.
     """
     locks = folder / LOCKS
-    named = {locks / DRIVER, *locks.glob("*.lock")} - {locks / WHOLE}
+    named = {locks / DRIVER, *locks.glob("*.lock")} - {locks / WHOLE, locks / REGISTRATION}
     with contextlib.ExitStack() as held:
         for path in (*sorted(named), locks / WHOLE):
             held.enter_context(locked(path, busy=busy))

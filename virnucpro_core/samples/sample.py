@@ -27,7 +27,8 @@ from virnucpro_core.samples.inputs import (
     look_at_inputs,
     read_inputs,
 )
-from virnucpro_core.samples.occupancy import LOCKS, exclusive_lock
+from virnucpro_core.samples.occupancy import LOCKS, REGISTRATION, exclusive_lock
+from virnucpro_core.samples.products import CHUNKS, is_current
 from virnucpro_core.sequences.chunks import Chunks
 
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -177,7 +178,7 @@ def register_unread(
 def registering(sample: Sample) -> contextlib.AbstractContextManager[None]:
     """Nobody else registers the name meanwhile. A look at the inbox, whose samples are unread, does not wait for it."""
     busy = f"another process registers sample {sample.name!r}"
-    return locked(sample.folder / LOCKS / "registration", busy=busy, wait=sample.content != "")
+    return locked(sample.folder / LOCKS / REGISTRATION, busy=busy, wait=sample.content != "")
 
 
 def _enter(home: Path, sample: Sample, *, fresh: bool = False, replaces: bool = False) -> Sample:
@@ -393,3 +394,19 @@ def make_index(home: Path) -> None:
 def list_samples(home: Path) -> list[str]:
     """Names of all registered samples, sorted."""
     return sorted(p.parent.name for p in (home / "samples").glob("*/sample.json"))
+
+
+def made_from(chunks: Chunks, sample: Sample) -> bool:
+    """Whether the chunks are of these inputs, cut as the settings say, by this version of the program."""
+    settings = sample.settings
+    return (
+        is_current(chunks.attrs, CHUNKS)
+        and chunks.attrs["chunk_size"] == settings.chunk_size
+        and chunks.attrs["duplicates"] == settings.duplicates
+        and [f["sha256"] for f in chunks.attrs["files"]] == [f.sha256 for f in sample.inputs]
+    )
+
+
+def shown_settings(settings: SampleSettings) -> dict[str, Any]:
+    """The settings as `run.json` has them: those that say something."""
+    return {name: value for name, value in asdict(settings).items() if value != ""}

@@ -18,7 +18,8 @@ from virnucpro_assets.automation.sensors import inbox_sensor
 from virnucpro_assets.cli.samples import samples
 from virnucpro_assets.definitions import defs
 from virnucpro_assets.graph.partitions import SAMPLES, lane_key
-from virnucpro_assets.platform.resource import SETTLE, Platform, export
+from virnucpro_assets.platform.environment import SETTLE, export
+from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.platform.tags import DRIVER_TAG
 from virnucpro_core.pipeline.overview import overview
 from virnucpro_core.samples.sample import Sample, open_sample, read_refusal, register

@@ -1,5 +1,7 @@
 """One process a device: real processes on one folder, killed holders, failed devices."""
 
+import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -90,6 +92,66 @@ def test_the_folder_and_its_files_are_for_all_users(tmp_path: Path) -> None:
         os.umask(old)
     assert (tmp_path / "leases").stat().st_mode & 0o7777 == 0o1777
     assert (tmp_path / "leases" / "GPU-0.lease").stat().st_mode & 0o777 == 0o666
+
+
+def test_modes_that_a_killed_process_left_are_mended_by_their_owner(tmp_path: Path) -> None:
+    folder = tmp_path / "leases"
+    folder.mkdir(mode=0o755)
+    file = folder / "GPU-0.lease"
+    file.touch(mode=0o600)
+    leases, _ = _leases(folder)
+    with leases.held(0, needed=lambda: True):
+        assert folder.stat().st_mode & 0o7777 == 0o1777
+        assert file.stat().st_mode & 0o777 == 0o666
+    assert [f.name for f in folder.iterdir()] == [file.name]
+
+
+def test_a_folder_that_holds_anything_else_or_is_a_groups_keeps_its_mode(tmp_path: Path) -> None:
+    for name, mode in (("home", 0o755), ("group", 0o2770)):
+        folder = tmp_path / name
+        folder.mkdir()
+        folder.chmod(mode)
+        (folder / ("diary" if name == "home" else "GPU-1.lease")).touch()
+        leases, _ = _leases(folder)
+        with leases.held(0, needed=lambda: True):
+            assert folder.stat().st_mode & 0o7777 == mode
+
+
+def test_many_who_make_the_folder_at_once_have_one(tmp_path: Path) -> None:
+    folder = tmp_path / "below" / "leases"
+    with contextlib.ExitStack() as holders:
+        for rank in range(3):
+            holders.enter_context(_holder(folder, rank))
+        leases, _ = _leases(folder)
+        assert all(leases.holder(device) for device in DEVICES)
+    assert [p.name for p in folder.parent.iterdir()] == ["leases"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        {"holder": "\x1b]0;owned\x07\x1b[2J\nok      lanes", "failed": "\x1b[31m", "since": time.time()},
+        {"holder": ["x"] * 5000, "failed": {}, "since": "inf"},
+        {"holder": None, "failed": None, "since": 1e308},
+        {"since": [1], "failed": 3},
+    ],
+)
+def test_what_another_user_wrote_is_shown_as_one_plain_line(tmp_path: Path, text: dict[str, object]) -> None:
+    leases, _ = _leases(tmp_path)
+    with leases.held(0, needed=lambda: True):
+        (tmp_path / "GPU-0.lease").write_text(json.dumps(text))
+        shown = [leases.holder(DEVICES[0])]
+        if failure := leases.failure(DEVICES[0]):
+            shown.append(failure.reason)
+            time.localtime(failure.since)
+        assert all(line.isprintable() and len(line) <= 200 for line in shown)
+
+
+def test_a_pipe_in_the_shared_folder_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "GPU-0.lease")
+    leases, _ = _leases(tmp_path)
+    assert leases.failure(DEVICES[0]) is None
+    assert leases.holder(DEVICES[0]) == ""
 
 
 def test_a_link_in_the_shared_folder_is_not_followed(tmp_path: Path) -> None:

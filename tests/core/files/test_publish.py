@@ -1,12 +1,13 @@
 """Publishing is whole or nothing, locks vanish with their holder, sweeping touches only what the dead left."""
 
+import contextlib
 import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -63,18 +64,105 @@ def test_json_is_canonical(tmp_path: Path) -> None:
     assert sha256_file(tmp_path / "a.json") == sha256_file(tmp_path / "b.json")
 
 
-def test_sweep_takes_what_a_dead_writer_left_and_spares_the_living(tmp_path: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
-    )
-    host = socket.gethostname()
-    dead = tmp_path / f"{TEMPORARY}{host}-{int(ended.stdout)}-x.h5"
-    alive = tmp_path / f"{TEMPORARY}{host}-{os.getpid()}-y.h5"
-    elsewhere = tmp_path / f"{TEMPORARY}another-host-1-z.h5"
-    for file in (dead, alive, elsewhere):
-        file.touch()
+WRITER = """
+import sys
+from pathlib import Path
+from virnucpro_core.files.publish import publish, publish_folder
+
+def write(temporary):
+    temporary.write_bytes(b"half")
+    print(temporary.name, flush=True)
+    sys.stdin.read()
+
+with publish_folder(Path(sys.argv[1]) / "store") as folder:
+    with publish(folder / "inner.h5"):
+        pass
+    print(folder.name, flush=True)
+    with publish(Path(sys.argv[1]) / "a.h5") as temporary:
+        write(temporary)
+"""
+
+
+@contextlib.contextmanager
+def _writer(folder: Path) -> Iterator[tuple["subprocess.Popen[str]", list[str]]]:
+    """A process that writes a file and a folder, and the two temporary names; it ends with its input."""
+    words = [sys.executable, "-c", WRITER, str(folder)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process, [process.stdout.readline().strip() for _ in range(2)]
+
+
+def test_sweep_spares_what_a_living_writer_locks_and_takes_all_else(tmp_path: Path) -> None:
+    (tmp_path / f"{TEMPORARY}{'0' * 16}.h5").touch()
+    (tmp_path / f"{TEMPORARY}{'1' * 16}").mkdir()
+    (tmp_path / f"{TEMPORARY}{'1' * 16}" / "part").touch()
+    others = ["somebody's", f"{TEMPORARY}of-another-program"]
+    for name in others:
+        (tmp_path / name).touch()
+    with _writer(tmp_path) as (process, names):
+        for _ in range(2):
+            sweep(tmp_path)
+        found = sorted(p.name for p in tmp_path.iterdir())
+        assert found == sorted([*names, f"{names[0]}.lock", *others])
+        assert (tmp_path / names[0] / "inner.h5").exists()
+        process.communicate("")
+        assert process.returncode == 0
+    assert (tmp_path / "a.h5").read_bytes() == b"half"
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["a.h5", "store", *others])
+
+
+def test_sweep_takes_what_a_killed_writer_left(tmp_path: Path) -> None:
+    with _writer(tmp_path) as (process, names):
+        process.kill()
+        process.wait()
+        assert len(list(tmp_path.iterdir())) == 3
+        (tmp_path / names[0] / "more").mkdir()
+        sweep(tmp_path)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_sweep_follows_no_link_and_waits_for_no_pipe(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").touch()
+    (tmp_path / f"{TEMPORARY}{'2' * 16}").symlink_to(tmp_path / "kept")
+    os.mkfifo(tmp_path / f"{TEMPORARY}{'3' * 16}")
     sweep(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted([alive, elsewhere])
+    assert (tmp_path / "kept" / "file").exists()
+
+
+def test_who_sweeps_and_who_begins_to_write_do_not_hinder_each_other(tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def sweep_on() -> None:
+        while not stop.is_set():
+            sweep(tmp_path)
+
+    sweeper = threading.Thread(target=sweep_on)
+    sweeper.start()
+    try:
+        for number in range(300):
+            publish_bytes(tmp_path / f"{number % 5}", b"x")
+            with publish_folder(tmp_path / "store") as folder:
+                (folder / "part").touch()
+    finally:
+        stop.set()
+        sweeper.join()
+    sweep(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0", "1", "2", "3", "4", "store"]
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o027, 0o022, 0o002])
+def test_what_is_published_has_the_mode_that_the_umask_leaves(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        publish_bytes(tmp_path / "below" / "a", b"x")
+        with publish_folder(tmp_path / "store") as folder:
+            (folder / "part").touch()
+    finally:
+        os.umask(before)
+    modes = {p.name: p.stat().st_mode & 0o777 for p in tmp_path.rglob("*")}
+    folder_mode, file_mode = 0o777 & ~umask, 0o666 & ~umask
+    assert modes == {"below": folder_mode, "a": file_mode, "store": folder_mode, "part": file_mode}
 
 
 def _hold(path: Path, ready: "multiprocessing.synchronize.Event") -> None:

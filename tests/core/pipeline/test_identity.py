@@ -12,7 +12,8 @@ from virnucpro_core.devices.compute import Compute, LoaderSettings
 from virnucpro_core.errors import StoreError
 from virnucpro_core.pipeline.embed import embed_lane
 from virnucpro_core.pipeline.lane import Lane
-from virnucpro_core.pipeline.retention import EVERYTHING, open_layers, release
+from virnucpro_core.pipeline.layers import EVERYTHING, open_layers
+from virnucpro_core.pipeline.retention import release
 from virnucpro_core.pipeline.score import merge_lane, score_lane
 from virnucpro_core.pipeline.steps import chunk_sample, translate_sample
 from virnucpro_core.samples.products import (

@@ -13,13 +13,12 @@ from virnucpro_core.engine.shards import ShardStore
 from virnucpro_core.errors import StoreError, UsageError
 from virnucpro_core.files.locks import locked
 from virnucpro_core.pipeline import retention
+from virnucpro_core.pipeline.layers import EVERYTHING, open_layers
 from virnucpro_core.pipeline.retention import (
-    EVERYTHING,
     RELEASES,
     Keep,
     check_keep,
     is_due,
-    open_layers,
     releasable,
     release,
     released_entries,

@@ -1,0 +1,55 @@
+"""Commands that only read names and numbers start quickly: they import neither Dagster nor torch nor pandas."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.assets.conftest import Finished
+from virnucpro_assets.cli.main import app
+
+SLOW = {"torch", "dagster", "pandas", "matplotlib", "huggingface_hub", "transformers"}
+SLOW_FOR_HELP = SLOW | {"numpy", "h5py", "rich", "yaml", "psutil"}
+PROBE = """
+import atexit, os, sys
+atexit.register(lambda: sys.stderr.write("modules: " + " ".join(sys.modules)))
+from virnucpro_assets.cli.main import main
+main()
+"""
+
+
+def modules_of(home: Path, *words: str) -> set[str]:
+    """Top-level modules that the command has imported when it ends well."""
+    environment = dict(os.environ) | {"VIRNUCPRO_HOME": str(home), "DAGSTER_HOME": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, *words], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return {name.split(".")[0] for name in done.stderr.partition("modules: ")[2].split()}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("samples",),
+        ("samples", "--json"),
+        ("samples", "clean", "--keep", "scores", "--dry-run"),
+        ("models", "list"),
+        ("models", "verify"),
+    ],
+    ids=" ".join,
+)
+def test_a_quick_command_imports_nothing_slow(finished: Finished, words: tuple[str, ...]) -> None:
+    assert not modules_of(finished.platform.folder, *words) & SLOW
+
+
+def test_help_of_every_command_imports_next_to_nothing(tmp_path: Path) -> None:
+    commands: list[tuple[str, ...]] = [(), *((name,) for name in app.commands)]
+    commands += [
+        (name, below) for name, group in app.commands.items() for below in getattr(group, "commands", {})
+    ]
+    assert len(commands) > 15
+    for command in commands:
+        assert not modules_of(tmp_path, *command, "--help") & SLOW_FOR_HELP, command

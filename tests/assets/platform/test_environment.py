@@ -1,0 +1,128 @@
+"""One table of variables: what is read, what other machines are given, what the docs say."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support import ROOT
+from virnucpro_assets.platform import environment
+from virnucpro_assets.platform.environment import VARIABLES, environment_of, settings, time_zone
+from virnucpro_assets.platform.resource import Platform, platform_from_environment
+from virnucpro_core.errors import UsageError
+from virnucpro_core.pipeline.retention import RELEASES
+
+NAMES = [variable.name for variable in VARIABLES]
+PASSED_ON = [variable for variable in VARIABLES if variable.setting]
+ODD = {
+    "VIRNUCPRO_HOME": "/odd/home",
+    "VIRNUCPRO_GPUS": "5",
+    "VIRNUCPRO_DEVICE": "cuda",
+    "VIRNUCPRO_PROFILE": "demo",
+    "VIRNUCPRO_CHUNK_SIZE": "123",
+    "VIRNUCPRO_ATTENTION": "reference",
+    "VIRNUCPRO_TOKEN_BUDGET": "777",
+    "VIRNUCPRO_WORKERS": "0",
+    "VIRNUCPRO_EXECUTOR": "ray",
+    "VIRNUCPRO_LEASES": "/odd/leases",
+    "VIRNUCPRO_INBOX_STABLE_SECONDS": "12345678.5",
+    "VIRNUCPRO_KEEP": "scores",
+    "VIRNUCPRO_KEEP_DAYS": "0.5",
+    "VIRNUCPRO_TIMEZONE": "Asia/Tokyo",
+}
+
+
+@pytest.fixture
+def clean(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in (*NAMES, "TZ"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_the_table_names_every_variable_that_the_code_names() -> None:
+    sources = [*(ROOT / "virnucpro_assets").rglob("*.py"), *(ROOT / "virnucpro_assets").rglob("*.yaml")]
+    found = {name for file in sources for name in re.findall(r"\bVIRNUCPRO_[A-Z_]*[A-Z]\b", file.read_text())}
+    assert found == {name for name in NAMES if name.startswith("VIRNUCPRO_")}
+    assert len(set(NAMES)) == len(NAMES)
+
+
+def test_every_setting_of_the_platform_is_read_from_one_variable() -> None:
+    assert sorted(variable.setting for variable in PASSED_ON) == sorted(Platform.model_fields)
+    assert set(ODD) == {variable.name for variable in PASSED_ON}
+
+
+def test_another_process_with_these_variables_has_the_same_platform(clean: pytest.MonkeyPatch) -> None:
+    usual = platform_from_environment()
+    for name, value in ODD.items():
+        clean.setenv(name, value)
+    odd = platform_from_environment()
+    assert all(getattr(odd, v.setting) != getattr(usual, v.setting) for v in PASSED_ON)
+    for platform in (usual, odd):
+        given = environment_of(platform)
+        assert set(given) == set(ODD)
+        for name, value in given.items():
+            clean.setenv(name, value)
+        assert platform_from_environment() == platform
+        assert environment_of(platform_from_environment()) == given
+
+
+def test_the_docs_and_the_launcher_of_ray_have_the_same_table() -> None:
+    docs = (ROOT / "docs" / "operations.md").read_text()
+    rows = re.findall(r"^\| `((?:VIRNUCPRO|DAGSTER)_[A-Z_]+)` \| (.*) \| (.*) \|$", docs, re.MULTILINE)
+    assert rows == [(v.name, v.meaning, v.default) for v in VARIABLES]
+    launcher = yaml.safe_load((ROOT / "deploy" / "ray" / "run_launcher.yaml").read_text())
+    given = launcher["run_launcher"]["config"]["ray"]["env_vars"]
+    assert [name for name in given if name.startswith("VIRNUCPRO_")] == [v.name for v in PASSED_ON]
+
+
+def test_a_secret_is_passed_on_to_nobody() -> None:
+    assert not any("POSTGRES" in name for name in environment_of(Platform(home="/nowhere")))
+
+
+def test_policies_are_those_of_core() -> None:
+    [keep] = [variable for variable in VARIABLES if variable.setting == "keep"]
+    assert re.findall("`([a-z]+)`", keep.meaning) == list(RELEASES)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("VIRNUCPRO_GPUS", "two", "give a whole number"),
+        ("VIRNUCPRO_DEVICE", "gpu", "give one of cuda, cpu"),
+        ("VIRNUCPRO_EXECUTOR", "slurm", "give one of in_process, ray, kubernetes"),
+        ("VIRNUCPRO_KEEP", "none", "give one of all, scores, results"),
+        ("VIRNUCPRO_KEEP_DAYS", "nan", "give a number, 0 or more"),
+        ("VIRNUCPRO_KEEP_DAYS", "-1", "give a number, 0 or more"),
+        ("VIRNUCPRO_INBOX_STABLE_SECONDS", "soon", "give a number, 0 or more"),
+        ("VIRNUCPRO_TIMEZONE", "Mars/Olympus", "give a name such as Europe/Berlin"),
+        ("VIRNUCPRO_TIMEZONE", "../../etc/passwd", "give a name such as Europe/Berlin"),
+    ],
+)
+def test_a_variable_that_makes_no_sense_is_named(
+    clean: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    clean.setenv(name, value)
+    with pytest.raises(UsageError, match=f"{name} is .*{words}"):
+        settings()
+
+
+def test_the_time_zone_is_this_machines(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clean.setattr(environment, "LOCAL_TIME", tmp_path / "none")
+    assert time_zone() == "UTC"
+    (tmp_path / "localtime").symlink_to("/usr/share/zoneinfo/Europe/Berlin")
+    clean.setattr(environment, "LOCAL_TIME", tmp_path / "localtime")
+    assert time_zone() == "Europe/Berlin"
+    clean.setenv("TZ", ":America/New_York")
+    assert time_zone() == "America/New_York"
+    clean.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")  # a rule has no name
+    assert time_zone() == "Europe/Berlin"
+    clean.setenv("VIRNUCPRO_TIMEZONE", "Asia/Tokyo")
+    assert time_zone() == "Asia/Tokyo"
+
+
+def test_a_relative_folder_means_the_same_in_every_process(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    clean.chdir(tmp_path)
+    clean.setenv("VIRNUCPRO_LEASES", "leases")
+    assert json.loads(json.dumps(settings()))["leases"] == str(tmp_path / "leases")

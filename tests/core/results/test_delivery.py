@@ -1,0 +1,121 @@
+"""Results go to the user's folder whole, and never over what is not this sample's."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.scored import Scored, scored_sample, sequence
+from virnucpro_core.errors import UsageError
+from virnucpro_core.files.publish import publish_json
+from virnucpro_core.results.delivery import UNFINISHED, check_out, check_replaceable, deliver
+from virnucpro_core.results.folder import RESULT_FILES, RUN
+from virnucpro_core.samples.inputs import content_digest, digest_inputs
+
+NAME = "a_sample"  # what `Scored.write` calls it
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Scored:
+    return scored_sample(tmp_path, f">one\n{sequence(300, 1)}\n")
+
+
+def results_of(sample: Scored, folder: Path) -> list[Path]:
+    """Write the sample's results, which say that they are of the file that comes back."""
+    sample.write(folder)
+    reads = folder.parent / "reads.fa"
+    text = (folder / RUN).read_text()
+    content = content_digest(digest_inputs([reads]))
+    (folder / RUN).write_text(text.replace('"digests": {', f'"digests": {{"sample": "{content}", '))
+    return [reads]
+
+
+def test_a_results_folder_holds_what_the_table_names(sample: Scored, tmp_path: Path) -> None:
+    sample.write(tmp_path / "results")
+    assert {file.name for file in (tmp_path / "results").iterdir()} == set(RESULT_FILES)
+
+
+def test_results_are_delivered_whole_and_again_over_themselves(sample: Scored, tmp_path: Path) -> None:
+    inputs, out = results_of(sample, tmp_path / "results"), tmp_path / "below" / "out"
+    for _ in range(2):
+        check_out(out, NAME, inputs)
+        deliver(tmp_path / "results", out)
+        assert {f.name: f.read_bytes() for f in out.iterdir()} == {
+            f.name: f.read_bytes() for f in (tmp_path / "results").iterdir()
+        }
+        (out / "my notes").touch()
+        check_out(out, NAME, inputs)
+        (out / "my notes").unlink()
+
+
+def test_a_delivery_that_was_stopped_is_ended_by_the_same_command(sample: Scored, tmp_path: Path) -> None:
+    inputs, out = results_of(sample, tmp_path / "results"), tmp_path / "out"
+    deliver(tmp_path / "results", out)
+    (out / RUN).rename(tmp_path / RUN)
+    with pytest.raises(UsageError, match="no result of this sample"):
+        check_out(out, NAME, inputs)
+    publish_json(out / UNFINISHED, {"sample": NAME, "content": content_digest(digest_inputs(inputs))})
+    check_out(out, NAME, inputs)
+    deliver(tmp_path / "results", out)
+    assert not (out / UNFINISHED).exists()
+
+
+def test_others_results_and_files_are_not_replaced_unless_it_is_said(sample: Scored, tmp_path: Path) -> None:
+    inputs, out = results_of(sample, tmp_path / "results"), tmp_path / "out"
+    deliver(tmp_path / "results", out)
+    with pytest.raises(
+        UsageError, match="holds the results of sample 'a_sample'; give another --out, or --force"
+    ):
+        check_out(out, "another", inputs, fresh=True)
+    inputs[0].write_text(">two\nACGT\n")
+    with pytest.raises(UsageError, match="of other sequences under the name 'a_sample'"):
+        check_out(out, NAME, inputs)
+    check_out(out, NAME, inputs, fresh=True)
+    check_out(out, "another", inputs, force=True)
+    for name in RESULT_FILES:
+        own = tmp_path / f"own-{name}"
+        own.mkdir()
+        (own / name).write_text("my table")
+        with pytest.raises(UsageError, match=f"holds a {name} that is no result of this sample"):
+            check_out(own, NAME, inputs, fresh=True)
+
+
+def test_a_folder_that_cannot_be_is_said_before_the_work(sample: Scored, tmp_path: Path) -> None:
+    inputs = results_of(sample, tmp_path / "results")
+    for bad in (inputs[0], inputs[0] / "below", Path("/proc/out")):
+        with pytest.raises(UsageError, match="--out"):
+            check_out(bad, NAME, inputs, force=True)
+    check_out(tmp_path / "new" / "below", NAME, inputs)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_would_be_replaced_as_a_whole_must_be_empty(tmp_path: Path) -> None:
+    check_replaceable(tmp_path / "new")
+    check_replaceable(tmp_path)
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(UsageError, match="replaced as a whole; give another --out, or --force"):
+        check_replaceable(tmp_path)
+    check_replaceable(tmp_path, force=True)
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from virnucpro_core.files.publish import publish_json
+from virnucpro_core.results.delivery import deliver
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]),) * 2)
+deliver(Path(sys.argv[2]), Path(sys.argv[3]))
+"""
+
+
+def test_a_delivery_needs_no_memory_for_its_largest_table(sample: Scored, tmp_path: Path) -> None:
+    results_of(sample, tmp_path / "results")
+    large, size = tmp_path / "results" / RESULT_FILES[0], 200 << 20
+    with large.open("r+b") as stream:
+        stream.truncate(size)
+    words = [sys.executable, "-c", LIMITED, str(size // 2), str(tmp_path / "results"), str(tmp_path / "out")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / large.name).stat().st_size == size

@@ -1,0 +1,163 @@
+"""Who does what next: groups of samples pass from reading to embedding to results, and no worker waits for another's.
+
+A group is a few small samples that one GPU computes, or one sample of which each GPU computes its own lane. Reading and
+writing are the host worker's tasks: it keeps the GPUs supplied first, then writes results. Knows no processes.
+"""
+
+import contextlib
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from virnucpro_assets.running.tasks import Outcome, Task
+from virnucpro_core.errors import VirnucproError
+from virnucpro_core.pipeline.layers import EVERYTHING, Layer
+from virnucpro_core.samples.sample import Sample
+
+FEW_SAMPLES, MOST_SAMPLES = 8, 32
+HOST = -1
+
+
+@dataclass(eq=False)
+class Group:
+    """Samples that go through the graph in the same runs. `together`: small ones that share what is loaded.
+
+    layers: what the group still has to go through. layer: where it is, since `began`. outcome: of the first run that
+    failed as a whole, at `where`; failed: samples that the others went on without; error: why one could not begin.
+    """
+
+    samples: list[Sample]
+    together: bool
+    layers: tuple[Layer, ...] = EVERYTHING
+    outcome: Outcome = field(default_factory=Outcome)
+    failed: dict[str, str] = field(default_factory=dict)
+    error: VirnucproError | None = None
+    where: str = ""
+    open_lanes: int = 0
+    layer: str = ""
+    began: float = 0.0
+    held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    @property
+    def left(self) -> list[Sample]:
+        """Those that have not failed."""
+        return [sample for sample in self.samples if sample.name not in self.failed]
+
+
+def groups(samples: Sequence[Sample], gpus: int, is_apart: Callable[[Sample], bool]) -> list[Group]:
+    """Small samples in groups, if they are more than the GPUs; then each other sample, and what `is_apart`, alone."""
+    small = [s for s in samples if s.is_small and not is_apart(s)]
+    if len(small) <= gpus:
+        small = []
+    # Three groups a GPU or more, if that leaves each a few samples: a slow one is given fewer, the first is soon read.
+    few = min(FEW_SAMPLES, math.ceil(len(small) / gpus))
+    size = max(1, min(MOST_SAMPLES, max(few, math.ceil(len(small) / (3 * gpus)))))
+    together = [Group(small[at : at + size], together=True) for at in range(0, len(small), size)]
+    chosen = {s.name for s in small}
+    return together + [Group([s], together=False) for s in samples if s.name not in chosen]
+
+
+class Schedule:
+    """The groups of a command on their way.
+
+    begin: called with a group before its first task; whoever it fails stands in `group.failed`, and it may shorten
+    `group.layers`. shards: how many shards a sample has that was read.
+    """
+
+    def __init__(
+        self,
+        waiting: Iterable[Group],
+        gpus: int,
+        driver: str,
+        *,
+        begin: Callable[[Group], None],
+        shards: Callable[[Sample], int],
+    ) -> None:
+        self.gpus, self.driver = gpus, driver
+        self._begin, self._shards = begin, shards
+        self.waiting = deque(waiting)
+        self.under_way: list[Group] = []
+        self._lanes: deque[tuple[Group, Task, int | None]] = deque()
+        self._results: deque[Group] = deque()
+        self._ended: deque[Group] = deque()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether every group has ended and was taken by `ended`."""
+        return not (self.waiting or self.under_way)
+
+    def ended(self) -> Iterator[Group]:
+        """Groups that have ended since the last call."""
+        while self._ended:
+            group = self._ended.popleft()
+            self.under_way.remove(group)
+            yield group
+
+    def for_gpu(self, rank: int) -> tuple[Group, Task] | None:
+        """The next task of a GPU that has none: a lane that is its own, or anybody's."""
+        for entry in self._lanes:
+            group, task, owner = entry
+            if owner == rank or (owner is None and rank != HOST):
+                self._lanes.remove(entry)
+                return group, replace(task, rank=max(rank, 0))
+        return None
+
+    def for_host(self) -> tuple[Group, Task] | None:
+        """The next task that needs no GPU: reading where a GPU would soon have nothing to do, else writing."""
+        idle = self.for_gpu(HOST)  # lanes to which no shard falls
+        if idle is not None:
+            return idle
+        if self._results and (self._lanes or not self._may_begin()):
+            return self._task("results", self._results.popleft())
+        while self._may_begin():
+            group = self.waiting.popleft()
+            self.under_way.append(group)
+            self._begin(group)
+            if "sequences" in group.layers and group.left:
+                return self._task("sequences", group)
+            self._after(group, group.layers[0] if group.layers else "results")
+        return self._task("results", self._results.popleft()) if self._results else None
+
+    def report(self, group: Group, task: Task, outcome: Outcome) -> None:
+        """A task of the group has ended."""
+        group.failed |= outcome.failed
+        if outcome.failure and not group.outcome.failure:
+            group.outcome = outcome
+            group.where = f"lane {task.keys[0]}" if task.job == "lane" and not group.together else ""
+        if task.job == "lane":
+            group.open_lanes -= 1
+            if group.open_lanes:
+                return
+        self._after(group, {"sequences": "lane", "lane": "results"}.get(task.job, ""))
+
+    def _may_begin(self) -> bool:
+        return bool(self.waiting) and len(self.under_way) < self.gpus + 3
+
+    def _after(self, group: Group, layer: str) -> None:
+        """Send the group on to the layer, or to its end."""
+        if not group.left or group.outcome.failure or layer not in group.layers:
+            self._ended.append(group)
+        elif layer == "lane":
+            self._embed(group)
+        else:
+            self._results.append(group)
+
+    def _embed(self, group: Group) -> None:
+        names = [sample.name for sample in group.left]
+        ranks = range(self.gpus)
+        if group.together:
+            lanes: list[tuple[tuple[int, ...], int | None]] = [(tuple(ranks), None)]
+        else:
+            busy = min(self.gpus, max(1, self._shards(group.samples[0])))
+            lanes = [((rank,), rank) for rank in ranks[:busy]]
+            if busy < self.gpus:
+                lanes.append((tuple(ranks[busy:]), HOST))
+        for own, owner in lanes:
+            keys = tuple(f"{rank}|{name}" for name in names for rank in own)
+            task = Task("lane", keys, self.driver, together=group.together)
+            self._lanes.append((group, task, owner))
+        group.open_lanes = len(lanes)
+
+    def _task(self, job: str, group: Group) -> tuple[Group, Task]:
+        return group, Task(job, tuple(sample.name for sample in group.left), self.driver)
