@@ -58,4 +58,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if left_out:
         chosen = terminalreporter.config.getoption("markexpr") or terminalreporter.config.getoption("keyword")
         terminalreporter.line(f"{left_out:4} left out by the choice of tests: {chosen}")
-        terminalreporter.line("     to run them: make test (torture), pytest -m long (long), make ray (ray), pytest -m gpu (gpu)")
+        terminalreporter.line(
+            "     to run them: make test (torture), pytest -m long (long), make ray (ray), pytest -m gpu (gpu)"
+        )

@@ -5,7 +5,6 @@ process. The file's text says who holds it, or that the device failed. Knows UUI
 """
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -21,7 +20,7 @@ from typing import Any
 from virnucpro_core.devices.visible import Device
 from virnucpro_core.errors import DeviceError, DeviceLostError, printable
 from virnucpro_core.files.disk import TEMPORARY, disk_errors
-from virnucpro_core.files.locks import same_file
+from virnucpro_core.files.locks import same_file, try_lock
 
 FOLDER = Path("/var/tmp/virnucpro-leases")  # noqa: S108 - one for all users, who could hold any lease anyway
 POLL_SECONDS = 0.2
@@ -152,9 +151,7 @@ class Leases:
         """Who computes on the device now; "" if nobody does."""
         file = self._file(device)
         with contextlib.suppress(OSError), _looked_at(file) as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not try_lock(handle, shared=True):
                 return _shown(_read(file).get("holder", "holder unknown"))
         return ""
 
@@ -162,9 +159,7 @@ class Leases:
         with contextlib.ExitStack() as attempt:
             file = self._file(device)
             handle = attempt.enter_context(_opened(file))
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not try_lock(handle):
                 return False
             # Its last holder may have marked it, or somebody deleted the file, while we came for the lock.
             if self.failure(device) is not None or not same_file(file, handle):

@@ -6,7 +6,6 @@ container, and nobody touches what a living one is writing. Modes are those that
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from virnucpro_core.files.disk import TEMPORARY, disk_errors
-from virnucpro_core.files.locks import same_file
+from virnucpro_core.files.locks import same_file, try_lock
 
 # A temporary folder's lock is a file beside it: network file systems lock no folders.
 _LOCK = ".lock"
@@ -128,8 +127,7 @@ def _temporary_file(folder: Path, suffix: str = "") -> Iterator[Path]:
         path = folder / f"{TEMPORARY}{secrets.token_hex(8)}{suffix}"
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            if not same_file(path, handle):
+            if not (try_lock(handle) and same_file(path, handle)):
                 continue  # swept before it was locked
             yield path
             return
@@ -150,11 +148,7 @@ def _unlocked(path: Path) -> Iterator[bool]:
         yield True
         return
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield False
-    else:
-        yield same_file(path, handle)
+        yield try_lock(handle) and same_file(path, handle)
     finally:
         os.close(handle)
 

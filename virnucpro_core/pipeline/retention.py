@@ -23,7 +23,7 @@ from virnucpro_core.samples.products import PRODUCTS
 from virnucpro_core.samples.sample import Sample, shown_settings
 
 Keep = Literal["all", "scores", "results"]
-# What goes, in this order: what shows others' data before the data, and scores after embeddings. These are nearly all
+# What goes, in this order: what shows others' data before the data, and scores after embeddings. Those are nearly all
 # of a sample's bytes; with the scores kept, another cut-off needs no GPU.
 RELEASES: dict[str, tuple[str, ...]] = {
     keep: tuple(

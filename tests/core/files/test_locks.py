@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import ROOT
 from virnucpro_core.files.locks import Claims, is_locked, locked, try_lock
 
 
@@ -42,3 +43,13 @@ def test_claims_outlive_other_opens_of_the_file_and_exclude_within_a_process(tmp
         assert two.take(1 << 40)
         one.release(3)
         assert two.take(3)
+
+
+def test_no_other_module_has_lock_code_of_its_own() -> None:
+    users = {
+        str(file.relative_to(ROOT))
+        for package in ("virnucpro_core", "virnucpro_assets")
+        for file in (ROOT / package).rglob("*.py")
+        if "import fcntl" in file.read_text()
+    }
+    assert users == {"virnucpro_core/files/locks.py"}
