@@ -146,7 +146,7 @@ def main() -> None:
     from benchmarks.seeded import write_profile, write_sample  # noqa: PLC0415
     from virnucpro_core.devices.compute import LoaderSettings  # noqa: PLC0415
     from virnucpro_core.models.profiles import DEMO  # noqa: PLC0415
-    from virnucpro_core.samples.sample import SampleSettings  # noqa: PLC0415
+    from virnucpro_core.samples.settings import SampleSettings  # noqa: PLC0415
 
     options, began = arguments(), time.monotonic()
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:

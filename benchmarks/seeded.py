@@ -20,7 +20,8 @@ from virnucpro_core.models.classifier import Classifier, ClassifierNet
 from virnucpro_core.models.convert import Origin, write_model_manifest
 from virnucpro_core.models.profiles import PROFILES, ResolvedProfile
 from virnucpro_core.pipeline.steps import chunk_sample, translate_sample
-from virnucpro_core.samples.sample import Sample, SampleSettings, register
+from virnucpro_core.samples.sample import Sample, register
+from virnucpro_core.samples.settings import SampleSettings
 
 ESM2 = {"model_type": "esm", "vocab_size": 33, "position_embedding_type": "rotary", "token_dropout": True}
 DNABERT = {"model_type": "bert", "vocab_size": 4096, "type_vocab_size": 2, "layer_norm_eps": 1e-12}

@@ -29,7 +29,8 @@ from virnucpro_core.samples.content import with_content
 from virnucpro_core.samples.inbox import PATIENCE, look
 from virnucpro_core.samples.inbox_state import InboxState, noted_problems
 from virnucpro_core.samples.inputs import digest_inputs
-from virnucpro_core.samples.sample import SampleSettings, list_samples, open_sample
+from virnucpro_core.samples.sample import list_samples, open_sample
+from virnucpro_core.samples.settings import SampleSettings
 
 STABLE, LOOKS, ENTRIES = 10.0, 30, 12
 HUGE_BYTES = 30 << 30

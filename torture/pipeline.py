@@ -20,7 +20,8 @@ from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.score import merge_lane, score_lane
 from virnucpro_core.pipeline.steps import call_sample, chunk_sample, translate_sample
 from virnucpro_core.samples.products import DNABERT, ESM, MERGED, PREDICTIONS
-from virnucpro_core.samples.sample import Sample, SampleSettings, register
+from virnucpro_core.samples.sample import Sample, register
+from virnucpro_core.samples.settings import SampleSettings
 
 RANKS = 2
 PRODUCTS = (DNABERT, ESM, MERGED, PREDICTIONS)

@@ -6,7 +6,8 @@ from typing import Any
 
 from virnucpro_core.samples.inbox import Look, look
 from virnucpro_core.samples.inbox_state import InboxState
-from virnucpro_core.samples.sample import Sample, SampleSettings, open_sample
+from virnucpro_core.samples.sample import Sample, open_sample
+from virnucpro_core.samples.settings import SampleSettings
 
 FASTA, FASTQ = b">a\nACGTACGT\n", b"@a\nACGT\n+\nIIII\n"
 STABLE = 10.0

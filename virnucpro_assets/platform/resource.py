@@ -23,7 +23,8 @@ from virnucpro_core.models.profiles import PROFILES, ResolvedProfile, resolve_pr
 from virnucpro_core.models.store import ModelStore
 from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.retention import Keep, check_keep
-from virnucpro_core.samples.sample import Sample, SampleSettings, open_sample
+from virnucpro_core.samples.sample import Sample, open_sample
+from virnucpro_core.samples.settings import SampleSettings
 
 _PROCESS = ProcessDevice(lambda uuid: os.environ.update(CUDA_VISIBLE_DEVICES=uuid))
 

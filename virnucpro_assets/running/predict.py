@@ -24,7 +24,8 @@ from virnucpro_core.files.locks import locked
 from virnucpro_core.pipeline.layers import open_layers
 from virnucpro_core.pipeline.retention import is_cleaned
 from virnucpro_core.samples.products import EMBEDDINGS
-from virnucpro_core.samples.sample import Sample, SampleSettings, register
+from virnucpro_core.samples.sample import Sample, register
+from virnucpro_core.samples.settings import SampleSettings
 from virnucpro_core.sequences.frames import Frames
 
 POLL_SECONDS = 0.05

@@ -20,7 +20,8 @@ from virnucpro_core.files.publish import sync
 from virnucpro_core.results.folder import RUN, read_results
 from virnucpro_core.samples.occupancy import exclusive_lock
 from virnucpro_core.samples.products import PRODUCTS
-from virnucpro_core.samples.sample import Sample, shown_settings
+from virnucpro_core.samples.sample import Sample
+from virnucpro_core.samples.settings import shown_settings
 
 Keep = Literal["all", "scores", "results"]
 # What goes, in this order: what shows others' data before the data, and scores after embeddings. Those are nearly all

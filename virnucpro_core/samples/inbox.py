@@ -21,13 +21,8 @@ from virnucpro_core.files.publish import publish_bytes
 from virnucpro_core.samples.inbox_entry import Entry, examine, final_name, is_partial
 from virnucpro_core.samples.inbox_state import PROBLEMS, InboxState, Kind, Row, shown
 from virnucpro_core.samples.inputs import look_at_inputs, passing_error
-from virnucpro_core.samples.sample import (
-    NameTakenError,
-    Sample,
-    SampleSettings,
-    open_sample,
-    register_unread,
-)
+from virnucpro_core.samples.sample import NameTakenError, Sample, open_sample, register_unread
+from virnucpro_core.samples.settings import SampleSettings
 from virnucpro_core.sequences.fasta import check_head
 from virnucpro_core.sequences.names import join_mates, named_as_mate, sample_name
 

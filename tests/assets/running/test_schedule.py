@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from virnucpro_assets.running.schedule import MOST_SAMPLES, Group, Schedule, groups
 from virnucpro_assets.running.tasks import Outcome, Task
 from virnucpro_core.samples.inputs import InputFile
-from virnucpro_core.samples.sample import SMALL_BYTES, Sample, SampleSettings
+from virnucpro_core.samples.sample import SMALL_BYTES, Sample
+from virnucpro_core.samples.settings import SampleSettings
 
 SETTINGS = SampleSettings(profile="demo", chunk_size=300)
 

@@ -19,7 +19,6 @@ from virnucpro_core.samples.inputs import files_of
 from virnucpro_core.samples.occupancy import shared_lock
 from virnucpro_core.samples.sample import (
     NameTakenError,
-    SampleSettings,
     check_key,
     list_samples,
     open_sample,
@@ -29,6 +28,7 @@ from virnucpro_core.samples.sample import (
     remove_sample,
     same_content,
 )
+from virnucpro_core.samples.settings import SampleSettings
 
 SETTINGS = SampleSettings(profile="demo")
 
