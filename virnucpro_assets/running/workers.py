@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from virnucpro_assets.platform.startup import import_nothing_from_here
 from virnucpro_core.errors import DeviceLostError
 
 GRACE_SECONDS = 20.0
@@ -27,7 +28,7 @@ class Worker:
     """
 
     def __init__(self, words: Sequence[str], name: str, log: Path) -> None:
-        self.words, self.name, self.log = [sys.executable, "-P", "-m", *words], name, log
+        self.words, self.name, self.log = [sys.executable, "-m", *words], name, log
         self.restarts = 0
         self._due: float | None = None
         self.process: subprocess.Popen[bytes]
@@ -76,6 +77,7 @@ class Worker:
             self.process.stdin.close()
 
     def _start(self, mode: str) -> "subprocess.Popen[bytes]":
+        import_nothing_from_here()
         with self.log.with_suffix(".out").open(mode) as out, self.log.with_suffix(".err").open(mode) as err:
             return subprocess.Popen(
                 self.words,

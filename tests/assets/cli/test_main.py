@@ -149,7 +149,7 @@ def test_small_samples_of_a_process_that_stands_and_dies_are_done_by_others(
     command = shell.start("predict", "in", "--profile", "demo", "--chunk-size", 300, "--out", "out")
 
     def takers() -> bytes:
-        return b"".join(file.read_bytes() for file in (tmp_path / "home" / "logs").glob(f"{TEMPORARY}*"))
+        return b"".join(file.read_bytes() for file in (tmp_path / "home" / "logs").glob(f"{TEMPORARY}*/*"))
 
     def second() -> list[psutil.Process]:
         workers = [
