@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -93,19 +93,25 @@ class Server:
 
 
 @contextlib.contextmanager
-def web_ui(site: Site, *words: str) -> Iterator[Server]:
-    """`virnucpro ui`, with `words` behind it, at the site; at the end of the block none of its processes is left."""
+def web_ui(
+    site: Site, *words: str, folder: Path = ROOT, start: Sequence[str] = ("-m", "virnucpro_assets.cli.main")
+) -> Iterator[Server]:
+    """`virnucpro ui`, with `words` behind it, at the site; at the end of the block none of its processes is left.
+
+    folder: where the user stands; start: how Python is told to start the program.
+    """
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     server, log = Server(f"http://127.0.0.1:{port}"), site.home / "ui.log"
-    with started(site, "virnucpro_assets.cli.main", "ui", "--port", str(port), *words, log=log) as process:
+    command = (*start, "ui", "--port", str(port), *words)
+    with started(site, *command, log=log, folder=folder) as process:
         wait_until(lambda: _loaded(server, process), seconds=240, what=f"the web UI ({log})")
         yield server
 
 
 @contextlib.contextmanager
-def started(site: Site, *module: str, log: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """`python -m MODULE...` at the site; at the end of the block none of the site's processes is left.
+def started(site: Site, *command: str, log: Path, folder: Path = ROOT) -> Iterator["subprocess.Popen[bytes]"]:
+    """`python COMMAND...` at the site; at the end of the block none of the site's processes is left.
 
     Raises AssertionError if one stays for END_SECONDS after it was asked to end; it is killed then.
     """
@@ -113,9 +119,9 @@ def started(site: Site, *module: str, log: Path) -> Iterator["subprocess.Popen[b
     with log.open("wb") as stream:
         # A session of its own: the daemon and the code server outlive a parent that is killed alone.
         process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", *module],
+            [sys.executable, "-W", "ignore", *command],
             env=site.environment,
-            cwd=ROOT,
+            cwd=folder,
             stdout=stream,
             stderr=subprocess.STDOUT,
             start_new_session=True,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from virnucpro_assets.platform.startup import lasting_imports
+from virnucpro_assets.platform.startup import lasting_imports, stand_in
 
 PATH = click.Path(path_type=Path)
 FILES = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -137,8 +137,8 @@ def ui(host: str, port: int, *, read_only: bool) -> None:
     """Serve the Dagster web UI, with the daemon that watches the inbox."""
     from virnucpro_assets.platform.instance import prepare_instance
 
-    # Dagster imports from the folder where it is started, and reads its `.env` and `dagster.yaml`.
-    os.chdir(prepare_instance())
+    # Dagster imports from the folder where it is started, and reads `.env` and `dagster.yaml` there.
+    stand_in(prepare_instance())
     where = ["-m", "virnucpro_assets.definitions", "-h", host, "-p", str(port)]
     module, arguments = ("dagster_webserver", ["--read-only"]) if read_only else ("dagster", ["dev"])
     os.execv(sys.executable, [sys.executable, "-P", "-W", "ignore", "-m", module, *arguments, *where])

@@ -171,8 +171,11 @@ def _first_rows(contigs: Path) -> list[dict[str, str]]:
 
 def _print_table(table: Table) -> None:
     """On a terminal as wide as that; in a pipe or a file as wide as it takes: ids that are cut look alike."""
+    if console.is_terminal:
+        console.print(table)
+        return
     whole = console.measure(table, options=console.options.update(max_width=MOST_COLUMNS)).maximum
-    console.print(table, width=console.width if console.is_terminal else whole, crop=False)
+    Console(highlight=False, width=whole).print(table)
 
 
 def _read_counts(out: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from virnucpro_core.interrupts import signals_held
 
@@ -14,6 +15,17 @@ def import_nothing_from_here() -> None:
     Such are loader workers and their server, and all that `dagster dev` consists of.
     """
     os.environ["PYTHONSAFEPATH"] = "1"
+
+
+def stand_in(folder: Path) -> None:
+    """Change to the folder, for `dagster` programs that this process becomes: they import from where they are started.
+
+    While Dagster loads a module it leaves out the first entry of the path, which is the folder of its own script. With
+    PYTHONSAFEPATH that one is not there, and PYTHONPATH's first would be left out.
+    """
+    os.chdir(folder)
+    if others := os.environ.get("PYTHONPATH"):
+        os.environ["PYTHONPATH"] = os.pathsep.join((str(folder), others))
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from virnucpro_assets.platform.startup import import_nothing_from_here
 from virnucpro_assets.running.tasks import Outcome, Task
 from virnucpro_core.errors import DeviceLostError
 
@@ -26,7 +27,7 @@ class Worker:
 
     def __init__(self, name: str, log: Path) -> None:
         self.name, self.log = name, log
-        self.command = [sys.executable, "-P", "-m", MODULE, name]
+        self.command = [sys.executable, "-m", MODULE, name]
         self.task: Task | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self.restarts = 0
@@ -40,6 +41,7 @@ class Worker:
             return
         self._forget()  # it died while it had nothing to do
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        import_nothing_from_here()
         out, err = self.log.with_suffix(".out"), self.log.with_suffix(".err")
         with out.open("ab") as said, err.open("ab") as errors:
             self.process = subprocess.Popen(

@@ -71,13 +71,13 @@ def publish_folder(path: Path) -> Iterator[Path]:
 def passing_file(folder: Path, data: bytes) -> Iterator[Path]:
     """A file that lasts as long as the block; where its process is killed, until the next one is made here.
 
-    Raises StoreError.
+    It is the caller's to lock. Raises StoreError.
     """
     with contextlib.ExitStack() as held:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             sweep(folder)
-            file = held.enter_context(_temporary_file(folder))
+            file = held.enter_context(temporary_folder(folder)) / "file"
             file.write_bytes(data)
         yield file
 
