@@ -15,6 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+import virnucpro_core
 from tests.support import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -125,7 +126,7 @@ def test_demo_runs_from_the_wheel_in_an_empty_folder(archives: tuple[Path, Path]
 
 def test_one_version() -> None:
     """pyproject.toml is the place; CITATION.cff and CHANGELOG.md follow."""
-    version = PROJECT["version"]
+    version = virnucpro_core.__version__
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
     headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert headings[0] == "Unreleased"

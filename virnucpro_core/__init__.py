@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from virnucpro_core.models.profiles import find_models
     from virnucpro_core.sequences.fasta import Record
 
-    __version__: str
+
+__version__ = "0.1.0"
 
 __all__ = [
     "Calls",
@@ -60,12 +61,7 @@ _ELSEWHERE = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "__version__":  # pyproject.toml's, as installed
-        from importlib.metadata import version  # noqa: PLC0415
-
-        value: Any = version("virnucpro")
-    else:
-        value = getattr(importlib.import_module(_ELSEWHERE.get(name, "virnucpro_core.api")), name)
+    value: Any = getattr(importlib.import_module(_ELSEWHERE.get(name, "virnucpro_core.api")), name)
     globals()[name] = value
     return value
 
