@@ -27,6 +27,10 @@ MODULES = (
     "torture.damage",
     "torture.rubbish",
     "torture.commands",
+    "torture.first_start",
+    "torture.terminal",
+    "torture.hostile",
+    "torture.others",
     "torture.soak",
 )
 

@@ -177,9 +177,9 @@ def _prepare(folder: Path) -> None:
             if not folder.is_dir():
                 raise
     found = folder.stat()
-    if found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWOTH | stat.S_ISGID):
-        if all(file.suffix == SUFFIX for file in folder.iterdir()):
-            folder.chmod(MODE)
+    is_ours = found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWOTH | stat.S_ISGID)
+    if is_ours and all(file.suffix == SUFFIX for file in folder.iterdir()):
+        folder.chmod(MODE)
 
 
 @contextlib.contextmanager
