@@ -28,6 +28,10 @@ MODULES = (
     "torture.rubbish",
     "torture.inbox",
     "torture.commands",
+    "torture.first_start",
+    "torture.terminal",
+    "torture.hostile",
+    "torture.others",
     "torture.soak",
 )
 

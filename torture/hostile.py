@@ -27,9 +27,8 @@ PACKAGES = (
     "dagster_webserver",
     "dagster_shared",
     "multiprocessing",
-    "virnucpro_core",
-    "virnucpro_assets",
 )
+OWN = ("virnucpro_core", "virnucpro_assets")
 MARK = "it_ran"
 # As the console script does: it puts its own folder on the path, not the one where the user stands.
 SCRIPT = ("-P", "-c", "from virnucpro_assets.cli.main import main; main()")
@@ -49,7 +48,7 @@ def hostile_points(task: Task, checks: Sequence[Check]) -> Sequence[Row]:
     """These checks, in one folder."""
     began, row, site = time.monotonic(), Row("hostile working folder"), Site(task.folder / "hostile")
     site.begin()
-    fill(_here(site))
+    fill(_here(site), _here(site) / MARK)
     for check in checks:
         row.points += 1
         problems = check(site)
@@ -64,14 +63,14 @@ def hostile_points(task: Task, checks: Sequence[Check]) -> Sequence[Row]:
     return (row,)
 
 
-def fill(folder: Path) -> None:
-    """Modules and packages that say by a file that they were run."""
+def fill(folder: Path, mark: Path, packages: Sequence[str] = (*PACKAGES, *OWN)) -> None:
+    """Modules and packages that say by the file `mark` that they were run."""
     folder.mkdir(parents=True)
-    files = [folder / f"{name}.py" for name in MODULES] + [folder / name / "__init__.py" for name in PACKAGES]
+    files = [folder / f"{name}.py" for name in MODULES] + [folder / name / "__init__.py" for name in packages]
     for file in files:
         file.parent.mkdir(exist_ok=True)
         said = f"{file.parent.name if file.stem == '__init__' else file.stem}\\n"
-        file.write_text(f'open({str(folder / MARK)!r}, "a").write("{said}")\n')
+        file.write_text(f'open({str(mark)!r}, "a").write("{said}")\n')
     (folder / ".env").write_text("VIRNUCPRO_PROFILE=hostile\nVIRNUCPRO_KEEP=hostile\n")
     (folder / "dagster.yaml").write_text("nothing: that Dagster knows\n")
     (folder / "workspace.yaml").write_text("load_from: [{python_file: random.py}]\n")
@@ -82,12 +81,12 @@ def _here(site: Site) -> Path:
     return site.folder / "here"
 
 
-def _run(site: Site, *words: str, start: Sequence[str] = SCRIPT) -> list[str]:
+def _run(site: Site, *words: str, start: Sequence[str] = SCRIPT, folder: Path | None = None) -> list[str]:
     """What is wrong with how `virnucpro WORDS` ends there."""
     environment = dict(site.platform.environment) | {"PYTHONPATH": "", "VIRNUCPRO_WORKERS": "1"}
     done = subprocess.run(
         [sys.executable, *start, *words],
-        cwd=_here(site),
+        cwd=folder or _here(site),
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -122,7 +121,10 @@ def _doctor(site: Site) -> list[str]:
 
 
 def _module(site: Site) -> list[str]:
-    return _run(site, "samples", start=MODULE)
+    """What it is asked to run it has to look for where the user stands, so our own names are not there."""
+    folder = site.folder / "module"
+    fill(folder, _here(site) / MARK, PACKAGES)
+    return _run(site, "samples", start=MODULE, folder=folder)
 
 
 def _web_ui(site: Site) -> list[str]:
