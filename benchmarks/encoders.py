@@ -236,7 +236,7 @@ def _free() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Tokens per second of the encoders beside their peers.")
+    parser = argparse.ArgumentParser(description="Tokens per second of the encoders and of other tools.")
     parser.add_argument("--models", nargs="+", default=["dnabert-s", "esm2-650m", "esm2-3b"], choices=TOKENS)
     parser.add_argument("--seconds", type=float, default=1.5)
     parser.add_argument("--repeats", type=int, default=3)

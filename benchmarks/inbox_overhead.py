@@ -1,4 +1,4 @@
-"""Measure what the platform adds to the work, from a file in the inbox to its consensus, beside web UI and daemon.
+"""Measure the overhead of the platform, from a file in the inbox to its consensus, with web UI and daemon running.
 
     python -m benchmarks.inbox_overhead --samples 3 --out benchmarks/results
 

@@ -4,10 +4,10 @@
     python -m benchmarks.small_samples --samples 200 --profile esm2-3b --tokenizer FILE --out benchmarks/results
 
 Uses the demo profile on the CPU, or the published profile on GPUs with random weights of the published shapes, in one
-lane or `--gpus` lanes. Each command has an empty home, so both start Dagster, make the instance and load the models. GPU
-kernels are compiled in a small run before. busy_s: seconds of the encoders' batches; esm_s: seconds of the ESM-2 lanes,
-with loading the model; seconds_a_sample: seconds from one sample's results to the next sample's results. Run it on a
-quiet machine: other work changes both ratios.
+lane or `--gpus` lanes. Each command has an empty home, so both start Dagster, make the instance and load the models.
+GPU kernels are compiled in a small run before. busy_s: seconds of the encoders' batches; esm_s: seconds of the ESM-2
+lanes, with loading the model; seconds_a_sample: seconds from one sample's results to the next sample's results. Run
+it on a quiet machine: other work changes both ratios.
 """
 
 import argparse

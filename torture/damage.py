@@ -105,7 +105,7 @@ class _Scene:
                 _rewrite(file, self.whole[file])
             return
         after = self.pipeline.products()
-        yield from (("lost", f"{f} is gone") for f in self.expected.keys() - after.keys())
+        yield from (("lost", f"{f} is missing") for f in self.expected.keys() - after.keys())
         yield from (("wrong", f"{f} differs") for f in after if after[f] != self.expected.get(f))
         if not self._verifies():
             yield "wrong", "not all of it verifies after the rerun"

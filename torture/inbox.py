@@ -96,9 +96,8 @@ class Torture:
             self._advance()
         for entry in self.dropped:
             entry.refuses_open = 0
-        for _ in range(
-            3
-        ):  # one scan sees changes, one sees complete files, one sees those that waited for others
+        # The first scan sees the last changes, the second complete files, the third those that waited for others.
+        for _ in range(3):
             self._look(seconds=PATIENCE * STABLE + 1)
         self._judge()
 

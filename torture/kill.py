@@ -110,7 +110,7 @@ def _one_prediction(state: Killing, instance: Path | None) -> None:
 
 
 def _strike_until_it_ends(state: Killing, run: Started) -> list[int]:
-    """Send signals to the driver or another process of the run until it ends. Returns the signals to the driver."""
+    """Send signals to the driver or kill a process of the run until it ends. Returns the signals that were sent."""
     sent: list[int] = []
     while run.process.poll() is None:
         if state.over or not _wait_for_moment(state, run, again=bool(sent)):

@@ -133,10 +133,10 @@ def _large() -> Iterator[tuple[str, bytes, int | None]]:
 def _changed(letters: random.Random) -> Iterator[tuple[str, bytes, int | None]]:
     """Endless: valid files with a few random bytes changed, moved or repeated; a compressed one may only be refused."""
     texts = {"fa": FASTA, "fq": FASTQ}
-    sound = {(kind, suffix): PACKERS[suffix](text) for kind, text in texts.items() for suffix in PACKERS}
+    intact = {(kind, suffix): PACKERS[suffix](text) for kind, text in texts.items() for suffix in PACKERS}
     while True:
-        kind, suffix = letters.choice(list(sound) + [("fa", ""), ("fq", "")] * 3)
-        data = bytearray(sound[kind, suffix])
+        kind, suffix = letters.choice(list(intact) + [("fa", ""), ("fq", "")] * 3)
+        data = bytearray(intact[kind, suffix])
         for _ in range(letters.randint(1, 4)):
             a, b = sorted(letters.choices(range(len(data) + 1), k=2))
             change = letters.randrange(4)

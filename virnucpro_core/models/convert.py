@@ -126,7 +126,7 @@ def _import_encoder(kind: ModelKind, path: Path, folder: Path, dtype: torch.dtyp
     if kind == "dnabert-s":
         if not (path / "tokenizer.json").is_file():
             raise WeightsError(
-                "no tokenizer.json beside the weights", where=path, remedy="add the model's own"
+                "no tokenizer.json next to the weights", where=path, remedy="add the model's own"
             )
         shutil.copyfile(path / "tokenizer.json", folder / "tokenizer.json")
     return {

@@ -109,7 +109,7 @@ def read_results(folder: Path) -> dict[str, Any]:
 
     Raises StoreError that names the missing or damaged file.
     """
-    remedy = "predict the sample again: the results are written anew"
+    remedy = "predict the sample again: the results are written again"
     try:
         facts: dict[str, Any] = json.loads((folder / RUN).read_bytes())
         files = {str(name): str(file["sha256"]) for name, file in facts["files"].items()}
@@ -153,7 +153,7 @@ def _write_frames(
 
 @contextlib.contextmanager
 def _published_together(paths: Sequence[Path]) -> Iterator[list[BinaryIO]]:
-    """Open one stream per path. The files are published together when the block ends."""
+    """Open one stream per path. None of the files appears before the block has ended."""
     with contextlib.ExitStack() as files:
         yield [files.enter_context(files.enter_context(publish(path)).open("wb")) for path in paths]
 
