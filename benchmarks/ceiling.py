@@ -1,4 +1,4 @@
-"""The chip's own limit for an encoder: its layers' matrix products and nothing else, timed as everything else is."""
+"""Measure the chip's limit for an encoder: only the matrix products of its layers, timed like everything else."""
 
 import statistics
 import time
@@ -15,7 +15,7 @@ CUDA = torch.device("cuda")
 
 
 def rate(step: Callable[[], object], tokens: int, *, seconds: float, repeats: int) -> float:
-    """Median tokens per second over repeats, each of as many whole steps of `tokens` as `seconds` need."""
+    """Median tokens per second over `repeats`. Each repeat runs complete steps of `tokens` for at least `seconds`."""
     with torch.inference_mode():
         step()
         torch.cuda.synchronize()
@@ -31,7 +31,7 @@ def rate(step: Callable[[], object], tokens: int, *, seconds: float, repeats: in
 
 
 def budget(name: str) -> int:
-    """Tokens of a batch of the geometry `name` in half precision and fp8, as a lane plans them on a large GPU."""
+    """Tokens per batch of the geometry `name` in half precision and fp8, as a lane plans them on a large GPU."""
     kind, _, width, _, feed = GEOMETRIES[name]
     return full_batch(
         "dnabert-s" if kind == "dnabert-s" else "esm2", bytes_per_token(width, feed, torch.float16)
@@ -54,7 +54,7 @@ def ceiling(name: str, *, seconds: float, repeats: int, fp8: bool = False) -> fl
 
 
 def products_alone(shapes: list[tuple[int, int]], tokens: int, *, fp8: bool) -> Callable[[], None]:
-    """One layer's matrix products, float16 or fp8 with rowwise scales, and nothing else: the ceiling."""
+    """A step that runs only the matrix products of one layer, in float16 or in fp8 with rowwise scales."""
     dtype = torch.float16
     inputs = {i: torch.randn(tokens, i, device=CUDA).to(dtype) for _, i in shapes}
     weights = [(torch.randn(o, i, device=CUDA) * 0.02).to(dtype) for o, i in shapes]

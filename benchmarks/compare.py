@@ -1,8 +1,8 @@
-"""What moved between two results of one benchmark: `python -m benchmarks.compare OLD.json NEW.json`.
+"""Show what changed between two results of one benchmark: `python -m benchmarks.compare OLD.json NEW.json`.
 
-A row a figure that moved by more than its noise, then one line of JSON. Noise is the spread of the kept repeats
-(a list of numbers beside the figure, as `NAME_repeats`) where there are some, else `--noise` (5 %). Results of unlike
-devices are refused; `--ratios` compares their shares and ratios all the same, which hardly depend on the machine.
+Prints one row for each figure that changed by more than its noise, then one line of JSON. The noise of a figure is the
+spread of its repeats (a list of numbers `NAME_repeats`) if the result has them, else `--noise` (5 %). Results of
+different devices are refused; `--ratios` compares only shares and ratios, which hardly depend on the machine.
 Exit code: 0 nothing became worse, 1 something did (with `--fail`), 2 the files cannot be compared.
 """
 
@@ -18,11 +18,11 @@ from benchmarks.record import print_table
 
 NOISE = 0.05
 REPEATS = "_repeats"
-# What a result says of the machine and of its making; not a figure.
+# Fields about the machine and the run, which are not figures.
 ORIGIN = {"benchmark", "command", "commit", "cores", "cpu", "device", "load_average", "versions"}
-# Fields that name a row, whatever their type.
+# Fields that are part of a row's label, whatever their type.
 LABELS = {"gpus", "samples", "reads", "records", "rank", "budget_tokens", "slow_lane", "shard_rows", "rows"}
-# How a figure's name tells which way is better; the first that fits counts.
+# Whether more or less is better, by the figure's name; the first match counts.
 HIGHER = (
     "per_second",
     "per_s",
@@ -55,12 +55,12 @@ RATIOS = ("share", "speed_up", "ours_over", "ratio", "packing", "cos", "idle")
 
 
 class UnlikeError(Exception):
-    """The two results cannot be compared; the text says why and what to do."""
+    """The two results cannot be compared. The message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One figure in both results. ratio: new / old; noise: the relative change that says nothing."""
+    """One figure in both results. ratio: new / old; noise: relative change below which the figure counts as equal."""
 
     figure: str
     old: float
@@ -79,7 +79,7 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        """better, worse, moved (no way is known to be better) or same."""
+        """better, worse, moved (it is not known which direction is better) or same."""
         if not self.moved:
             return "same"
         way = better(self.figure)
@@ -89,7 +89,7 @@ class Change:
 
 
 def better(figure: str) -> int:
-    """1 where more is better, -1 where less is, 0 where the name does not say."""
+    """1 if more is better, -1 if less is better, 0 if the name does not say."""
     name = figure.rpartition(" ")[2]
     if any(word in name for word in HIGHER):
         return 1
@@ -97,7 +97,7 @@ def better(figure: str) -> int:
 
 
 def figures(result: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, float, float]]:
-    """(name, value, relative spread of its repeats or -1) of every number; rows are named by their labels."""
+    """(name, value, relative spread of its repeats or -1) of every number. The names contain the labels of rows."""
     for name, value in result.items():
         if not place and name in ORIGIN:
             continue
@@ -113,20 +113,20 @@ def figures(result: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, f
 
 
 def label(row: Mapping[str, Any]) -> str:
-    """A row's name: its words and whole numbers that say what was measured."""
+    """A row's label: those of its texts and integers that say what was measured."""
     return ", ".join(str(v) if isinstance(v, str) else f"{k} {v}" for k, v in row.items() if _labels(k, v))
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any], *, noise: float, ratios: bool) -> list[Change]:
-    """Every figure that both results have, in the order of the old one. Raises UnlikeError."""
+    """All figures that both results have, in the order of the old one. Raises UnlikeError."""
     if old.get("benchmark") != new.get("benchmark"):
         raise UnlikeError(
-            f"{old.get('benchmark')} and {new.get('benchmark')} are two benchmarks: give two results of one"
+            f"{old.get('benchmark')} and {new.get('benchmark')} are different benchmarks: give two results of one"
         )
     machines = [r.get("device") or r.get("cpu") for r in (old, new)]
     if machines[0] != machines[1] and not ratios:
         raise UnlikeError(
-            f"measured on {machines[0]} and on {machines[1]}: give --ratios to compare shares alone"
+            f"measured on {machines[0]} and on {machines[1]}: give --ratios to compare only shares and ratios"
         )
     after = {name: (value, spread) for name, value, spread in figures(new)}
     found = []
@@ -148,7 +148,7 @@ def _number(value: object) -> float | None:
     if isinstance(value, int | float):
         return float(value)
     try:
-        return float(value) if isinstance(value, str) else None  # some tables keep figures as they are shown
+        return float(value) if isinstance(value, str) else None  # some tables store figures as text
     except ValueError:
         return None
 
@@ -161,14 +161,18 @@ def _spread(repeats: object) -> float:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Print what moved; the exit code."""
+    """Print what changed. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=__doc__)
     parser.add_argument("old", type=Path)
     parser.add_argument("new", type=Path)
-    parser.add_argument("--noise", type=float, default=NOISE, help="relative change that says nothing (0.05)")
-    parser.add_argument("--ratios", action="store_true", help="only shares and ratios; devices may differ")
-    parser.add_argument("--all", action="store_true", help="also what did not move")
-    parser.add_argument("--fail", action="store_true", help="exit with 1 where something became worse")
+    parser.add_argument(
+        "--noise", type=float, default=NOISE, help="relative change that counts as noise (0.05)"
+    )
+    parser.add_argument(
+        "--ratios", action="store_true", help="compare only shares and ratios; devices may differ"
+    )
+    parser.add_argument("--all", action="store_true", help="also show figures that did not change")
+    parser.add_argument("--fail", action="store_true", help="exit with 1 if something became worse")
     asked = parser.parse_args(words)
     try:
         results = [json.loads(path.read_text()) for path in (asked.old, asked.new)]

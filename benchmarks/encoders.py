@@ -1,11 +1,11 @@
-"""Tokens per second of the packed encoders, beside their peers and the chip's own ceiling, in one run.
+"""Measure tokens per second of the packed encoders, of other tools and of the chip's ceiling, in one run.
 
     python -m benchmarks.encoders --out benchmarks/results
 
-Every row: the median of repeats of at least --seconds each after a warm-up (clocks fall under load, so
-short bursts mislead), tokens counted with BOS and EOS and without padding; the share of the ceiling (the
-layers' products alone, before and after); peak memory; how far the pooled embeddings are from
-fair-esm in float32 with the same weights (cosine, relative L2). Weights are random: figures, not biology.
+Every row has the median of repeats of at least --seconds each, after a warm-up (clocks drop under load, so short
+bursts mislead). Tokens include BOS and EOS but no padding. It also has the share of the ceiling (only the layers'
+matrix products, measured before and after), the peak memory, and the distance of the pooled embeddings from fair-esm
+in float32 with the same weights (cosine, relative L2). Weights are random: the embeddings have no biological meaning.
 """
 
 import argparse
@@ -93,7 +93,7 @@ def bench_ours(
     top: float,
     expected: dict[str, torch.Tensor],
 ) -> None:
-    """Our forward on the three workloads: batches on the device, pooled rows left there."""
+    """Measure our forward on the three workloads. Batches are on the device and pooled rows stay there."""
     for workload in WORKLOADS:
         mean = float(residues(workload, 10_000).mean())
         if isinstance(model, Esm2Model):
@@ -148,7 +148,7 @@ def bench_peers(bench: Bench, name: str, folder: Path, top: float, expected: dic
 
 
 def reference(bench: Bench, name: str, folder: Path, top: float) -> dict[str, torch.Tensor]:
-    """fair-esm in float32, 2,048 padded tokens a batch as published: the yardstick of every answer."""
+    """Embeddings of fair-esm in float32, with 2,048 padded tokens per batch as published: the reference."""
     from benchmarks import peers  # noqa: PLC0415 (fair-esm is not everywhere)
 
     prepare = peers.fair_esm(folder, dtype=torch.float32, tokens=2048)
@@ -166,7 +166,7 @@ def reference(bench: Bench, name: str, folder: Path, top: float) -> dict[str, to
 
 
 def own_reference(folder: Path) -> dict[str, torch.Tensor]:
-    """The yardstick where no peer is installed: the reference operations in float32 (fair-esm's to 3e-6)."""
+    """The reference if fair-esm is not installed: our reference operations in float32 (equal to fair-esm to 3e-6)."""
     model = Esm2Model(folder, ReferenceOperations(torch.float32), device=CUDA, pooled_residues=1024)
     expected = {}
     for workload in WORKLOADS:
@@ -218,7 +218,7 @@ def bench_model(bench: Bench, name: str, root: Path, *, with_peers: bool) -> Non
 
 
 def bench_tokenizer(bench: Bench, path: Path) -> None:
-    """300-base slices per second of the DNABERT-S tokenizer: one process, its threads on all cores."""
+    """Measure 300-base slices per second of the DNABERT-S tokenizer: one process with threads on all cores."""
     random = np.random.default_rng(4)
     bases = np.frombuffer(b"ACGT", dtype=np.uint8)
     slices = [random.choice(bases, 300).tobytes() for _ in range(20_000)]
@@ -236,17 +236,17 @@ def _free() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Tokens per second of the encoders beside their peers.")
+    parser = argparse.ArgumentParser(description="Tokens per second of the encoders and of other tools.")
     parser.add_argument("--models", nargs="+", default=["dnabert-s", "esm2-650m", "esm2-3b"], choices=TOKENS)
     parser.add_argument("--seconds", type=float, default=1.5)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
         "--no-peers",
         action="store_true",
-        help="our forwards and the ceiling alone",
+        help="measure only our forwards and the ceiling",
     )
     parser.add_argument("--tokenizer", type=Path, help="tokenizer.json of DNABERT-S, to time it")
-    parser.add_argument("--out", type=Path, help="folder of the results file")
+    parser.add_argument("--out", type=Path, help="folder for the results file")
     options = parser.parse_args()
     bench = Bench(options.seconds, options.repeats)
     if options.tokenizer is not None:
@@ -259,7 +259,7 @@ def main() -> None:
                 "budget_tokens": {name: budget(name) for name in TOKENS} | {"peers": PEERS_BUDGET},
                 "rows": bench.rows,
             }
-            # After every model: a run that is cut short keeps what it has.
+            # Saved after every model, so that an interrupted run keeps its results so far.
             keep(result, options.out, "encoders", result["device"])
     print(json.dumps(result))
 

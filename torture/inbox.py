@@ -1,8 +1,8 @@
-"""An inbox of unmovable, unreadable, huge, half-copied and junk files, looked at again and again; looks are killed.
+"""Fill an inbox with unmovable, unreadable, huge, half-copied and junk files, scan it repeatedly, and kill scans.
 
-Entries of every kind are dropped in random order; copies stall for longer than the stable time; the system refuses to
-open or move some of them for a while, or for ever; dates jump. At the end every sound entry must be a sample of exactly
-its last bytes, junk must be set aside or noted, no other sample may be there, and nothing may be told at every look.
+Entries of every kind are dropped in random order. Copies stall for longer than the stable time. Opening or moving some
+entries fails for a while or for ever. The date jumps. At the end every valid entry must be a sample of exactly its last
+bytes, junk must be set aside or recorded, there must be no other sample, and no message may be repeated at every scan.
 """
 
 import contextlib
@@ -43,14 +43,14 @@ NAMES = ("plain", "two words", "line\nbreak", "\x1b[31mred", "$(id)", "-rf", "\u
 
 @dataclass
 class Dropped:
-    """An entry of the inbox. steps: what is still to be written to it; sound: whether it must become a sample.
+    """An entry of the inbox. steps: contents still to be written to it; valid: whether it must become a sample.
 
-    refuses_open, refuses_move: with which errno the system refuses that, 0 for not.
+    refuses_open, refuses_move: errno with which opening or moving it fails, 0 if it works.
     """
 
     path: Path
     steps: list[bytes] = field(default_factory=list)
-    sound: bool = True
+    valid: bool = True
     refuses_open: int = 0
     refuses_move: int = 0
 
@@ -61,7 +61,7 @@ def rubbish_in_the_inbox(task: Task) -> Sequence[Row]:
 
 
 def run_inboxes(folder: Path, *, seconds: float, seed: int, points: int = 10_000_000) -> Row:
-    """One inbox after another, each drawn anew, until the time or the points (entries dropped) are over."""
+    """Try one random inbox after another until the time or the points (entries dropped) are used up."""
     row, draw, started = Row("rubbish in the inbox"), random.Random(seed), time.monotonic()
     inboxes = kills = 0
     while row.points < points and (not inboxes or time.monotonic() - started < seconds):
@@ -70,7 +70,7 @@ def run_inboxes(folder: Path, *, seconds: float, seed: int, points: int = 10_000
         inboxes, kills = inboxes + 1, kills + one.kills
         shutil.rmtree(one.home, ignore_errors=True)
     row.seconds = time.monotonic() - started
-    row.note = f"{inboxes} inboxes, {LOOKS} looks and more at each, {kills} of them killed"
+    row.note = f"{inboxes} inboxes, at least {LOOKS} scans of each, {kills} of them killed"
     return row
 
 
@@ -82,7 +82,7 @@ class Torture:
         self.inbox.mkdir(parents=True)
         self.now, self.heard, self.kills = 0.0, 0, 0
         self.dropped: list[Dropped] = []
-        self.told: Counter[tuple[str, bytes]] = Counter()
+        self.reported: Counter[tuple[str, bytes]] = Counter()
 
     def run(self) -> None:
         for number in range(LOOKS):
@@ -96,12 +96,13 @@ class Torture:
             self._advance()
         for entry in self.dropped:
             entry.refuses_open = 0
-        for _ in range(3):  # changed, stood still, and what waited for others
+        # The first scan sees the last changes, the second complete files, the third those that waited for others.
+        for _ in range(3):
             self._look(seconds=PATIENCE * STABLE + 1)
         self._judge()
 
     def _drop(self, number: int) -> Dropped:
-        """A new entry of a random kind, or its beginning."""
+        """Drop a new entry of a random kind, or only the first part of it."""
         draw, text = self.draw, _fasta(self.draw, number)
         path = self.inbox / f"{number:03}{draw.choice(NAMES)}.fa"
         kind = draw.choice(
@@ -130,10 +131,10 @@ class Torture:
             )
         else:
             _thing(path, draw.randrange(5))
-        return Dropped(path, sound=False, refuses_move=draw.choice((0, *IMMOVABLE)))
+        return Dropped(path, valid=False, refuses_move=draw.choice((0, *IMMOVABLE)))
 
     def _folder(self, path: Path, text: bytes) -> Dropped:
-        """A delivery: reads, and what a sequencing centre lays beside them."""
+        """Drop a delivery folder: reads with the other files that a sequencing centre adds."""
         path.mkdir()
         (path / "deep" / "er").mkdir(parents=True)
         (path / "deep" / "er" / "a.fa").write_bytes(text)
@@ -142,7 +143,7 @@ class Torture:
         return Dropped(path)
 
     def _advance(self) -> None:
-        """Time passes: copies go on or stall, marks appear, dates jump."""
+        """Let time pass: copies continue or stall, NAME.done markers appear, the date jumps."""
         for entry in self.dropped:
             if entry.steps and self.draw.random() < 0.4:
                 entry.path.write_bytes(entry.steps.pop(0))
@@ -163,17 +164,17 @@ class Torture:
         with self._refusing():
             try:
                 seen = look(self.home, SETTINGS, now=self.now, stable_seconds=STABLE, heard=self.heard)
-            except Exception as error:  # noqa: BLE001 - what would end a tick, whatever it is
+            except Exception as error:  # noqa: BLE001 - any error would end a tick
                 self._found("tracebacks", f"{type(error).__name__}: {error}")
                 return
         self.heard = seen.number if seen.registered else self.heard
         for news in seen.news:
-            self.told.update((news.kind, entry) for entry in news.entries)
+            self.reported.update((news.kind, entry) for entry in news.entries)
         if (took := time.monotonic() - began) > LOOK_SECONDS:
-            self._found("wrong", f"a look took {took:.0f} s")
+            self._found("wrong", f"a scan took {took:.0f} s")
 
     def _killed_look(self) -> None:
-        """A look in a process that is killed somewhere on its way."""
+        """Scan in a process that is killed at a random moment."""
         self.kills += 1
         with warnings.catch_warnings():
             warnings.simplefilter(
@@ -190,7 +191,7 @@ class Torture:
 
     @contextlib.contextmanager
     def _refusing(self) -> Iterator[None]:
-        """The system refuses what the entries say, whoever asks: tests may be root's, to whom modes mean nothing."""
+        """Make opening and moving fail as the entries say. File modes would not do: root ignores them."""
         opened, renamed = Path.open, Path.rename
 
         def open_(path: Path, *args: Any, **options: Any) -> Any:
@@ -209,29 +210,31 @@ class Torture:
         for name in list_samples(self.home):
             sample = open_sample(self.home, name)
             if sample.bytes < HUGE_BYTES:
-                with contextlib.suppress(VirnucproError):  # a copy of which the rest came under another name
+                with contextlib.suppress(
+                    VirnucproError
+                ):  # a partial copy whose rest arrived under another name
                     sample = with_content(sample)
             contents[name] = sample.content or str(sample.inputs[0].path)
-        wanted = {_content(entry.path): entry for entry in self.dropped if entry.sound}
+        wanted = {_content(entry.path): entry for entry in self.dropped if entry.valid}
         for content, entry in wanted.items():
             if content not in contents.values():
-                self._found("lost", f"{entry.path.name!r} is no sample; {self._noted(entry)}")
+                self._found("lost", f"{entry.path.name!r} is not a sample; {self._noted(entry)}")
         for name in [name for name, content in contents.items() if content not in wanted]:
-            self._found("wrong", f"sample {name} is of nothing that was dropped")
+            self._found("wrong", f"sample {name} was not made from a dropped entry")
         problems = {row.name for row in noted_problems(self.home)}
         for entry in self.dropped:
             if (
-                not entry.sound
+                not entry.valid
                 and os.path.lexists(entry.path)
                 and os.fsencode(entry.path.name) not in problems
             ):
-                self._found("wrong", f"{entry.path.name!r} is junk, is not set aside and nothing is said")
+                self._found("wrong", f"{entry.path.name!r} is junk, but was neither set aside nor reported")
         copies = Counter(p.name.split("-", 1)[-1] for p in (self.home / "set_aside").glob("[0-9]-*"))
         for name, count in copies.items():
             self._found("wrong", f"{count + 1} copies of {name!r} in set_aside")
-        for (kind, name), count in self.told.items():
+        for (kind, name), count in self.reported.items():
             if count > MOST_NEWS:
-                self._found("wrong", f"{name!r} was told {count} times to be {kind}")
+                self._found("wrong", f"{name!r} was reported {count} times as {kind}")
 
     def _noted(self, entry: Dropped) -> str:
         with InboxState(self.home) as state:
@@ -253,7 +256,7 @@ def _fasta(draw: random.Random, number: int) -> bytes:
 
 
 def _content(path: Path) -> str:
-    """What the sample of an entry must stand for: the digest of its bytes; of a huge one its path."""
+    """What identifies an entry's sample: the digest of its bytes, or the path of a huge file."""
     files = [path / "deep" / "er" / "a.fa"] if path.is_dir() else [path]
     if files[0].stat().st_size >= HUGE_BYTES:
         return str(path.resolve())
@@ -261,7 +264,7 @@ def _content(path: Path) -> str:
 
 
 def _thing(path: Path, kind: int) -> None:
-    """Something that is neither a file nor a folder with sequences."""
+    """Make something that is neither a regular file nor a folder with sequences."""
     if kind == 0:
         os.mkfifo(path)
     elif kind == 1:

@@ -1,6 +1,6 @@
-"""Runs that are stopped at a chosen moment of each product: terminated in the web UI, or a prediction by a signal.
+"""Stop runs at chosen moments of each product: terminate them in the web UI, or stop `virnucpro predict` by a signal.
 
-The process is held there by `hook/sitecustomize.py`, which also swallows the interrupt as Python or a library may.
+`hook/sitecustomize.py` holds the process at that moment. It can also swallow the interrupt, as Python or a library may.
 """
 
 import contextlib
@@ -34,7 +34,10 @@ CORE, ASSETS = "virnucpro_core", "virnucpro_assets"
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A call in a job's run, or an import. `starts`: the run is not recorded as started, and the server refuses."""
+    """A call or an import in a job's run.
+
+    starts: the run is not recorded as started yet, so the server refuses to terminate it.
+    """
 
     job: str
     at: str
@@ -42,7 +45,7 @@ class Moment:
     starts: bool = False
 
 
-# In the order in which a sample comes to them.
+# In the order in which a sample reaches them.
 MOMENTS = {
     "chunks: imports": Moment("sequences", f"{ASSETS}.definitions", starts=True),
     "chunks: the run's lock": Moment("sequences", f"{ASSETS}.platform.presence:hold_presence"),
@@ -75,7 +78,7 @@ MOMENTS = {
 
 
 class Holder:
-    """The moment at which a site's processes are held, and how an interrupt ends there; none to begin with."""
+    """Holds a site's processes at one moment and sets how an interrupt ends there; holds nothing at first."""
 
     def __init__(self, site: Site) -> None:
         self.folder = site.folder / "moment"
@@ -89,19 +92,19 @@ class Holder:
     def hold(self, moment: Moment, how: str, word: str) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        told = {"at": moment.at, "call": moment.call, "how": how, "word": word}
-        (self.folder / "moment.json").write_text(json.dumps(told))
+        order = {"at": moment.at, "call": moment.call, "how": how, "word": word}
+        (self.folder / "moment.json").write_text(json.dumps(order))
 
     def wait(self) -> None:
         wait_until((self.folder / "reached").exists, seconds=LONG_SECONDS, what="the moment")
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         (self.folder / "go").touch()
 
 
 @dataclass(frozen=True, slots=True)
 class Struck:
-    """A run that was stopped: what is not as it should be, and how long it took to end."""
+    """A run that was stopped: the problems found, and the seconds that it took to end."""
 
     problems: list[str]
     seconds: float
@@ -109,21 +112,21 @@ class Struck:
 
 @dataclass(frozen=True, slots=True)
 class Terminator:
-    """A site with its web UI, whose runs are terminated."""
+    """A site with its web UI, in which runs are terminated."""
 
     site: Site
     server: Server
     holder: Holder
 
     def strike(self, moment: Moment, how: str) -> Struck:
-        """Launch the moment's job from nothing, terminate it there; the run must say so, soon."""
+        """Launch the moment's job without earlier products and terminate it there; it must soon be recorded so."""
         self._forget(moment.job)
         self.holder.hold(moment, how, RUN_WORKER)
         run = self.launch(moment.job)
         self.holder.wait()
         answer = self.server.ask(TERMINATE, id=run)["terminateRun"]["__typename"]
         time.sleep(SETTLE_SECONDS)
-        self.holder.let_go()
+        self.holder.release()
         began = time.monotonic()
         status = self.end_of(run)
         seconds = time.monotonic() - began
@@ -136,7 +139,7 @@ class Terminator:
         return Struck(problems, seconds)
 
     def finish(self, job: str) -> list[str]:
-        """Launch the job once more, undisturbed, for all lanes."""
+        """Launch the job again for all lanes, undisturbed. Returns the problems found."""
         runs = [self.launch(job, rank) for rank in range(LANES if job == "lane" else 1)]
         ends = [self.end_of(run) for run in runs]
         return [f"{job}, launched again, ends as {end}" for end in ends if end != "SUCCESS"]
@@ -145,7 +148,7 @@ class Terminator:
         return launch(self.server, rank, job=job, more=driver_tags(SAMPLE))
 
     def end_of(self, run: str) -> str:
-        """How the run ended on record."""
+        """The run's recorded status, after it has ended."""
 
         def ended() -> str:
             status = status_of(self.server, run)
@@ -154,7 +157,7 @@ class Terminator:
         return wait_until(ended, seconds=LONG_SECONDS, what=f"the end of run {run}")
 
     def _forget(self, job: str) -> None:
-        """What the job makes."""
+        """Delete the products of the job."""
         made = {
             "sequences": ("chunks", "translations"),
             "lane": (*PRODUCTS, "telemetry"),
@@ -166,7 +169,7 @@ class Terminator:
 
 @contextlib.contextmanager
 def terminator(folder: Path) -> Iterator[Terminator]:
-    """The web UI and the daemon at a new site in `folder`, with one sample."""
+    """Start the web UI and the daemon in a new site in `folder`, with one sample."""
     site = Site(folder)
     site.begin()
     holder = Holder(site)
@@ -180,7 +183,7 @@ def terminator(folder: Path) -> Iterator[Terminator]:
 
 
 def stop_predict(folder: Path, moment: Moment, how: str, number: signal.Signals, alone: Site) -> Struck:
-    """`virnucpro predict`, stopped by the signal at the moment, then started again; compared with `alone`."""
+    """Stop `virnucpro predict` by the signal at the moment, start it again and compare the results with `alone`."""
     site = Site(folder)
     site.begin(alone.home / "dagster")
     holder = Holder(site)
@@ -190,7 +193,7 @@ def stop_predict(folder: Path, moment: Moment, how: str, number: signal.Signals,
     run.process.send_signal(number)
     began = time.monotonic()
     time.sleep(SETTLE_SECONDS)
-    holder.let_go()
+    holder.release()
     with contextlib.suppress(subprocess.TimeoutExpired):
         run.process.wait(LONG_SECONDS)
     seconds, code = time.monotonic() - began, run.process.poll()

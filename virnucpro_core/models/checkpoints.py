@@ -1,8 +1,8 @@
-"""Checkpoint files of PyTorch (.pt, .pth, .bin) read as data: nothing in them is imported or called.
+"""Read PyTorch checkpoint files (.pt, .pth, .bin) as data: nothing in them is imported or called.
 
-Knows the zip layout of `torch.save` (since PyTorch 1.6) and the few names that make a tensor. Everything else
-in the pickle stays an inert record (`inert_pickle`). Tensors are mapped from the file, not read. Knows
-nothing of the models that the tensors belong to.
+Reads the zip layout of `torch.save` (since PyTorch 1.6) and the few names that make a tensor. Everything else
+in the pickle becomes an inert record (`inert_pickle`). Tensors are memory-mapped from the file. Works for any
+model.
 """
 
 import math
@@ -15,7 +15,7 @@ import torch
 from virnucpro_core.errors import WeightsError
 from virnucpro_core.models.inert_pickle import External, Global, Unbuilt, read_pickle
 
-MAX_PICKLE_BYTES = 8 << 20  # values of tensors lie outside of it: ESM-2 15B needs 0.1 MB
+MAX_PICKLE_BYTES = 8 << 20  # tensor values are stored outside the pickle: ESM-2 15B needs 0.1 MB
 MAX_MODULES, MAX_DEPTH = 100_000, 32
 _DTYPES = {
     "FloatStorage": torch.float32,
@@ -39,11 +39,11 @@ _NOT_A_ZIP = (
 
 
 def read_checkpoint(path: Path) -> tuple[Any, dict[str, torch.Tensor]]:
-    """(structure, state): the file's inert content, and the state dict in it as name -> mapped tensor.
+    """Return (structure, state): the file's inert content, and its state dict as name -> mapped tensor.
 
-    The state dict is the file itself, its entry `model` or `state_dict`, or that of a whole pickled module.
-    Raises WeightsError (path and remedy) for files that are not such archives, are damaged, or whose tensors
-    claim more than the file holds.
+    The state dict is the top-level object, its entry `model` or `state_dict`, or that of a complete pickled module.
+    Raises WeightsError (path and remedy) for a file that is not such an archive, is damaged, or holds fewer bytes
+    than its tensors claim.
     """
     archive = _Archive(path)
     try:
@@ -54,7 +54,7 @@ def read_checkpoint(path: Path) -> tuple[Any, dict[str, torch.Tensor]]:
 
 
 def attributes(value: Any) -> dict[str, Any]:
-    """Entries of a dict, attributes of an inert object (an argparse.Namespace, a module), else nothing."""
+    """Entries of a dict, attributes of an inert object (an argparse.Namespace, a module), {} for other values."""
     found = _entries(value)
     if found is None and isinstance(value, Unbuilt):
         found = _entries(value.state)
@@ -62,7 +62,7 @@ def attributes(value: Any) -> dict[str, Any]:
 
 
 def _entries(value: Any) -> dict[str, Any] | None:
-    """Those of a dict or an OrderedDict, whose own attributes (torch's `_metadata`) are dropped; None of others."""
+    """Entries of a dict or OrderedDict, without its attributes (torch's `_metadata`); None for other values."""
     if isinstance(value, Unbuilt) and value.source == _ORDERED and value.arguments == ():
         return value.entries
     return value if isinstance(value, dict) else None
@@ -109,13 +109,13 @@ def _module_state(root: Unbuilt, archive: "_Archive") -> dict[str, torch.Tensor]
 
 
 def _shown(value: Any) -> str:
-    """What a thing from the file is, in a few words (its own text may be endless)."""
+    """A short description of a value from the file, whose own text may be very long."""
     source = value.source if isinstance(value, Unbuilt) else value
     return f"{str(source)[:80]!r}" if isinstance(source, Global | str) else f"a {type(source).__name__}"
 
 
 class _Archive:
-    """The zip file: where its entries lie, and one private mapping of all its bytes."""
+    """The zip file: the offsets of its entries, and one private memory map of all its bytes."""
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
@@ -138,7 +138,7 @@ class _Archive:
             )
 
     def _start(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> int:
-        """Offset of the entry's data, all of which must lie in the file, uncompressed."""
+        """Offset of the entry's data. Raises BadZipFile unless all of it is inside the file and uncompressed."""
         assert archive.fp is not None
         if entry.header_offset < 0:
             raise zipfile.BadZipFile(f"entry {entry.filename!r} begins before the file")
@@ -165,7 +165,7 @@ class _Archive:
         return self._read(f"{self.prefix}data.pkl", limit=MAX_PICKLE_BYTES)
 
     def tensor(self, value: Any) -> Any:
-        """The tensor that a record describes, mapped from the file; any other value as it is."""
+        """The tensor that a record describes, mapped from the file. Returns any other value unchanged."""
         while True:
             match value:
                 case Unbuilt(Global("torch._utils", name), tuple() as parts) if parts and name in _PARAMETERS:
@@ -207,7 +207,7 @@ def _strided(flat: torch.Tensor, offset: Any, sizes: Any, strides: Any) -> torch
     """A view of a storage; WeightsError when it leaves the storage or its elements overlap."""
     shaped = isinstance(sizes, tuple) and isinstance(strides, tuple) and len(sizes) == len(strides) <= 16
     if not shaped or not all(_is_size(n) for n in (offset, *sizes, *strides)):
-        raise WeightsError("a tensor whose shape and strides cannot be")
+        raise WeightsError("a tensor with impossible shape and strides")
     count = math.prod(sizes)
     if count == 0:
         return flat.new_empty(sizes)

@@ -1,8 +1,8 @@
-"""Published model files -> a model folder: config.json, model.safetensors, tokenizer.json, manifest.json.
+"""Convert published model files to a model folder: config.json, model.safetensors, tokenizer.json, manifest.json.
 
-Knows the layouts that models are published in (fair-esm `.pt`, Hugging Face folders, the published classifier
-`.pth`) and writes one layout with canonical names. Nothing is unpickled, no code of a repository is kept. The
-same weights give the same bytes, whichever layout they came in.
+Reads the layouts in which models are published (fair-esm `.pt`, Hugging Face folders, the published classifier
+`.pth`) and writes one layout with canonical names. Nothing is unpickled, and no code of a repository is kept. The
+same weights give the same bytes, whichever layout they were published in.
 """
 
 import json
@@ -27,7 +27,7 @@ from virnucpro_core.models.checkpoints import attributes, read_checkpoint
 from virnucpro_core.models.classifier import Classifier, load_classifier
 from virnucpro_core.models.sources import ModelKind
 
-# What the encoders read of a config.json; everything else (remote code, training settings) is left behind.
+# The fields of config.json that the encoders use; all others (remote code, training settings) are dropped.
 ESM2_CONFIG: dict[str, Any] = {
     "model_type": "esm",
     "vocab_size": 33,
@@ -56,7 +56,7 @@ DNABERT_CONFIG: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where the files came from, for the manifest."""
+    """Where the files came from; written to the manifest."""
 
     source: str = "imported by hand"
     revision: str = ""
@@ -95,7 +95,7 @@ def import_model(
 
 
 def write_model_manifest(folder: Path, kind: str, origin: Origin, numbers: Mapping[str, Any]) -> None:
-    """`manifest.json`: what it is, where it came from, its numbers, and size and sha256 of every file."""
+    """Write `manifest.json`: kind, origin and numbers of the model, and size and sha256 of every file."""
     names = ("config.json", "model.safetensors", "tokenizer.json")
     facts = {
         "kind": kind,
@@ -126,7 +126,7 @@ def _import_encoder(kind: ModelKind, path: Path, folder: Path, dtype: torch.dtyp
     if kind == "dnabert-s":
         if not (path / "tokenizer.json").is_file():
             raise WeightsError(
-                "no tokenizer.json beside the weights", where=path, remedy="add the model's own"
+                "no tokenizer.json next to the weights", where=path, remedy="add the model's own"
             )
         shutil.copyfile(path / "tokenizer.json", folder / "tokenizer.json")
     return {
@@ -180,7 +180,9 @@ def _read_safetensors(path: Path) -> dict[str, TensorSource]:
     def source(name: str) -> TensorSource:
         piece = handle.get_slice(name)
         shape = tuple(piece.get_shape())
-        start = piece[:0] if shape else handle.get_tensor(name)  # for its dtype; the values come later
+        start = (
+            piece[:0] if shape else handle.get_tensor(name)
+        )  # only for the dtype; the values are read later
         return TensorSource(shape, start.dtype, lambda: handle.get_tensor(name))
 
     return {name: source(name) for name in handle.keys()}  # noqa: SIM118
@@ -191,7 +193,7 @@ def _read_bin(path: Path) -> dict[str, TensorSource]:
 
 
 def _read_fair_esm(kind: ModelKind, path: Path) -> tuple[dict[str, TensorSource], dict[str, Any]]:
-    """A fair-esm `.pt`: dimensions from the shapes, the number of heads from cfg or the rotary table."""
+    """Tensors and config of a fair-esm `.pt`: dimensions from the shapes, heads from cfg or the rotary table."""
     if kind != "esm2" or path.suffix not in (".pt", ".pth", ".bin"):
         raise WeightsError(
             "a single file is not enough for this model" if kind != "esm2" else "not a fair-esm .pt file",

@@ -1,11 +1,13 @@
-"""Pickles read as data: containers and records are built, nothing is imported or called.
+"""Read pickles as data: containers and records are built, nothing is imported or called.
 
-The standard library's unpickler in pure Python does the parsing; the opcodes that make objects are replaced. A name
-that the pickle would import becomes a `Global`, an object that it would build an `Unbuilt` with what it would have been
-built from, a part that lies outside of it an `External`. Knows nothing of torch: what these mean is the caller's.
+The standard library's unpickler in pure Python does the parsing; the opcodes that make objects are replaced:
+- a name that the pickle would import becomes a `Global`,
+- an object that it would build becomes an `Unbuilt`, with the arguments it would have been built from,
+- a part stored outside the pickle becomes an `External`.
+The caller decides what these mean; this module contains nothing about torch.
 
-The faster unpickler in C is not used: it hung on random changes of sound pickles. `_Unpickler` and its table of opcodes
-are private to the standard library; the tests of this module run every opcode that is replaced.
+The faster unpickler in C is not used: it hung on randomly changed pickles. `_Unpickler` and its table of opcodes are
+private to the standard library; the tests of this module run every replaced opcode.
 """
 
 import io
@@ -32,7 +34,7 @@ class Global:
 
 @dataclass(eq=False, slots=True)
 class Unbuilt:
-    """An object that would have been built: `source(*arguments)`, then its state, items and entries put into it."""
+    """An object that would have been built: `source(*arguments)`, and the state, items and entries added to it."""
 
     source: Any
     arguments: Any = ()
@@ -51,7 +53,7 @@ class Unbuilt:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class External:
-    """A part that lies outside the pickle, by its identity."""
+    """A part that is stored outside the pickle, with its identity."""
 
     identity: Any
 
@@ -59,11 +61,11 @@ class External:
 def read_pickle(data: bytes) -> Any:
     """The object that `data` describes: dicts, lists, tuples, sets, numbers, strings, and the three classes above.
 
-    Raises WeightsError for bytes that are no pickle.
+    Raises WeightsError for bytes that are not a pickle.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", DeprecationWarning)  # an escape that no string literal has
+            warnings.simplefilter("error", DeprecationWarning)  # an invalid escape in a string
             return _Inert(io.BytesIO(data), encoding="latin1").load()
     except (
         pickle.UnpicklingError,
@@ -83,9 +85,9 @@ def read_pickle(data: bytes) -> Any:
 
 
 class _Inert(pickle._Unpickler):
-    """No method looks a name up or calls what a pickle holds."""
+    """An unpickler that never looks up a name and never calls an object of the pickle."""
 
-    stack: list[Any]  # what lies above the last mark
+    stack: list[Any]  # the values above the last mark
     append: Callable[[Any], None]
     read: Callable[[int], bytes]
 
@@ -115,13 +117,13 @@ class _Inert(pickle._Unpickler):
             self.stack[-1].state = state
 
     def byte_array(self) -> None:
-        """The standard one makes room for as many bytes as the pickle claims before it looks for them."""
+        """Replaces the standard method, which allocates as many bytes as the pickle claims before it checks them."""
         (size,) = struct.unpack("<Q", self.read(8))
         self.append(bytearray(self.read(size)))
 
 
 def _with_plain_keys(load: Callable[[Any], None], keys: slice) -> Callable[[Any], None]:
-    """The opcode, once what it is about to hash is plain: of tuples of tuples of tuples that can take for ever."""
+    """The opcode `load`, after a check that the keys are plain: hashing deeply nested tuples can take for ever."""
 
     def checked(unpickler: _Inert) -> None:
         for key in unpickler.stack[keys]:

@@ -1,4 +1,4 @@
-"""Independent looks at what lies on disk: every finding re-reads the product, none trusts who wrote it."""
+"""Independent checks of the products on disk. Every check reads the product again and does not trust its writer."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -23,7 +23,7 @@ PROBABILITY_TOLERANCE = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Outcome of one look: `what` says in words what was compared, `facts` are its figures."""
+    """Outcome of one check: `what` says in words what was compared, `facts` are its figures."""
 
     name: str
     passed: bool
@@ -32,7 +32,7 @@ class Finding:
 
 
 def audit_chunks(sample: Sample) -> list[Finding]:
-    """Bytes against digests; every record either has the chunks the arithmetic gives or a reason."""
+    """Check the bytes against their digests, and that every record has all its chunks or a reason for having none."""
     chunks = Chunks.open(sample.chunks)
     chunks.store.verify()
     usable = chunks.reasons.lengths == 0
@@ -62,7 +62,9 @@ def audit_chunks(sample: Sample) -> list[Finding]:
 
 
 def audit_translations(sample: Sample) -> list[Finding]:
-    """Bytes against digests; every frame names a chunk and a unique frame, every unique frame is in one shard."""
+    """Check the bytes against their digests, that every frame refers to a chunk and a unique frame, and that every
+    unique frame is in exactly one shard.
+    """
     chunks, frames = Chunks.open(sample.chunks), Frames.open(sample.translations)
     frames.store.verify()
     shards = frames.n_shards(sample.settings.shard_rows)
@@ -83,14 +85,14 @@ def audit_translations(sample: Sample) -> list[Finding]:
         Finding(
             "ids_conserved",
             lost == 0 and stray == 0,
-            "every frame has a chunk, every unique frame a place in exactly one shard",
+            "every frame has a chunk, every unique frame is in exactly one shard",
             {"frames": frames.n_frames, "unique_frames": frames.n_unique, "lost": lost, "stray": stray},
         ),
     ]
 
 
 def audit_lane(lane: Lane, product: str) -> list[Finding]:
-    """Digests, ids, finiteness, and for merged features that both encoders' rows stand in the same order."""
+    """Check digests, ids and finite values; for merged features also that both encoders' rows have the same order."""
     store, facts_of = lane.store(product), PRODUCTS[product]
     bad: dict[str, list[int]] = {name: [] for name in LANE_FINDINGS[product]}
     rows = 0
@@ -111,9 +113,9 @@ def audit_lane(lane: Lane, product: str) -> list[Finding]:
     expected_rows = lane.rows(lane.shards)
     words = {
         "digests_verify": "every shard's manifest entry verifies against its bytes",
-        "ids_conserved": "the rows are the lane's unique frames, all of them, in order",
+        "ids_conserved": "the rows are all unique frames of the lane, in order",
         "values_finite": "no NaN or infinity" + (", scores sum to 1" if facts_of.classifier else ""),
-        "row_order_equal": "both encoders' rows stand in the merged order",
+        "row_order_equal": "both encoders' rows have the order of the merged rows",
     }
     facts = {"shards": len(lane.shards), "rows": rows, "rows_expected": expected_rows}
     return [
@@ -128,9 +130,9 @@ def audit_lane(lane: Lane, product: str) -> list[Finding]:
 
 
 def audit_results(sample: Sample) -> Finding:
-    """One row a record in contigs.tsv, one row a frame in prediction_results.txt; files equal run.json's digests.
+    """Check that contigs.tsv has one row per record and prediction_results.txt one row per frame, and the digests.
 
-    Where chunks and frames were released, their numbers are those that `run.json` holds.
+    The digests and, if chunks and frames were released, the expected numbers are those in `run.json`.
     """
     rows = {name: _lines(sample.results / name) - 1 for name in (CONTIGS, FRAME_CALLS)}
     facts = json.loads((sample.results / RUN).read_bytes())
@@ -144,7 +146,7 @@ def audit_results(sample: Sample) -> Finding:
     return Finding(
         "ids_conserved",
         rows[CONTIGS] == records and rows[FRAME_CALLS] == frames and not damaged,
-        "one row a record in contigs.tsv, one row a frame in prediction_results.txt, digests of run.json",
+        "one row per record in contigs.tsv, one row per frame in prediction_results.txt, digests of run.json",
         {
             "records": records,
             "contigs_rows": rows[CONTIGS],
@@ -156,8 +158,8 @@ def audit_results(sample: Sample) -> Finding:
 
 
 def released_findings(names: Iterable[str], entries: int) -> list[Finding]:
-    """Of a product that was let go once the results were whole: nothing of it is left to be wrong."""
-    what = "released: the results are whole, of the data the digests are kept"
+    """Passing findings for a product that was released when the results were complete: there is nothing to check."""
+    what = "released: the results are complete; the product's data were deleted, their digests are kept"
     return [Finding(name, passed=True, what=what, facts={"released": entries}) for name in names]
 
 

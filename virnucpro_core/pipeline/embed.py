@@ -1,8 +1,8 @@
-"""One lane's part of the embeddings, computed together with the lanes beside it.
+"""Compute one lane's share of the embeddings, in cooperation with the sample's other lanes.
 
-A lane computes its own missing shards, then takes open ones of lanes that are still at work, then waits for its own
-that others have taken. What is done is decided by the manifests; who computes is decided by claims; a shard's bytes
-are the same whoever does. Knows nothing of how a shard is computed.
+A lane first computes its own missing shards. Then it steals open shards of lanes that are still running. Then it waits
+for those of its own shards that other lanes have claimed. The manifests say which shards are done; claims decide which
+lane computes a shard. Its bytes are the same whichever lane computes it.
 """
 
 import functools
@@ -26,10 +26,10 @@ from virnucpro_core.samples.products import EMBEDDINGS, Embedding
 
 
 def embed_lane(lane: Lane, product: Embedding, compute: Compute, *, on_shard: OnShard) -> LaneResult:
-    """See the lane's shards embedded, by this process or by those beside it. The model is loaded only if needed.
+    """Return when all shards of the lane are embedded, by this process or by other lanes. Loads the model if needed.
 
     `on_shard` is called with each shard that this process computed. Raises DeviceError, DeviceLostError (a new
-    process can go on), WeightsError, StoreError; what was published before stays.
+    process can continue), WeightsError, StoreError; shards that were published before remain.
     """
     with lane_lock(lane, product), Verification() as verification:
         lane.open_frames(verification)
@@ -39,7 +39,7 @@ def embed_lane(lane: Lane, product: Embedding, compute: Compute, *, on_shard: On
         if compute.loader.workers and lane.n_shards > 1:
             start_worker_server()
         todo, states = survey(lane, store)
-        if not todo:  # how the lane was computed stays known, where its telemetry tells
+        if not todo:  # the summary of the run that computed the lane is kept
             return collected(lane, store, len(lane.shards), states, _measured(lane, telemetry))
         summary = LaneSummary(
             product=product,
@@ -92,7 +92,7 @@ def _embed(
 
 
 def lanes_beside(lane: Lane) -> list[range]:
-    """Shards of the sample's other lanes that a process works on now, be it with the other encoder."""
+    """Shards of the sample's other lanes that are running now, with either encoder."""
     return [
         lane_shards(lane.n_shards, rank, lane.world_size)
         for rank in range(lane.world_size)
@@ -118,7 +118,7 @@ def _feed(
 def _encoder(
     lane: Lane, product: Embedding, device: torch.device, recorder: Recorder, verification: Verification
 ) -> Encoder:
-    """The product's encoder on the device; how long loading took and what the device is go into the summary."""
+    """Load the product's encoder onto the device. Records the loading time and the device in the summary."""
     summary, started, files = recorder.summary, recorder.elapsed(), lane.encoder(product)
     encoder = cached_encoder(
         files.kind,

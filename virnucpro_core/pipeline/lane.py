@@ -1,7 +1,7 @@
-"""One lane's part of each sharded product: what to compute, what is done already, what it depends on.
+"""One lane's share of each sharded product: which shards it has, which are done, and what they depend on.
 
-`embed_lane` (embed.py), `merge_lane`, `score_lane` and `collect_scores` (score.py) are what the assets call. They
-decide by the manifests alone, hold the lane's lock while they write, and return what they found and did.
+The assets call `embed_lane` (embed.py), `merge_lane`, `score_lane` and `collect_scores` (score.py). These use only the
+manifests to decide what is done, hold the lane's lock while they write, and return what they found and did.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ OnShard = Callable[[Entry], None]
 
 @dataclass(frozen=True, slots=True)
 class EncoderFiles:
-    """An encoder's folder, the fingerprint of its weights, and how many columns a row of its embeddings has."""
+    """An encoder's folder, the fingerprint of its weights, and the number of columns of its embeddings."""
 
     kind: Literal["dnabert-s", "esm2"]
     folder: Path
@@ -43,9 +43,9 @@ class EncoderFiles:
 
 @dataclass(frozen=True)
 class Lane:
-    """A sample's share for one rank, with its stores opened. Stores are named by all their content depends on.
+    """A sample's share for one rank, with its stores. Each store is identified by everything its content depends on.
 
-    attention: the kernel that was asked for; "" leaves it to the precision.
+    attention: the kernel that was asked for; "" selects the default of the precision.
     """
 
     sample: Sample
@@ -56,13 +56,13 @@ class Lane:
 
     @cached_property
     def frames(self) -> Frames:
-        """The frame store, every byte of it held against its digest. Raises StoreError."""
+        """The frame store, with every byte checked against its digest. Raises StoreError."""
         frames = self._opened()
         frames.store.verify()
         return frames
 
     def open_frames(self, verification: Verification) -> None:
-        """Have `frames` at once, while they are verified."""
+        """Open `frames` without waiting for their verification, which runs in `verification`."""
         if "frames" not in self.__dict__:
             self.__dict__["frames"] = frames = self._opened()
             verification.start(frames.store.verify)
@@ -88,11 +88,11 @@ class Lane:
         return sum(len(self.frames.shard(shard, self.n_shards)) for shard in shards)
 
     def ids(self, shard: int) -> str:
-        """Digest of the frame ids that the shard has to hold, in order."""
+        """Digest of the frame ids that the shard must hold, in order."""
         return ids_digest(self.frames.digests[self.frames.shard(shard, self.n_shards)])
 
     def precision(self, product: str) -> str:
-        """What the product's encoder computes in."""
+        """The precision in which the product's encoder computes."""
         return PRODUCTS[product].precision(self.sample.settings.precision)
 
     def kernel(self, product: str) -> str:
@@ -109,7 +109,7 @@ class Lane:
         return EncoderFiles("esm2", profile.esm2, profile.esm2_fingerprint, profile.esm2_dim)
 
     def recipe(self, product: str) -> dict[str, str]:
-        """How the product is made: its algorithm's version; of an encoder's also precision, kernel and settings."""
+        """How the product is made: algorithm version; for an encoder's product also precision, kernel and settings."""
         facts = {"version": PRODUCTS[product].version}
         if PRODUCTS[product].encoder:
             facts |= {"precision": self.precision(product), "attention": self.kernel(product)}
@@ -123,7 +123,7 @@ class Lane:
 
     @property
     def models(self) -> dict[str, str]:
-        """Fingerprints of the weights that the sample's scores depend on, by what they are."""
+        """Fingerprints of the weights that the sample's scores depend on, by model."""
         encoders = {str(PRODUCTS[name].encoder): self.encoder(name).fingerprint for name in EMBEDDINGS}
         return encoders | {"classifier": self.profile.classifier_fingerprint}
 
@@ -147,7 +147,7 @@ class Lane:
         return stores
 
     def bytes_to_come(self) -> int:
-        """Room that the sample's missing shards, of all ranks and products, and its results will take."""
+        """Disk space in bytes for the sample's missing shards, of all ranks and products, and its results."""
         needed = RESULT_BYTES_A_FRAME * self.frames.n_frames + REPORT_BYTES
         for name in SHARDED:
             store, product = self.store(name), PRODUCTS[name]
@@ -158,7 +158,7 @@ class Lane:
 
 
 def open_chunks(sample: Sample) -> Chunks:
-    """The sample's chunks. Raises StoreError, also where another version of the program cut them."""
+    """The sample's chunks. Raises StoreError, also if another version of the program made them."""
     chunks = Chunks.open(sample.chunks)
     if not is_current(chunks.attrs, CHUNKS):
         raise _outdated(sample, CHUNKS, "of another version of the program")
@@ -175,7 +175,7 @@ def _outdated(sample: Sample, product: str, what: str) -> StoreError:
 
 @dataclass(frozen=True, slots=True)
 class LaneResult:
-    """What a lane holds now: every shard's entry, which of them were found done, and the run's telemetry."""
+    """The state of a lane after a step: every shard's entry, how many were already done, and the run's telemetry."""
 
     entries: tuple[Entry, ...]
     resumed: int
@@ -188,13 +188,13 @@ class LaneResult:
 
     @property
     def digest(self) -> str:
-        """Identity of the lane's content: over the shards' numbers and sha256."""
+        """Identity of the lane's content: a digest over the shards' numbers and sha256."""
         return sha256_json([[e.shard, e.sha256] for e in self.entries])
 
 
 def survey(lane: Lane, store: ShardStore) -> tuple[list[int], dict[str, int]]:
-    """The lane's shards that must be computed, and how many were found in each state."""
-    # Digesting ids is most of the work, and what has no entry needs none.
+    """The lane's shards that must be computed, and the number of shards in each state."""
+    # Hashing the ids is most of the work; it is skipped for shards without an entry.
     states: dict[int, str] = {
         shard: store.state(shard, lane.ids(shard) if store.entry(shard) else "") for shard in lane.shards
     }
@@ -204,7 +204,7 @@ def survey(lane: Lane, store: ShardStore) -> tuple[list[int], dict[str, int]]:
 def collected(
     lane: Lane, store: ShardStore, resumed: int, states: dict[str, int], summary: LaneSummary | None
 ) -> LaneResult:
-    """What the lane holds now. Raises StoreError where a shard has no manifest entry."""
+    """The present state of the lane. Raises StoreError if a shard has no manifest entry."""
     entries = tuple(e for e in map(store.entry, lane.shards) if e is not None)
     if len(entries) != len(lane.shards):
         raise StoreError(
@@ -215,7 +215,7 @@ def collected(
 
 @contextlib.contextmanager
 def lane_lock(lane: Lane, product: str) -> Iterator[None]:
-    """The product's lock for this rank; what the disk refuses under it is one line that names the file."""
+    """Hold the product's lock for this rank. Disk errors inside the block become a StoreError that names the file."""
     busy = f"another process works on {product} of sample {lane.sample.name!r}, rank {lane.rank}"
     with disk_errors(lane.sample.product(product)):
         sweep(lane.sample.product(product))

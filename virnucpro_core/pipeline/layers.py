@@ -1,4 +1,4 @@
-"""Which layers of the graph a prediction has to go through: all, or what was released needs to be made again."""
+"""Decide which layers of the graph a prediction must run, so that released products are not made again needlessly."""
 
 from typing import Literal
 
@@ -14,11 +14,11 @@ EVERYTHING: tuple[Layer, ...] = ("sequences", "lane", "results")
 
 
 def open_layers(lane: Lane) -> tuple[Layer, ...]:
-    """The layers that a prediction of the lane's sample has to go through.
+    """The layers that a prediction of the lane's sample must run.
 
-    All of them, each of which finds out what is there already; but what was released is not made again where the
-    results, or with other results asked for the scores, are whole and made in the same way: of the same settings,
-    models, algorithms' versions, precision and attention kernels.
+    Normally all of them; each skips what is done already. A sample with released products needs none if its results
+    are complete and were made with the same settings, models, algorithm versions, precision and attention kernels. If
+    they were not (another cut-off, say), it needs only the results layer as long as all its scores verify.
     """
     if not is_cleaned(lane.sample):
         return EVERYTHING
@@ -32,7 +32,7 @@ def open_layers(lane: Lane) -> tuple[Layer, ...]:
 
 
 def _has_scores(lane: Lane) -> bool:
-    """Whether every shard of scores verifies, and the chunks and frames are those of the settings."""
+    """Whether every shard of scores verifies, and chunks and frames match the settings."""
     try:
         for shard in range(lane.n_shards):
             lane.store(PREDICTIONS).require(shard, lane.ids(shard))

@@ -1,7 +1,7 @@
-"""How far each sample is, told by its folder alone: products, lanes, results, refusals, disk, what is left.
+"""Show the progress of each sample, from its folder alone: products, lanes, results, refusals, disk use, time left.
 
-Counts names and looks at sizes; reads no shard. What is true of the bytes is for the lanes to verify. A folder that
-cannot be understood is a damaged sample, never an error: the others are listed all the same.
+Counts file names and adds up sizes; reads no shard and verifies nothing. A folder that cannot be read is listed as a
+damaged sample and is never an error, so the other samples are always listed.
 """
 
 import json
@@ -26,16 +26,16 @@ SampleState = Literal[
     "damaged", "registered", "refused", "chunked", "translated", "embedding", "embedded", "scored", "called"
 ]
 _UNREADABLE = (VirnucproError, OSError, ValueError, KeyError, TypeError, AttributeError)
-# Of one manifest entry, roughly; what is estimated is said to be.
+# Approximate size of one manifest entry; sums that use it are marked as estimated.
 _ENTRY_BYTES = 700
 
 
 @dataclass(frozen=True, slots=True)
 class LaneState:
-    """One product on one rank. `done` of `total` shards, whoever made them.
+    """One product on one rank. `done` of `total` shards, whichever lane computed them.
 
-    state: `working` while a process holds the lane, else `done`, `released` or `open`. The rates are the latest of its
-    latest run.
+    state: `working` while a process holds the lane's lock, else `done`, `released` or `open`. The rates are the last
+    ones of its last run.
     """
 
     product: str
@@ -51,11 +51,11 @@ class LaneState:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """One sample. shards: product -> (shards there, shards in all); released: product -> shards let go.
+    """One sample. shards: product -> (shards present, shards in total); released: product -> shards released.
 
-    bytes: product -> bytes on disk, `estimated` where shards were counted and one of them measured. since: when it
-    was registered; changed: when its results were written, else when it was registered (seconds since 1970).
-    reason: why its input was refused, or what is damaged. seconds_left: of the lanes that compute now, the longest.
+    bytes: product -> bytes on disk; `estimated` if shards were counted and only one of them measured. since: when it
+    was registered; changed: when its results were written, or if there are none when it was registered (seconds since
+    1970). reason: why its input was refused, or what is damaged. seconds_left: the longest of the running lanes.
     """
 
     name: str
@@ -82,15 +82,15 @@ class Overview:
 
 
 def overviews(home: Path) -> Iterator[Overview]:
-    """All samples by name, in about a millisecond each; sizes of shards are estimated."""
+    """All samples, sorted by name, in about a millisecond each; sizes of shards are estimated."""
     folders = sorted(p for p in (home / "samples").glob("*") if p.is_dir())
     return (overview(home, folder.name) for folder in folders if _is_sample(folder))
 
 
 def overview(home: Path, name: str, *, exact: bool = False) -> Overview:
-    """How far this sample is. `exact` measures every file, and tells the lanes of a finished sample too.
+    """The progress of this sample. `exact` measures every file, and includes the lanes of a finished sample.
 
-    Raises UsageError for a name that is not there; damage is a state.
+    Raises UsageError for an unknown name. A damaged sample is not an error but a state.
     """
     folder = home / "samples" / name
     if not _is_sample(folder):
@@ -153,7 +153,7 @@ def _state(shards: dict[str, tuple[int, int]], chunks: Chunks | None) -> SampleS
 
 
 def _count(folder: Path) -> tuple[int, int, int]:
-    """Shards with an entry, shards that were let go, and bytes: all shards are alike, one is measured."""
+    """Number of shards with an entry, number of released shards, and bytes estimated from the size of one shard."""
     names: list[str] = []
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         names = [entry.name for entry in entries if entry.name[0].isdigit()]
@@ -176,7 +176,7 @@ def _measure(sample: Sample, counted: dict[str, int], *, exact: bool) -> dict[st
 
 
 def _bytes(folder: Path) -> int:
-    """Of all files below; scandir asks the disk half as often as a glob, which tells with 10,000 samples."""
+    """Total size of all files below. `scandir` makes half as many system calls as a glob: felt with 10,000 samples."""
     with os.scandir(folder) as entries:
         return sum(
             _bytes(Path(e.path)) if e.is_dir(follow_symlinks=False) else e.stat(follow_symlinks=False).st_size
@@ -216,7 +216,7 @@ def _lanes(sample: Sample, total: int, busy: dict[str, str]) -> Iterator[LaneSta
 
 
 def _progress(file: Path) -> Progress | None:
-    """None before there is a line, and for lines that nobody wrote: telemetry is to look at, it decides nothing."""
+    """The last progress line; None if there is none or it is damaged: telemetry is only shown and decides nothing."""
     try:
         found = read_progress(file)
     except (ValueError, KeyError, TypeError):
@@ -239,5 +239,5 @@ def _frames(sample: Sample) -> Frames | None:
 
 
 def _is_sample(folder: Path) -> bool:
-    """A registered sample, or what is left of one; a folder with nothing but locks was discarded."""
+    """Whether the folder is a registered sample or the rest of one. A folder with only locks was a deleted sample."""
     return (folder / "sample.json").exists() or any(entry.name != "locks" for entry in folder.glob("*"))

@@ -1,9 +1,9 @@
-"""Are stored embeddings what float32 gives? A few rows of a lane, stratified by length, computed again by the reference
-operations (`Encoder.embed` with float32), usually in one batch and so with each layer upcast once.
+"""Check that stored embeddings agree with float32: compute a few rows of a lane again and compare them.
 
-It also notices rows that belong to another frame: the recomputed vector would not match. The model is loaded in
-the compute type (float16 where the lane computed in fp8, whose weights are rounded once more) and upcast layer by
-layer, so the audit needs no second copy of it.
+The rows are stratified by length and computed by the reference operations (`Encoder.embed` with float32), usually in
+one batch, so that each layer is upcast only once. The check also finds rows that belong to another frame, because the
+recomputed vector would differ. The model is loaded in the compute type (float16 if the lane computed in fp8, whose
+weights are rounded once more) and upcast layer by layer, so that no second copy of it is needed.
 
 Shapes: N audited rows, D width.
 """
@@ -20,14 +20,17 @@ from virnucpro_core.samples.products import Embedding
 
 NAME = "precision_holds"
 AUDITED_ROWS = 8
-# A small lane is audited by fewer rows, or the audit would cost as much as the lane.
+# Fewer rows are checked for a small lane, or the check would cost as much as the lane.
 ROWS_AN_AUDITED_ROW = 200
-# Least cosine to float32 over the audited rows.
+# Smallest allowed cosine to float32 over the audited rows.
 THRESHOLDS = {"float32": 0.99999, "float16": 0.9999, "fp8": 0.995}
 
 
 def audit_precision(lane: Lane, product: Embedding, compute: Compute) -> Finding:
-    """Cosine of stored rows to float32; fails below the precision's threshold. Raises DeviceError, WeightsError."""
+    """Compare stored rows with float32 by cosine; fails below the precision's threshold.
+
+    Raises DeviceError, WeightsError.
+    """
     places = _places(lane)
     precision, files = lane.precision(product), lane.encoder(product)
     if not places:

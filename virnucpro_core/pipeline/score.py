@@ -1,4 +1,4 @@
-"""From two encoders' shards to scores: merge, classify, collect."""
+"""Compute scores from both encoders' shards: merge the embeddings, classify them, collect the scores."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from virnucpro_core.samples.products import MERGED, PREDICTIONS, PRODUCTS
 
 
 def merge_lane(lane: Lane, *, on_shard: OnShard) -> LaneResult:
-    """DNABERT-S columns, then ESM-2 columns, per shard, as virtual datasets; the sources must verify."""
+    """Write one virtual dataset per shard: DNABERT-S columns, then ESM-2 columns. Verifies the source shards."""
     with lane_lock(lane, MERGED):
         merged = lane.store(MERGED)
         sources = [lane.store(source) for source in PRODUCTS[MERGED].sources]
@@ -32,7 +32,7 @@ def merge_lane(lane: Lane, *, on_shard: OnShard) -> LaneResult:
 
 
 def score_lane(lane: Lane, compute: Compute, *, on_shard: OnShard) -> LaneResult:
-    """Classifier scores (rows, 2) float32, others then virus, of the lane's merged shards."""
+    """Score the lane's merged shards: (rows, 2) float32 per shard, columns others and virus."""
     with lane_lock(lane, PREDICTIONS):
         merged, predictions = lane.store(MERGED), lane.store(PREDICTIONS)
         todo, states = survey(lane, predictions)
@@ -55,9 +55,9 @@ def score_lane(lane: Lane, compute: Compute, *, on_shard: OnShard) -> LaneResult
 
 
 def collect_scores(lane: Lane) -> NDArray[np.float32]:
-    """Scores of all unique frames of the sample, (n_unique, 2) float32, whichever rank computed them.
+    """Scores of all unique frames of the sample, (n_unique, 2) float32, from all ranks.
 
-    Raises StoreError naming the first shard that is missing, stale or damaged, or whose ids differ.
+    Raises StoreError that names the first shard that is missing, stale or damaged, or whose ids differ.
     """
     predictions = lane.store(PREDICTIONS)
     scores_U2 = np.full((lane.frames.n_unique, 2), np.nan, dtype=np.float32)

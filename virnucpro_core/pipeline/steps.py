@@ -1,6 +1,6 @@
-"""The sample-wide steps before and after the lanes: files to chunks, chunks to frames, scores to results.
+"""The steps for a whole sample, before and after the lanes: files to chunks, chunks to frames, scores to results.
 
-Each is reused where what lies on disk was made from the same input and verifies, and made anew otherwise.
+A product on disk is reused if it was made from the same input and verifies; otherwise it is made again.
 """
 
 import contextlib
@@ -31,11 +31,11 @@ PACKAGES = ("torch", "numpy", "h5py", "dnaio")
 
 
 def chunk_sample(sample: Sample) -> Chunks:
-    """Read the inputs and cut them. A refusal is remembered beside the sample and raised (InputError)."""
+    """Read the inputs and cut them into chunks. A refused input is recorded in the sample's folder (InputError)."""
     with disk_errors(sample.chunks), _refusals(sample):
         sample = with_content(sample)
     with _locked(sample, "chunks"):
-        with contextlib.suppress(StoreError):  # not there or not sound: made below
+        with contextlib.suppress(StoreError):  # missing or damaged: made below
             made = Chunks.open(sample.chunks)
             if made_from(made, sample):
                 made.store.verify()
@@ -57,7 +57,7 @@ def chunk_sample(sample: Sample) -> Chunks:
                 raise InputError(
                     "changed since the sample was registered",
                     path=sample.inputs[0].path,
-                    remedy="predict it anew",
+                    remedy="predict it again",
                 )
         sample.rejected.unlink(missing_ok=True)
         return made
@@ -65,16 +65,16 @@ def chunk_sample(sample: Sample) -> Chunks:
 
 @contextlib.contextmanager
 def _refusals(sample: Sample) -> Iterator[None]:
-    """What is refused is remembered beside the sample, so that nobody tries it again by themselves.
+    """Record an InputError of the block in the sample's folder, so that no schedule tries the sample again.
 
-    A file that cannot be read at this moment is not: that becomes a StoreError.
+    A file that cannot be read at this moment is not recorded; it becomes a StoreError.
     """
     try:
         yield
     except InputError as error:
         passing = passing_error(error)
         if passing is not None:
-            remedy = "check its rights and the disk, then run the same command again"
+            remedy = "check its permissions and the disk, then run the same command again"
             raise StoreError(
                 f"cannot be read: {passing.strerror}", where=error.path, remedy=remedy
             ) from error
@@ -83,7 +83,7 @@ def _refusals(sample: Sample) -> Iterator[None]:
 
 
 def translate_sample(sample: Sample) -> Frames:
-    """Six-frame translation of the sample's chunks, identical frames kept once."""
+    """Translate the sample's chunks in six frames and keep identical frames once."""
     with _locked(sample, "translations"):
         chunks = open_chunks(sample)
         with contextlib.suppress(StoreError):
@@ -96,7 +96,7 @@ def translate_sample(sample: Sample) -> Frames:
 
 
 def call_sample(lane: Lane) -> ResultSummary:
-    """Join all lanes' scores and write the sample's results folder. Raises StoreError for shards that do not verify."""
+    """Join the scores of all lanes and write the results folder. Raises StoreError for shards that do not verify."""
     sample = lane.sample
     with _locked(sample, "consensus"):
         chunks = open_chunks(sample)
@@ -112,7 +112,7 @@ def call_sample(lane: Lane) -> ResultSummary:
 
 
 def run_info(lane: Lane) -> RunInfo:
-    """What the sample's scores were made from and with."""
+    """The inputs, settings, models and versions that the sample's scores were made with."""
     sample, profile = lane.sample, lane.profile
     digests = {
         "sample": sample.content,
@@ -133,14 +133,14 @@ def run_info(lane: Lane) -> RunInfo:
 
 
 def _makers(lane: Lane, product: str) -> dict[str, Any]:
-    """On what the product's shards were computed. No times: equal input and devices give equal results folders."""
+    """The devices that computed the product's shards. No times: equal input and devices give equal results folders."""
     makers = [e.maker for e in map(lane.store(product).entry, range(lane.n_shards)) if e is not None]
     return {"shards": len(makers), "devices": sorted({str(m["device"]) for m in makers})}
 
 
 @contextlib.contextmanager
 def _locked(sample: Sample, product: str) -> Iterator[None]:
-    """The product's lock; what the disk refuses under it is one line that names the file."""
+    """Hold the product's lock. Disk errors inside the block become a StoreError that names the file."""
     busy = f"another process works on {product} of sample {sample.name!r}"
     with disk_errors(sample.product(product)):
         sweep(sample.folder)

@@ -1,7 +1,7 @@
-"""What bytes a sample stands for, found out when a run reads its files; and who holds the same ones.
+"""Compute the sha256 of a sample's input files and find other samples with the same bytes.
 
-Samples from the inbox are registered unread, by sizes and times: a look at the inbox must be short. The first step of
-their first run comes here.
+A scan of the inbox must be short, so it registers samples by file size and time only. The first step of the first run
+calls `with_content`, which reads the files.
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ from virnucpro_core.samples.sample import (
 
 
 def with_content(sample: Sample) -> Sample:
-    """The sample with its files' sha256, which are read and noted now where nobody has done so yet.
+    """Return the sample with the sha256 of its files. Files without a recorded sha256 are read now.
 
-    What was made of earlier bytes is discarded, but for results, which move to `superseded/`. Raises InputError for
-    files that are gone, or changed, or hold the bytes of another sample with the same settings; StoreError for files
-    that cannot be read at this moment.
+    Products of earlier bytes are deleted; their results move to `superseded/`. Raises InputError if a file is missing
+    or changed, or if another sample with the same settings holds the same bytes; StoreError if a file cannot be read at
+    this moment.
     """
     if sample.content:
         return sample
@@ -43,13 +43,13 @@ def with_content(sample: Sample) -> Sample:
             raise StoreError(what, where=sample.folder, remedy="run again")
         if noted.content:
             return noted
-        # Of two samples with the same bytes the one that comes second here sees the first.
+        # The lock makes two samples with the same bytes come here one after the other: the second one finds the first.
         with index.one_at_a_time(sample.home):
             for twin in twins_of(known):
                 if open_sample(sample.home, twin).settings == sample.settings:
                     index.note(
                         sample.home, known.content, sample.name
-                    )  # so that it is found when the twin goes
+                    )  # so that it is found when the twin is removed
                     raise InputError(
                         f"holds the same bytes as sample {twin!r}, which has the same settings: not run again",
                         path=sample.inputs[0].path,

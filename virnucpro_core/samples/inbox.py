@@ -1,9 +1,10 @@
-"""Looks at the inbox: which dropped files are whole, which sample they make, what cannot be one.
+"""Scan the inbox: find the files that have arrived completely, register them as samples, move unusable entries away.
 
-A look is short. It reads sizes, times and the beginning of new files; runs read the rest. A file is whole when its
-size and time have not changed for `stable_seconds` as seen from here, or at once when a NAME.done is put beside it. A
-folder is one sample of its sequence files. Two mates (R1, R2) are one sample; a lone mate waits PATIENCE times as long
-for the other. What goes wrong with one entry is noted in its row and is no matter to the others.
+A scan ("look" in the names below) is short. It reads sizes, times and the beginning of new files; runs read the rest.
+A file is complete when its size and time have not changed for `stable_seconds` as seen by the scans, or at once when a
+file NAME.done lies next to it. A folder is one sample made of its sequence files. Two mates (R1, R2) are one sample; a
+single mate waits PATIENCE times as long for the other one. A problem with one entry is recorded in its row and does not
+affect the other entries.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ from virnucpro_core.sequences.fasta import check_head
 from virnucpro_core.sequences.names import join_mates, named_as_mate, sample_name
 
 PATIENCE = 20
-# Dagster ends a look after 60 s: what is not registered by then waits for the next one.
+# Dagster stops a scan after 60 s. Entries that are not registered within LOOK_SECONDS wait for the next scan.
 LOOK_SECONDS = 15.0
 _NAME_BYTES = 230
 _REFUSED = "no FASTA or FASTQ file in this folder"
@@ -35,7 +36,7 @@ _REFUSED = "no FASTA or FASTQ file in this folder"
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What a person should hear of: entries of the inbox, what became of them and why."""
+    """One message for the user: which entries of the inbox, what happened to them (`kind`) and why (`said`)."""
 
     kind: Kind
     entries: tuple[bytes, ...]
@@ -46,7 +47,11 @@ class News:
 
 @dataclass(slots=True)
 class Look:
-    """One look. `registered`: samples of looks after the one that was last heard of; `number`: this look's."""
+    """The outcome of one scan.
+
+    number: of this scan. registered: samples registered by scans after the last one that was reported (`heard`).
+    arriving: number of entries that are not complete yet. problems: rows of entries with a problem.
+    """
 
     number: int
     news: list[News] = field(default_factory=list)
@@ -63,12 +68,12 @@ class _Arrival:
 
     @property
     def before(self) -> str:
-        """The sample that these very entries stood for before they changed, or ""."""
+        """The sample that these entries were registered as before they changed; "" if there is none."""
         names = {entry.row.sample for entry in self.entries}
         return names.pop() if len(names) == 1 else ""
 
     @property
-    def is_hurried(self) -> bool:
+    def is_marked(self) -> bool:
         return any(entry.marked for entry in self.entries)
 
 
@@ -81,20 +86,20 @@ def look(
     heard: int | None = None,
     seconds: float = LOOK_SECONDS,
 ) -> Look:
-    """Look at `home/inbox` once and register what is whole.
+    """Scan `home/inbox` once and register the entries that are complete.
 
-    now: seconds of `inbox_state.clock`. heard: number of the latest look whose samples were reported; None if nobody
-    knows. seconds: after these nothing more is registered in this look. Raises StoreError if the inbox or what is
-    known of it cannot be read, or another process looks at it.
+    now: the time in seconds of `inbox_state.clock`. heard: number of the latest scan whose samples were reported; None
+    if unknown. seconds: time limit, after which this scan registers nothing more. Raises StoreError if the inbox or its
+    state file cannot be read, or if another process scans the inbox.
     """
     inbox = home / "inbox"
     with disk_errors(inbox):
         inbox.mkdir(parents=True, exist_ok=True)
-    busy = "an earlier look at the inbox is still under way"
+    busy = "an earlier scan of the inbox is still running"
     with locked(home / "inbox.lock", busy=busy), InboxState(home) as state:
         found = Look(max(state.last_look, heard or 0) + 1)
         if state.damaged:
-            said = f"{state.file} was damaged and is put aside: the inbox is looked at anew"
+            said = f"{state.file} was damaged and was moved aside: all of the inbox is scanned again"
             found.news.append(News("failing", (), said))
         with disk_errors(inbox):
             names = sorted(os.listdir(inbox))  # noqa: PTH208 - names alone
@@ -111,12 +116,12 @@ def look(
 
 
 def was_begun(sample: Sample) -> bool:
-    """Whether a run, or the command line, has read the files of the sample as it is registered now."""
+    """Whether a run or the command line has already read the sample's files, as they are registered now."""
     return sample.content != "" or sample.rejected.exists()
 
 
 def _entries(inbox: Path, names: Sequence[str], state: InboxState, now: float) -> Iterator[Entry]:
-    """Everything that may be a sample, with its row; rows of what is gone are dropped."""
+    """All entries that may become a sample, with their rows. Rows of entries that no longer exist are dropped."""
     gone = set(state.rows)
     for name in names:
         if name.startswith(".") or is_partial(name):
@@ -132,7 +137,7 @@ def _entries(inbox: Path, names: Sequence[str], state: InboxState, now: float) -
 
 
 class _Looker:
-    """Goes through the entries of one look."""
+    """Processes the entries of one scan."""
 
     def __init__(
         self, home: Path, settings: SampleSettings, state: InboxState, found: Look, stable_seconds: float
@@ -145,16 +150,16 @@ class _Looker:
             if entry.trouble:
                 self._note((entry,), "unreadable", entry.trouble)
         arrivals = list(self._whole(entries, names))
-        # What failed before comes last, so that it cannot use up every look's time.
+        # Entries that failed before come last, so that they cannot use up the time of every scan.
         for arrival in sorted(arrivals, key=lambda a: any(e.row.kind in PROBLEMS for e in a.entries)):
             if time.monotonic() > deadline:
                 new = [entry for entry in arrival.entries if entry.row.kind == "arriving"]
-                self._wait(new, "more files than one look registers: next time")
+                self._wait(new, "more files than one scan can register: waits for the next scan")
             else:
                 self._take(arrival)
 
     def _whole(self, entries: Sequence[Entry], names: Sequence[str]) -> Iterator[_Arrival]:
-        """Samples whose entries have stood still, or are marked as whole."""
+        """Samples whose entries have stopped changing, or are marked as complete (NAME.done)."""
         for entry in entries:
             if entry.trouble or entry.is_handled:
                 continue
@@ -163,7 +168,7 @@ class _Looker:
             elif entry.is_folder and self._is_whole_folder(entry):
                 yield _Arrival(sample_name(entry.path), entry.files, (entry,))
         files = {e.path: e for e in entries if not e.is_folder and not e.refusal and not e.trouble}
-        # A mate that cannot be read now, or comes under a partial name, is waited for.
+        # Wait for a mate that cannot be read now or that still has a partial name.
         absent = {e.path for e in entries if e.trouble}
         absent |= {self.home / "inbox" / final_name(name) for name in names if is_partial(name)}
         absent -= files.keys()
@@ -182,7 +187,7 @@ class _Looker:
             self._wait((entry,), "an empty folder")
         elif (not entry.files or entry.partial) and not entry.marked and entry.age < PATIENCE * self.stable:
             what = f"{entry.partial[0]} is still arriving" if entry.partial else _REFUSED
-            self._wait((entry,), f"{what}: waits for more")
+            self._wait((entry,), f"{what}: waiting for more files")
         else:
             return True
         return False
@@ -206,17 +211,17 @@ class _Looker:
         return True
 
     def _take(self, arrival: _Arrival) -> None:
-        """Register the arrival, or note why not. Whatever happens, the next one has its turn."""
+        """Register the arrival or record why that failed. An error here never stops the other arrivals."""
         try:
             self._register(arrival)
         except (VirnucproError, OSError, ValueError) as error:
             passing, text = passing_error(error), str(error)
             ages = [entry.age for entry in arrival.entries if not entry.is_handled]
-            patient = not arrival.is_hurried and min(ages) < PATIENCE * self.stable
+            patient = not arrival.is_marked and min(ages) < PATIENCE * self.stable
             if isinstance(error, IncompleteError) and patient:
                 self._wait(arrival.entries, f"looks incomplete: {text}")
             elif not all(path.exists() for path in arrival.files):
-                self._wait(arrival.entries, "vanished while it was looked at")
+                self._wait(arrival.entries, "vanished during the scan")
             elif isinstance(error, InputError) and passing is None:
                 self._refuse(arrival, text)
             else:
@@ -231,7 +236,7 @@ class _Looker:
             check_head(path)
         notes = [f"not sequence files, ignored: {_some(e.ignored)}" for e in arrival.entries if e.ignored]
         if len(arrival.files) == 1 and named_as_mate(arrival.files[0]):
-            notes.append("the file of the other mate did not come: taken as single reads")
+            notes.append("the file of the other mate did not arrive: registered as single-end reads")
         sample, note = self._named(arrival)
         notes += [note] if note else []
         for one in arrival.entries:
@@ -241,7 +246,7 @@ class _Looker:
             self._tell(arrival.entries, "registered", "; ".join(notes), sample.name)
 
     def _named(self, arrival: _Arrival) -> tuple[Sample, str]:
-        """The arrival registered under a name that is free or its own, and what is to be said of the name."""
+        """Register the arrival under its own name or a free one. Returns the sample and a note on its name, or ""."""
 
         def enter(name: str, *, replaces: bool = False) -> Sample:
             return register_unread(self.home, name, arrival.files, self.settings, replaces=replaces)
@@ -251,7 +256,8 @@ class _Looker:
             return enter(name), ""
         except NameTakenError as error:
             known, files = open_sample(self.home, name), look_at_inputs(arrival.files)
-            # Also where a look was killed before it noted the sample: nobody read what no longer is as it was.
+            # `unread`: an earlier scan was killed after it registered the sample and before it saved its row. No run
+            # has read the earlier files, so the changed files may replace them.
             unread = not known.content and {f.path for f in known.inputs} & {f.path for f in files}
             if arrival.before or unread:
                 what = f"changed after it became sample {name!r}, which now stands for the later files"
@@ -262,7 +268,7 @@ class _Looker:
             return sample, f"{error.what}: this one is sample {sample.name!r}"
 
     def _refuse(self, arrival: _Arrival, reason: str) -> None:
-        """Move what cannot be a sample out of the way; what cannot be moved is noted once and left."""
+        """Move entries that cannot become a sample to `set_aside`. If that fails, report it once and leave it."""
         for entry in arrival.entries:
             try:
                 moved_to = _set_aside(self.home, entry.path, reason)
@@ -280,7 +286,7 @@ class _Looker:
                 entry.row.kind, entry.row.said = "arriving", said
 
     def _note(self, entries: Sequence[Entry], kind: Kind, said: str) -> None:
-        """Remember a problem; told once, when it begins."""
+        """Record a problem in the entries' rows. It is reported once, when it first occurs."""
         concerned = [entry for entry in entries if not entry.is_handled]
         is_news = any(entry.row.kind != kind for entry in concerned)
         for entry in concerned:
@@ -293,19 +299,19 @@ class _Looker:
 
 
 def _set_aside(home: Path, entry: Path, reason: str) -> Path:
-    """Rename the entry into `set_aside` and write why; an older one of the same name stays. Never copies.
+    """Rename the entry into the folder `set_aside`, never copy it, and write the reason next to it.
 
-    Raises OSError, having changed nothing, if it cannot be renamed.
+    An older entry of the same name is kept. Raises OSError if the entry cannot be renamed; nothing is changed then.
     """
     folder = home / "set_aside"
     folder.mkdir(parents=True, exist_ok=True)
-    name = os.fsdecode(os.fsencode(entry.name)[-_NAME_BYTES:])  # room for what is added before and behind
+    name = os.fsdecode(os.fsencode(entry.name)[-_NAME_BYTES:])  # leaves room for the prefix and the suffix
     target, count = folder / name, 1
     while os.path.lexists(target):
         count += 1
         target = folder / f"{count}-{name}"
     entry.rename(target)
-    with contextlib.suppress(OSError):  # a marker left behind would call the next file of this name whole
+    with contextlib.suppress(OSError):  # a remaining marker would mark the next file of this name as complete
         entry.with_name(entry.name + ".done").unlink()
     with contextlib.suppress(StoreError):  # the reason is also in the news
         publish_bytes(target.with_name(target.name + ".reason.txt"), (reason + "\n").encode())

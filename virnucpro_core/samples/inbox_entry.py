@@ -1,4 +1,4 @@
-"""One entry of the inbox as it lies there: a file, a folder, or neither. Reads names, sizes and times."""
+"""Examine one entry of the inbox: a file, a folder, or something else. Reads names, sizes and times, no contents."""
 
 import contextlib
 import errno
@@ -18,12 +18,12 @@ PARTIAL = (".part", ".partial", ".tmp", ".crdownload", ".filepart", MARKER)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An entry with its row, which is brought up to date: a change begins the waiting anew.
+    """An entry and its updated row. A change restarts the waiting time.
 
-    files: sequence files, sorted; partial: names of files in the folder that still arrive; ignored: of other files;
-    others: whether there is anything at all. age: seconds since it last changed. marker: its NAME.done, "" for none;
-    marked: there is one that has not been obeyed yet. trouble: why it cannot be looked at now; refusal: why it can
-    never be a sample.
+    files: sequence files, sorted. partial: names of files in the folder that are still arriving. ignored: names of
+    other files. others: whether the folder holds anything at all. age: seconds since the entry last changed.
+    marker: identifies its NAME.done, "" for none. marked: there is a NAME.done that was not acted on yet.
+    trouble: why the entry cannot be examined now. refusal: why it can never become a sample.
     """
 
     path: Path
@@ -48,21 +48,21 @@ class Entry:
 
 
 class Trouble(Exception):
-    """The entry cannot be looked at now."""
+    """The entry cannot be examined at this moment."""
 
 
 def is_partial(name: str) -> bool:
-    """Whether the name says that the file still arrives, or is a marker."""
+    """Whether the name says that the file is still arriving or is a marker (NAME.done)."""
     return name.lower().endswith(PARTIAL)
 
 
 def final_name(name: str) -> str:
-    """The name that a partial file will have; a marker's own name, for it becomes no file."""
+    """The name that a partial file will get when it is complete. A marker keeps its own name."""
     return name if name.lower().endswith(MARKER) else name[: name.rindex(".")]
 
 
 def examine(path: Path, row: Row, now: float) -> Entry | None:
-    """The entry as it is now; None if it has vanished meanwhile. Changes the row."""
+    """The entry as it is now, None if it has vanished in the meantime. Updates the row."""
     try:
         found = _file_or_folder(path, row)
     except FileNotFoundError:
@@ -70,7 +70,7 @@ def examine(path: Path, row: Row, now: float) -> Entry | None:
             return None
         is_link = path.is_symlink()
         return _troubled(
-            path, row, "a link that leads nowhere" if is_link else "changes while it is looked at"
+            path, row, "a link that leads nowhere" if is_link else "changed while it was examined"
         )
     except Trouble as trouble:
         return _troubled(path, row, str(trouble))
@@ -82,12 +82,12 @@ def examine(path: Path, row: Row, now: float) -> Entry | None:
 
 
 def _troubled(path: Path, row: Row, trouble: str) -> Entry:
-    """What is a sample already is left alone: its files are the runs' business."""
+    """The entry with its trouble. An entry that is a sample already has none: its runs check its files."""
     return Entry(path, row) if row.handled else Entry(path, row, trouble=trouble)
 
 
 def _age(found: Entry, now: float) -> float:
-    """Seconds since the entry was first seen like this; 0 after a change, and where the clock began anew."""
+    """Seconds since the entry was first seen in its present state; 0 after a change or a restart of the clock."""
     row = found.row
     if row.since is None or now < row.since:
         row.since = now
@@ -115,7 +115,7 @@ def _update(row: Row, identity: str, activity: str) -> None:
 
 
 def _folder(path: Path, row: Row) -> Entry:
-    """All files below the folder, hidden ones only as a sign that something still goes on."""
+    """The entry of a folder with all its files. Hidden files only show whether something is still being written."""
     files, partial, ignored, facts, noise = [], [], [], [], []
     for file, status in _walk(path):
         name = str(file.relative_to(path))
@@ -146,7 +146,7 @@ def _folder(path: Path, row: Row) -> Entry:
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, os.stat_result | None]]:
-    """Files below the folder, and links to folders, with their status. Raises Trouble, OSError."""
+    """Files below the folder, and links to folders, with their `stat` result. Raises Trouble, OSError."""
     places = [folder]
     while places:
         place = places.pop()
@@ -169,7 +169,7 @@ def _walk(folder: Path) -> Iterator[tuple[Path, os.stat_result | None]]:
 
 
 def _marker(path: Path) -> str:
-    """What tells one NAME.done from a later one; "" where there is none, or none can be beside so long a name."""
+    """Identifies this NAME.done, so that a later one differs. "" if there is none or the name is too long for one."""
     with contextlib.suppress(OSError, ValueError):
         return str(path.with_name(path.name + MARKER).stat().st_mtime_ns)
     return ""

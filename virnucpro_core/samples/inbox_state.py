@@ -1,7 +1,7 @@
-"""What is known of every entry of the inbox: one row each in a small SQLite file in the home folder.
+"""The state of the inbox: one row for every entry, in a small SQLite file in the home folder.
 
-Rows are written when something changes, so a look at an inbox in which nothing happens writes nothing. Everything
-here can be found out anew: a damaged file is put aside, and the inbox looked at as if for the first time.
+Only changed rows are written, so a scan that finds no change writes nothing. All of the state can be rebuilt: a damaged
+file is moved aside, and the next scan starts from an empty state.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from virnucpro_core.errors import StoreError, printable
 
 FILE = "inbox.sqlite"
 Kind = Literal["arriving", "unreadable", "failing", "refused", "registered"]
-# Kinds that somebody should look at, and that are looked at again and again but for `refused`.
+# Kinds that a person should check. All of them but `refused` are tried again with every scan.
 PROBLEMS = ("unreadable", "failing", "refused")
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _LOCK_SECONDS = 10.0
@@ -26,13 +26,14 @@ _LOCK_SECONDS = 10.0
 
 @dataclass(slots=True)
 class Row:
-    """One entry. A name holds whatever bytes the file system gave (`os.fsencode`).
+    """The state of one entry.
 
-    identity: sizes and times of its sequence files; activity: of all its files. since: when this activity was first
-    seen, in seconds of `clock`; None: before the machine started anew. kind: `arriving` while it changes or waits for
-    something; `unreadable` and `failing` are tried again; `refused` is left where it lies; `registered` is a sample.
-    said: why, for people. sample: the sample that it became, also while changed files of the same entry arrive.
-    marker: the NAME.done that was obeyed. look: number of the look that registered it.
+    name: the bytes that the file system gave (`os.fsencode`). identity: sizes and times of its sequence files;
+    activity: those of all its files. since: when this activity was first seen, in seconds of `clock`; None: before the
+    last restart of the machine. kind: `arriving` while it changes or waits for something; `unreadable` and `failing`
+    are tried again; `refused` stays where it is; `registered` is a sample. said: the reason, for people. sample: the
+    sample that it became, also while changed files of the same entry arrive. marker: the NAME.done that was acted on.
+    look: number of the scan that registered it.
     """
 
     name: bytes
@@ -47,7 +48,7 @@ class Row:
 
     @property
     def handled(self) -> bool:
-        """Whether nothing is to be done while its identity stays the same."""
+        """Whether nothing remains to be done as long as the entry's identity stays the same."""
         return self.kind in ("registered", "refused")
 
 
@@ -56,14 +57,14 @@ _values = attrgetter(*_COLUMNS)
 
 
 def clock() -> float:
-    """Seconds that no correction of the date moves; they begin anew when the machine does."""
+    """Seconds of a monotonic clock: setting the date does not change it, a restart of the machine resets it."""
     return time.monotonic()
 
 
 class InboxState:
-    """All rows, read when the block begins, written when it ends without an exception. Use as a context manager.
+    """All rows, as a context manager: read on entry, written on exit if there was no exception.
 
-    `boot` names the machine's start, which `clock` counts from. Raises StoreError.
+    `boot` identifies the current start of the machine, from which `clock` counts. Raises StoreError.
     """
 
     def __init__(self, home: Path, boot: str = "") -> None:
@@ -92,7 +93,7 @@ class InboxState:
 
     @property
     def last_look(self) -> int:
-        """Number of the latest look that registered something, 0 for none."""
+        """Number of the latest scan that registered something, 0 for none."""
         return max((row.look for row in self.rows.values()), default=0)
 
     def _read(self) -> None:
@@ -125,7 +126,7 @@ class InboxState:
 
 
 def noted_problems(home: Path) -> list[Row]:
-    """Entries of the inbox that wait for a person or another try, by name. Raises StoreError."""
+    """Entries of the inbox with a problem (kinds PROBLEMS), sorted by name. Raises StoreError."""
     file = home / FILE
     if not file.exists():
         return []
@@ -169,14 +170,14 @@ def _database_errors(file: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError) as error:
         raise StoreError(
-            f"what is known of the inbox cannot be read or written: {error}",
+            f"the state of the inbox cannot be read or written: {error}",
             where=file,
-            remedy="make room on this disk and check its rights; it is tried again by itself",
+            remedy="free space on this disk and check the file's permissions; the next scan tries again",
         ) from error
 
 
 def _boot() -> str:
     try:
         return _BOOT.read_text().strip()
-    except OSError:  # not Linux, or hidden: then every process counts as a start of its own
+    except OSError:  # not Linux, or not readable: then every process counts as a new start
         return f"process {os.getpid()}"

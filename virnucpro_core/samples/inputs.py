@@ -1,4 +1,4 @@
-"""The sequence files that a sample is made of: found, looked at, digested. Reads their bytes, not their records."""
+"""Find, check and hash the sequence files of a sample. Reads their bytes, not their records."""
 
 import errno
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from virnucpro_core.files.digests import sha256_file, sha256_json
 from virnucpro_core.sequences.archives import stat_regular
 from virnucpro_core.sequences.names import looks_like_sequence_file
 
-# Files that are digested at a time; hashlib and the disk work beside each other.
+# Files that are hashed at the same time; hashing one overlaps with reading another.
 _DIGESTED_AT_ONCE = 4
-# What stays as it is however often one asks: the file is not there, or its path makes no sense.
+# Permanent errors, which another try cannot change: the file does not exist, or its path is invalid.
 _LASTING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
 
 
@@ -21,8 +21,8 @@ _LASTING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMET
 class InputFile:
     """One sequence file as it was when the sample was registered.
 
-    sha256: hex, or "" while nobody has read the file as a whole. mtime_ns: modification time in nanoseconds since
-    1970, or None for samples that an earlier version registered. Neither takes part in comparisons.
+    sha256: hex, or "" as long as the complete file has not been read. mtime_ns: modification time in nanoseconds since
+    1970, or None for samples that an earlier version registered. Neither is compared by `==`.
     """
 
     path: Path
@@ -32,7 +32,7 @@ class InputFile:
 
 
 def files_of(paths: Sequence[Path]) -> list[Path]:
-    """The paths, each folder replaced by the sequence files in it. Raises InputError for a folder without any."""
+    """The paths, with each folder replaced by its sequence files. Raises InputError for a folder without any."""
     found: list[Path] = []
     for path in paths:
         inside = (
@@ -58,9 +58,9 @@ def check_inputs(paths: Sequence[Path]) -> None:
 
 
 def look_at_inputs(paths: Sequence[Path]) -> tuple[InputFile, ...]:
-    """Sizes and times of the files, sorted by file name so that the order they are given in is no matter.
+    """Sizes and times of the files, sorted by file name so that the given order does not matter.
 
-    Reads no file: `sha256` is "". Raises InputError for what is not a regular file.
+    Reads no file: `sha256` is "". Raises InputError for a path that is not a regular file.
     """
     check_inputs(paths)
     files = []
@@ -71,9 +71,9 @@ def look_at_inputs(paths: Sequence[Path]) -> tuple[InputFile, ...]:
 
 
 def digest_inputs(paths: Sequence[Path]) -> tuple[InputFile, ...]:
-    """`look_at_inputs`, and the sha256 of every file, which are read whole and beside each other.
+    """`look_at_inputs` with the sha256 of every file. The files are read completely, several at the same time.
 
-    Raises InputError for what is not a readable regular file, UsageError for two files of the same bytes.
+    Raises InputError for a path that is not a readable regular file, UsageError for two files with the same bytes.
     """
     try:
         files = read_inputs(look_at_inputs(paths))
@@ -89,10 +89,10 @@ def digest_inputs(paths: Sequence[Path]) -> tuple[InputFile, ...]:
 
 
 def read_inputs(files: Sequence[InputFile]) -> tuple[InputFile, ...]:
-    """The files with the sha256 of each, those read that have none yet.
+    """The files with the sha256 of each. Files without one are read now.
 
-    Raises InputError for a file that is gone, or not as it was registered, StoreError for one that cannot be read at
-    this moment.
+    Raises InputError for a file that is missing or has changed since its registration, StoreError for one that cannot
+    be read at this moment.
     """
     with ThreadPoolExecutor(_DIGESTED_AT_ONCE) as pool:
         return tuple(pool.map(_read, files))
@@ -109,7 +109,7 @@ def _read(file: InputFile) -> InputFile:
         refused = passing_error(error)
         if refused is not None:
             raise StoreError(
-                refused.strerror or str(refused), where=file.path, remedy="check its rights and the disk"
+                refused.strerror or str(refused), where=file.path, remedy="check its permissions and the disk"
             ) from error
         if isinstance(error, InputError):
             raise
@@ -118,17 +118,17 @@ def _read(file: InputFile) -> InputFile:
 
 
 def check_unchanged(file: InputFile) -> None:
-    """Raises InputError if size or time differ from those at the registration, or the file is no regular one."""
+    """Raises InputError if size or time differ from those at the registration, or if it is not a regular file."""
     found = stat_regular(file.path)
     if found.st_size != file.bytes or (file.mtime_ns is not None and found.st_mtime_ns != file.mtime_ns):
-        raise InputError("changed since the sample was registered", path=file.path, remedy="predict it anew")
+        raise InputError("changed since the sample was registered", path=file.path, remedy="predict it again")
 
 
 def passing_error(error: BaseException) -> OSError | None:
-    """What the system refused, if `error` is that, or was caused by it, and it may go well another time.
+    """The OSError behind `error` (itself or its cause) if it is temporary: a later try may succeed. Else None.
 
-    A file without read permission, a disk or server that answers with an error; not a file that is not there, and not
-    a decompressor's OSError, which has no number.
+    Temporary: missing read permission, an error of the disk or the file server. Not temporary: a file that does not
+    exist, and a decompressor's OSError, which has no errno.
     """
     seen: BaseException | None = error
     while seen is not None:
@@ -139,17 +139,17 @@ def passing_error(error: BaseException) -> OSError | None:
 
 
 def equal_files(files: Sequence[InputFile]) -> list[InputFile]:
-    """Files that hold the same bytes as one before them."""
+    """Files that hold the same bytes as an earlier one in the list."""
     seen: set[str] = set()
     return [f for f in files if f.sha256 in seen or seen.add(f.sha256)]  # type: ignore[func-returns-value]
 
 
 def content_digest(files: Sequence[InputFile]) -> str:
-    """sha256 over the files' digests, in name order; "" while one of them has not been read."""
+    """sha256 over the files' digests, in name order; "" if one of the files has not been read yet."""
     return sha256_json([f.sha256 for f in files]) if all(f.sha256 for f in files) else ""
 
 
 def is_same_file(one: InputFile, other: InputFile) -> bool:
-    """Whether path, size and time agree; a time that an earlier version did not note agrees with any."""
+    """Whether path, size and time are equal. A missing time (samples of an earlier version) equals any time."""
     times = {f.mtime_ns for f in (one, other)} - {None}
     return one == other and len(times) < 2

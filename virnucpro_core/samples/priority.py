@@ -1,4 +1,4 @@
-"""The place in the queue that a person asked for; it changes nothing that is computed."""
+"""A sample's priority in the queue, as set by the user. It does not change any result."""
 
 import json
 
@@ -8,7 +8,7 @@ from virnucpro_core.samples.sample import Sample
 
 
 def read_priority(sample: Sample) -> int | None:
-    """The place in the queue that was asked for the sample; None where nobody asked. Raises StoreError if damaged."""
+    """The sample's priority, None if none was set. Raises StoreError if the file is damaged."""
     file = sample.folder / "priority.json"
     try:
         return int(json.loads(file.read_bytes())["priority"])
@@ -21,5 +21,5 @@ def read_priority(sample: Sample) -> int | None:
 
 
 def write_priority(sample: Sample, priority: int) -> None:
-    """Remember the sample's place in the queue; it changes nothing that is computed."""
+    """Store the sample's priority in the queue. It does not change any result."""
     publish_json(sample.folder / "priority.json", {"priority": priority})

@@ -1,10 +1,10 @@
-"""The products of a sample: one table of what each is made from, how it is stored, and its algorithm's version.
+"""The table of a sample's products: what each is made from, how it is stored, and the version of its algorithm.
 
-Whoever has to know how products differ looks here; nobody compares their names. The names are those of the assets and
-of the folders (the results lie in `results`).
+Code that depends on a property of a product reads it here and never compares product names. The names are those of the
+assets and of the folders (except the results, which are in `results`).
 
-**A version is part of the product's identity**, with the precision and the attention kernel where an encoder makes it:
-raise it when the same input would give other bytes, and what older versions made is computed again, never mixed.
+**The version is part of a product's identity**, together with precision and attention kernel for an encoder's product.
+Raise it whenever the same input would give other bytes. Products of older versions are computed again, never mixed.
 """
 
 from collections.abc import Mapping
@@ -23,13 +23,13 @@ MERGED, PREDICTIONS = "merged_features", "predictions"
 class Product:
     """One product.
 
-    version: of its algorithm. sources: the products it is made from. dataset: name of the float32 rows in its shards;
-    "" where it has no shards. columns: of these rows, where they are its own and not an encoder's; a virtual product
-    shows its sources' rows side by side and has none. classifier: whether the classifier makes it; its rows are then
-    probabilities. released_by: the retention policies that delete its data.
+    version: of its algorithm. sources: the products it is made from. dataset: name of the float32 rows in its shards,
+    "" for a product without shards. columns: number of columns of these rows, if the encoder does not define it; a
+    virtual product shows its sources' rows side by side and has no columns of its own. classifier: whether the
+    classifier makes it; its rows are then probabilities. released_by: the retention policies that delete its data.
 
-    Of an encoder's product: `encoder`, its name for people (`label`), whether it can compute in fp8 (else float16 where
-    fp8 was asked for), and the sample's settings that change its rows (`settings`).
+    For an encoder's product only: `encoder`; `label`, its name for people; whether it can compute in fp8 (if not, it
+    uses float16 where fp8 was asked for); `settings`, the sample's settings that change its rows.
     """
 
     name: str
@@ -46,11 +46,11 @@ class Product:
     settings: tuple[str, ...] = ()
 
     def precision(self, asked: str) -> str:
-        """What an encoder's product is computed in where the sample asks for `asked`."""
+        """The precision in which an encoder's product is computed if the sample asks for `asked`."""
         return "float16" if asked == "fp8" and not self.fp8 else asked
 
 
-# In the order in which a sample goes through them.
+# In the order in which they are computed.
 PRODUCTS: dict[str, Product] = {
     product.name: product
     for product in (

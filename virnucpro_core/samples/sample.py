@@ -1,6 +1,6 @@
-"""The folder of one sample: its inputs, its settings and where each product lies.
+"""Register, open and remove samples. A sample is one folder with its inputs, its settings and its products.
 
-Knows names and paths only; reads and writes nothing but `sample.json`, which is sealed by its own sha256.
+Of the files in the folder only `sample.json` is read and written here; its field `seal` is its own sha256.
 """
 
 import contextlib
@@ -33,21 +33,22 @@ from virnucpro_core.samples.settings import SampleSettings
 from virnucpro_core.sequences.chunks import Chunks
 
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
-# Format 2 has no times of the files; all its samples have their sha256.
+# Format 2 stores no modification times; all its samples have a sha256.
 _FORMAT, _FORMATS = 3, (2, 3)
 SMALL_BYTES = 16_000_000
 log = logging.getLogger(__name__)
 
 
 class NameTakenError(UsageError):
-    """The name stands for other sequences already."""
+    """The sample name is already in use for other sequences."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A registered sample. `folder` holds every product; names below are the only place that spells them.
+    """A registered sample. `folder` holds every product; the paths below it are defined only in this class.
 
-    earlier: `content` of files that these ones superseded and that products may still be of; "" for none.
+    earlier: `content` of the earlier files that the present ones replaced, as long as products of them may exist; ""
+    for none.
     """
 
     name: str
@@ -63,20 +64,20 @@ class Sample:
 
     @property
     def content(self) -> str:
-        """sha256 over the inputs' digests: the same data under any path is the same content.
+        """sha256 over the inputs' digests: the same data under any path has the same content.
 
-        "" while nobody has read the files as a whole: `content.with_content` does.
+        "" as long as the complete files have not been read; `content.with_content` reads them.
         """
         return content_digest(self.inputs)
 
     @property
     def bytes(self) -> int:
-        """Of all inputs, as they are on disk."""
+        """Total size of all inputs in bytes, as stored on disk (compressed or not)."""
         return sum(f.bytes for f in self.inputs)
 
     @property
     def is_small(self) -> bool:
-        """Whether it is computed in less time than a model loads, so that it better shares one with others."""
+        """Whether computing it takes less time than loading a model, so that it should share a loaded model."""
         return self.bytes <= SMALL_BYTES
 
     @property
@@ -93,7 +94,7 @@ class Sample:
 
     @property
     def rejected(self) -> Path:
-        """Written when the inputs were refused: the reason, so that nobody tries the same bytes again."""
+        """File with the reason why the inputs were refused. It stops schedules from trying the same bytes again."""
         return self.folder / "rejected.json"
 
     def product(self, name: str) -> Path:
@@ -112,7 +113,7 @@ class Sample:
 
 
 def check_key(name: str) -> str:
-    """The sample's name, if it is fit for a partition key and a folder; else UsageError."""
+    """Return the name if it can serve as a partition key and a folder name; raise UsageError otherwise."""
     if not KEY.fullmatch(name):
         raise UsageError(
             f"{name[:80]!r} is not a sample name",
@@ -124,10 +125,11 @@ def check_key(name: str) -> str:
 def register(
     home: Path, name: str, paths: Sequence[Path], settings: SampleSettings, *, fresh: bool = False
 ) -> Sample:
-    """Read the files' sha256 and write `sample.json`; one process at a time registers a name.
+    """Compute the files' sha256 and write `sample.json`. Only one process at a time can register a name.
 
-    Products that no longer fit new settings are noticed by their fingerprints. Raises NameTakenError if the name stands
-    for other sequences and not `fresh`, StoreError naming the holder if a process works on what is to change.
+    Products that do not fit new settings are detected later by their fingerprints. Raises NameTakenError if the name is
+    in use for other sequences, unless `fresh`; StoreError, naming the holder, if a process works on the sample and its
+    files or settings would change.
     """
     sample = Sample(check_key(name), home / "samples" / name, digest_inputs(paths), settings)
     return _enter(home, sample, fresh=fresh)
@@ -136,17 +138,17 @@ def register(
 def register_unread(
     home: Path, name: str, paths: Sequence[Path], settings: SampleSettings, *, replaces: bool = False
 ) -> Sample:
-    """Write `sample.json` by the files' sizes and times: `content.with_content` reads them, in a run.
+    """Write `sample.json` with the files' sizes and times only. A run reads the files later (`content.with_content`).
 
-    A sample of the very same files is returned as it is. `replaces`: the name stands for these files before they
-    changed; it is superseded. Raises what `register` raises.
+    If the sample already has exactly these files, it is returned unchanged. `replaces`: the name was in use for the
+    same files before they changed; they replace the earlier ones. Raises what `register` raises.
     """
     sample = Sample(check_key(name), home / "samples" / name, look_at_inputs(paths), settings)
     return _enter(home, sample, replaces=replaces)
 
 
 def registering(sample: Sample) -> contextlib.AbstractContextManager[None]:
-    """Nobody else registers the name meanwhile. A look at the inbox, whose samples are unread, does not wait for it."""
+    """Lock on the registration of the name. A scan of the inbox, whose samples have no sha256, does not wait for it."""
     busy = f"another process registers sample {sample.name!r}"
     return locked(sample.folder / LOCKS / REGISTRATION, busy=busy, wait=sample.content != "")
 
@@ -177,7 +179,10 @@ def _enter(home: Path, sample: Sample, *, fresh: bool = False, replaces: bool = 
 
 
 def write(sample: Sample, known: Sample | None, busy: str, *, is_new: bool) -> Sample:
-    """Publish `sample.json`; the sample's name is locked. Whoever only adds sha256 disturbs no process at work."""
+    """Publish `sample.json`. The caller holds `registering`.
+
+    Adding only the sha256 needs no exclusive lock, because it does not disturb a process that works on the sample.
+    """
     outdated = sample.content != "" and sample.earlier not in ("", sample.content)
     changes = not is_new and (known != sample or outdated)
     with exclusive_lock(sample.folder, busy) if changes else contextlib.nullcontext():
@@ -185,7 +190,7 @@ def write(sample: Sample, known: Sample | None, busy: str, *, is_new: bool) -> S
             _supersede(sample)
         if sample.content:
             sample = replace(sample, earlier="")
-        else:  # whatever was refused was of files that these ones supersede
+        else:  # an earlier refusal was about files that the new ones replace
             sample.rejected.unlink(missing_ok=True)
         facts = {
             "format": _FORMAT,
@@ -202,7 +207,7 @@ def write(sample: Sample, known: Sample | None, busy: str, *, is_new: bool) -> S
 
 
 def _supersede(sample: Sample) -> None:
-    """Delete what was made of the sample's earlier bytes; results move to `superseded/` in the home folder."""
+    """Delete the products of the sample's earlier files. Their results move to `superseded/` in the home folder."""
     with disk_errors(sample.folder):
         if sample.results.exists():
             kept = sample.home / "superseded" / f"{sample.name}-{sample.earlier[:8]}"
@@ -211,11 +216,11 @@ def _supersede(sample: Sample) -> None:
             sample.results.replace(kept)
             log.warning("%s: the results of its earlier files are kept in %s", sample.name, kept)
         _empty(sample.folder, keep=(LOCKS, "sample.json"))
-    _let_twins_run(sample.home, sample.earlier)
+    _withdraw_twin_refusals(sample.home, sample.earlier)
 
 
 def _is_same(known: Sample, sample: Sample) -> bool:
-    """Whether both are of the same sequences: by their sha256, else by the files' sizes and times."""
+    """Whether both have the same sequences, by sha256 if both have one, else by the files' sizes and times."""
     if known.content and sample.content:
         return known.content == sample.content
     same = len(known.inputs) == len(sample.inputs) and all(map(is_same_file, known.inputs, sample.inputs))
@@ -223,12 +228,12 @@ def _is_same(known: Sample, sample: Sample) -> bool:
         return same
     try:
         return content_digest(read_inputs(known.inputs)) == sample.content
-    except InputError:  # gone or changed: nobody can tell any more
+    except InputError:  # missing or changed: the bytes can no longer be compared
         return False
 
 
-def _let_twins_run(home: Path, content: str) -> None:
-    """Samples that were refused because the bytes were those of one that is not there any more."""
+def _withdraw_twin_refusals(home: Path, content: str) -> None:
+    """Withdraw the refusal of samples that were refused only because a sample, now removed, held the same bytes."""
     for name in index.names(home, content) if content else ():
         with contextlib.suppress(VirnucproError):
             if not (twin := open_sample(home, name)).content:
@@ -236,9 +241,9 @@ def _let_twins_run(home: Path, content: str) -> None:
 
 
 def discard(folder: Path) -> None:
-    """Delete all of a sample's folder but its locks, held meanwhile. Raises StoreError if one is not free.
+    """Delete everything in a sample's folder but the locks, which are held meanwhile.
 
-    `sample.json` goes first: what is left of a folder without it is no sample.
+    `sample.json` is deleted first: a folder without it is not a sample. Raises StoreError if a lock is not free.
     """
     home, content = folder.parents[1], ""
     with exclusive_lock(folder, f"sample {folder.name!r} cannot be discarded, a process works on it"):
@@ -246,7 +251,7 @@ def discard(folder: Path) -> None:
             content = open_sample(home, folder.name).content
         (folder / "sample.json").unlink(missing_ok=True)
         _empty(folder, keep=(LOCKS,))
-    _let_twins_run(home, content)
+    _withdraw_twin_refusals(home, content)
 
 
 def _empty(folder: Path, *, keep: Sequence[str]) -> None:
@@ -260,20 +265,21 @@ def _empty(folder: Path, *, keep: Sequence[str]) -> None:
 
 
 def remove_sample(home: Path, name: str) -> None:
-    """Delete the sample's folder, or what an earlier attempt left of it. Raises StoreError if it is worked on."""
+    """Delete the sample's folder, also a partly deleted one. Raises StoreError if a process works on the sample."""
     folder = home / "samples" / check_key(name)
     with disk_errors(folder):
         if folder.is_dir():
             discard(folder)
-            # Whoever waits for a lock that is deleted notices it and asks for a new one.
+            # A process that waits for a deleted lock file notices that and opens the new one.
             with exclusive_lock(folder, f"sample {name!r} cannot be removed, a process works on it"):
                 shutil.rmtree(folder)
 
 
 def _known(home: Path, sample: Sample) -> Sample | None:
-    """The sample as it was registered; None where `sample.json` is damaged, but its chunks are of these inputs.
+    """The sample as it was registered; None if `sample.json` is damaged but the chunks were made from these inputs.
 
-    Then it can be written anew without a doubt whose products lie there. Raises StoreError otherwise.
+    In the second case the products certainly belong to these inputs, so `sample.json` can be written again. Raises
+    StoreError for any other damage.
     """
     try:
         return open_sample(home, sample.name)
@@ -281,7 +287,7 @@ def _known(home: Path, sample: Sample) -> Sample | None:
         with contextlib.suppress(StoreError):
             files = Chunks.open(sample.chunks).attrs["files"]
             if [f["sha256"] for f in files] == [f.sha256 for f in sample.inputs]:
-                log.warning("%s: written anew, the sample's chunks are of the same input", error)
+                log.warning("%s: written again, because the sample's chunks are of the same input", error)
                 return None
         raise
 
@@ -301,7 +307,7 @@ def open_sample(home: Path, name: str) -> Sample:
     try:
         raw: dict[str, Any] = json.loads(text)
         if raw.pop("seal", "") != sha256_json(raw):
-            raise ValueError("it does not agree with its seal")
+            raise ValueError("its content does not match its seal")
         if raw["format"] not in _FORMATS:
             raise ValueError(f"its format is {raw['format']!r}; this version reads {_FORMATS}")
         inputs = tuple(InputFile(**f | {"path": Path(f["path"])}) for f in raw["inputs"])
@@ -326,9 +332,9 @@ def read_refusal(sample: Sample) -> str:
 
 
 def same_content(home: Path, content: str) -> list[str]:
-    """Names of the samples whose `Sample.content` this is, sorted; one that cannot be read is left out and said.
+    """Names of the samples with this `Sample.content`, sorted. Samples that cannot be read are logged and left out.
 
-    Found by the index that `register` keeps, so that the cost does not grow with the number of samples.
+    Uses the index that `register` maintains, so the cost does not grow with the number of samples.
     """
     if not content:
         return []
@@ -344,12 +350,12 @@ def same_content(home: Path, content: str) -> list[str]:
 
 
 def is_registered(home: Path, name: str) -> bool:
-    """Whether the name stands for a sample, sound or damaged."""
+    """Whether there is a sample of this name, intact or damaged."""
     return (home / "samples" / check_key(name) / "sample.json").exists()
 
 
 def make_index(home: Path) -> None:
-    """The index of all samples, where there is none."""
+    """Make the index of all samples if there is none."""
     if index.exists(home):
         return
     with index.publishing(home) as note:
@@ -367,7 +373,7 @@ def list_samples(home: Path) -> list[str]:
 
 
 def made_from(chunks: Chunks, sample: Sample) -> bool:
-    """Whether the chunks are of these inputs, cut as the settings say, by this version of the program."""
+    """Whether the chunks were made from these inputs, with these settings, by this version of the algorithm."""
     settings = sample.settings
     return (
         is_current(chunks.attrs, CHUNKS)

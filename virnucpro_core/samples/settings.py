@@ -1,4 +1,4 @@
-"""The settings of a sample: what its numbers depend on, beside its sequences."""
+"""The settings of a sample: everything its results depend on, apart from its sequences."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -8,9 +8,10 @@ from virnucpro_core.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class SampleSettings:
-    """What the numbers of a sample depend on, beside its sequences.
+    """Everything the results of a sample depend on, apart from its sequences.
 
-    chunk_size: bases; shard_rows: unique frames a shard, at most 10,000; cutoff: of the record's score.
+    chunk_size: in bases. shard_rows: unique frames per shard, at most 10,000. cutoff: least score of a record that is
+    called virus.
     """
 
     profile: str = "esm2-3b"
@@ -38,5 +39,5 @@ class SampleSettings:
 
 
 def shown_settings(settings: SampleSettings) -> dict[str, Any]:
-    """The settings as `run.json` has them: those that say something."""
+    """The settings as they are written to `run.json`: without empty ones."""
     return {name: value for name, value in asdict(settings).items() if value != ""}

@@ -212,7 +212,7 @@ def test_a_policy_waits_for_its_days_and_ends_when_nothing_is_left(pipeline: Pip
     release(sample, "scores")
     assert not is_due(sample, "scores", 0.0)
     assert is_due(sample, "results", 0.0)
-    with pytest.raises(UsageError, match="no retention policy"):
+    with pytest.raises(UsageError, match="not a retention policy"):
         check_keep("nothing")
     assert [check_keep(name) for name in RELEASES] == list(RELEASES)
 

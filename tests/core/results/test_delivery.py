@@ -77,7 +77,7 @@ def test_others_results_and_files_are_not_replaced_unless_it_is_said(sample: Sco
         own = tmp_path / f"own-{name}"
         own.mkdir()
         (own / name).write_text("my table")
-        with pytest.raises(UsageError, match=f"holds a {name} that is no result of this sample"):
+        with pytest.raises(UsageError, match=f"holds a {name} that is not a result of this sample"):
             check_out(own, NAME, inputs, fresh=True)
 
 

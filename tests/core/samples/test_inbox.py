@@ -203,7 +203,7 @@ def test_a_folder_without_sequence_files_leaves_no_sample_and_stops_nobody(inbox
     assert "no FASTA or FASTQ file" in seen.news[0].said
     assert inbox.names(STABLE) == ["good"]
     assert inbox.said()["empty"] == "an empty folder"
-    assert inbox.said()["copying"] == "reads.fq.part is still arriving: waits for more"
+    assert inbox.said()["copying"] == "reads.fq.part is still arriving: waiting for more files"
     assert list_samples(inbox.home) == ["good"]
     seen = inbox.look(PATIENCE * STABLE)
     assert {n.entries for n in seen.news} == {(b"copying",), (b"notes",)}
@@ -235,7 +235,7 @@ def test_mates_are_one_sample_and_a_lone_mate_waits_for_the_other(inbox: Inbox) 
     inbox.look(1000)
     seen = inbox.look(1000 + PATIENCE * STABLE)
     assert seen.registered == ["t_R1"]
-    assert "other mate did not come" in seen.news[0].said
+    assert "other mate did not arrive" in seen.news[0].said
 
 
 @pytest.mark.parametrize("name", ["s_R2.fastq.part", "s_R2.fastq"])

@@ -304,14 +304,14 @@ def test_damaged_notes_are_put_aside_and_known_samples_stay_as_they_are(inbox: I
     made = with_content(inbox.sample("s"))
     (inbox.home / FILE).write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
     seen = inbox.look(20)
-    assert "was damaged and is put aside" in seen.news[0].said
+    assert "was damaged and was moved aside" in seen.news[0].said
     inbox.look(40)
     assert list_samples(inbox.home) == ["s"]
     assert inbox.sample("s").content == made.content
 
 
 def test_two_looks_at_once_are_one(inbox: Inbox) -> None:
-    with locked(inbox.home / "inbox.lock", busy=""), pytest.raises(StoreError, match="earlier look"):
+    with locked(inbox.home / "inbox.lock", busy=""), pytest.raises(StoreError, match="earlier scan"):
         inbox.look(0)
 
 
