@@ -128,7 +128,7 @@ def test_reasons_in_fastq(tmp_path: Path) -> None:
         (b"\n\nACGT\n>a\nAC\n", "line 3: neither FASTA nor FASTQ"),
         (b"\x7fELF\x02\x01\x00\x00", "binary data, not text"),
         (">a\nACGT\n".encode("utf-16"), "binary data, not text"),
-        (gzip.compress(gzip.compress(b">a\nACGT\n", mtime=1, mtime=0)), "binary data, not text"),
+        (gzip.compress(gzip.compress(b">a\nACGT\n", mtime=1), mtime=0), "binary data, not text"),
         (b"@HD\tVN:1.6\n", "SAM, not FASTA or FASTQ"),
         (b"# note\nACGT\n", "line 2: Expected '>' at beginning of record, but got 'ACGT'."),
         (b"##gff-version 3\n", "GFF, not FASTA or FASTQ"),
