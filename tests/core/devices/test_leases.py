@@ -169,7 +169,9 @@ def test_the_rank_of_a_failed_device_gets_a_healthy_one_for_an_hour(
     with leases.held(0, needed=lambda: True) as device:
         assert device is not None
         leases.mark_failed(device, "fell off the bus")
-    with pytest.raises(DeviceLostError, match="has failed since"):  # CUDA is bound to it in this process
+    with pytest.raises(
+        DeviceLostError, match="failed after this process"
+    ):  # CUDA is bound to it in this process
         leases.candidates(0)
     fresh, _ = _leases(tmp_path)
     assert fresh.candidates(0) == [DEVICES[2], DEVICES[1]]
