@@ -1,7 +1,7 @@
-"""Exact and fast viral calling on GPUs; knows nothing of the orchestrator.
+"""Predicts which sequences are viral, on GPUs or a CPU. This package does not need Dagster.
 
-What is named here is the public interface; docs/api.md shows it in ten lines. A name is imported when it is first
-used: `import virnucpro_core` itself imports neither torch nor pandas.
+The names below are the public API; docs/api.md shows an example of ten lines. Each name is imported when it is first
+used, so `import virnucpro_core` imports neither torch nor pandas.
 """
 
 import importlib

@@ -1,9 +1,9 @@
-"""A request to stop is kept, wherever the process was when its signal came.
+"""Makes sure that SIGINT and SIGTERM stop the process, even if Python or a library swallows the exception.
 
-Python runs a signal's handler in the main thread, between any two instructions, and the handler raises there. Inside a
-weak reference's callback or a `__del__`, as the garbage collector calls them, Python only reports what is raised, and
-goes on; a library may catch it as well. The work would then go on to its end, though whoever asked was told that it
-stops. Knows nothing of what the process does.
+Python runs a signal handler in the main thread, between any two instructions, and the handler raises an exception
+there. If this happens inside a `__del__` or a callback of a weak reference, Python only prints the exception and
+continues. A library may also catch it. Then the work would go on although the user asked it to stop. This module
+raises such a lost interrupt again.
 """
 
 import contextlib
@@ -18,24 +18,26 @@ from typing import Any, Self
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 AGAIN_SECONDS = 0.05
 Handler = Callable[[int, FrameType | None], Any]
-_came: list[
-    tuple[Handler, int]
-] = []  # signals of the `heeded` block that is under way, with who handles them
-_lost = threading.Event()  # an interrupt was ignored, and has not come again so far
-_reported: list[Callable[["sys.UnraisableHookArgs"], Any]] = []  # what showed ignored exceptions before us
+# Signals that arrived during the current `interruptible` block, with their handlers.
+_pending: list[tuple[Handler, int]] = []
+# Set if Python ignored an interrupt that was not sent again yet.
+_swallowed = threading.Event()
+# The previous `sys.unraisablehook`, empty until `keep_interrupts` is called.
+_earlier_hooks: list[Callable[["sys.UnraisableHookArgs"], Any]] = []
 
 
 def keep_interrupts() -> None:
-    """From here on an interrupt that Python ignores comes once more, until it ends something."""
-    if not _reported:
-        _reported.append(sys.unraisablehook)
-        sys.unraisablehook = _ignored
+    """From now on, an interrupt that Python ignores is sent again until it is raised in normal code."""
+    if not _earlier_hooks:
+        _earlier_hooks.append(sys.unraisablehook)
+        sys.unraisablehook = _on_ignored
 
 
-class heeded:
-    """A block whose interrupts end it: one that was swallowed on the way is raised by `heed`, at the latest at the end.
+class interruptible:
+    """A block that an interrupt always ends, also if the interrupt was swallowed inside it.
 
-    It also replaces an error that hid it, or that a library made of it. On other threads the block does nothing.
+    A swallowed interrupt is raised by `raise_pending_interrupt`, at the latest when the block ends. It also replaces an
+    error that the block raises after the interrupt. On other threads than the main thread the block does nothing.
     """
 
     def __enter__(self) -> Self:
@@ -50,27 +52,27 @@ class heeded:
                 signal.signal(number, handler)
         if self._handlers:
             if kind is None or issubclass(kind, Exception):
-                heed()
-            _came.clear()
+                raise_pending_interrupt()
+            _pending.clear()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         handler = self._handlers[number]
-        _lost.clear()
-        _came.append((handler, number))
+        _swallowed.clear()
+        _pending.append((handler, number))
         handler(number, frame)
 
 
-def heed() -> None:
-    """Raise what a signal asked for since the `heeded` block began, if it was swallowed. Call it often in long work."""
-    if _came and threading.current_thread() is threading.main_thread():
-        handler, number = _came.pop()
-        _lost.clear()
+def raise_pending_interrupt() -> None:
+    """Raise an interrupt that was swallowed since the `interruptible` block began. Call it often in long work."""
+    if _pending and threading.current_thread() is threading.main_thread():
+        handler, number = _pending.pop()
+        _swallowed.clear()
         handler(number, None)
 
 
 @contextlib.contextmanager
 def signals_held() -> Iterator[None]:
-    """SIGINT and SIGTERM that Python handles are handled when the block ends."""
+    """Delay the handling of SIGINT and SIGTERM until the block ends."""
     handlers, came = _handlers(), list[int]()
     for number in handlers:
         signal.signal(number, lambda number, _: came.append(number))
@@ -85,27 +87,27 @@ def signals_held() -> Iterator[None]:
 
 
 def _handlers() -> dict[int, Handler]:
-    """SIGINT and SIGTERM with what handles them, as far as Python does; on other threads none."""
+    """The Python handlers of SIGINT and SIGTERM, by signal number; empty on other threads than the main thread."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     found = {number: signal.getsignal(number) for number in SIGNALS}
     return {number: handler for number, handler in found.items() if callable(handler)}
 
 
-def _ignored(report: "sys.UnraisableHookArgs") -> None:
-    """What Python calls for an exception that it ignores. An interrupt derives from BaseException alone."""
-    ends = issubclass(report.exc_type, Exception | SystemExit | GeneratorExit)
-    if ends or threading.current_thread() is not threading.main_thread():
-        _reported[0](report)
+def _on_ignored(report: "sys.UnraisableHookArgs") -> None:
+    """Called by Python for an exception that it ignores. Interrupts are those that derive from BaseException only."""
+    is_other = issubclass(report.exc_type, Exception | SystemExit | GeneratorExit)
+    if is_other or threading.current_thread() is not threading.main_thread():
+        _earlier_hooks[0](report)
         return
-    # Not here and now: this, too, runs inside what ignores exceptions.
-    _lost.set()
-    again = threading.Timer(AGAIN_SECONDS, _again)
+    # Send the signal later, from a timer: an exception raised here would be ignored as well.
+    _swallowed.set()
+    again = threading.Timer(AGAIN_SECONDS, _send_again)
     again.daemon = True
     again.start()
 
 
-def _again() -> None:
-    if _lost.is_set():
-        _lost.clear()
+def _send_again() -> None:
+    if _swallowed.is_set():
+        _swallowed.clear()
         os.kill(os.getpid(), signal.SIGINT)

@@ -135,7 +135,7 @@ def test_what_does_not_belong_together_is_refused(file: Path) -> None:
         vp.cut([*records, records[0]])
     with pytest.raises(UsageError, match="no records"):
         vp.cut([])
-    with pytest.raises(UsageError, match="chunk size 2 holds no codon"):
+    with pytest.raises(UsageError, match="chunk size 2 is shorter than a codon"):
         vp.cut(records, 2)
     with pytest.raises(InputError, match=r"No such file"):
         vp.read_records("absent.fa")

@@ -16,7 +16,7 @@ import pytest
 
 from virnucpro_core import interrupts
 from virnucpro_core.encoders.loaded import free_encoders
-from virnucpro_core.interrupts import heed, heeded, keep_interrupts
+from virnucpro_core.interrupts import interruptible, keep_interrupts, raise_pending_interrupt
 
 LOST = """
 import os, signal, sys, time
@@ -92,7 +92,7 @@ def test_a_swallowed_interrupt_ends_the_block_at_its_end() -> None:
     went_on: list[bool] = []
 
     def work() -> None:
-        with heeded():
+        with interruptible():
             swallowed()
             went_on.append(True)
 
@@ -102,14 +102,14 @@ def test_a_swallowed_interrupt_ends_the_block_at_its_end() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_swallowed_interrupt_is_raised_where_long_work_heeds_it() -> None:
+def test_a_swallowed_interrupt_is_raised_where_long_work_checks_for_it() -> None:
     went_on: list[bool] = []
 
     def work() -> None:
-        with heeded():
-            heed()
+        with interruptible():
+            raise_pending_interrupt()
             swallowed()
-            heed()
+            raise_pending_interrupt()
             went_on.append(True)
 
     with pytest.raises(KeyboardInterrupt):
@@ -120,7 +120,7 @@ def test_a_swallowed_interrupt_is_raised_where_long_work_heeds_it() -> None:
 @pytest.mark.parametrize("ends", [ValueError, OSError])
 def test_an_error_that_an_interrupt_became_is_an_interrupt(ends: type[Exception]) -> None:
     def work() -> None:
-        with heeded():
+        with interruptible():
             try:
                 interrupt()
             except KeyboardInterrupt:
@@ -131,13 +131,13 @@ def test_an_error_that_an_interrupt_became_is_an_interrupt(ends: type[Exception]
 
 
 def test_without_a_signal_errors_pass_and_an_interrupt_of_an_earlier_block_is_forgotten() -> None:
-    with pytest.raises(KeyboardInterrupt), heeded():
+    with pytest.raises(KeyboardInterrupt), interruptible():
         interrupt()
-    with pytest.raises(ValueError, match="mine"), heeded():
+    with pytest.raises(ValueError, match="mine"), interruptible():
         raise ValueError("mine")
-    with heeded():
-        heed()
-    heed()
+    with interruptible():
+        raise_pending_interrupt()
+    raise_pending_interrupt()
 
 
 def test_a_handler_that_only_notes_the_signal_is_left_to_itself() -> None:
@@ -147,7 +147,7 @@ def test_a_handler_that_only_notes_the_signal_is_left_to_itself() -> None:
         noted.append(number)
 
     signal.signal(signal.SIGTERM, note)
-    with heeded():
+    with interruptible():
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.02)
     assert set(noted) == {signal.SIGTERM}
@@ -155,7 +155,7 @@ def test_a_handler_that_only_notes_the_signal_is_left_to_itself() -> None:
 
 
 def test_a_handler_that_was_set_inside_the_block_stays() -> None:
-    with heeded():
+    with interruptible():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
@@ -164,8 +164,8 @@ def test_on_another_thread_signals_are_left_alone() -> None:
     seen: list[object] = []
 
     def work() -> None:
-        with heeded():
-            heed()
+        with interruptible():
+            raise_pending_interrupt()
             seen.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=work)
@@ -201,7 +201,7 @@ def test_an_interrupt_while_the_encoders_are_freed_ends_the_work() -> None:
 
 def test_keeping_interrupts_twice_is_keeping_them_once(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[object] = []
-    monkeypatch.setattr(interrupts, "_reported", [])
+    monkeypatch.setattr(interrupts, "_earlier_hooks", [])
     monkeypatch.setattr(sys, "unraisablehook", shown.append)
     keep_interrupts()
     hook = sys.unraisablehook

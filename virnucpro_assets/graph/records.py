@@ -13,7 +13,7 @@ import dagster as dg
 from virnucpro_core.engine.shards import Entry
 from virnucpro_core.engine.telemetry import LaneSummary, read_lines
 from virnucpro_core.errors import DeviceLostError, VirnucproError, printable
-from virnucpro_core.interrupts import heed, heeded
+from virnucpro_core.interrupts import interruptible, raise_pending_interrupt
 from virnucpro_core.pipeline.lane import Lane, LaneResult
 from virnucpro_core.samples.sample import Sample
 
@@ -43,7 +43,7 @@ def one_line_failures(
     ends here, also where the interrupt was swallowed or became an error.
     """
     try:
-        with heeded():
+        with interruptible():
             yield
     except VirnucproError as error:
         if isinstance(error, DeviceLostError):
@@ -91,7 +91,7 @@ def observe_shard(context: dg.AssetExecutionContext, key: str, entry: Entry) -> 
             metadata={"shard": entry.shard, "rows": entry.rows, "sha256": entry.sha256},
         )
     )
-    heed()
+    raise_pending_interrupt()
 
 
 def materialization(

@@ -18,7 +18,7 @@ from virnucpro_assets.platform.presence import hold_presence
 from virnucpro_core.devices.compute import Compute, LoaderSettings
 from virnucpro_core.devices.leases import FOLDER, Leases, ProcessDevice
 from virnucpro_core.errors import UsageError
-from virnucpro_core.interrupts import heeded, keep_interrupts
+from virnucpro_core.interrupts import interruptible, keep_interrupts
 from virnucpro_core.models.profiles import PROFILES, ResolvedProfile, resolve_profile
 from virnucpro_core.models.store import ModelStore
 from virnucpro_core.pipeline.lane import Lane
@@ -57,7 +57,7 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
         keep_interrupts()
         # Of a run whose steps are processes on many machines none holds the lock: its launcher watches over it.
         if context.run is not None and self.executor == IN_PROCESS:
-            with heeded():
+            with interruptible():
                 hold_presence(self.folder, context.run.run_id)
 
     @property

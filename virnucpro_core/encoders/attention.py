@@ -1,6 +1,7 @@
-"""The one seam of attention over packed sequences: (T, H, K) in and out, the kernel picked by its name.
+"""Computes attention over packed sequences with a kernel chosen by name; (T, H, K) in and out.
 
-No token ever sees another sequence. What a kernel cannot do is an error: none stands in for another.
+Tokens attend only to tokens of their own sequence. If the chosen kernel cannot do the job, that is an error; no other
+kernel is used instead.
 
 Shapes: T tokens of a batch, H heads, K head size, L tokens of one sequence, P positions of a table.
 """
@@ -21,7 +22,7 @@ KERNELS = ("reference", "triton", "torch-varlen", "flash-attn")
 
 @functools.cache
 def usable_kernels() -> dict[str, str]:
-    """Kernel name -> "" where it can be used here, else why not."""
+    """Kernel name -> "" if it can be used on this machine, else the reason why not."""
     no_cuda = "" if torch.cuda.is_available() else "needs a CUDA device"
     reasons = {"reference": "", "triton": no_cuda, "torch-varlen": no_cuda, "flash-attn": no_cuda}
     if importlib.util.find_spec("triton") is None:
@@ -83,8 +84,8 @@ def _reference(
 ) -> torch.Tensor:
     """Sequences of equal length are one dense call; nothing is padded or masked.
 
-    A short sequence that has no other of its length is computed together with itself: for one alone torch's CPU adds
-    up in another order (seen up to 10 tokens), and its bits would depend on whether another one is beside it.
+    A short sequence whose length is unique is computed twice in one call. For a single sequence, torch on the
+    CPU adds in another order (seen up to 10 tokens), so its bits would depend on the other sequences of the batch.
     """
     if heads.rotary is not None:
         q_THK, k_THK = (_rotate(x, batch, heads.rotary) for x in (q_THK, k_THK))

@@ -1,8 +1,7 @@
-"""The one loop that runs packed batches through an encoder, and halves them where the device's memory runs out.
+"""Runs packed batches through an encoder and halves a batch if device memory runs out. All embedding uses this loop.
 
-`Encoder.embed` runs it to its end, and so do training, the audit of precision and `virnucpro embed`. The engine
-(engine/inference.py) steps through it, because between two batches it looks after what is on its way to disk; it adds
-the loader in front, the clock around and the writer behind each batch, and no arithmetic.
+`Encoder.embed`, training, the precision audit and `virnucpro embed` run it to the end in one call. The engine
+(engine/inference.py) runs it step by step, so that it can publish finished shards between batches.
 
 Shapes: R rows of all batches, B sequences of one batch, D width.
 """
@@ -40,13 +39,13 @@ class Forwards(Protocol):
 
 @dataclass(slots=True)
 class Room:
-    """Tokens that a batch may hold on a device: fewer once memory has run out, never more. `backoffs` counts that."""
+    """Largest number of tokens in a batch. It is lowered each time device memory runs out; `backoffs` counts this."""
 
     tokens: int
     backoffs: int = 0
 
     def shrink(self, batch: PackedBatch, device: torch.device) -> None:
-        """After `batch` did not fit. Raises DeviceError where it is one sequence, which cannot be halved."""
+        """Lower the limit after `batch` did not fit. Raises DeviceError if it is a single sequence."""
         if batch.n_sequences == 1:
             raise DeviceError(
                 f"one sequence of {batch.n_tokens:,} tokens does not fit the memory of {device}",
@@ -58,10 +57,10 @@ class Room:
 
 
 class Pass:
-    """Batches through `forward`, one after the other: `for batch in a_pass: a_pass.run(batch)`.
+    """Runs batches through `forward`, one after the other: `for batch in a_pass: a_pass.run(batch)`.
 
-    Their pooled rows gather in `rows_RD` (float32, on the device) in the order of the batches; halved batches keep it.
-    No call waits for the device. halved: how many batches were cut in two.
+    The pooled rows collect in `rows_RD` (float32, on the device) in the order of the batches, also if batches are
+    halved. No call waits for the device. halved: number of batches that were cut in two.
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class Pass:
         self.halved = 0
 
     def __iter__(self) -> Iterator[PackedBatch]:
-        """The next batch, not larger than the room unless it is one sequence. It comes again if it did not fit."""
+        """The next batch, within the limit of `room` unless it is a single sequence. If it did not fit, its halves."""
         while self._todo:
             batch = self._todo.pop()
             if batch.n_tokens > self._room.tokens and batch.n_sequences > 1:
@@ -88,9 +87,9 @@ class Pass:
         return not self._todo
 
     def run(self, batch: PackedBatch, around: AbstractContextManager[None] = _NOTHING) -> bool:
-        """Issue the batch, inside `around`. False where the device's memory ran out: its halves come next.
+        """Issue the batch inside the context `around`. False if device memory ran out: its halves come next.
 
-        Raises DeviceError where one sequence alone does not fit.
+        Raises DeviceError if a single sequence does not fit.
         """
         device, end = self._rows_RD.device, self._done + batch.n_sequences
         try:
@@ -125,9 +124,9 @@ def again_in_float32(
     *,
     where: str | Path = "",
 ) -> None:
-    """Compute the rows `bad_N` of `values_RD` (host, in the sequences' order) again, in float32, in place.
+    """Compute the rows `bad_N` of `values_RD` (host, in the order of the sequences) again in float32, in place.
 
-    Raises StoreError if one of them is not finite even so.
+    Raises StoreError if a row is still not finite.
     """
     parts = []
     for batch in batches:

@@ -1,4 +1,4 @@
-"""Embeddings of the sequences of a FASTA file, for people who want nothing else: no sample, no shards, no graph."""
+"""Writes the embeddings of a FASTA file to an HDF5 file, without a sample, shards or Dagster."""
 
 import io
 import itertools
@@ -78,7 +78,7 @@ def embed_fasta(encoder: Encoder, fasta: Path, out: Path, *, token_budget: int =
 
 
 class _Watched(io.FileIO):
-    """A new file that keeps the disk's first error: HDF5 may close a file without telling that a write failed."""
+    """A new file that remembers its first write error and raises it on closing: HDF5 may not report the error."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "w+")
@@ -119,10 +119,10 @@ def _rows(
 
 
 def check_alphabet(kind: Kind, sequences: Sequence[bytes], fasta: Path) -> None:
-    """Refuse nucleotides where the encoder reads proteins, and the other way round: they would be embedded as well.
+    """Raise InputError for nucleotides if the encoder reads proteins, or the reverse: both would give wrong embeddings.
 
-    Judged by all letters together: of a protein's a quarter are A, C, G, T or N, of nucleotides (nearly) all. Too few
-    letters to be certain are let pass with a warning.
+    Decided by all letters together: about a quarter of a protein's letters are A, C, G, T or N, but (nearly) all of a
+    nucleotide sequence. With too few letters to be certain it logs a warning.
     """
     letters = b"".join(sequences)
     if kind == "dnabert-s":

@@ -1,4 +1,4 @@
-"""The two encoders behind one door: a model folder in, pooled rows of packed batches out."""
+"""Loads an encoder (ESM-2 or DNABERT-S) from a model folder and embeds sequences with it."""
 
 import functools
 import logging
@@ -40,7 +40,7 @@ KINDS: tuple[Kind, ...] = ("esm2", "dnabert-s")
 
 @dataclass(frozen=True, slots=True)
 class EncoderInput:
-    """What a process without the weights must know to prepare an encoder's batches; travels to loader workers.
+    """What a loader worker needs to prepare batches without loading the weights. Can be pickled.
 
     longest: sequences of more tokens are over-long (None: no limit). bytes_per_token: device memory of a forward.
     """
@@ -56,7 +56,7 @@ class EncoderInput:
         return pack_shard(shard, tokens_T, lengths_B, budget, longest=self.longest)
 
     def budget_on(self, device: torch.device) -> int:
-        """Tokens of a batch where nobody asked for a number: the same on every device of a kind."""
+        """Default number of tokens in a batch: the same on all devices of one model."""
         if device.type == "cuda":
             return self.token_budget(torch.cuda.get_device_properties(device).total_memory)
         return CPU_BATCH
@@ -99,7 +99,7 @@ def encoder_input(kind: Kind, folder: Path, dtype: torch.dtype) -> EncoderInput:
 
 
 class Encoder:
-    """A loaded model and what its input is: `embed` takes sequences, `forward` what was packed from them.
+    """A loaded model: `embed` takes sequences, `forward` takes packed batches.
 
     `kind` "esm2" or "dnabert-s"; `dim` columns of a row; `device`; `dtype` of the products; `fingerprint`.
     """
@@ -196,7 +196,7 @@ def _listed(sequences: Sequence[str] | Sequence[bytes]) -> Sequence[str | bytes]
 
 
 def _letters(index: int, sequence: str | bytes) -> bytes:
-    """One byte a letter; what is no ASCII letter has no token, and is told by its place."""
+    """The sequence as bytes, one for each letter. Raises SequenceError with the position of a letter outside ASCII."""
     if isinstance(sequence, bytes):
         return sequence
     if sequence.isascii():
@@ -242,14 +242,14 @@ def load_encoder(
     taken = encoder_input(kind, folder, dtype)
     operations = _operations(kind, device, dtype, attention)
     model: Esm2Model | DnabertModel
-    with ThreadPoolExecutor(1, thread_name_prefix="first-kernels") as beside:
-        begun = beside.submit(operations.begin, device)  # while the weights are read
+    with ThreadPoolExecutor(1, thread_name_prefix="first-kernels") as background:
+        warm_up = background.submit(operations.warm_up, device)  # while the weights are read
         if kind == "esm2":
             pooled = POOLED_RESIDUES if overlong == "truncate" else None
             model = Esm2Model(folder, operations, device=device, pooled_residues=pooled)
         else:
             model = DnabertModel(folder, operations, device=device)
-        begun.result()
+        warm_up.result()
     return Encoder(taken, folder, model, dtype)
 
 
@@ -262,7 +262,7 @@ def _operations(kind: Kind, device: torch.device, dtype: torch.dtype, attention:
     """The set of operations that was asked for, or DeviceError."""
     if device.type == "cuda" and not torch.cuda.is_available():
         raise DeviceError(
-            f"device {device} was asked for, but CUDA sees no GPU",
+            f"device {device} was requested, but CUDA sees no GPU",
             remedy="see `virnucpro doctor`, or use cpu",
         )
     require_kernel(attention, device, alibi=kind == "dnabert-s")

@@ -41,7 +41,7 @@ class FusedOperations:
     def __init__(self, dtype: torch.dtype, attention: str = "triton") -> None:
         self.dtype, self.attention = dtype, attention
 
-    def begin(self, device: torch.device) -> None:
+    def warm_up(self, device: torch.device) -> None:
         """A tiny product and a tiny kernel: the first ones of a process take a second, wherever it can be spared."""
         with torch.cuda.device(device):
             x_TD = torch.zeros(128, 128, dtype=self.dtype, device=device)
@@ -136,9 +136,9 @@ class Fp8Operations:
         self.dtype, self.attention = torch.float16, attention
         self._half = FusedOperations(torch.float16, attention)
 
-    def begin(self, device: torch.device) -> None:
+    def warm_up(self, device: torch.device) -> None:
         """As in float16, and whether the library has products in e4m3 for this device."""
-        self._half.begin(device)
+        self._half.warm_up(device)
         with torch.cuda.device(device):
             x_TI = torch.zeros(128, 128, device=device).to(E4M3)
             one_1 = torch.ones(1, device=device)

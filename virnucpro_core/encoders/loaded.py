@@ -1,7 +1,7 @@
-"""Encoders that stay loaded from one lane to the next, so that many small samples share one model load.
+"""Keeps encoders loaded between lanes, so that many small samples share one model load.
 
-Only inside a `kept_encoders` block, whose caller holds the device for as long as it lasts; everywhere else an
-encoder is loaded for one use. Knows nothing of samples.
+This happens only inside a `kept_encoders` block, whose caller holds the device during the block. Elsewhere an encoder
+is loaded for one use.
 """
 
 import contextlib
@@ -42,9 +42,9 @@ def kept_encoders() -> Iterator[None]:
 def free_encoders() -> None:
     """Free the device of encoders that are no longer used, unless they are kept.
 
-    Whoever recorded a shard in Dagster may have left an exception that refers to itself and holds the frames of the
-    lane, and so the encoder, until Python happens to collect it: the next encoder would find the memory taken. A signal
-    waits for the end of that: Python ignores what its handler raises inside a callback of the collector.
+    An exception that refers to itself can keep the frames of a lane, and so its encoder, alive until Python's garbage
+    collector runs; the next encoder would find too little memory. So the collector is run here. Signals are delayed
+    meanwhile: Python ignores an exception that a signal handler raises inside a callback of the collector.
     """
     if _kept is None:
         with signals_held():
@@ -61,7 +61,7 @@ def cached_encoder(
     overlong: Overlong,
     verification: Verification,
 ) -> Encoder:
-    """An encoder that is kept, or loaded now, while its files are verified: see `Verification` for what that asks.
+    """An encoder that is kept, or loaded now, while its files are verified: see `Verification`.
 
     Raises as `load_encoder` does.
     """

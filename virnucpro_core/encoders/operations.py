@@ -1,7 +1,7 @@
-"""What an encoder's forward is made of, over packed (T, D) tensors; the reference set runs on any device.
+"""The steps of an encoder's forward on packed (T, D) tensors: the protocol `Operations` and its reference in torch.
 
-An encoder is written once against `Operations`. The reference set is plain torch; another set may fuse or use
-other kernels but computes the same. Norms, softmax, positions and pooling are float32 in every set.
+Each encoder is written once, with these operations. The reference set is plain torch and runs on any device; another
+set may use other kernels for the same arithmetic. Norms, softmax, positions and pooling are float32 in every set.
 
 Shapes: T tokens of a batch, B sequences, D width, F feed-forward width, H heads, K head size, O outputs, I
 inputs.
@@ -58,7 +58,7 @@ class Window:
 
 
 def least_rows(inputs: int) -> int:
-    """From how many rows on a product's rows do not depend on how many there are, for rows of `inputs` columns.
+    """Smallest number of rows for which a row of a matrix product does not depend on the number of rows.
 
     With few rows MKL picks other kernels, which add the columns up in another order: up to 15 rows of 64 to 512
     columns, up to 170 of 1,280 and 513 of 5,120 (torch 2.11 on an Intel Xeon with 1, 2 and 16 threads; fewer on an AMD
@@ -69,7 +69,7 @@ def least_rows(inputs: int) -> int:
 
 
 def padded(x_TI: torch.Tensor, rows: int) -> torch.Tensor:
-    """x with rows of zeros after it, so that there are `rows`; x itself where there are as many."""
+    """x padded with rows of zeros to `rows` rows; x itself if it has as many."""
     lacking = rows - len(x_TI)
     return F.pad(x_TI, (0, 0, 0, lacking)) if lacking > 0 else x_TI
 
@@ -88,7 +88,7 @@ class Operations(Protocol):
 
     dtype: torch.dtype
 
-    def begin(self, device: torch.device) -> None: ...
+    def warm_up(self, device: torch.device) -> None: ...
     def prepare_attention(
         self, norm: Norm, qkv: Linear, heads: Heads, out: Linear
     ) -> tuple[Norm, Any, Heads, Any]: ...
@@ -114,7 +114,7 @@ class ReferenceOperations:
     def __init__(self, dtype: torch.dtype, attention: str = "reference") -> None:
         self.dtype, self.attention = dtype, attention
 
-    def begin(self, device: torch.device) -> None:
+    def warm_up(self, device: torch.device) -> None:
         """Nothing: plain torch is ready when it is imported."""
 
     def prepare_attention(

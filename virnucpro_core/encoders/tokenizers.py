@@ -1,4 +1,4 @@
-"""Sequences to token ids: the ESM-2 alphabet and the DNABERT-S byte-pair vocabulary; knows no model.
+"""Converts sequences to token ids, with the ESM-2 alphabet or the DNABERT-S byte-pair vocabulary.
 
 Shapes: T tokens of all sequences together, B sequences. A tokenizer is picklable, so that it can travel to
 worker processes.

@@ -1,7 +1,8 @@
-"""Shards through an encoder: the loader feeds packed batches, a thread writes behind, the device never waits.
+"""Runs shards through an encoder and publishes the rows: loading, computing and writing overlap.
 
-Pooled rows gather in a buffer on the device; one copy a shard brings them to pinned host memory on a stream
-of its own while the next shard computes. That one's last batch is issued once the shard before is on disk.
+Worker processes prepare packed batches, the device computes, and a thread writes. The pooled rows of a shard collect
+in a buffer on the device. One copy on its own CUDA stream brings them to pinned host memory while the next shard is
+computed. The last batch of a shard is issued only after the previous shard is on disk.
 """
 
 import logging
@@ -19,7 +20,7 @@ from virnucpro_core.engine.loading import Feed
 from virnucpro_core.engine.monitor import DeviceMonitor
 from virnucpro_core.engine.shards import Entry, ShardStore
 from virnucpro_core.engine.telemetry import Recorder
-from virnucpro_core.engine.writing import Computed, Settled, WriteBehind
+from virnucpro_core.engine.writing import Computed, Outcome, WriteBehind
 from virnucpro_core.files.verification import Verification
 from virnucpro_core.sequences.frames import Frames
 
@@ -35,11 +36,11 @@ def embed_shards(
     on_shard: Callable[[Entry], None],
     verification: Verification,
 ) -> None:
-    """Compute the feed's shards and publish each; `on_shard` is called here, in order, once it is on disk.
+    """Compute and publish all shards of the feed. `on_shard` is called in this thread after each shard is on disk.
 
-    Batches run as in `Encoder.embed`, by the same loop. Nothing is published before `verification` has passed; what it
-    raises is raised here. Raises DeviceError when one sequence alone does not fit the device, StoreError when rows stay
-    non-finite after they were recomputed in float32, or when the disk refuses.
+    `Encoder.embed` uses the same loop over batches (`Pass`). Nothing is published before `verification` has passed; its
+    errors are raised here. Raises DeviceError if a single sequence does not fit the device. Raises StoreError if rows
+    are not finite even after they were computed again in float32, or on a disk error.
     """
     dataset = feed.dataset
     frames = Frames.open(dataset.path)
@@ -47,19 +48,19 @@ def embed_shards(
     with forward.monitor, WriteBehind(store, frames, dataset.n_shards, recorder, verification) as writer:
 
         def report(*, wait: bool) -> None:
-            """What was handed over last, once it is on disk; rows that are not finite go another round."""
-            while settled := writer.settled(wait=wait):
-                if settled.entry is None:
-                    writer.submit(_again_in_float32(forward, settled, store))
+            """Report the submitted shard if it is on disk. Rows that are not finite are computed again first."""
+            while outcome := writer.outcome(wait=wait):
+                if outcome.entry is None:
+                    writer.submit(_again_in_float32(forward, outcome, store))
                     continue
-                busy, entry = settled.computed.spans.busy(), settled.entry
-                recorder.device(busy, settled.computed.spans.idle())
+                busy, entry = outcome.computed.spans.busy(), outcome.entry
+                recorder.device(busy, outcome.computed.spans.idle())
                 recorder.shard(entry.shard, entry.rows, entry.sha256, _peak_memory(encoder.device), busy)
-                feed.share.end(entry.shard)
+                feed.share.finish(entry.shard)
                 on_shard(entry)
 
-        for turn in feed.turns():
-            for packed, wait in turn:
+        for phase in feed.phases():
+            for packed, wait in phase:
                 recorder.begin(packed.n_sequences, own=feed.share.owns(packed.shard))
                 writer.submit(forward.shard(packed, wait, before=lambda last: report(wait=last)))
                 _warn_of_overlong(packed, encoder, recorder)
@@ -79,9 +80,9 @@ def _warn_of_overlong(packed: PackedShard, encoder: Encoder, recorder: Recorder)
 
 
 class Forward:
-    """Issues shards to the device batch by batch (`encoders.batches`), with a clock around each batch.
+    """Issues shards to the device batch by batch (`encoders.batches`) and measures each batch.
 
-    `room`: tokens a batch may hold on this device; falls when memory runs out, never rises within a lane.
+    `room`: largest number of tokens in a batch. It is lowered when device memory runs out, and never raised in a lane.
     """
 
     def __init__(self, encoder: Encoder, recorder: Recorder, limit: int) -> None:
@@ -89,9 +90,9 @@ class Forward:
         self.clock, self.monitor = DeviceClock(encoder.device), DeviceMonitor(encoder.device)
 
     def shard(self, packed: PackedShard, wait: float, before: Callable[[bool], None]) -> Computed:
-        """The shard's rows, on their way to the host. Raises DeviceError if one sequence alone does not fit.
+        """Issue all batches of the shard and the copy of its rows to the host; does not wait for them.
 
-        `before` is called before each batch, with whether it is the shard's last.
+        `before(is_last)` is called before each batch. Raises DeviceError if a single sequence does not fit the device.
         """
         started, encoder = time.monotonic(), self.encoder
         rows_RD = torch.full(
@@ -120,7 +121,7 @@ class Forward:
 
 
 def _to_host(rows_RD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.cuda.Event | None]:
-    """The rows, and whether each is finite, on the host; and the event after which they are there, if any."""
+    """Copy to the host: (rows, whether each is finite, CUDA event of the end of the copy; None on the CPU)."""
     finite_R = torch.isfinite(rows_RD).all(dim=1)
     if rows_RD.device.type != "cuda":
         return rows_RD, finite_R, None
@@ -149,9 +150,9 @@ def _copy_stream(device: torch.device) -> torch.cuda.Stream:
     return _STREAMS[device]
 
 
-def _again_in_float32(forward: Forward, settled: Settled, store: ShardStore) -> Computed:
-    """The shard with its bad rows recomputed. Raises StoreError if they are not finite even so."""
-    computed, bad, shard = settled.computed, settled.bad_rows, settled.computed.packed.shard
+def _again_in_float32(forward: Forward, outcome: Outcome, store: ShardStore) -> Computed:
+    """The shard with its bad rows computed again in float32. Raises StoreError if they are still not finite."""
+    computed, bad, shard = outcome.computed, outcome.bad_rows, outcome.computed.packed.shard
     log.warning("shard %d: %d rows not finite, computed again in float32", shard, len(bad))
     values_RD, _ = computed.wait()
     again_in_float32(

@@ -1,8 +1,7 @@
-"""OS locks on files: they vanish with the process that holds them, however it dies.
+"""Locks for processes: `locked` locks a file, `Claims` locks single bytes of a file, one for each shard.
 
-Two kinds, and no third in the project: `locked` is a lock (flock) on a whole file, which names its holder; `Claims` are
-locks on single bytes of one file, for as many shards as a product has. Both hold between machines where the file system
-shares its locks (NFSv4). Knows files and processes; what a lock stands for is its user's.
+The operating system releases these locks when the process ends, even if it is killed. They work between machines if
+the file system shares its locks (NFSv4). All locks of the project come from here. A locked file names its holder.
 """
 
 import contextlib
@@ -20,17 +19,17 @@ from typing import Self
 from virnucpro_core.errors import StoreError
 from virnucpro_core.files.disk import disk_errors
 
-# Who only looks whether a lock is held (`is_locked`) holds it for far less.
+# `is_locked` holds the lock itself for a moment, far shorter than this.
 _LOOK_SECONDS = 0.1
-_MODE = 0o666  # the umask takes from it
+_MODE = 0o666  # less the umask
 log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
 def locked(path: Path, *, busy: str, wait: bool = False, shared: bool = False) -> Iterator[None]:
-    """Hold the lock on `path`, alone, or with others who share it; the file is made where there is none.
+    """Hold the lock on `path` during the block: exclusive, or shared with other processes. Creates the file if missing.
 
-    While another process holds it: says `busy` with the holder and waits, or raises StoreError if `wait` is false.
+    If another process holds the lock: logs `busy` with the holder and waits, or raises StoreError if `wait` is false.
     """
     with contextlib.ExitStack() as held:
         with disk_errors(path):
@@ -51,8 +50,8 @@ def _flocked(path: Path, *, busy: str, wait: bool, shared: bool) -> Iterator[Non
                 log.warning("%s (%s): waiting for it", busy, holder)
                 fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             if not same_file(path, handle):
-                continue  # it was deleted while we waited: a lock on a file without a name excludes nobody
-            # For people only: on a full disk the lock holds without it, so that room can be made there.
+                continue  # deleted while we waited: others would lock a new file of this name
+            # The name of the holder is only for people. On a full disk the lock works without it.
             with contextlib.suppress(OSError):
                 os.ftruncate(handle, 0)
                 holder = "" if shared else f"process {os.getpid()} on {socket.gethostname()}"
@@ -64,7 +63,7 @@ def _flocked(path: Path, *, busy: str, wait: bool, shared: bool) -> Iterator[Non
 
 
 def _lock_soon(handle: int, *, shared: bool) -> bool:
-    """Whether the lock could be had at once, or as soon as whoever only looked at it was gone."""
+    """Try to take the lock for _LOOK_SECONDS, which is longer than `is_locked` holds it. True if taken."""
     deadline = time.monotonic() + _LOOK_SECONDS
     while not try_lock(handle, shared=shared):
         if time.monotonic() > deadline:
@@ -74,7 +73,7 @@ def _lock_soon(handle: int, *, shared: bool) -> bool:
 
 
 def try_lock(handle: int, *, shared: bool = False) -> bool:
-    """Lock an open file without waiting, until it is closed; False where another open file holds the lock."""
+    """Lock an open file without waiting, until it is closed. False if another open file holds the lock."""
     try:
         fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -92,7 +91,7 @@ def is_locked(path: Path) -> bool:
 
 
 def same_file(path: Path, handle: int) -> bool:
-    """Whether the open file still has this name: a lock on a file without a name excludes nobody."""
+    """Whether `path` still names the open file. If not, another process can lock a new file at `path`."""
     try:
         return os.path.samestat(path.stat(), os.fstat(handle))
     except FileNotFoundError:
@@ -100,11 +99,11 @@ def same_file(path: Path, handle: int) -> bool:
 
 
 class Claims:
-    """Who computes which shard: claim k is a lock on byte k of the file. Use as a context manager.
+    """Claims on shards: a lane locks byte k of the file before it computes shard k. Use as a context manager.
 
-    Two objects exclude each other, also within one process: the locks are those of open file descriptions (fcntl
-    F_OFD_*), so other opens of the file in the process leave them alone. Nothing is ever written to the file. Every
-    method raises StoreError where the disk refuses.
+    Two objects exclude each other, also within one process: the locks belong to the open file description (fcntl
+    F_OFD_*), so closing another handle of the file does not release them. Nothing is written to the file. Every
+    method raises StoreError on a disk error.
     """
 
     def __init__(self, path: Path) -> None:
@@ -123,18 +122,18 @@ class Claims:
         os.close(self._handle)
 
     def take(self, shard: int) -> bool:
-        """Claim the shard; False if another lane has it."""
+        """Claim the shard. False if another lane has claimed it."""
         return self._set(fcntl.F_WRLCK, shard)
 
     def wait(self, shard: int) -> None:
-        """Claim the shard, once the lane that has it is done with it or dead."""
+        """Claim the shard; first wait until the lane that has claimed it releases it or dies."""
         if not self.take(shard):
             log.info("shard %d: waiting for the lane that computes it", shard)
             with disk_errors(self.path):
                 fcntl.fcntl(self._handle, fcntl.F_OFD_SETLKW, _byte(fcntl.F_WRLCK, shard))
 
     def release(self, shard: int) -> None:
-        """Give the claim up."""
+        """Release the claim."""
         self._set(fcntl.F_UNLCK, shard)
 
     def is_taken(self, shard: int) -> bool:
@@ -156,5 +155,5 @@ _FLOCK = "hhqqi0q"  # struct flock: type, whence, start, length, process (0 for 
 
 
 def _byte(kind: int, place: int) -> bytes:
-    """The lock of one byte of a file, as fcntl takes it."""
+    """A `struct flock` that locks one byte of a file."""
     return struct.pack(_FLOCK, kind, os.SEEK_SET, place, 1, 0)

@@ -1,7 +1,7 @@
-"""Writing safetensors files one tensor at a time: flat memory, and the same bytes for the same tensors.
+"""Writes safetensors files one tensor at a time, so that memory use stays low. Equal tensors give equal bytes.
 
-Knows the file format (8 bytes of header length, a JSON header, the values) and nothing of models. Format:
-https://github.com/huggingface/safetensors#format
+The file is 8 bytes of header length, a JSON header, then the values
+(https://github.com/huggingface/safetensors#format). Knows nothing of models.
 """
 
 import json
@@ -27,7 +27,7 @@ STORED_DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class TensorSource:
-    """A tensor that can be read when its turn comes."""
+    """A tensor that `read` loads when it is written."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -39,9 +39,10 @@ class TensorSource:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, TensorSource], dtype: torch.dtype | None = None) -> int:
-    """Publish `tensors` by sorted name, floats as `dtype` (None: as they are); the number of values written.
+    """Publish `tensors` in the order of their names and return the number of values written.
 
-    Raises WeightsError naming the tensor whose dtype is not supported or whose values are not finite in it.
+    Floats are converted to `dtype` (None: unchanged). Raises WeightsError that names a tensor whose dtype is not
+    supported or whose values are not finite in `dtype`.
     """
     header, place = {}, 0
     for name in sorted(tensors):

@@ -1,7 +1,7 @@
-"""Digests checked on threads, while work goes on with what they vouch for.
+"""Verifies input files in the background, while the work that uses them already runs.
 
-Knows nothing of what is checked. Digesting 3B weights takes longer than loading them, and a frame store longer than
-reading a shard's part of it: both are used at once, and nothing made from them is published before they have passed.
+Hashing 3B weights takes longer than loading them, and hashing a frame store longer than reading one shard of it. So
+work starts at once, and its results are published only after the checks have passed. Knows nothing of what is checked.
 """
 
 from collections.abc import Callable
@@ -11,23 +11,23 @@ from typing import Self
 
 
 class Verification:
-    """The checks that one piece of work depends on. Use as a context manager; publish nothing before `wait`.
+    """Background checks that one piece of work depends on. Use as a context manager; call `wait` before publishing.
 
-    The block ends well only where every check passes. Where the block fails, and a check as well, the check's error is
-    raised: it is the cause. An interrupt waits for no check.
+    The end of the block waits for all checks and raises the error of the first that failed. If the block itself raised
+    as well, the check's error is raised, since damaged input is the cause. An interrupt does not wait for checks.
     """
 
     def __init__(self) -> None:
         self._checks: list[Future[None]] = []
 
     def start(self, check: Callable[[], None]) -> None:
-        """Run `check` on a thread of its own; it raises where something is damaged."""
+        """Run `check` on its own thread. It must raise if something is damaged."""
         thread = ThreadPoolExecutor(1, thread_name_prefix="verify")
         self._checks.append(thread.submit(check))
         thread.shutdown(wait=False)  # it ends with the check
 
     def wait(self) -> None:
-        """Return once every check has passed. Raises what the first that failed has raised."""
+        """Wait until every check has passed. Raises the error of the first check that failed."""
         for check in self._checks:
             check.result()
 

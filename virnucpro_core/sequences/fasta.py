@@ -1,7 +1,7 @@
-"""FASTA and FASTQ files as a stream of records; nothing that a file holds disappears.
+"""Reads FASTA and FASTQ files as a stream of records. No record is dropped silently.
 
-Knows the two formats, ids, letters and mates; knows no chunk. Parsing is dnaio's. A record that cannot be
-scored comes with a reason; a file that cannot be trusted is refused with InputError.
+A record that cannot be scored is returned with a reason. A damaged or wrong file raises InputError. dnaio parses the
+files; this module checks ids and letters and pairs mates. Knows no chunk.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ _BLANK = re.compile(rb"[ \t\x0b\x0c]")
 _WRAPPED = "one FASTQ record is four lines; the file may be cut or wrapped"
 _DAMAGED = "the file was damaged or edited: fetch or make it again"
 NUCLEOTIDES = b"ACGTURYSWKMBDHVNacgturyswkmbdhvn"
-# Not X: it also masks vectors and repeats in DNA, so alone it makes no protein.
+# X is not in the list: it also masks vectors and repeats in DNA.
 AMINO_ACIDS_ONLY = b"EFILPQZJO*efilpqzjo"
 HEAD_BYTES = 1 << 20
 PROTEIN_SHARE = 0.1
@@ -50,9 +50,9 @@ _FOREIGN = (
 class Record:
     """One entry of a sample.
 
-    `description` is the header after the id; `sequence` ASCII letters, case kept, U as T (`uracils` of them);
-    `file` indexes the sorted files of the sample, `number` counts records of the file from 1. A `reason` says
-    why the record cannot be scored.
+    `description` is the rest of the header after the id. `sequence` has ASCII letters in their original case, with U
+    replaced by T (`uracils` times). `file` is an index into the sample's files sorted by name. `number` is the number
+    of the record in its file, from 1. `reason` says why the record cannot be scored; empty if it can.
     """
 
     id: str
@@ -67,11 +67,11 @@ class Record:
 def read_records(paths: Sequence[Path], *, duplicates: Duplicates = "refuse") -> Iterator[Record]:
     """All records of one sample's files, in the order of the file names.
 
-    An id ends at the first ASCII white space. A FASTA line that begins with `#` is a comment; blanks inside a
-    FASTA sequence are dropped, in FASTQ they are refused, as are qualities outside `!` to `~`.
-    Ids are distinct over the sample: mates get `/1` and `/2`, and equal ids are refused when the last record
-    has been read, or made distinct as `id_2`, `id_3`, ... if `duplicates` is "rename" (the files are then
-    read twice). Raises InputError.
+    An id ends at the first ASCII white space. A FASTA line that begins with `#` is a comment. Blanks inside a FASTA
+    sequence are dropped; in FASTQ they are refused, and so are qualities outside `!` to `~`. Mates get `/1` and `/2`
+    after their id. Ids must be unique in the sample. With `duplicates="refuse"` a repeated id raises InputError after
+    the last record; with "rename" repeats become `id_2`, `id_3`, ... (the files are then read twice).
+    Raises InputError.
     """
     files = in_order(paths)
     if duplicates == "rename":
@@ -89,16 +89,16 @@ def read_records(paths: Sequence[Path], *, duplicates: Duplicates = "refuse") ->
 
 
 def check_head(path: Path) -> None:
-    """Refuse what its beginning shows to be no FASTA or FASTQ; reads at most HEAD_BYTES of its text.
+    """Check the first HEAD_BYTES of a file: is it FASTA or FASTQ?
 
-    The first record is looked at as `read_records` would, if all of it lies in the head. Raises InputError, and
+    The first record is checked as in `read_records`, if it is complete in these bytes. Raises InputError, or
     IncompleteError for a file that ends too early.
     """
     with open_text(path) as stream:
         head = stream.read(HEAD_BYTES)
     kind = _format(path, head)
     if kind == "fastq" and len(head) == HEAD_BYTES and head.count(b"\n") < 4:
-        return  # a long read; how it ends is seen when it is read
+        return  # a long read; its end is checked when the sample is read
     with contextlib.closing(_Lines(path, kind)) as lines:
         first = next(_parsed(path, 0, io.BufferedReader(io.BytesIO(head)), lines), None)
     if first is None and len(head) < HEAD_BYTES:
@@ -125,7 +125,7 @@ def _read_file(path: Path, index: int, mate: int) -> Iterator[Record]:
 
 
 def _check_end(path: Path, count: int, kind: Format) -> None:
-    """Raises InputError for a file that has ended without a record, or before bgzip's last block."""
+    """Raises InputError for a file without records, or for FASTA in bgzip format without the last block."""
     if not count:
         raise InputError("no records", path=path, remedy="give FASTA or FASTQ")
     if kind == "fasta" and is_cut_bgzip(path):
@@ -152,9 +152,9 @@ def _format(path: Path, head: bytes) -> Format:
 
 
 def read_entries(path: Path) -> Iterator[tuple[str, bytes]]:
-    """(id, letters) of every record, in order, whatever alphabet the letters are of; blanks are dropped.
+    """(id, letters) of every record, in order. Letters may be of any alphabet; blanks are dropped.
 
-    Ids need not be distinct. Raises InputError for what is no FASTA or FASTQ, is cut, or has a record without an id.
+    Ids need not be unique. Raises InputError if the file is not FASTA or FASTQ, is cut, or has a record without an id.
     """
     number = 0
     with open_text(path) as stream:
@@ -166,7 +166,10 @@ def read_entries(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def line_of(path: Path, number: int, letter: int | None = None) -> int:
-    """The line, from 1, of the header of a file's record `number` (from 1), or of its letter (from 0, no blanks)."""
+    """Line number, from 1, of the header of record `number` (from 1) in a file.
+
+    With `letter`: line number of that letter of the sequence, counted from 0 without blanks.
+    """
     with open_text(path) as stream:
         kind = _format(path, stream.peek(1 << 12))
     with contextlib.closing(_Lines(path, kind)) as lines:
@@ -198,12 +201,12 @@ def _entries(
 
 
 def _header(entry: dnaio.SequenceRecord, number: int, lines: "_Lines") -> tuple[str, str]:
-    """Id and description. Raises InputError for an id that is none."""
-    try:  # split as bytes: a no-break space, white space in Unicode, does not end an id
+    """Id and description. Raises InputError for a missing or invalid id."""
+    try:  # split as bytes: only ASCII white space ends an id, not a no-break space of Unicode
         words = [word.decode() for word in unescape(entry.name).split(None, 1)]
     except UnicodeDecodeError as error:
         raise lines.error(
-            f"the header of record {number:,} is not UTF-8", number, remedy="mend its characters"
+            f"the header of record {number:,} is not UTF-8", number, remedy="save the file as UTF-8"
         ) from error
     if not words:
         raise lines.error(f"record {number:,} has no id", number, remedy="give it one")
@@ -231,17 +234,20 @@ def _record(entry: dnaio.SequenceRecord, index: int, number: int, lines: "_Lines
 
 
 def _check_qualities(qualities: bytes, name: str, number: int, path: Path) -> None:
-    """Raises InputError for a byte that is no quality: the file was damaged, or edited as text."""
+    """Raises InputError for a byte that is not a quality: the file was damaged, or edited as text."""
     wrong = qualities.translate(None, _QUALITIES)
     if wrong:
         at = qualities.index(wrong[:1])
         byte = unescape(qualities[at : at + 3].decode("latin-1"))[0] if wrong[:1] == b"\x1b" else wrong[0]
-        what = f"byte 0x{byte:02x} at position {at + 1:,} of the qualities, which are '!' to '~'"
+        what = f"byte 0x{byte:02x} at position {at + 1:,} of the qualities; only '!' to '~' are allowed"
         raise InputError(what, path=path, record=name, line=4 * number, remedy=_DAMAGED)
 
 
 def _unequal(path: Path, number: int) -> InputError:
-    """Why the parser found other numbers of letters and qualities in a record: it counts escaped bytes."""
+    """The error for a record with unequal numbers of letters and qualities.
+
+    The numbers of the parser may be wrong, since it counts escaped bytes. So the record is read again here.
+    """
     with open_text(path) as stream:
         header, letters, _, qualities = (
             unescape(line.decode("ascii").removesuffix("\n").removesuffix("\r"))
@@ -261,7 +267,7 @@ def _unequal(path: Path, number: int) -> InputError:
 
 
 def _strange(name: str, sequence: bytes, number: int, lines: "_Lines") -> str:
-    """Why a sequence with other letters is not scored. Raises InputError where the file is at fault."""
+    """Why a sequence with letters other than nucleotides is not scored. Raises InputError if the file is wrong."""
     at = _STRANGE.search(sequence)
     assert at is not None
     blank = _BLANK.search(sequence) if lines.kind == "fastq" else None
@@ -282,9 +288,9 @@ def _strange(name: str, sequence: bytes, number: int, lines: "_Lines") -> str:
 
 
 class _Lines:
-    """Line numbers of records, for messages: the parser has none, so a second reading finds them on demand.
+    """Finds line numbers of records for messages. The parser has none, so the file is read a second time if needed.
 
-    Records must be asked for in order; the file is then read at most once more.
+    Ask for records in ascending order; then one more pass over the file is enough.
     """
 
     def __init__(self, path: Path, kind: Format) -> None:
@@ -293,7 +299,7 @@ class _Lines:
         self._line = self._records = 0
 
     def of(self, number: int, letter: int | None = None) -> int:
-        """The line, from 1, of the header of record `number`, or of its letter (from 0, without spaces)."""
+        """As `line_of`, for record `number`."""
         if self.kind == "fastq":
             return 4 * number - (3 if letter is None else 2)
         if self._stream is None:
@@ -310,7 +316,7 @@ class _Lines:
     def error(
         self, what: str, number: int, *, record: str = "", letter: int | None = None, remedy: str
     ) -> InputError:
-        """An InputError that names this place."""
+        """An InputError that names file, record and line."""
         line = self.of(number, letter)
         return InputError(what, path=self.path, record=record, line=line, remedy=remedy)
 
@@ -329,7 +335,7 @@ def _named_mate(record: Record, mate: int) -> Record:
 
 
 def _interleaved(records: Iterator[Record]) -> Iterator[Record]:
-    """Two records of one id after each other are mates."""
+    """Two consecutive records with the same id are mates; they get `/1` and `/2`."""
     held: Record | None = None
     for record in records:
         if held is not None and record.id == held.id:
@@ -345,7 +351,7 @@ def _interleaved(records: Iterator[Record]) -> Iterator[Record]:
 
 
 def _place(files: Sequence[Path], counts: Sequence[int], ordinal: int) -> tuple[Path, int]:
-    """File and number in it of a record counted over the sample from 0."""
+    """File and number in the file (from 1) of record `ordinal` of the sample (from 0)."""
     for path, count in zip(files, counts, strict=True):
         if ordinal < count:
             return path, ordinal + 1
@@ -367,7 +373,7 @@ def _refuse_duplicate(files: Sequence[Path], counts: Sequence[int], first: int, 
 
 
 def _renamed(files: Sequence[Path]) -> Iterator[Record]:
-    """Records with `_2`, `_3`, ... after the second, third, ... use of an id, leaving out ids that exist."""
+    """Records with `_2`, `_3`, ... added to the second, third, ... use of an id, skipping ids that exist."""
     identities = Identities()
     for record in _read_files(files):
         identities.add(record.id.encode())

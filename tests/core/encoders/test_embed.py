@@ -162,7 +162,7 @@ def test_over_long_sequences_are_said(esm2: Encoder, caplog: pytest.LogCaptureFi
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"dtype": "float16"}, "the CPU computes float32, float16 was asked for; ask for dtype float32"),
+        ({"dtype": "float16"}, "the CPU computes only float32, but float16 was requested; use dtype float32"),
         ({"dtype": "float8"}, "no dtype is named 'float8'; choose of float32, float16, fp8"),
         ({"device": "gpu"}, "no device 'gpu'; give cpu, cuda or cuda:i"),
         ({"device": torch.device("cpu"), "dtype": "fp8"}, "fp8 with attention 'reference' is not available"),

@@ -22,7 +22,7 @@ from virnucpro_core.encoders.packing import PackedBatch, PackedShard, pack_shard
 from virnucpro_core.engine.inference import embed_shards
 from virnucpro_core.engine.loading import Feed, ShardDataset, assert_cpu_only, end_workers, shard_loader
 from virnucpro_core.engine.shards import Entry, ShardStore, ids_digest
-from virnucpro_core.engine.sharing import Alone
+from virnucpro_core.engine.sharing import OwnShards
 from virnucpro_core.engine.telemetry import LaneSummary, Recorder, read_lines, read_progress
 from virnucpro_core.errors import DeviceError, StoreError
 from virnucpro_core.files.verification import Verification
@@ -129,7 +129,7 @@ def test_what_is_relied_on_in_torch_to_end_workers(frames: Path, esm: Encoder, w
     `_shutdown_workers` ends them, also in the middle and also twice."""
     dataset = ShardDataset(frames, esm.input, range(N_SHARDS), n_shards=N_SHARDS, token_budget=700)
     loader = shard_loader(
-        dataset, LoaderSettings(workers=workers), torch.device("cpu"), Alone(range(N_SHARDS))
+        dataset, LoaderSettings(workers=workers), torch.device("cpu"), OwnShards(range(N_SHARDS))
     )
     shards = iter(loader)
     assert hasattr(shards, "_shutdown_workers") == (workers > 0)

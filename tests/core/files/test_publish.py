@@ -32,7 +32,7 @@ def test_a_failing_writer_leaves_the_old_file_and_no_litter(tmp_path: Path) -> N
         _half_a_folder(tmp_path / "b")
     with pytest.raises(RuntimeError, match="half way"):
         _half_a_file(file)
-    with pytest.raises(StoreError, match=r"the disk refuses: .* GB free\); check the disk"):
+    with pytest.raises(StoreError, match=r"disk error: .* GB free\); check the disk"):
         publish_bytes(tmp_path / "a.txt" / "below-a-file", b"new")
     assert file.read_bytes() == b"old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt"]

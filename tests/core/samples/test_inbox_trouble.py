@@ -157,7 +157,7 @@ def test_a_registration_that_fails_is_tried_again_and_shown(
 
     def fail(home: Path, name: str, *rest: Any, **options: Any) -> Sample:
         if name == "s":
-            raise StoreError("the disk refuses: No space left on device", where=home)
+            raise StoreError("disk error: No space left on device", where=home)
         return real(home, name, *rest, **options)
 
     inbox.drop("s.fa")

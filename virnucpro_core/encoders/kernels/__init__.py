@@ -1,8 +1,8 @@
-"""The kernels of the fused encoders, own ones in Triton and cuBLASLt's products; they know no model.
+"""The GPU kernels of the fused encoders: own Triton kernels, and matrix products of cuBLASLt. They know no model.
 
 Each launcher is tested against the reference operations, on a GPU and under Triton's interpreter. No autotuning:
-the constants were measured (benchmarks/results, docs/encoders.md). What differs from batch to batch is not specialised
-on: Triton would compile a kernel anew for the first batch whose size is a multiple of 16.
+the constants were measured (benchmarks/results, docs/encoders.md). Kernels are not specialised on values that differ
+between batches: else Triton would compile again for the first batch whose size is a multiple of 16.
 """
 
 from virnucpro_core.encoders.kernels.attention import attend, rotate

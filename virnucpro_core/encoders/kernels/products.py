@@ -1,8 +1,8 @@
-"""Matrix products by cuBLASLt, with the epilogues that torch does not hand on; the library comes with torch.
+"""Matrix products by cuBLASLt (installed with torch), with fused bias and GELU that torch does not offer.
 
-Half precision or e4m3 in, float32 sums. GELU is the library's tanh form, at most 5e-4 from the erf form: beside
-the rounding of half precision to be measured, not to be seen (docs/encoders.md). Which of its kernels computes a
-product is the library's choice by the shapes alone, so equal shapes give equal bits.
+Half precision or e4m3 in, float32 sums. GELU is the library's tanh form, at most 5e-4 from the erf form; this is small
+compared with the rounding of half precision (docs/encoders.md). The library chooses a kernel by the shapes alone, so
+equal shapes give equal bits.
 
 Shapes: T tokens of a batch, I inputs, O outputs, 1 a single value.
 """
@@ -158,7 +158,7 @@ class _Plan:
         return self._made("MatrixLayout", TYPES[dtype], *sizes)
 
     def _made(self, kind: str, *arguments: Any) -> ctypes.c_void_p:
-        """One of the library's objects, which goes when the plan goes."""
+        """Create an object of the library; it is destroyed together with the plan."""
         made = ctypes.c_void_p()
         check(getattr(self._library, f"cublasLt{kind}Create")(ctypes.byref(made), *arguments), kind)
         weakref.finalize(self, getattr(self._library, f"cublasLt{kind}Destroy"), made).atexit = False
@@ -193,7 +193,7 @@ def _handle(device: torch.device) -> ctypes.c_void_p:
 
 @functools.cache
 def _workspace(stream: torch.cuda.Stream) -> torch.Tensor:
-    """Of one stream, whose products follow each other."""
+    """The workspace of one stream; its products run one after another and share it."""
     return torch.empty(WORKSPACE, dtype=torch.uint8, device=stream.device)
 
 
