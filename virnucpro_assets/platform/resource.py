@@ -130,7 +130,7 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
         )
 
     def compute_on(self, device: str) -> Compute:
-        """How a command computes on `cpu`, `cuda` or `cuda:1` (the second visible GPU). Raises DeviceError, UsageError."""
+        """How a command computes on `cpu`, `cuda` or `cuda:1` (second visible GPU). Raises DeviceError, UsageError."""
         kind, _, index = device.partition(":")
         if kind not in ("cpu", "cuda") or not (index or "0").isdecimal():
             raise UsageError(f"unknown device {device!r}", remedy="give cpu, cuda, or a GPU such as cuda:1")

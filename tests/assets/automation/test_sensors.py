@@ -246,7 +246,7 @@ def test_problems_show_in_the_ticks_and_in_the_list_of_samples(
     assert "files with problems: 1, such as nowhere.fa: a link that leads nowhere" in str(idle.skip_reason)
     monkeypatch.setenv("VIRNUCPRO_HOME", sensor.platform.home)
     said = CliRunner().invoke(samples, [])
-    assert "inbox: nowhere.fa: a link that leads nowhere (tried again)" in said.output
+    assert "inbox: nowhere.fa: a link that leads nowhere (will be tried again)" in said.output
 
 
 def requested(result: dg.EvaluateAutomationConditionsResult) -> dict[str, set[str]]:
