@@ -49,9 +49,8 @@ class SampleQueue(dg.QueuedRunCoordinator):  # type: ignore[type-arg]
         tags |= {DEVICE_TAG: run.tags.get(DEVICE_TAG, rank)} if rank else {LAYER_TAG: "sample"}
         name = next((run.tags[tag] for tag in SAMPLE_TAGS if tag in run.tags), "")
         if name and PRIORITY_TAG not in run.tags:
-            with contextlib.suppress(
-                VirnucproError
-            ):  # there is no such sample: the run itself will report it
+            # An unknown sample raises here too; the run itself will report it.
+            with contextlib.suppress(VirnucproError):
                 tags |= {PRIORITY_TAG: str(priority_of(open_sample(home_folder(), name)))}
         self._instance.add_run_tags(run.run_id, tags)
         return super().submit_run(context)

@@ -281,9 +281,8 @@ def main() -> NoReturn:
     _ignore_signals()
     if lost := lost_output():
         sys.stderr.write(f"virnucpro: standard output was not written completely: {lost}\n")
-        if not any(
-            word.startswith("--out") for word in sys.argv
-        ):  # with --out the results are in files, and complete
+        # With --out the results are in files, and complete.
+        if not any(word.startswith("--out") for word in sys.argv):
             code = code or VirnucproError.exit_code
     sys.exit(code or 0)
 

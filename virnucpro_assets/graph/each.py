@@ -97,9 +97,8 @@ def each_checked(
         for _ in _good(context, keys, require):
             yield from (_evaluation(asset, key, finding) for key, finding in found)
             found.clear()
-        yield from (
-            _evaluation(asset, key, finding) for key, finding in found
-        )  # what is left: findings of the last keys, if these failed
+        # What is left are findings of the last keys, if these failed.
+        yield from (_evaluation(asset, key, finding) for key, finding in found)
         _require_one(context, keys)
     for name in sorted(context.op_execution_context.selected_output_names):
         yield dg.Output(None, name)
