@@ -1,10 +1,10 @@
-"""The assembly: assets, checks, jobs, automation, the platform. Nothing else."""
+"""The Dagster definitions: assets, checks, jobs, sensors, schedules and the platform resource."""
 
 import warnings
 
 import dagster as dg
 
-# Partitioned checks are marked preview in Dagster 1.13; they are what per-sample blocking needs.
+# Dagster 1.13 marks partitioned checks as preview. They are needed: a failed check blocks one sample, not all.
 warnings.filterwarnings("ignore", category=dg.PreviewWarning)
 warnings.filterwarnings("ignore", category=dg.BetaWarning)
 
@@ -40,19 +40,19 @@ defs = dg.Definitions(
         dg.define_asset_job(
             "sequences",
             selection=dg.AssetSelection.assets(sequences.chunks, sequences.translations),
-            description="A sample's files to its frame store.",
+            description="Reads a sample's files, cuts them into chunks and translates these.",
             tags=OWN_TAGS,
         ),
         dg.define_asset_job(
             "lane",
             selection=dg.AssetSelection.assets(*LANE_ASSETS),
-            description="One GPU's share of a sample: both encoders, merge, scores, one after another.",
+            description="Computes one GPU's share of a sample: both embeddings, then the merge, then the scores.",
             tags=OWN_TAGS,
         ),
         dg.define_asset_job(
             "results",
             selection=dg.AssetSelection.assets(calls.consensus),
-            description="All lanes of a sample to its results folder.",
+            description="Joins all lanes of a sample and writes its results folder.",
             tags=OWN_TAGS,
         ),
         retention.clean_up,

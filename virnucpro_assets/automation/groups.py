@@ -1,8 +1,9 @@
-"""Small samples that arrive together go through the graph in runs of several: `sequences`, then `lane`, then `results`.
+"""Groups small samples that arrive together, so that they share runs and a model load.
 
-A group's run names its samples and the GPU rank that computes them; when it has ended, the next job's run is asked for
-with the samples that are left. What failed is handed to the automation as if it had just arrived, so it gets a run of
-its own, whose page says why. A group that somebody stopped stays stopped.
+A group passes through the jobs `sequences`, `lane` and `results`, one run each. The run's tags name the samples and the
+GPU rank that computes them. When a run ends, a sensor requests the next job's run for the samples that have not failed.
+A failed sample is reported as newly arrived: the automation then gives it a run of its own, and that run's page shows
+the error. A group that a user cancels is not started again.
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from virnucpro_assets.platform.tags import (
 from virnucpro_core.errors import VirnucproError
 from virnucpro_core.samples.sample import Sample
 
-# Few enough that a run of them ends soon and others get their turn.
+# Small enough that a run ends soon and other runs need not wait long.
 GROUP_SAMPLES = 50
 GROUP = "inbox group"
 NEXT = {"sequences": "lane", "lane": "results"}
@@ -39,7 +40,7 @@ WILL_RETRY = "dagster/will_retry"
 
 
 def backlog(instance: dg.DagsterInstance, gpus: int) -> list[int]:
-    """Samples of groups that wait or run, by the rank whose GPU computes them."""
+    """How many samples are in queued and running groups, for each GPU rank."""
     samples = [0] * gpus
     for run in own_runs(instance, dg.RunsFilter(tags=driver_tags(GROUP), statuses=UNDER_WAY)):
         rank = int(run.tags.get(DEVICE_TAG, gpus))
@@ -49,9 +50,9 @@ def backlog(instance: dg.DagsterInstance, gpus: int) -> list[int]:
 
 
 def groups(samples: Sequence[Sample], backlog: Sequence[int]) -> list[tuple[int, list[str]]]:
-    """(rank, samples) of the groups that small samples make when more of them arrive than there are GPUs.
+    """Divide small samples into groups of (rank, samples). No groups if there are not more of them than GPUs.
 
-    A sample goes to the rank with the smallest backlog: a slower card is behind sooner, and so is given less.
+    Each sample goes to the rank with the smallest backlog. A slower GPU has a larger backlog, so it gets fewer samples.
     """
     small = [s.name for s in sorted(samples, key=lambda s: -s.bytes) if s.is_small]
     if len(small) <= len(backlog):
@@ -70,7 +71,7 @@ def groups(samples: Sequence[Sample], backlog: Sequence[int]) -> list[tuple[int,
 def group_request(
     job: str, samples: Sequence[str], rank: int, order: Sequence[str], run_key: str | None = None
 ) -> dg.RunRequest:
-    """The run of a job for several samples, whose lanes the rank's GPU computes."""
+    """A request for one run of a job for several samples. The GPU of `rank` computes all their lanes."""
     keys: Sequence[str] = samples
     if job == "lane":
         keys = [lane_key(name, int(rank)) for name in samples for rank in RANKS.get_partition_keys()]
@@ -81,7 +82,7 @@ def group_request(
 def follow_group(
     instance: dg.DagsterInstance, platform: Platform, run: dg.DagsterRun
 ) -> dg.RunRequest | None:
-    """What comes after a group's run, if anything. Samples that it has lost begin anew, each in a run of its own."""
+    """The request for the run after a group's run, or None. Failed samples start again, each in a run of its own."""
     if run.tags.get(DRIVER_TAG) != GROUP or run.tags.get(WILL_RETRY) == "true":
         return None
     samples, lost = samples_in(run.tags), set(failed_in(run.tags))
@@ -93,7 +94,7 @@ def follow_group(
             try:
                 instance.report_runless_asset_event(arrived(platform.sample(name)))
             except VirnucproError:
-                continue  # it was removed meanwhile
+                continue  # the sample was removed in the meantime
     left = [name for name in samples if name not in lost and name in order]
     job = NEXT.get(run.job_name)
     if job is None or not left:
@@ -107,11 +108,11 @@ def _follower(name: str, status: dg.DagsterRunStatus) -> dg.SensorDefinition:
         name=name,
         minimum_interval_seconds=1,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Asks for what comes after a run of several small samples from the inbox.",
+        description="Requests the next run of a group of small samples from the inbox.",
     )
     def follower(context: dg.RunStatusSensorContext, platform: Platform) -> dg.RunRequest | dg.SkipReason:
         request = follow_group(context.instance, platform, context.dagster_run)
-        return request or dg.SkipReason(f"nothing follows run {context.dagster_run.run_id}")
+        return request or dg.SkipReason(f"no further run is needed after run {context.dagster_run.run_id}")
 
     return follower
 

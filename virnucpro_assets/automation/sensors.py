@@ -1,4 +1,4 @@
-"""What runs by itself: the inbox sensor brings samples in, a condition follows them down, a schedule mends at night."""
+"""Sensors: `inbox` registers new samples, `follow` starts their next steps, `dead_runs` marks runs that have died."""
 
 import dagster as dg
 
@@ -16,9 +16,9 @@ from virnucpro_core.samples.sample import Sample
 
 WORDS = {
     "registered": "registered",
-    "refused": "refused and left in the inbox",
-    "unreadable": "cannot be read now, tried again",
-    "failing": "cannot be registered now, tried again",
+    "refused": "refused, left in the inbox",
+    "unreadable": "cannot be read now, will be tried again",
+    "failing": "cannot be registered now, will be tried again",
 }
 
 follow = dg.AutomationConditionSensorDefinition(
@@ -28,7 +28,7 @@ follow = dg.AutomationConditionSensorDefinition(
     emit_backfills=False,
     run_tags=OWN_TAGS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Materializes each asset of a sample once what it depends on is there and has passed its checks.",
+    description="Materializes each asset of a sample when the assets before it exist and have passed their checks.",
 )
 
 
@@ -36,11 +36,14 @@ follow = dg.AutomationConditionSensorDefinition(
     name="inbox",
     minimum_interval_seconds=5,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Registers whole files in $VIRNUCPRO_HOME/inbox as samples; sets aside what cannot be one.",
+    description="Registers complete files in $VIRNUCPRO_HOME/inbox as samples. Moves all other files aside.",
     job_name="sequences",
 )
 def inbox_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult | dg.SkipReason:
-    """What is known of the entries lies in the home folder; the cursor is the number of the look that was reported."""
+    """Scan the inbox and report what changed.
+
+    The state of the inbox is kept in the home folder. The cursor holds the number of the last reported scan.
+    """
     cursor = context.cursor or ""
     heard = int(cursor) if cursor.isdecimal() else None
     found = look(
@@ -70,7 +73,7 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.
 
 
 def _observation(context: dg.SensorEvaluationContext, news: News) -> dg.AssetObservation:
-    """What became of entries, as the asset `inbox` shows it; a file's name may hold line breaks and worse."""
+    """An observation of the asset `inbox`: what happened to some files. Makes file names safe to print."""
     files = [shown(name) for name in news.entries]
     what = "set aside" if news.moved_to else WORDS[news.kind]
     context.log.warning("%s %s: %s", what, ", ".join(files), news.said)
@@ -85,9 +88,9 @@ def _observation(context: dg.SensorEvaluationContext, news: News) -> dg.AssetObs
 
 
 def _unreported(context: dg.SensorEvaluationContext, platform: Platform, found: Look) -> list[Sample]:
-    """Registered samples that Dagster has not heard of: without a partition, or no run has begun on their files.
+    """Registered samples that Dagster may not know: they have no partition, or no run has started on their files.
 
-    The cursor is stored after what a tick reports. So a tick that was killed in between is made good by the next.
+    Dagster stores the cursor after a tick's reports. If a tick is killed in between, the next one reports again.
     """
     if not found.registered:
         return []
@@ -96,7 +99,7 @@ def _unreported(context: dg.SensorEvaluationContext, platform: Platform, found: 
     for name in found.registered:
         try:
             sample = platform.sample(name)
-        except VirnucproError as error:  # removed, or damaged: the other samples go on
+        except VirnucproError as error:  # removed or damaged; the other samples go on
             context.log.warning("%s", error)
             continue
         if name not in known or not was_begun(sample):
@@ -105,11 +108,11 @@ def _unreported(context: dg.SensorEvaluationContext, platform: Platform, found: 
 
 
 def _idle(found: Look) -> str:
-    """Why nothing happens, in a line."""
-    parts = [f"{found.arriving} files still arriving"] if found.arriving else []
+    """One line that says why this tick starts nothing."""
+    parts = [f"files still arriving: {found.arriving}"] if found.arriving else []
     if found.problems:
         first = found.problems[0]
-        parts.append(f"{len(found.problems)} with problems, such as {shown(first.name)}: {first.said}")
+        parts.append(f"files with problems: {len(found.problems)}, such as {shown(first.name)}: {first.said}")
     return "; ".join(parts) or "nothing new"
 
 
@@ -117,9 +120,9 @@ def _idle(found: Look) -> str:
     name="dead_runs",
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Marks runs as failed whose process is gone, so that they keep no place in the queue.",
+    description="Marks a run as failed if its process has died, so that it does not block the queue.",
 )
 def dead_runs(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SkipReason:
     if platform.executor != IN_PROCESS:
-        return dg.SkipReason("runs of a cluster are watched by their launcher")
-    return dg.SkipReason(f"{len(mark_dead_runs(context.instance, platform.folder))} runs were dead")
+        return dg.SkipReason("on a cluster, the run launcher watches the runs")
+    return dg.SkipReason(f"dead runs found: {len(mark_dead_runs(context.instance, platform.folder))}")

@@ -1,4 +1,4 @@
-"""What a person sees of a prediction: layers, a bar a lane with its ETA, then the calls and where they lie."""
+"""Shows the progress of a prediction: the layers, a bar with the time left for each lane, then the calls."""
 
 import csv
 import itertools
@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from virnucpro_assets.cli.words import counted
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.running.predict import Watch, predict
 from virnucpro_core.engine.telemetry import Progress as LaneProgress
@@ -34,7 +35,7 @@ console = Console(highlight=False)
 def show_predictions(
     samples: Sequence[Sample], platform: Platform, out: Callable[[Sample], Path]
 ) -> dict[str, VirnucproError]:
-    """Predict with progress, deliver each sample's results to `out(sample)` and print its calls. Why samples failed."""
+    """Predict, show progress, copy results to `out(sample)` and print the calls. Returns the failed samples' errors."""
     several = len(samples) > 1
     view = _Bars(named=several) if sys.stdout.isatty() else _Lines(named=several)
     began: dict[str, float] = {}
@@ -55,7 +56,7 @@ def show_predictions(
         elif several:
             print_calls(sample, out(sample), time.monotonic() - began[sample.name])
         else:
-            last.append(sample)  # its bars are drawn to their end first
+            last.append(sample)  # printed below, after its bars are complete
 
     with view:
         if not several:
@@ -67,7 +68,7 @@ def show_predictions(
 
 
 class _Bars:
-    """A terminal: one bar a lane and encoder, redrawn in place."""
+    """For a terminal: one bar per lane and encoder, redrawn in place."""
 
     def __init__(self, *, named: bool) -> None:
         self._named = named
@@ -103,7 +104,7 @@ class _Bars:
 
 
 class _Lines:
-    """A log file or a pipe: one line when something changes, at most every LINE_SECONDS."""
+    """For a log file or a pipe: one line when something changes, at most every LINE_SECONDS."""
 
     def __init__(self, *, named: bool) -> None:
         self._named = named
@@ -140,7 +141,7 @@ class _Lines:
 
 
 def print_calls(sample: Sample, out: Path, seconds: float) -> None:
-    """The first records' calls from `contigs.tsv`, the counts, and the report's path."""
+    """Print the calls of the first records from `contigs.tsv`, the counts, and the path of the report."""
     table = Table(
         "record", "length", "call", "score", "scored/chunks", "frames", "reason", box=None, pad_edge=False
     )
@@ -156,21 +157,21 @@ def print_calls(sample: Sample, out: Path, seconds: float) -> None:
     console.print(f"{_counts(counts)}; {seconds:.0f} s")
     uracils = 0 if was_released(sample, CHUNKS) else Chunks.open(sample.chunks).attrs["uracils"]
     if uracils:
-        console.print(f"{uracils:,} letters U were read as T")
+        console.print(f"letters U read as T: {uracils:,}")
     if sample.settings.profile == "demo":
         console.print("demo profile: the scores carry no biological meaning")
     console.print(Text(f"report: {(out / REPORT).resolve()}"), soft_wrap=True)
 
 
 def _first_rows(contigs: Path) -> list[dict[str, str]]:
-    """At most SHOWN_RECORDS rows: a sample may have millions."""
+    """The first SHOWN_RECORDS rows. A sample may have millions of records."""
     with contigs.open(encoding="utf-8", newline="") as stream:
         rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
         return list(itertools.islice(rows, SHOWN_RECORDS))
 
 
 def _print_table(table: Table) -> None:
-    """On a terminal as wide as that; in a pipe or a file as wide as it takes: ids that are cut look alike."""
+    """Print the table as wide as the terminal. In a pipe or file it is as wide as needed, so that no id is cut."""
     if console.is_terminal:
         console.print(table)
         return
@@ -179,13 +180,13 @@ def _print_table(table: Table) -> None:
 
 
 def _read_counts(out: Path) -> dict[str, Any]:
-    """What `run.json` counts: `records`, and `calls` by their names."""
+    """The counts in `run.json`: `records`, and `calls` by name."""
     return dict(json.loads((out / RUN).read_bytes())["counts"])
 
 
 def _counts(counts: dict[str, Any]) -> str:
-    said = ", ".join(f"{counts['calls'].get(call, 0):,} {call}" for call in ("virus", "others", "no_call"))
-    return f"{counts['records']:,} records: {said}"
+    calls = ", ".join(f"{counts['calls'].get(call, 0):,} {call}" for call in ("virus", "others", "no_call"))
+    return f"{counted(counts['records'], 'record')}: {calls}"
 
 
 def _title(state: LaneProgress) -> str:

@@ -1,1 +1,1 @@
-"""The assets and their checks."""
+"""The Dagster assets and their checks."""

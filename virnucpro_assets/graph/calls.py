@@ -1,4 +1,4 @@
-"""`predictions` per lane, `consensus` per sample: the classifier's scores and the results folder."""
+"""The assets `predictions` (the classifier's scores, one partition per lane) and `consensus` (the results folder)."""
 
 import re
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from virnucpro_core.results.summary import ResultSummary
 from virnucpro_core.samples.products import CONSENSUS, PREDICTIONS, PRODUCTS
 
 TOP_ROWS = 20
-# Where a renderer of markdown begins a link by itself; an invisible character behind it keeps it text.
+# Markdown renderers turn these into links. An invisible character after the match prevents that.
 _ADDRESS = re.compile(r"[a-z]+:(?=//)|www(?=\.)|@", re.IGNORECASE)
 
 
@@ -38,7 +38,7 @@ _ADDRESS = re.compile(r"[a-z]+:(?=//)|www(?=\.)|@", re.IGNORECASE)
     op_tags=DEVICE_STEP,
     retry_policy=LOST_WORKER,
     automation_condition=FOLLOW,
-    description="Scores of every unique frame: others, virus (they sum to 1).",
+    description="Two scores for every unique frame: others and virus. They sum to 1.",
     metadata=shard_schema("scores", "2", "softmax: others, virus"),
 )
 def predictions(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[Any]:
@@ -61,7 +61,7 @@ def predictions(context: dg.AssetExecutionContext, platform: Platform) -> Iterat
     op_tags=HOST_STEP,
     retry_policy=LOST_WORKER,
     automation_condition=FOLLOW_CHECKED,
-    description="All lanes joined: a call per record, the published tool's two tables, the report.",
+    description="Joins all lanes: one call per record, the two tables of the published tool, and the report.",
     metadata={
         "dagster/column_schema": dg.TableSchema(
             columns=[
@@ -99,7 +99,7 @@ def _call(lane: Lane) -> dg.MaterializeResult[Any]:
 
 
 def calls_table(made: ResultSummary) -> str:
-    """The report's leading records as a markdown table; ids are text, whatever they hold."""
+    """The first TOP_ROWS records of the report as a markdown table. Ids are escaped."""
     lines = ["| record | length | call | score | chunks scored |", "|---|---|---|---|---|"]
     for record in made.top[:TOP_ROWS]:
         score = "" if record.score is None else f"{record.score:.3f}"
@@ -109,6 +109,6 @@ def calls_table(made: ResultSummary) -> str:
 
 
 def as_text(name: str) -> str:
-    """An id inside markdown: every character that could be markup as a character reference, addresses no links."""
+    """Escape an id for markdown: markup becomes character references, and addresses do not become links."""
     parted = _ADDRESS.sub(lambda match: f"{match[0]}\u200b", name[:80])
     return "".join(c if c.isalnum() or c in " -." else f"&#{ord(c)};" for c in parted)

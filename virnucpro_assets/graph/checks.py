@@ -1,4 +1,4 @@
-"""Blocking checks of every partition: core looks at the disk again, this module tells Dagster what it found."""
+"""Blocking asset checks: they verify what is on disk for each partition and report the findings to Dagster."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -34,12 +34,12 @@ SAMPLE_NAMES = ("digests_verify", "ids_conserved")
 
 AGREE = "records_agree"
 WORDS = {
-    "digests_verify": "bytes on disk equal their recorded sha256",
-    "ids_conserved": "ids in = ids out",
+    "digests_verify": "the bytes on disk have the recorded sha256",
+    "ids_conserved": "the ids that go in are the ids that come out",
     "values_finite": "no NaN or infinity",
-    "row_order_equal": "both encoders' rows stand in the same order",
-    PRECISION: "a few rows computed again in float32 agree with what is stored",
-    AGREE: "materialization record and manifest name the same shards with the same sha256",
+    "row_order_equal": "the rows of both encoders are in the same order",
+    PRECISION: "a few rows, computed again in float32, agree with the stored ones",
+    AGREE: "Dagster's record and the manifest list the same shards with the same sha256",
 }
 
 
@@ -61,16 +61,16 @@ def _sample_checks(asset: str) -> dg.AssetChecksDefinition:
         op_tags=HOST_STEP,
         retry_policy=LOST_WORKER,
     )
-    def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[Any]:
+    def verify(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[Any]:
         yield from each_checked(
             context, asset, lambda key: sample_findings(platform.sample(sample_of(key)), asset)
         )
 
-    return look
+    return verify
 
 
 def sample_findings(sample: Sample, asset: str) -> list[Finding]:
-    """What is found of `chunks` or `translations`."""
+    """Verify `chunks` or `translations` of a sample. Of released data, only the recorded digests are left to report."""
     if was_released(sample, asset):
         return released_findings(SAMPLE_NAMES, 1)
     return SAMPLE_AUDITS[asset](sample)
@@ -85,7 +85,7 @@ def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
         op_tags=DEVICE_STEP if asset in EMBEDDED else HOST_STEP,
         retry_policy=LOST_WORKER,
     )
-    def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[Any]:
+    def verify(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[Any]:
         compute = partial(compute_of, context, platform)
         yield from each_checked(
             context,
@@ -94,7 +94,7 @@ def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
             device=asset in EMBEDDED,
         )
 
-    return look
+    return verify
 
 
 def lane_findings(
@@ -104,10 +104,10 @@ def lane_findings(
     asset: str,
     compute: Callable[[Lane], Compute],
 ) -> list[Finding]:
-    """What is found of a sharded asset on one rank: nothing where no shard falls to it.
+    """Verify a sharded asset on one rank. No findings if the rank has no shards.
 
-    Of shards that were let go only their digests are left. The lane is the one that was recorded: the platform may
-    have another number of GPUs by now.
+    Of released shards, only the digests are left to compare. The number of lanes is taken from Dagster's record,
+    because the platform may have another number of GPUs by now.
     """
     name, rank = lane_of(key)
     recorded = recorded_metadata(instance, key, asset)
@@ -135,7 +135,7 @@ def manifest_of(lane: Lane, asset: str) -> dict[int, Entry]:
 
 
 def recorded_metadata(instance: dg.DagsterInstance, key: str, asset: str) -> Mapping[str, Any]:
-    """The metadata of the partition's latest materialization; empty where there is none."""
+    """Metadata of the partition's latest materialization; empty if there is none."""
     found = instance.fetch_materializations(
         dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[key]), limit=1
     ).records
@@ -144,7 +144,7 @@ def recorded_metadata(instance: dg.DagsterInstance, key: str, asset: str) -> Map
 
 
 def records_agree(metadata: Mapping[str, Any], manifest: Mapping[int, Entry]) -> Finding:
-    """A materialization's metadata lists exactly what the manifest holds."""
+    """Check that a materialization's metadata lists exactly the shards of the manifest."""
     value = metadata.get("manifest")
     recorded = value.value if isinstance(value, dg.JsonMetadataValue) else {}
     return Finding(
@@ -167,7 +167,7 @@ def _number(value: Any) -> int:
             asset="consensus",
             blocking=True,
             partitions_def=SAMPLES,
-            description="one row a record in contigs.tsv, one row a frame in prediction_results.txt",
+            description="contigs.tsv has one row per record, prediction_results.txt one row per frame",
         )
     ],
     op_tags=HOST_STEP,

@@ -1,13 +1,13 @@
-"""How a step goes through the samples of its run: one, or several that share a model load.
+"""Runs an asset or check for each partition key of a run: for one sample, or for several that share a model load.
 
-Every asset and check is written for one key, and comes here with it. In a run of one key Dagster records what the step
-returns. In a run of several each key is recorded as soon as it is made, with its own metadata and data version; a
-sample that fails is left out of the run's further steps, named with its reason in the run's log and in its tag
-`virnucpro/failed`, and stops no other.
+Assets and checks are functions of one key; `each` and `each_checked` call them. In a run of one key, Dagster records
+what the step returns. In a run of several keys, each key is recorded as soon as it is made, with its own metadata and
+data version. If a sample fails there, the run goes on without it. The run's log and its tag `virnucpro/failed` name the
+sample and the error.
 
-Why Dagster does not record the keys of such a run itself: it would record all of them with one data version, at the
-end of the step, the failed ones too, and a check's result for no partition at all (1.13.27, tests/assets/graph/
-test_each.py). The run's tag `dagster/defer_asset_events` leaves it to us.
+Dagster cannot record the keys of such a run well: it would give all of them one data version, at the end of the step
+and also to failed ones, and it would record check results without a partition (1.13.27,
+tests/assets/graph/test_each.py). The run's tag `dagster/defer_asset_events` stops Dagster from doing so.
 """
 
 import contextlib
@@ -42,10 +42,11 @@ def each(
     device: bool = False,
     retried: bool = False,
 ) -> Iterator[dg.AssetMaterialization | Result]:
-    """What an asset's body yields: `make(key)` for every key of the run.
+    """Yield what an asset's body has to yield: `make(key)` for every key of the run.
 
-    device: it computes on the GPU, which is held once for all keys. retried: a run of one key tries a step again that
-    failed for want of memory, a disk or the like. Raises dg.Failure; in a run of several, where no key is left.
+    device: `make` computes on the GPU; the step holds it once for all keys. retried: in a run of one key, a step that
+    failed for a passing reason, such as memory or disk, is tried again. Raises dg.Failure if the key, or every key of a
+    run of several, failed.
     """
     keys = keys_of(context)
     if len(keys) == 1:
@@ -53,7 +54,7 @@ def each(
             made = make(keys[0])
         yield made
         return
-    context.run.tags[DEFERRED_TAG] = "true"  # type: ignore[index] # before Dagster looks: at the end of the step
+    context.run.tags[DEFERRED_TAG] = "true"  # type: ignore[index] # Dagster reads this tag at the end of the step
     with one_line_failures(context), _shared(context, device=device):
         for key, made in _good(context, keys, make):
             yield materialization(context, key, made)
@@ -64,16 +65,19 @@ def each(
 def each_checked(
     context: dg.AssetCheckExecutionContext,
     asset: str,
-    look: Callable[[str], list[Finding]],
+    verify: Callable[[str], list[Finding]],
     *,
     device: bool = False,
 ) -> Iterator[dg.AssetCheckResult | dg.AssetCheckEvaluation | dg.Output[None]]:
-    """What a check's body yields: what `look(key)` finds of every key of the run. `device` as in `each`."""
+    """Yield what a check's body has to yield: the findings of `verify(key)` for every key of the run.
+
+    device: as in `each`.
+    """
     keys = keys_of(context)
     if len(keys) == 1:
         with one_line_failures(context):
-            findings = look(keys[0])
-        nothing = "there is nothing of this partition to look at"
+            findings = verify(keys[0])
+        nothing = "this partition has nothing to verify"
         asked = sorted(check.name for check in context.op_execution_context.selected_asset_check_keys)
         for f in findings or [Finding(name, passed=True, what=nothing, facts={}) for name in asked]:
             yield dg.AssetCheckResult(
@@ -83,7 +87,7 @@ def each_checked(
     found: list[tuple[str, Finding]] = []
 
     def require(key: str) -> None:
-        findings = look(key)
+        findings = verify(key)
         found.extend((key, finding) for finding in findings)
         bad = [finding.name for finding in findings if not finding.passed]
         if bad:
@@ -93,38 +97,37 @@ def each_checked(
         for _ in _good(context, keys, require):
             yield from (_evaluation(asset, key, finding) for key, finding in found)
             found.clear()
-        yield from (
-            _evaluation(asset, key, finding) for key, finding in found
-        )  # of the last ones, if they failed
+        # What is left are findings of the last keys, if these failed.
+        yield from (_evaluation(asset, key, finding) for key, finding in found)
         _require_one(context, keys)
     for name in sorted(context.op_execution_context.selected_output_names):
         yield dg.Output(None, name)
 
 
 def on_shard(context: dg.AssetExecutionContext, key: str) -> OnShard:
-    """Records a finished shard while the step runs; in a run of several samples, which are small, nothing."""
+    """A function that records each finished shard while the step runs. In a run of several samples it does nothing."""
     return (lambda _: None) if is_shared(context) else (lambda entry: observe_shard(context, key, entry))
 
 
 def compute_of(context: Context, platform: Platform, lane: Lane) -> Compute:
-    """How the lane computes in this run: where several keys share a device, on that of the run's rank."""
+    """How the lane computes in this run. If several keys share the run, all compute on the device of the run's rank."""
     compute, keys = platform.compute(lane), keys_of(context)
     if len(keys) == 1:
         return compute
     rank = int(context.run.tags.get(DEVICE_TAG) or lane_of(keys[0])[1])
-    # A small sample has a shard or two: a loader process for each would overlap nothing.
+    # A small sample has one or two shards: loader processes would save no time.
     return replace(compute, rank=rank, loader=replace(compute.loader, workers=0))
 
 
 def is_shared(context: Context) -> bool:
-    """Whether the run is one of several keys."""
+    """Whether the run has several keys."""
     return len(keys_of(context)) > 1
 
 
 def _good(context: Context, keys: list[str], make: Callable[[str], Made]) -> Iterator[tuple[str, Made]]:
-    """(key, what was made) of the samples that have not failed in this run, now or in an earlier step.
+    """Yield (key, result) for the samples that have not failed in this run, now or in an earlier step.
 
-    While one is recorded, which takes Dagster up to a second, the next one is made by a thread.
+    A thread makes the next result while Dagster records the current one, which can take up to a second.
     """
     failed = _failed(context)
     for key, made in _ahead(make, [key for key in keys if sample_in(key) not in failed]):
@@ -134,10 +137,10 @@ def _good(context: Context, keys: list[str], make: Callable[[str], Made]) -> Ite
         try:
             result = made.result()
         except (DeviceLostError, dg.DagsterError, RuntimeError):
-            raise  # not the sample's fault; torch tells of a broken device by a RuntimeError
+            raise  # not the sample's fault; torch reports a broken device as a RuntimeError
         except VirnucproError as error:
             failed[name] = str(error)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with a sample, it stops no other
+        except Exception as error:  # noqa: BLE001 - one bad sample must not stop the others
             context.log.error("%s", traceback.format_exc())
             failed[name] = one_line(key, f"{type(error).__name__}: {error}", "")
         else:
@@ -148,7 +151,7 @@ def _good(context: Context, keys: list[str], make: Callable[[str], Made]) -> Ite
 
 
 def _ahead(make: Callable[[str], Made], keys: list[str]) -> Iterator[tuple[str, Future[Made]]]:
-    """(key, what `make` makes of it), in order; one is made while the one before is used."""
+    """Yield (key, future of `make(key)`) in order. The next one is made while the caller uses the current one."""
     with ThreadPoolExecutor(1) as thread:
         following = [(key, thread.submit(make, key)) for key in keys[:1]]
         for next_key in [*keys[1:], None]:
@@ -160,7 +163,7 @@ def _ahead(make: Callable[[str], Made], keys: list[str]) -> Iterator[tuple[str, 
 
 
 def _failed(context: Context) -> dict[str, str]:
-    """Sample -> why it failed in this run. In the run's tags, for a step may have a process of its own."""
+    """Sample -> why it failed in this run. Kept in the run's tags, because each step may be a separate process."""
     run = context.instance.get_run_by_id(context.run.run_id)
     return failed_in(run.tags) if run is not None else {}
 
@@ -173,7 +176,7 @@ def _require_one(context: Context, keys: list[str]) -> None:
 
 @contextlib.contextmanager
 def _shared(context: Context, *, device: bool) -> Iterator[None]:
-    """What the keys of a step share: the device, what is loaded on it, and the files of the event log."""
+    """Hold what the keys of a step share: the device, the loaded models and the open files of the event log."""
     with contextlib.ExitStack() as shared:
         shared.enter_context(quick_event_log(context.instance, context.run.run_id))
         if device:
@@ -183,7 +186,7 @@ def _shared(context: Context, *, device: bool) -> Iterator[None]:
 
 
 def _evaluation(asset: str, key: str, finding: Finding) -> dg.AssetCheckEvaluation:
-    """What Dagster records of a finding. Not blocking here: that would stop the run for the other samples."""
+    """A finding as Dagster records it. It is not blocking here: that would stop the run for the other samples."""
     return dg.AssetCheckEvaluation(
         asset_key=dg.AssetKey(asset),
         check_name=finding.name,

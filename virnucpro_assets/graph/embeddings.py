@@ -1,4 +1,4 @@
-"""`dnabert_embeddings`, `esm_embeddings`, `merged_features`: one partition a sample and GPU rank."""
+"""The assets `dnabert_embeddings`, `esm_embeddings` and `merged_features`: one partition per sample and GPU rank."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +18,7 @@ from virnucpro_core.samples.products import DNABERT, ESM, MERGED, PRODUCTS, Embe
 
 
 def shard_schema(dataset: str, width: str, description: str) -> dict[str, dg.TableSchema]:
-    """Column schema of a sharded product, as its HDF5 files hold it."""
+    """Column schema of a sharded product: the datasets of its HDF5 files."""
     return {
         "dagster/column_schema": dg.TableSchema(
             columns=[
@@ -42,7 +42,7 @@ def shard_schema(dataset: str, width: str, description: str) -> dict[str, dg.Tab
     op_tags=DEVICE_STEP,
     retry_policy=LOST_WORKER,
     automation_condition=FOLLOW_CHECKED,
-    description="DNABERT-S: mean over all tokens of each unique frame's nucleotide slice.",
+    description="DNABERT-S embedding of each unique frame: the mean over all tokens of its nucleotides.",
     metadata=shard_schema("embeddings", "768", "mean of the last hidden state"),
 )
 def dnabert_embeddings(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[Any]:
@@ -61,7 +61,7 @@ def dnabert_embeddings(context: dg.AssetExecutionContext, platform: Platform) ->
     op_tags=DEVICE_STEP,
     retry_policy=LOST_WORKER,
     automation_condition=FOLLOW_CHECKED,
-    description="ESM-2: mean over the residues of each unique frame's protein, after the final layer norm.",
+    description="ESM-2 embedding of each unique frame: the mean over its protein's residues after the last layer norm.",
     metadata=shard_schema("embeddings", "2560", "mean of the last representation (3B: 2,560 columns)"),
 )
 def esm_embeddings(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[Any]:
@@ -79,7 +79,7 @@ def esm_embeddings(context: dg.AssetExecutionContext, platform: Platform) -> Ite
     op_tags=HOST_STEP,
     retry_policy=LOST_WORKER,
     automation_condition=FOLLOW,
-    description="DNABERT-S columns, then ESM-2 columns, as virtual datasets over verified shards: nothing is copied.",
+    description="DNABERT-S columns, then ESM-2 columns. Virtual datasets over verified shards: nothing is copied.",
     metadata=shard_schema("features", "3328", "both encoders side by side"),
 )
 def merged_features(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[Any]:

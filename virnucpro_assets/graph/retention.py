@@ -1,4 +1,4 @@
-"""`retention`: what stays on disk of a sample whose results are whole; one by one, or every night by policy."""
+"""The asset `retention` and the job `clean_up`: delete intermediate data of samples with complete results."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -29,20 +29,20 @@ from virnucpro_core.samples.sample import list_samples
     code_version="1",
     op_tags=HOST_STEP,
     retry_policy=LOST_WORKER,
-    description="Deletes a finished sample's intermediates, as VIRNUCPRO_KEEP says; their digests stay.",
+    description="Deletes intermediate data of a finished sample, as VIRNUCPRO_KEEP says. The digests stay.",
 )
 def retention(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[Any]:
-    def let_go(key: str) -> dg.MaterializeResult[Any]:
+    def release_one(key: str) -> dg.MaterializeResult[Any]:
         keep = platform.retention
         released = release(platform.sample(sample_of(key)), keep)
         return dg.MaterializeResult(metadata=retention_metadata(keep, released))
 
-    yield from each(context, let_go)
+    yield from each(context, release_one)
 
 
 @dg.op(tags=HOST_STEP)
 def release_what_is_due(context: dg.OpExecutionContext, platform: Platform) -> None:
-    """Every sample whose results are old enough; one that cannot be cleaned now is said and left to the next night."""
+    """Clean every sample whose results are old enough. If one fails, log it; the next night tries again."""
     with one_line_failures(context):
         keep = platform.retention
     for name in list_samples(platform.folder):
@@ -58,7 +58,7 @@ def release_what_is_due(context: dg.OpExecutionContext, platform: Platform) -> N
 
 
 @dg.job(
-    description="Deletes intermediates of all samples whose results are older than VIRNUCPRO_KEEP_DAYS.",
+    description="Deletes intermediate data of all samples whose results are older than VIRNUCPRO_KEEP_DAYS.",
     tags=OWN_TAGS,
 )
 def clean_up() -> None:
@@ -70,21 +70,21 @@ def clean_up() -> None:
     cron_schedule="0 3 * * *",
     execution_timezone=time_zone(),
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Runs `clean_up` where VIRNUCPRO_KEEP asks for it.",
+    description="Runs `clean_up` every night, unless VIRNUCPRO_KEEP is `all`.",
 )
 def nightly_clean_up(platform: Platform) -> dg.RunRequest | dg.SkipReason:
     if platform.retention == "all":
-        return dg.SkipReason("VIRNUCPRO_KEEP is all: every intermediate stays")
+        return dg.SkipReason("VIRNUCPRO_KEEP is all: nothing is deleted")
     return dg.RunRequest()
 
 
 def retained(name: str, keep: Keep, released: Released) -> dg.AssetMaterialization:
-    """What the web UI shows of a sample that was cleaned outside a run of `retention`."""
+    """A record for the web UI that a sample was cleaned outside a run of `retention`."""
     return dg.AssetMaterialization("retention", partition=name, metadata=retention_metadata(keep, released))
 
 
 def retention_metadata(keep: Keep, released: Released) -> dict[str, Any]:
-    """What stays, and what went by product."""
+    """Metadata: what was kept, and what was deleted of each product."""
     return {
         "kept": keep,
         "bytes_released": released.total,

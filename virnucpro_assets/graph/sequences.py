@@ -1,4 +1,4 @@
-"""`inbox`, `chunks`, `translations`: from files to the frame store, one partition a sample."""
+"""The assets `inbox`, `chunks` and `translations`: from sequence files to frames, one partition per sample."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,7 +21,7 @@ OWNERS = ["team:virnucpro"]
 
 inbox = dg.AssetSpec(
     "inbox",
-    description="Sequence files of a sample, as they were dropped. Reported by the inbox sensor.",
+    description="The sequence files of a sample, unchanged. The sensor `inbox` reports them.",
     group_name="sequences",
     kinds={"fasta", "fastq"},
     owners=OWNERS,
@@ -40,13 +40,13 @@ inbox = dg.AssetSpec(
     op_tags=HOST_STEP,
     retry_policy=LOST_WORKER,
     automation_condition=BEGIN,
-    description="Every record of the sample, cut into windows of at most chunk_size bases, as published.",
+    description="Every record of the sample, cut into chunks of at most chunk_size bases, like the published tool.",
     metadata={
         "dagster/column_schema": dg.TableSchema(
             columns=[
                 dg.TableColumn("record_id", "string", description="first word of the header"),
-                dg.TableColumn("sequence", "bytes", description="letters as they came, U read as T"),
-                dg.TableColumn("chunk_offset", "int64", description="record -> its chunks"),
+                dg.TableColumn("sequence", "bytes", description="letters as in the file, with U read as T"),
+                dg.TableColumn("chunk_offset", "int64", description="first chunk of each record"),
                 dg.TableColumn("reason", "string", description="why the record is not scored, or empty"),
             ]
         )
@@ -57,7 +57,7 @@ def chunks(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[An
     for event in each(context, lambda key: _chunk(platform.sample(sample_of(key)))):
         yield event
         if driven and isinstance(event, dg.AssetMaterialization):
-            # Of a sample in a run of several the inbox says nothing: the automation would begin the sample itself.
+            # Report the files only now. Earlier, this event would make the automation start the sample by itself.
             yield arrived(platform.sample(str(event.partition)))
 
 
@@ -90,15 +90,17 @@ def _chunk(sample: Sample) -> dg.MaterializeResult[Any]:
     op_tags=HOST_STEP,
     retry_policy=LOST_WORKER,
     automation_condition=FOLLOW,
-    description="Stop-free reading frames of every chunk in six frames; identical ones are kept once.",
+    description="The reading frames of every chunk, of six, that contain no stop. Identical frames are stored once.",
     metadata={
         "dagster/column_schema": dg.TableSchema(
             columns=[
                 dg.TableColumn("frame_chunk", "int64", description="chunk of the frame"),
                 dg.TableColumn("frame_code", "uint8", description="F1, F2, F3, R1, R2, R3 as 0 to 5"),
-                dg.TableColumn("frame_unique", "int64", description="its unique frame, which is embedded"),
-                dg.TableColumn("nucleotides", "bytes", description="slice of the strand, per unique frame"),
-                dg.TableColumn("proteins", "bytes", description="its translation, per unique frame"),
+                dg.TableColumn(
+                    "frame_unique", "int64", description="the unique frame that is embedded for it"
+                ),
+                dg.TableColumn("nucleotides", "bytes", description="its nucleotides, per unique frame"),
+                dg.TableColumn("proteins", "bytes", description="its protein, per unique frame"),
             ]
         )
     },

@@ -1,4 +1,4 @@
-"""What a sample's runs tell of it: which was the last, and whether somebody stopped it."""
+"""Finds the latest run of a sample, samples that were cancelled, and samples that are in flight."""
 
 import dagster as dg
 
@@ -16,7 +16,7 @@ UNDER_WAY = [
 
 
 def latest_run(instance: dg.DagsterInstance, sample: str) -> dg.RunRecord | None:
-    """The latest run of a sample or of one of its lanes, runs of several samples aside."""
+    """The latest run of a sample or of one of its lanes. Ignores runs of several samples."""
     records = [
         record
         for tag in SAMPLE_TAGS
@@ -26,7 +26,7 @@ def latest_run(instance: dg.DagsterInstance, sample: str) -> dg.RunRecord | None
 
 
 def was_cancelled(instance: dg.DagsterInstance, sample: str) -> bool:
-    """Whether somebody stopped the sample's latest run: nothing runs it again until it is asked for."""
+    """Whether a user cancelled the sample's latest run. Such a sample only runs again when a user starts it."""
     latest = latest_run(instance, sample)
     if latest is not None:
         return latest.dagster_run.status is dg.DagsterRunStatus.CANCELED
@@ -35,7 +35,7 @@ def was_cancelled(instance: dg.DagsterInstance, sample: str) -> bool:
 
 
 def samples_under_way(instance: dg.DagsterInstance) -> set[str]:
-    """Samples of which a run waits or works, alone or with others."""
+    """Samples that have a queued or running run, alone or together with others."""
     found: set[str] = set()
     for run in own_runs(instance, dg.RunsFilter(statuses=UNDER_WAY)):
         found |= set(samples_in(run.tags))

@@ -1,4 +1,4 @@
-"""Quick and safe starts: how a process imports what it keeps until it ends. Knows nothing of what is imported."""
+"""Makes imports safe and fast: not from the current folder, not cut short by a signal, without garbage collection."""
 
 import contextlib
 import gc
@@ -10,9 +10,9 @@ from virnucpro_core.interrupts import signals_held
 
 
 def import_nothing_from_here() -> None:
-    """No Python that this process starts, itself or by a library, imports from the folder where the user stands.
+    """Keep all Python child processes from importing modules from the current folder.
 
-    Such are loader workers and their server, and all that `dagster dev` consists of.
+    Such children are the loader processes and all processes of `dagster dev`.
     """
     os.environ["PYTHONSAFEPATH"] = "1"
 
@@ -30,11 +30,11 @@ def stand_in(folder: Path) -> None:
 
 @contextlib.contextmanager
 def lasting_imports() -> Iterator[None]:
-    """Imports inside the block are the garbage collector's business neither now nor later, and no signal cuts them.
+    """Import inside this block what the process needs until it ends: garbage collection is off, and signals wait.
 
-    torch and Dagster make a million objects that live as long as the process: to look for garbage among them
-    takes a quarter of the time that their import takes, and as long again when the process ends. An exception that a
-    signal's handler raises while torch's C++ calls Python, as it does when it is imported, aborts the process.
+    torch and Dagster create a million objects that live as long as the process. A search for garbage among them takes a
+    quarter of the import's time, and the same again when the process ends. Signals wait because torch's C++ code calls
+    Python while it is imported: an exception from a signal handler there aborts the process.
     """
     gc.disable()
     try:

@@ -1,7 +1,7 @@
-"""`virnucpro predict`: one sample or many through the graph, by workers that this process starts and watches.
+"""The driver of `virnucpro predict`: computes one or many samples with worker processes.
 
-Every layer is a run on the Dagster instance. What is done already is found by the manifests, so the same command
-resumes whatever stopped it. A sample that fails in a run of several is tried once more alone; it stops no other.
+Each layer of a sample is a run on the Dagster instance. The manifests say what is finished, so the same command resumes
+after any interruption. A sample that fails in a run of several is tried once more alone. The others go on.
 """
 
 import sys
@@ -30,25 +30,25 @@ from virnucpro_core.sequences.frames import Frames
 
 POLL_SECONDS = 0.05
 LOG_SECONDS = 7 * 86_400.0
-RELEASED = "results are whole and intermediates were released: nothing to compute"
+RELEASED = "results are complete and intermediate data was deleted: nothing to compute"
 LAYERS = {"sequences": "reading and translating", "lane": "embedding", "results": "writing results"}
 
 
 class RunFailedError(VirnucproError):
-    """A run of the graph ended without its product. exit_code 2: refused input; 3: resumable."""
+    """A run failed. exit_code 2: the input was refused; 3: the same command resumes."""
 
     def __init__(self, what: str, *, where: str, exit_code: int) -> None:
         self.exit_code = exit_code
-        remedy = "" if exit_code == 2 else "run the same command again: what is finished is kept"
+        remedy = "" if exit_code == 2 else "run the same command again: finished work is kept"
         super().__init__(what, where=where, remedy=remedy)
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What the driver tells while it works.
+    """Functions that the driver calls while it works.
 
-    layer: a sample that goes alone comes to a layer. lanes: how far its lanes are. done: a sample's results are whole,
-    and whether it was one of a group; what `done` raises is that sample's failure.
+    layer: a sample that runs alone starts a layer. lanes: the progress of its lanes. done: a sample's results are
+    complete; the flag says whether it was in a group. If `done` raises a VirnucproError, the sample counts as failed.
     """
 
     layer: Callable[[Sample, str], None]
@@ -64,9 +64,10 @@ def registered(
     fresh: bool,
     check: Callable[[str, Sequence[Path]], None],
 ) -> tuple[list[Sample], dict[str, VirnucproError]]:
-    """The samples of (name, files), and why others cannot be one; where there are several, that is said at once.
+    """Register a sample for each (name, files). Returns the samples, and the errors of those that cannot be registered.
 
-    `check` is asked before a name is registered; what it raises is that sample's failure.
+    check: called before a sample is registered; the VirnucproError that it raises is the sample's error. If there are
+    several samples, each error is also printed at once.
     """
     samples: list[Sample] = []
     failures: dict[str, VirnucproError] = {}
@@ -82,9 +83,9 @@ def registered(
 
 
 def predict(samples: Sequence[Sample], platform: Platform, watch: Watch) -> dict[str, VirnucproError]:
-    """Bring every sample to its results. Returns why samples failed; where there are several, that is said at once.
+    """Compute the results of every sample. Returns the errors of failed samples, by name.
 
-    KeyboardInterrupt leaves everything resumable.
+    If there are several samples, each error is also printed at once. After a KeyboardInterrupt the work can be resumed.
     """
     export(platform)
     with lasting_imports():
@@ -99,19 +100,21 @@ def predict(samples: Sequence[Sample], platform: Platform, watch: Watch) -> dict
         prediction = _Prediction(samples, platform, watch, driver)
         prediction.run()
     with database_errors(), open_instance() as instance:
-        mark_orphans(instance, platform.folder)  # ours, and others' that were still ending at the beginning
+        mark_orphans(
+            instance, platform.folder
+        )  # our own runs, and those of other drivers that had not ended before
     return prediction.failures
 
 
 def several_failed(failures: dict[str, VirnucproError], samples: int) -> VirnucproError:
-    """The one error of a command whose samples did not all end well: 3 if any of them can be resumed."""
+    """One error for a command with several samples, some failed. Its exit code is 3 if any of them can be resumed."""
     code = max(error.exit_code for error in failures.values())
     shown = ", ".join(list(failures)[:5]) + (", ..." if len(failures) > 5 else "")
     return RunFailedError(f"{len(failures)} of {samples} samples failed", where=shown, exit_code=code)
 
 
 class _Prediction:
-    """The workers, what each of them is at, and what has become of the samples."""
+    """One call of `predict`: its workers, the task of each, and the errors of the samples."""
 
     def __init__(self, samples: Sequence[Sample], platform: Platform, watch: Watch, driver: str) -> None:
         self.platform, self.watch = platform, watch
@@ -133,7 +136,7 @@ class _Prediction:
         self._at: dict[Worker, tuple[Group, Task]] = {}
 
     def run(self) -> None:
-        """Until every sample has ended."""
+        """Work until every sample has ended."""
         schedule, workers = self._schedule, [self._host, *self._gpus]
         expected = sum(1 if group.together else self.platform.gpus for group in schedule.waiting)
         try:
@@ -142,7 +145,7 @@ class _Prediction:
                     worker.start()
                 while not schedule.is_done:
                     for worker in workers:
-                        self._look_after(worker)
+                        self._serve(worker)
                     for group in list(schedule.ended()):
                         self._finish(group)
                     self._show()
@@ -151,11 +154,11 @@ class _Prediction:
             for group in schedule.under_way:
                 group.held.close()
 
-    def _look_after(self, worker: Worker) -> None:
-        """Take what the worker has done, and give it something to do."""
+    def _serve(self, worker: Worker) -> None:
+        """Take the outcome of the worker's task, if it has ended, and give the worker its next task."""
         if worker in self._at:
             group, task = self._at[worker]
-            outcome = worker.look()
+            outcome = worker.poll()
             if outcome is None:
                 return
             del self._at[worker]
@@ -177,14 +180,14 @@ class _Prediction:
             worker.give(task)
 
     def _begin(self, group: Group) -> None:
-        """Have the group's samples to ourselves; one that cannot be had, or was given other settings, has failed."""
+        """Lock the group's samples. One that another process has locked, or has changed, counts as failed."""
         for sample in group.samples:
             try:
                 busy = f"sample {sample.name!r} is being predicted by another process"
                 group.held.enter_context(locked(sample.lock("driver"), busy=busy))
                 if self.platform.sample(sample.name) != sample:
                     raise UsageError(
-                        f"sample {sample.name!r} was given other settings by another process just now",
+                        f"another process has just changed the settings of sample {sample.name!r}",
                         where=sample.folder,
                         remedy="run the command again",
                     )
@@ -196,7 +199,7 @@ class _Prediction:
                 group.failed[sample.name], group.error = str(error), error
 
     def _finish(self, group: Group) -> None:
-        """What has become of the group's samples: results, a failure, or another trial alone."""
+        """Unlock the group's samples. Each one has results, has failed, or is tried again alone."""
         group.held.close()
         outcome = group.outcome
         lost = outcome.exit_code == DeviceLostError.exit_code
@@ -224,10 +227,10 @@ class _Prediction:
             self.watch.done(sample, group.together)
         except VirnucproError as error:
             return error
-        except OSError as error:  # of the folder that the user named
+        except OSError as error:  # an error in the folder that the user gave
             what = error.strerror or str(error)
             return StoreError(
-                what, where=str(error.filename or ""), remedy="check the path, its rights and the disk"
+                what, where=str(error.filename or ""), remedy="check the path, its permissions and the disk"
             )
         return None
 
@@ -236,7 +239,7 @@ class _Prediction:
             self.watch.lanes(group.samples[0], list(self._progress(group)))
 
     def _progress(self, group: Group, *, ended: bool = False) -> Iterator[Progress]:
-        """How far the lanes are; in the end also those that had nothing to do, by an earlier run's telemetry."""
+        """The progress of the lanes. With `ended`, also of lanes that an earlier run finished, from its telemetry."""
         for rank in range(self.platform.gpus):
             for product in EMBEDDINGS:
                 file = group.samples[0].telemetry(product, rank)

@@ -1,4 +1,4 @@
-"""Run one of the jobs in this process, on the instance, so that the web UI shows it; no daemon is needed."""
+"""Runs a job in this process and records it on the Dagster instance. The web UI shows it; no daemon is needed."""
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
@@ -32,9 +32,10 @@ QUIET: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITIC
 
 
 def run_task(task: Task) -> Outcome:
-    """Execute a task's job for its keys. Raises KeyboardInterrupt where SIGINT or SIGTERM ends it, VirnucproError.
+    """Execute a task's job for its keys. Raises VirnucproError; KeyboardInterrupt after SIGINT or SIGTERM.
 
-    The driver's tag keeps the automation from doing the same work, another one the daemon from trying again.
+    Two of the tags prevent double work: with the driver's tag the automation ignores the run, and with
+    MAX_RETRIES_TAG the daemon does not retry it.
     """
     keys = [lane_key(*lane_of(key)) if task.job == "lane" else key for key in task.keys]
     tags = driver_tags(task.driver) | OWN_TAGS | {MAX_RETRIES_TAG: "0", HOME_TAG: str(home_folder())}
@@ -61,9 +62,9 @@ def run_task(task: Task) -> Outcome:
 
 
 def latest_failures(instance: dg.DagsterInstance, samples: Collection[str]) -> dict[str, str]:
-    """Sample -> why its latest run failed, of those whose latest run did.
+    """Sample -> why its latest run failed, for samples whose latest run failed.
 
-    Looks at the newest FAILURES failed runs: the cost does not grow with the number of samples.
+    Reads only the newest FAILURES failed runs, so the cost does not grow with the number of samples.
     """
     failed = list(
         own_records(instance, dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]), limit=FAILURES)
@@ -75,7 +76,7 @@ def latest_failures(instance: dg.DagsterInstance, samples: Collection[str]) -> d
 
 
 def latest_failure(instance: dg.DagsterInstance, sample: str) -> str:
-    """Why the latest run of a sample, or of one of its lanes, failed; "" if it did not."""
+    """Why the latest run of a sample, or of one of its lanes, failed; "" if it did not fail."""
     latest = latest_run(instance, sample)
     if latest is None or latest.dagster_run.status is not dg.DagsterRunStatus.FAILURE:
         return ""
@@ -84,22 +85,22 @@ def latest_failure(instance: dg.DagsterInstance, sample: str) -> str:
 
 
 def _why(events: Sequence[dg.DagsterEvent]) -> tuple[str, int]:
-    """The first failure's line and exit code: 2 for refused input, 3 for what the same command resumes."""
+    """The line and exit code of the first failed step: 2 for refused input, 3 if the same command resumes."""
     for failure in _failures(events):
         data = failure.step_failure_data
-        told = data.user_failure_data
-        if told is not None:
-            return str(told.description), int(str(told.metadata[EXIT_CODE].value))
+        ours = data.user_failure_data
+        if ours is not None:
+            return str(ours.description), int(str(ours.metadata[EXIT_CODE].value))
         if data.error is not None:
             error = data.error
             while error.cause is not None:
                 error = error.cause
             return f"{failure.step_key}: {error.message.strip().splitlines()[0]}", RESUMABLE
-    return "the run failed outside its steps; see it in the web UI", RESUMABLE
+    return "the run failed outside its steps; open it in the web UI to see why", RESUMABLE
 
 
 def _interrupted(event: dg.DagsterEvent) -> bool:
-    """Whether a signal ended the run there: Dagster raises or records it within a step, and cancels between two."""
+    """Whether the event shows that a signal ended the run: a failed step within a step, a canceled run between two."""
     if event.event_type is dg.DagsterEventType.RUN_CANCELED:
         return True
     error = event.step_failure_data.error if event.is_step_failure else None

@@ -1,7 +1,8 @@
-"""Who does what next: groups of samples pass from reading to embedding to results, and no worker waits for another's.
+"""Decides which task each worker of `virnucpro predict` gets next. Starts no processes.
 
-A group is a few small samples that one GPU computes, or one sample of which each GPU computes its own lane. Reading and
-writing are the host worker's tasks: it keeps the GPUs supplied first, then writes results. Knows no processes.
+The work is divided into groups. A group is either several small samples, computed by one GPU, or one sample, of which
+each GPU computes its own lane. Each group is read, then embedded, then written as results. The host worker reads and
+writes. It reads first, so that the GPUs always have work, and writes results when they have enough.
 """
 
 import contextlib
@@ -21,10 +22,11 @@ HOST = -1
 
 @dataclass(eq=False)
 class Group:
-    """Samples that go through the graph in the same runs. `together`: small ones that share what is loaded.
+    """Samples that share the same runs.
 
-    layers: what the group still has to go through. layer: where it is, since `began`. outcome: of the first run that
-    failed as a whole, at `where`; failed: samples that the others went on without; error: why one could not begin.
+    together: small samples that share a model load. layers: the layers that are still to run. layer: the layer that
+    runs now, since the time `began`. outcome: of the first run that failed as a whole, at `where`. failed: sample ->
+    why it failed while the others went on. error: why a sample could not start. held: the locks on the samples.
     """
 
     samples: list[Sample]
@@ -41,16 +43,16 @@ class Group:
 
     @property
     def left(self) -> list[Sample]:
-        """Those that have not failed."""
+        """Samples that have not failed."""
         return [sample for sample in self.samples if sample.name not in self.failed]
 
 
 def groups(samples: Sequence[Sample], gpus: int, is_apart: Callable[[Sample], bool]) -> list[Group]:
-    """Small samples in groups, if they are more than the GPUs; then each other sample, and what `is_apart`, alone."""
+    """Group small samples if there are more of them than GPUs. Other samples, and those `is_apart`, stay alone."""
     small = [s for s in samples if s.is_small and not is_apart(s)]
     if len(small) <= gpus:
         small = []
-    # Three groups a GPU or more, if that leaves each a few samples: a slow one is given fewer, the first is soon read.
+    # At least three groups per GPU, if each still has a few samples. A slow GPU then gets fewer, and work starts soon.
     few = min(FEW_SAMPLES, math.ceil(len(small) / gpus))
     size = max(1, min(MOST_SAMPLES, max(few, math.ceil(len(small) / (3 * gpus)))))
     together = [Group(small[at : at + size], together=True) for at in range(0, len(small), size)]
@@ -59,10 +61,10 @@ def groups(samples: Sequence[Sample], gpus: int, is_apart: Callable[[Sample], bo
 
 
 class Schedule:
-    """The groups of a command on their way.
+    """The groups of one command: queued, in flight and ended.
 
-    begin: called with a group before its first task; whoever it fails stands in `group.failed`, and it may shorten
-    `group.layers`. shards: how many shards a sample has that was read.
+    begin: called with a group before its first task; it may add samples to `group.failed` and shorten `group.layers`.
+    shards: returns the number of shards of a sample that has been read.
     """
 
     def __init__(
@@ -84,18 +86,18 @@ class Schedule:
 
     @property
     def is_done(self) -> bool:
-        """Whether every group has ended and was taken by `ended`."""
+        """Whether every group has ended and `ended` has returned it."""
         return not (self.waiting or self.under_way)
 
     def ended(self) -> Iterator[Group]:
-        """Groups that have ended since the last call."""
+        """Yield the groups that have ended since the last call."""
         while self._ended:
             group = self._ended.popleft()
             self.under_way.remove(group)
             yield group
 
     def for_gpu(self, rank: int) -> tuple[Group, Task] | None:
-        """The next task of a GPU that has none: a lane that is its own, or anybody's."""
+        """The next task of an idle GPU: a lane of its own rank, or one that any GPU may take. None if there is none."""
         for entry in self._lanes:
             group, task, owner = entry
             if owner == rank or (owner is None and rank != HOST):
@@ -104,8 +106,8 @@ class Schedule:
         return None
 
     def for_host(self) -> tuple[Group, Task] | None:
-        """The next task that needs no GPU: reading where a GPU would soon have nothing to do, else writing."""
-        idle = self.for_gpu(HOST)  # lanes to which no shard falls
+        """The next task without a GPU: read a group if the GPUs need more work soon, else write results. Or None."""
+        idle = self.for_gpu(HOST)  # lanes without shards
         if idle is not None:
             return idle
         if self._results and (self._lanes or not self._may_begin()):
@@ -120,7 +122,7 @@ class Schedule:
         return self._task("results", self._results.popleft()) if self._results else None
 
     def report(self, group: Group, task: Task, outcome: Outcome) -> None:
-        """A task of the group has ended."""
+        """Record the outcome of one of the group's tasks."""
         group.failed |= outcome.failed
         if outcome.failure and not group.outcome.failure:
             group.outcome = outcome
@@ -135,7 +137,7 @@ class Schedule:
         return bool(self.waiting) and len(self.under_way) < self.gpus + 3
 
     def _after(self, group: Group, layer: str) -> None:
-        """Send the group on to the layer, or to its end."""
+        """Put the group in the queue of the layer, or end it."""
         if not group.left or group.outcome.failure or layer not in group.layers:
             self._ended.append(group)
         elif layer == "lane":

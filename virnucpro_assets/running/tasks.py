@@ -1,4 +1,4 @@
-"""What a driver asks of its workers, and what they answer: one line of JSON each. Imports neither Dagster nor torch."""
+"""The messages between driver and workers: tasks and outcomes, one line of JSON each. Imports no Dagster, no torch."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A run of one of the jobs `sequences`, `lane` and `results` for these partition keys.
+    """One run of the job `sequences`, `lane` or `results` for these partition keys.
 
-    driver: whose run it is (presence.py). rank: whose GPU computes. together: it is one of many small tasks, so what
-    is loaded for it stays loaded.
+    driver: name of the driver (see presence.py). rank: the rank whose GPU computes. together: the task is one of many
+    small ones, so the models stay loaded after it.
     """
 
     job: str
@@ -24,16 +24,17 @@ class Task:
 
     @staticmethod
     def read(line: str | bytes) -> "Task":
-        """The task in such a line."""
+        """Parse a line that `line` made."""
         given = json.loads(line)
         return Task(**given | {"keys": tuple(given["keys"])})
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a task's run ended: the one line that says why it failed, or nothing; exit_code as of the command.
+    """How a task's run ended.
 
-    failed: in a run of several samples those that it went on without, and why. died: the worker's process ended.
+    failure: one line that says why it failed; "" if it did not fail. exit_code: as for the command. failed: sample ->
+    why it failed, for samples that failed while the others of the run went on. died: the worker's process ended.
     """
 
     failure: str = ""
@@ -47,5 +48,5 @@ class Outcome:
 
     @staticmethod
     def read(line: str) -> "Outcome | None":
-        """The outcome in such a line; None where it is some other text."""
+        """Parse a line that `line` made; None for any other text."""
         return Outcome(**json.loads(line)["outcome"]) if line.startswith('{"outcome"') else None

@@ -1,8 +1,8 @@
-"""A worker of `virnucpro predict` as a process of its own: `python -m virnucpro_assets.running.worker NAME`.
+"""A worker process of `virnucpro predict`: `python -m virnucpro_assets.running.worker NAME`.
 
-Takes its driver's tasks from standard input, one after another, and prints each one's outcome (tasks.py). What many
-small tasks share stays loaded between them. Ends with its driver, which holds the other end of its standard input: a
-worker without one would hold a GPU that nobody waits for.
+The worker reads tasks from standard input, one after another, and prints the outcome of each (see tasks.py). Models
+stay loaded between small tasks. The driver holds the other end of standard input, so the worker ends when the driver
+ends. Otherwise it would keep a GPU without need.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ from virnucpro_core.interrupts import keep_interrupts
 
 
 def main() -> int:
-    """Exit code: 130 ended by its driver; 4 its device was lost, after a line that says so: a new process can go on."""
+    """Work until the end. Exit code 130: the driver ended it. 4: its device was lost; a new process can go on."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # see cli.main
     keep_interrupts()
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-    # Not at the top: a loader worker imports this module again, and needs neither Dagster nor the graph.
+    # Not at the top of the file: a loader process imports this module too, and needs neither Dagster nor the graph.
     with lasting_imports():
         from virnucpro_assets.platform.presence import end_with_input
 

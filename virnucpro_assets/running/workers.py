@@ -1,4 +1,4 @@
-"""The processes that work for `virnucpro predict`: one a GPU, and one for what needs none."""
+"""Starts and watches the worker processes of `virnucpro predict`: one per GPU, and one for work without a GPU."""
 
 import contextlib
 import logging
@@ -20,9 +20,10 @@ log = logging.getLogger(__name__)
 
 
 class Worker:
-    """A worker's process; where its device was lost, the next one: at most RESTARTS times a task, later each time.
+    """A worker and its process.
 
-    log: what it says goes to files of this name, `.out` and `.err`.
+    If the process loses its device, it is started again after a growing wait, at most RESTARTS times per task.
+    log: path without suffix of the files for its output (`.out`) and errors (`.err`).
     """
 
     def __init__(self, name: str, log: Path) -> None:
@@ -36,30 +37,30 @@ class Worker:
         self._read = 0
 
     def start(self) -> None:
-        """Start the process, if there is none: what it imports takes it seconds."""
+        """Start the process if it is not running. Its imports take some seconds, so call this early."""
         if self.process is not None and self.process.poll() is None:
             return
-        self._forget()  # it died while it had nothing to do
+        self._forget()  # it died while it was idle
         self.log.parent.mkdir(parents=True, exist_ok=True)
         import_nothing_from_here()
         out, err = self.log.with_suffix(".out"), self.log.with_suffix(".err")
         with out.open("ab") as said, err.open("ab") as errors:
             self.process = subprocess.Popen(
                 self.command,
-                stdin=subprocess.PIPE,  # it ends with us, however we end
+                stdin=subprocess.PIPE,  # closed when this process ends, however it ends; the worker then ends too
                 stdout=said,
                 stderr=errors,
-                start_new_session=True,  # an interrupt at the terminal reaches the driver, which ends them in order
+                start_new_session=True,  # Ctrl-C at the terminal reaches only the driver, which then ends the workers
             )
 
     def give(self, task: Task) -> None:
-        """Have the task done; there must be none."""
+        """Give the worker a task. It must not have one already."""
         assert self.task is None
         self.task, self.restarts = task, 0
         self._send(task)
 
-    def look(self) -> Outcome | None:
-        """How the task has ended; None while it is worked on."""
+    def poll(self) -> Outcome | None:
+        """The outcome of the task; None while it runs."""
         if self.task is None or (self._due is not None and time.monotonic() < self._due):
             return None
         if self._due is not None:
@@ -67,7 +68,9 @@ class Worker:
             self.restarts += 1
             self._send(self.task)
             return None
-        code = self.process.poll() if self.process is not None else None  # first: it may speak and end
+        code = (
+            self.process.poll() if self.process is not None else None
+        )  # before its output is read: the process may print an outcome and then end
         outcome = next((found for line in self._lines() if (found := Outcome.read(line))), None)
         if outcome is None and code is not None:
             outcome = self._ended(code)
@@ -76,7 +79,7 @@ class Worker:
         return outcome
 
     def end(self) -> None:
-        """Ask the process to end, which also ends when nobody holds its standard input."""
+        """Ask the process to end, with SIGTERM."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
 
@@ -96,12 +99,12 @@ class Worker:
         self.start()
         assert self.process is not None
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has died: `look` will tell
+        with contextlib.suppress(BrokenPipeError):  # it has died: `poll` will notice
             self.process.stdin.write(task.line().encode())
             self.process.stdin.flush()
 
     def _ended(self, code: int) -> Outcome | None:
-        """What the end of the process means for its task; None where another process goes on with it."""
+        """The outcome of the task after its process has ended; None if a new process will go on with the task."""
         words = self._last_words(code)
         self._forget()
         self.died = True
@@ -109,7 +112,7 @@ class Worker:
         if lost and self.restarts < RESTARTS:
             wait = RESTART_SECONDS * 2**self.restarts
             self._due = time.monotonic() + wait
-            log.warning("%s: started anew in %.0f s: %s", self.name, wait, words)
+            log.warning("%s: starting again in %.0f s: %s", self.name, wait, words)
             return None
         return Outcome(words, exit_code=code if code in (2, DeviceLostError.exit_code) else 3, died=True)
 
@@ -122,12 +125,12 @@ class Worker:
             self.process = None
 
     def _forget_logs(self) -> None:
-        """Delete its logs, which nobody needs where no process has died."""
+        """Delete the log files. They are only needed if a process has died."""
         for suffix in (".out", ".err"):
             self.log.with_suffix(suffix).unlink(missing_ok=True)
 
     def _lines(self) -> list[str]:
-        """Whole lines on its standard output since the last look."""
+        """The complete lines of its standard output since the last call."""
         with self.log.with_suffix(".out").open("rb") as stream:
             stream.seek(self._read)
             text = stream.read()
@@ -136,7 +139,7 @@ class Worker:
         return whole.decode(errors="replace").splitlines()
 
     def _last_words(self, code: int) -> str:
-        """What it said last; where it was killed or said nothing, how it ended and where its log is."""
+        """The last line of its output; if it was killed or printed nothing, how it ended and where its log is."""
         text = self.log.with_suffix(".out").read_text(encoding="utf-8", errors="replace")
         said = [line for line in text.strip().splitlines() if Outcome.read(line) is None]
         if said and code >= 0:
@@ -151,7 +154,7 @@ class Worker:
 
 @contextlib.contextmanager
 def at_work(workers: Sequence[Worker]) -> Iterator[None]:
-    """Whatever ends the block ends the workers' processes, gently at first."""
+    """End the workers' processes when the block ends: first with SIGTERM, and with SIGKILL after GRACE_SECONDS."""
     try:
         yield
     finally:

@@ -243,10 +243,10 @@ def test_problems_show_in_the_ticks_and_in_the_list_of_samples(
     assert "a link that leads nowhere" in str(event.description)
     idle = sensor.tick()
     assert idle.skip_reason is not None
-    assert "1 with problems, such as nowhere.fa: a link that leads nowhere" in str(idle.skip_reason)
+    assert "files with problems: 1, such as nowhere.fa: a link that leads nowhere" in str(idle.skip_reason)
     monkeypatch.setenv("VIRNUCPRO_HOME", sensor.platform.home)
     said = CliRunner().invoke(samples, [])
-    assert "inbox: nowhere.fa: a link that leads nowhere (tried again)" in said.output
+    assert "inbox: nowhere.fa: a link that leads nowhere (will be tried again)" in said.output
 
 
 def requested(result: dg.EvaluateAutomationConditionsResult) -> dict[str, set[str]]:

@@ -71,7 +71,7 @@ def test_embed_says_what_it_left_out_and_names_the_option_that_was_typed(tmp_pat
     words = ("embed", "esm2", "a.faa", "--weights", DEMO / "esm2", "--out", "a.h5")
     done = virnucpro(tmp_path, *words)
     assert done.returncode == 0
-    assert done.stderr == "2 proteins end in a stop (*), which is no residue: left out\n"
+    assert done.stderr == "2 proteins with a stop (*) at the end: the stop was left out\n"
     assert done.stdout == "2 embeddings of 64 columns in a.h5\n"
     refused = virnucpro(tmp_path, *words, "--dtype", "fp8")
     assert refused.returncode == 2

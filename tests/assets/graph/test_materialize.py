@@ -184,7 +184,7 @@ def test_a_lane_to_which_no_shard_falls_is_recorded_as_that(
     for asset in PRODUCTS:
         made = materialization(instance, asset, lane_key("small", 1))
         assert made.metadata["shards"].value == 0
-        assert made.metadata["note"].value == "none of the sample's 1 shards falls to rank 1"
+        assert made.metadata["note"].value == "rank 1 has none of the sample's shards (1 in total)"
         assert set(made.metadata) == {"dagster/row_count", "shards", "world_size", "manifest", "note"}
     assert not small.telemetry(ESM, 1).exists()
 

@@ -128,7 +128,7 @@ def typed(*words: str) -> str:
 
 
 def test_a_finished_and_cleaned_sample_is_not_predicted_again(site: Finished) -> None:
-    assert "would go" in typed("clean", NAME, "--keep", "results", "--dry-run")
+    assert "would be deleted" in typed("clean", NAME, "--keep", "results", "--dry-run")
     assert list(site.sample.product(ESM).glob("*.h5"))
     assert "deleted (merged_features" in typed("clean", NAME, "--keep", "results")
     assert "nothing to delete" in typed("clean", NAME, "--keep", "results")
@@ -162,7 +162,7 @@ def test_the_listing_for_people_and_programs(site: Finished) -> None:
         lane["total"] for lane in json.loads(detail)["lanes"]
     ]
     text = typed(NAME)
-    for words in ("rank 1 of 2", "esm_embeddings", "in all"):
+    for words in ("rank 1 of 2", "esm_embeddings", "total"):
         assert words in text
     with pytest.raises(UsageError, match="not known"):
         typed("absent")

@@ -38,7 +38,7 @@ sys.stdin.readline()
 
 def _outcome(worker: Worker) -> Outcome:
     deadline = time.monotonic() + 60
-    while (outcome := worker.look()) is None:
+    while (outcome := worker.poll()) is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     return outcome
@@ -69,7 +69,7 @@ def test_a_worker_whose_device_is_lost_is_started_anew_a_few_times(
         assert (outcome.exit_code, outcome.failure) == (ends, "GPU-1 was lost" if ends else "")
         assert worker.task is None
         assert (tmp_path / "starts").read_text() == "x" * starts
-        assert caplog.text.count("started anew") == starts - 1
+        assert caplog.text.count("starting again") == starts - 1
         if not ends:
             return
         monkeypatch.setenv("CODES", "0")  # the next task has a process of its own
