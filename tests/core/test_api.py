@@ -104,7 +104,7 @@ def test_calls_say_what_the_tables_say(file: Path, tmp_path: Path) -> None:
     assert list(table["reason"]) == [c.reason for c in calls]
     assert table["length"].dtype == np.int64
     (tmp_path / "out" / "contigs.tsv").write_text("else\n")
-    with pytest.raises(StoreError, match=r"contigs\.tsv: missing or not what run\.json says"):
+    with pytest.raises(StoreError, match=r"contigs\.tsv: missing, or its sha256 is not the one in run\.json"):
         vp.read_results(tmp_path / "out")
 
 
