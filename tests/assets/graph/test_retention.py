@@ -189,7 +189,7 @@ def test_a_prediction_whose_settings_were_changed_meanwhile_is_refused(site: Fin
     register(site.platform.folder, NAME, files, changed)
     failures = predict([site.sample], site.platform, Watch(*[lambda *_: None] * 3))
     assert isinstance(failures[NAME], UsageError)
-    assert "other settings by another process" in str(failures[NAME])
+    assert "has just changed the settings" in str(failures[NAME])
 
 
 def test_a_configuration_that_dagster_cannot_use_is_one_line(site: Finished, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_a_half_made_database_without_history_is_made_anew(
         assert instance.get_runs() == []
         assert instance.all_instigator_state() == []
     assert half_made(home) == []
-    assert _instance(home).text == "is whole"
+    assert _instance(home).text == "complete"
 
 
 def test_two_versions_with_history_become_one_and_the_history_stays(home: Path, whole: Path) -> None:
