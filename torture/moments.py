@@ -54,7 +54,7 @@ MOMENTS = {
     "translations: translating": Moment("sequences", f"{CORE}.pipeline.steps:translate_sample"),
     "translations: checks": Moment("sequences", f"{ASSETS}.graph.checks:sample_findings", 2),
     "dnabert_embeddings: loading": Moment("lane", f"{CORE}.encoders.loaded:cached_encoder"),
-    "dnabert_embeddings: first batch": Moment("lane", f"{CORE}.engine.inference:Forward._embed_into"),
+    "dnabert_embeddings: first batch": Moment("lane", f"{CORE}.encoders.batches:Pass.run"),
     "dnabert_embeddings: a shard is handed over": Moment(
         "lane", f"{CORE}.engine.writing:WriteBehind.submit", 2
     ),

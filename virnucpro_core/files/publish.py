@@ -68,21 +68,6 @@ def publish_folder(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def passing_file(folder: Path, data: bytes) -> Iterator[Path]:
-    """A temporary file that is deleted when the block ends. If the process is killed, the next call here deletes it.
-
-    It is the caller's to lock. Raises StoreError.
-    """
-    with contextlib.ExitStack() as held:
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            sweep(folder)
-            file = held.enter_context(temporary_folder(folder)) / "file"
-            file.write_bytes(data)
-        yield file
-
-
-@contextlib.contextmanager
 def temporary_folder(parent: Path) -> Iterator[Path]:
     """A new folder in `parent`, locked against `sweep` during the block and deleted when the block ends."""
     with _temporary_file(parent, _LOCK) as lock:

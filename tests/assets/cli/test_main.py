@@ -171,6 +171,45 @@ def test_a_folder_s_bad_samples_are_said_and_stop_none_whatever_is_wrong_with_th
     assert sorted(f.name for f in (tmp_path / "out").iterdir()) == ["a", "b"]
 
 
+def test_out_is_not_taken_from_others_unless_it_is_said(predicted: Shell, tmp_path: Path) -> None:
+    words = (
+        "predict",
+        DEMO / "viral.fa",
+        "--profile",
+        "demo",
+        "--chunk-size",
+        300,
+        "--shard-rows",
+        20,
+        "--gpus",
+        2,
+    )
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "contigs.tsv").write_text("mine")
+    said = predicted.refused(*words, "--out", tmp_path / "own")
+    assert "holds a contigs.tsv that is no result of this sample; give another --out, or --force" in said
+    assert (tmp_path / "own" / "contigs.tsv").read_text() == "mine"
+    said = predicted.refused(*words, "--sample", "other", "--out", "results")
+    assert "holds the results of sample 'viral'" in said
+    assert not (predicted.folder / "home" / "samples" / "other").exists()
+    assert "--out" in predicted.refused(*words, "--out", DEMO / "viral.fa")
+    predicted.good(*words, "--out", tmp_path / "own", "--force")
+    assert (tmp_path / "own" / "run.json").exists()
+    predicted.good(*words, "--out", tmp_path / "own")
+
+
+def test_a_model_folder_is_not_replaced_unless_it_is_said(shell: Shell, tmp_path: Path) -> None:
+    words = ("models", "import", "esm2", DEMO / "esm2", "--out", tmp_path / "model")
+    shell.good(*words)
+    (tmp_path / "model" / "notes").write_text("mine")
+    assert "replaced as a whole; give another --out, or --force" in shell.refused(*words)
+    assert (tmp_path / "model" / "notes").exists()
+    models = ("--dnabert", DEMO / "dnabert_s", "--esm2", DEMO / "esm2", "--device", "cpu")
+    inputs = ("--viral", DEMO / "viral.fa", "--non-viral", DEMO / "non_viral.fa")
+    assert "--force" in shell.refused("train", *inputs, *models, "--out", tmp_path / "model")
+    shell.good(*words, "--force")
+
+
 def test_small_samples_of_a_worker_that_stands_and_dies_are_done_by_others(
     shell: Shell, tmp_path: Path
 ) -> None:

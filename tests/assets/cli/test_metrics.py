@@ -15,6 +15,7 @@ from tests.assets.conftest import NAME, Finished
 from virnucpro_assets.cli import metrics
 from virnucpro_assets.cli.models import metrics as command
 from virnucpro_assets.platform.instance import open_instance
+from virnucpro_assets.platform.tags import OWN_TAGS
 from virnucpro_core.files.locks import locked
 from virnucpro_core.samples.occupancy import shared_lock
 
@@ -59,7 +60,8 @@ def test_the_queue_and_the_failures(site: Finished, tmp_path: Path) -> None:
     with open_instance() as instance:
         for status, count in ((dg.DagsterRunStatus.STARTED, 3), (dg.DagsterRunStatus.FAILURE, 2)):
             for _ in range(count):
-                instance.add_run(dg.DagsterRun("lane", status=status))
+                instance.add_run(dg.DagsterRun("lane", status=status, tags=OWN_TAGS))
+                instance.add_run(dg.DagsterRun("lane", status=status))  # another project's
     figures = written(tmp_path)
     assert figures["virnucpro_runs", "started"] == 3
     assert figures["virnucpro_runs", "failure"] == 2
