@@ -72,7 +72,8 @@ def test_runs_without_a_process_are_marked_and_the_living_and_the_young_are_not(
 def test_a_terminated_run_without_a_process_is_canceled_and_not_tried_again(
     instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    run = instance.create_run_for_job(defs.resolve_job_def("results"))
+    job = defs.resolve_job_def("results")
+    run = instance.create_run_for_job(job, tags=dict(job.tags))
     instance.report_run_canceling(run)
     assert mark_dead_runs(instance, tmp_path) == [run.run_id]
     assert status(instance, run.run_id) == dg.DagsterRunStatus.CANCELED
