@@ -1,21 +1,15 @@
 """The Dagster definitions: assets, checks, jobs, sensors, schedules and the platform resource."""
 
-import warnings
-
 import dagster as dg
 
-# Dagster 1.13 marks partitioned checks as preview. They are needed: a failed check blocks one sample, not all.
-warnings.filterwarnings("ignore", category=dg.PreviewWarning)
-warnings.filterwarnings("ignore", category=dg.BetaWarning)
-
-from virnucpro_assets.automation.groups import FOLLOWERS  # noqa: E402
-from virnucpro_assets.automation.nightly import NIGHTLY  # noqa: E402
-from virnucpro_assets.automation.sensors import dead_runs, follow, inbox_sensor  # noqa: E402
-from virnucpro_assets.graph import calls, embeddings, retention, sequences  # noqa: E402
-from virnucpro_assets.graph.checks import CHECKS  # noqa: E402
-from virnucpro_assets.graph.engines import executor_of  # noqa: E402
-from virnucpro_assets.platform.resource import platform_from_environment  # noqa: E402
-from virnucpro_assets.platform.tags import OWN_TAGS  # noqa: E402
+from virnucpro_assets.automation.groups import FOLLOWERS
+from virnucpro_assets.automation.nightly import NIGHTLY
+from virnucpro_assets.automation.sensors import dead_runs, follow, inbox_sensor
+from virnucpro_assets.graph import calls, embeddings, retention, sequences
+from virnucpro_assets.graph.checks import CHECKS
+from virnucpro_assets.graph.engines import executor_of
+from virnucpro_assets.platform.resource import platform_from_environment
+from virnucpro_assets.platform.tags import OWN_TAGS
 
 _PLATFORM = platform_from_environment()
 

@@ -36,7 +36,7 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         inside = (
-            [f for f in sorted(path.iterdir()) if f.is_file() and looks_like_sequence_file(f)]
+            [f for f in sorted(path.iterdir()) if not f.is_dir() and looks_like_sequence_file(f)]
             if path.is_dir()
             else [path]
         )
