@@ -179,8 +179,9 @@ def test_a_stopped_run_of_several_leaves_its_samples_alone(
 ) -> None:
     assert missing_partitions(instance, platform)["sequences"] == [NAME]
     instance.add_dynamic_partitions(str(SAMPLES.name), ["other"])
-    tags = keys_tags([NAME, "other"], [NAME, "other"])
-    stopped = instance.create_run_for_job(defs.resolve_job_def("sequences"), tags=tags)
+    job = defs.resolve_job_def("sequences")
+    tags = dict(job.tags) | keys_tags([NAME, "other"], [NAME, "other"])
+    stopped = instance.create_run_for_job(job, tags=tags)
     instance.report_run_canceled(stopped)
     assert not any(missing_partitions(instance, platform).values())
 
