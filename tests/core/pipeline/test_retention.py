@@ -186,7 +186,7 @@ def test_nothing_goes_while_a_process_works_on_the_sample(pipeline: Pipeline, lo
     before = tree(sample)
     with (
         locked(sample.lock(lock), busy=""),
-        pytest.raises(StoreError, match=r"is not cleaned.*\(process \d+ on .+\)"),
+        pytest.raises(StoreError, match=r"was not cleaned.*\(process \d+ on .+\)"),
     ):
         release(sample, "results")
     assert tree(sample) == before

@@ -53,7 +53,7 @@ def test_a_delivery_that_was_stopped_is_ended_by_the_same_command(sample: Scored
     inputs, out = results_of(sample, tmp_path / "results"), tmp_path / "out"
     deliver(tmp_path / "results", out)
     (out / RUN).rename(tmp_path / RUN)
-    with pytest.raises(UsageError, match="no result of this sample"):
+    with pytest.raises(UsageError, match="not a result of this sample"):
         check_out(out, NAME, inputs)
     publish_json(out / UNFINISHED, {"sample": NAME, "content": content_digest(digest_inputs(inputs))})
     check_out(out, NAME, inputs)
@@ -94,7 +94,7 @@ def test_a_folder_that_would_be_replaced_as_a_whole_must_be_empty(tmp_path: Path
     check_replaceable(tmp_path / "new")
     check_replaceable(tmp_path)
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(UsageError, match="replaced as a whole; give another --out, or --force"):
+    with pytest.raises(UsageError, match="would be replaced; give another --out, or --force"):
         check_replaceable(tmp_path)
     check_replaceable(tmp_path, force=True)
 
