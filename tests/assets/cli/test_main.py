@@ -192,7 +192,7 @@ def test_out_is_not_taken_from_others_unless_it_is_said(predicted: Shell, tmp_pa
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "contigs.tsv").write_text("mine")
     said = predicted.refused(*words, "--out", tmp_path / "own")
-    assert "holds a contigs.tsv that is no result of this sample; give another --out, or --force" in said
+    assert "holds a contigs.tsv that is not a result of this sample; give another --out, or --force" in said
     assert (tmp_path / "own" / "contigs.tsv").read_text() == "mine"
     said = predicted.refused(*words, "--sample", "other", "--out", "results")
     assert "holds the results of sample 'viral'" in said
@@ -207,7 +207,7 @@ def test_a_model_folder_is_not_replaced_unless_it_is_said(shell: Shell, tmp_path
     words = ("models", "import", "esm2", DEMO / "esm2", "--out", tmp_path / "model")
     shell.good(*words)
     (tmp_path / "model" / "notes").write_text("mine")
-    assert "replaced as a whole; give another --out, or --force" in shell.refused(*words)
+    assert "the whole folder would be replaced; give another --out, or --force" in shell.refused(*words)
     assert (tmp_path / "model" / "notes").exists()
     models = ("--dnabert", DEMO / "dnabert_s", "--esm2", DEMO / "esm2", "--device", "cpu")
     inputs = ("--viral", DEMO / "viral.fa", "--non-viral", DEMO / "non_viral.fa")
