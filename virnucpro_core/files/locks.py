@@ -34,7 +34,7 @@ def _flocked(path: Path, *, busy: str, wait: bool, shared: bool) -> Iterator[Non
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             if not _taken(lock, kind):
                 holder = os.read(lock, 100).decode(errors="replace").strip() or "holder unknown"
