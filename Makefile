@@ -14,7 +14,7 @@ DEMO := virnucpro_core/demo
 export VIRNUCPRO_HOME ?= $(CURDIR)/.virnucpro
 export DAGSTER_HOME ?= $(VIRNUCPRO_HOME)/dagster
 
-.PHONY: help demo ui test ray torture audit lint bench screenshots clean
+.PHONY: help demo ui test ray torture audit lint package architecture bench screenshots clean
 .DEFAULT_GOAL := help
 
 help:  ## these verbs
@@ -27,17 +27,28 @@ demo: $(VENV)/.user  ## call the genomes that ship with the package, in the demo
 ui: $(VENV)/.user  ## the web UI and the daemon on loopback; drop files into .virnucpro/inbox
 	$(BIN)/virnucpro ui --port $(PORT)
 
-test: $(VENV)/.dev  ## all tests that need no GPU
-	$(BIN)/python -m pytest -m "not gpu and not ray"
+test: $(VENV)/.dev  ## all tests that need no GPU; the last lines say which were skipped and why
+	$(BIN)/python -m pytest -m "not gpu and not ray and not long"
 
 ray: $(VENV)/.dev  ## a Ray cluster of four pretended machines, one of which dies; what Kubernetes would be told
 	$(PIP) --editable ".[dev,ray,kubernetes]"
 	$(BIN)/python -m pytest tests/clusters
 
-lint: $(VENV)/.dev  ## design rules: ruff, mypy
+lint: $(VENV)/.dev  ## design rules: ruff, mypy; whether Dagster can load the definitions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@# In an instance of its own, which is removed: linting leaves nothing in your home.
+	home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && cp dagster.yaml "$$home" && \
+	  DAGSTER_HOME="$$home" VIRNUCPRO_HOME="$$home" $(BIN)/dg check defs
+
+package: $(VENV)/.dev  ## build the source archive and the wheel into dist/, and check both
+	rm -rf dist build
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+
+architecture: $(VENV)/.dev  ## draw the picture of the rooms in docs/architecture.md from the imports
+	$(BIN)/python docs/rooms.py
 
 audit: $(VENV)/.dev  ## pinned versions against requirements-advisories.md, and pip-audit's database if it can be reached
 	$(BIN)/python -m pytest tests/test_advisories.py
@@ -53,8 +64,8 @@ bench: $(VENV)/.dev  ## benchmarks that need no GPU
 screenshots: $(VENV)/.dev  ## the pictures of the README
 	$(BIN)/python docs/screenshots.py
 
-clean:  ## remove the environment, the demo's results and .virnucpro
-	rm -rf $(VENV) .virnucpro demo-results
+clean:  ## remove the environment, what was built, the demo's results and .virnucpro
+	rm -rf $(VENV) .virnucpro demo-results dist build
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

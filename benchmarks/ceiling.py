@@ -1,19 +1,21 @@
-"""The chip's own limit for an encoder: its layers' matrix products and nothing else, timed as everything else is."""
+"""Measure the chip's limit for an encoder: only the matrix products of its layers, timed like everything else."""
 
 import statistics
 import time
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 
 from benchmarks.seeded import GEOMETRIES
-from virnucpro_core.encoders.encoder import FULL_BATCH
+from virnucpro_core.encoders.encoder import full_batch
+from virnucpro_core.encoders.operations import bytes_per_token
 
 CUDA = torch.device("cuda")
 
 
 def rate(step: Callable[[], object], tokens: int, *, seconds: float, repeats: int) -> float:
-    """Median tokens per second over repeats, each of as many whole steps of `tokens` as `seconds` need."""
+    """Median tokens per second over `repeats`. Each repeat runs complete steps of `tokens` for at least `seconds`."""
     with torch.inference_mode():
         step()
         torch.cuda.synchronize()
@@ -28,23 +30,31 @@ def rate(step: Callable[[], object], tokens: int, *, seconds: float, repeats: in
     return statistics.median(rates)
 
 
+def budget(name: str) -> int:
+    """Tokens per batch of the geometry `name` in half precision and fp8, as a lane plans them on a large GPU."""
+    kind, _, width, _, feed = GEOMETRIES[name]
+    return full_batch(
+        "dnabert-s" if kind == "dnabert-s" else "esm2", bytes_per_token(width, feed, torch.float16)
+    )
+
+
 def ceiling(name: str, *, seconds: float, repeats: int, fp8: bool = False) -> float:
     """Tokens per second if a forward of the geometry `name` were its matrix products alone."""
     kind, layers, width, _, feed = GEOMETRIES[name]
     up = 2 * feed if kind == "dnabert-s" else feed
     shapes = [(3 * width, width), (width, width), (up, width), (width, feed)]
-    budget = FULL_BATCH["dnabert-s" if kind == "dnabert-s" else "esm2"]
-    once = products_alone(shapes, budget, fp8=fp8)
+    tokens = budget(name)
+    once = products_alone(shapes, tokens, fp8=fp8)
 
     def step() -> None:
         for _ in range(layers):
             once()
 
-    return rate(step, budget, seconds=seconds, repeats=repeats)
+    return rate(step, tokens, seconds=seconds, repeats=repeats)
 
 
 def products_alone(shapes: list[tuple[int, int]], tokens: int, *, fp8: bool) -> Callable[[], None]:
-    """One layer's matrix products, float16 or fp8 with rowwise scales, and nothing else: the ceiling."""
+    """A step that runs only the matrix products of one layer, in float16 or in fp8 with rowwise scales."""
     dtype = torch.float16
     inputs = {i: torch.randn(tokens, i, device=CUDA).to(dtype) for _, i in shapes}
     weights = [(torch.randn(o, i, device=CUDA) * 0.02).to(dtype) for o, i in shapes]
@@ -64,8 +74,15 @@ def products_alone(shapes: list[tuple[int, int]], tokens: int, *, fp8: bool) -> 
     def eighth() -> None:
         for weight in narrow:
             columns = ones[weight.shape[0]]
-            torch._scaled_mm(
-                small[weight.shape[1]], weight.t(), rows, columns, out_dtype=dtype, use_fast_accum=True
+            F.scaled_mm(
+                small[weight.shape[1]],
+                weight.t(),
+                rows,
+                F.ScalingType.RowWise,
+                columns,
+                F.ScalingType.RowWise,
+                output_dtype=dtype,
+                use_fast_accum=True,
             )
 
     return eighth

@@ -1,11 +1,11 @@
-"""Tokens per second of the packed encoders, beside their peers and the chip's own ceiling, in one run.
+"""Measure tokens per second of the packed encoders, of other tools and of the chip's ceiling, in one run.
 
     python -m benchmarks.encoders --out benchmarks/results
 
-Every row: the median of repeats of at least --seconds each after a warm-up (clocks fall under load, so
-short bursts mislead), tokens counted with BOS and EOS and without padding; the share of the ceiling (the
-layers' products alone, before and after); peak memory; how far the pooled embeddings are from
-fair-esm in float32 with the same weights (cosine, relative L2). Weights are random: figures, not biology.
+Every row has the median of repeats of at least --seconds each, after a warm-up (clocks drop under load, so short
+bursts mislead). Tokens include BOS and EOS but no padding. It also has the share of the ceiling (only the layers'
+matrix products, measured before and after), the peak memory, and the distance of the pooled embeddings from fair-esm
+in float32 with the same weights (cosine, relative L2). Weights are random: the embeddings have no biological meaning.
 """
 
 import argparse
@@ -21,27 +21,25 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks import peers
-from benchmarks.ceiling import ceiling, rate
+from benchmarks.ceiling import budget, ceiling, rate
 from benchmarks.record import keep, provenance
 from benchmarks.seeded import GEOMETRIES, byte_pair_tokens, proteins, residues, write_model
 from virnucpro_core.encoders.dnabert_s import DnabertModel
-from virnucpro_core.encoders.encoder import FULL_BATCH
 from virnucpro_core.encoders.esm2 import Esm2Model
 from virnucpro_core.encoders.fused import Fp8Operations, FusedOperations
+from virnucpro_core.encoders.operations import ReferenceOperations
 from virnucpro_core.encoders.packing import PackedBatch, pack
 from virnucpro_core.encoders.tokenizers import DnabertTokenizer, Esm2Tokenizer
 
 CUDA = torch.device("cuda")
 HALF = torch.float16
 WORKLOADS = ("short", "chunks", "mixed")
-BUDGET = FULL_BATCH["esm2"]  # tokens of a batch, the peers' too
-DNABERT_BUDGET = FULL_BATCH["dnabert-s"]
+PEERS_BUDGET = 16_384  # tokens of a peer's batch, padding included
 TOKENS = {"esm2-3b": 200_000, "esm2-650m": 600_000, "dnabert-s": 2_000_000}  # of one timed step
 COLD = """
 import time; t0 = time.perf_counter()
 import sys, torch, numpy as np; from pathlib import Path
-from virnucpro_core.encoders import load_encoder; from virnucpro_core.packing import pack
+from virnucpro_core.encoders.encoder import load_encoder; from virnucpro_core.encoders.packing import pack
 t1 = time.perf_counter()
 cuda, half = torch.device("cuda"), torch.float16
 e = load_encoder("esm2", Path(sys.argv[1]), device=cuda, dtype=half, attention="triton")
@@ -95,16 +93,14 @@ def bench_ours(
     top: float,
     expected: dict[str, torch.Tensor],
 ) -> None:
-    """Our forward on the three workloads: batches on the device, pooled rows left there."""
+    """Measure our forward on the three workloads. Batches are on the device and pooled rows stay there."""
     for workload in WORKLOADS:
         mean = float(residues(workload, 10_000).mean())
         if isinstance(model, Esm2Model):
             tokens = Esm2Tokenizer().encode(proteins(workload, int(TOKENS[what["model"]] / mean)))
-            budget = BUDGET
         else:
             tokens = byte_pair_tokens(workload, int(TOKENS[what["model"]] / mean))
-            budget = DNABERT_BUDGET
-        batches = tuple(batch.to(CUDA) for batch in pack(*tokens, budget))
+        batches = tuple(batch.to(CUDA) for batch in pack(*tokens, budget(what["model"])))
         torch.cuda.reset_peak_memory_stats()
 
         def step(batches: tuple[PackedBatch, ...] = batches) -> None:
@@ -116,7 +112,7 @@ def bench_ours(
         with torch.inference_mode():
             if isinstance(model, Esm2Model):
                 few = proteins(workload, len(expected[workload]))
-                batches = pack(*Esm2Tokenizer().encode(few), BUDGET)
+                batches = pack(*Esm2Tokenizer().encode(few), PEERS_BUDGET)
                 close = closeness(ours(model, batches, len(few)), expected[workload])
             else:
                 close = closeness(model.forward(batches[0]), model.forward_float32(batches[0]))
@@ -124,15 +120,17 @@ def bench_ours(
 
 
 def bench_peers(bench: Bench, name: str, folder: Path, top: float, expected: dict[str, torch.Tensor]) -> None:
+    from benchmarks import peers  # noqa: PLC0415 (their packages are not everywhere)
+
     makers: dict[str, Callable[[], peers.Prepare]] = {
-        "fair-esm float16, padded 16,384": lambda: peers.fair_esm(folder, dtype=HALF, tokens=BUDGET),
+        "fair-esm float16, padded 16,384": lambda: peers.fair_esm(folder, dtype=HALF, tokens=PEERS_BUDGET),
         "transformers float16 sdpa": lambda: peers.transformers_esm(
-            folder, dtype=HALF, tokens=BUDGET, attention="sdpa"
+            folder, dtype=HALF, tokens=PEERS_BUDGET, attention="sdpa"
         ),
         "transformers float16 eager": lambda: peers.transformers_esm(
-            folder, dtype=HALF, tokens=BUDGET, attention="eager"
+            folder, dtype=HALF, tokens=PEERS_BUDGET, attention="eager"
         ),
-        "plain packed torch + varlen, float16": lambda: peers.plain_packed(folder, tokens=BUDGET),
+        "plain packed torch + varlen, float16": lambda: peers.plain_packed(folder, tokens=PEERS_BUDGET),
     }
     for what, make in makers.items():
         prepare = make()
@@ -149,19 +147,33 @@ def bench_peers(bench: Bench, name: str, folder: Path, top: float, expected: dic
         _free()
 
 
-def reference(bench: Bench, name: str, folder: Path, top: float, *, timed: bool) -> dict[str, torch.Tensor]:
-    """fair-esm in float32, 2,048 padded tokens a batch as published: the yardstick of every answer."""
+def reference(bench: Bench, name: str, folder: Path, top: float) -> dict[str, torch.Tensor]:
+    """Embeddings of fair-esm in float32, with 2,048 padded tokens per batch as published: the reference."""
+    from benchmarks import peers  # noqa: PLC0415 (fair-esm is not everywhere)
+
     prepare = peers.fair_esm(folder, dtype=torch.float32, tokens=2048)
     expected = {}
     for workload in WORKLOADS:
         few = proteins(workload, 64)
         with torch.inference_mode():
             expected[workload] = prepare(few)()
-        if timed:
-            rate = bench.rate(prepare(few), sum(len(p) + 2 for p in few))
-            bench.row(model=name, what="fair-esm float32, as published", workload=workload, tokens_s=rate,
-                      share=rate / top)  # fmt: skip
+        rate = bench.rate(prepare(few), sum(len(p) + 2 for p in few))
+        bench.row(model=name, what="fair-esm float32, as published", workload=workload, tokens_s=rate,
+                  share=rate / top)  # fmt: skip
     del prepare
+    _free()
+    return expected
+
+
+def own_reference(folder: Path) -> dict[str, torch.Tensor]:
+    """The reference if fair-esm is not installed: our reference operations in float32 (equal to fair-esm to 3e-6)."""
+    model = Esm2Model(folder, ReferenceOperations(torch.float32), device=CUDA, pooled_residues=1024)
+    expected = {}
+    for workload in WORKLOADS:
+        few = proteins(workload, 64)
+        with torch.inference_mode():
+            expected[workload] = ours(model, pack(*Esm2Tokenizer().encode(few), PEERS_BUDGET), len(few))
+    del model
     _free()
     return expected
 
@@ -176,7 +188,7 @@ def bench_model(bench: Bench, name: str, root: Path, *, with_peers: bool) -> Non
     expected = {}
     esm2 = GEOMETRIES[name][0] == "esm2"
     if esm2:
-        expected = reference(bench, name, folder, top, timed=with_peers)
+        expected = reference(bench, name, folder, top) if with_peers else own_reference(folder)
         cold = subprocess.run(
             [sys.executable, "-c", COLD, str(folder)], check=True, capture_output=True, text=True
         )
@@ -206,7 +218,7 @@ def bench_model(bench: Bench, name: str, root: Path, *, with_peers: bool) -> Non
 
 
 def bench_tokenizer(bench: Bench, path: Path) -> None:
-    """300-base slices per second of the DNABERT-S tokenizer: one process, its threads on all cores."""
+    """Measure 300-base slices per second of the DNABERT-S tokenizer: one process with threads on all cores."""
     random = np.random.default_rng(4)
     bases = np.frombuffer(b"ACGT", dtype=np.uint8)
     slices = [random.choice(bases, 300).tobytes() for _ in range(20_000)]
@@ -224,13 +236,17 @@ def _free() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Tokens per second of the encoders beside their peers.")
+    parser = argparse.ArgumentParser(description="Tokens per second of the encoders and of other tools.")
     parser.add_argument("--models", nargs="+", default=["dnabert-s", "esm2-650m", "esm2-3b"], choices=TOKENS)
     parser.add_argument("--seconds", type=float, default=1.5)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--no-peers", action="store_true", help="only our forwards and the ceiling")
+    parser.add_argument(
+        "--no-peers",
+        action="store_true",
+        help="measure only our forwards and the ceiling",
+    )
     parser.add_argument("--tokenizer", type=Path, help="tokenizer.json of DNABERT-S, to time it")
-    parser.add_argument("--out", type=Path, help="folder of the results file")
+    parser.add_argument("--out", type=Path, help="folder for the results file")
     options = parser.parse_args()
     bench = Bench(options.seconds, options.repeats)
     if options.tokenizer is not None:
@@ -240,10 +256,10 @@ def main() -> None:
             bench_model(bench, name, Path(root), with_peers=not options.no_peers)
             result = provenance() | {
                 "device": torch.cuda.get_device_name(),
-                "budget_tokens": {"esm2": BUDGET, "dnabert-s": DNABERT_BUDGET},
+                "budget_tokens": {name: budget(name) for name in TOKENS} | {"peers": PEERS_BUDGET},
                 "rows": bench.rows,
             }
-            # After every model: a run that is cut short keeps what it has.
+            # Saved after every model, so that an interrupted run keeps its results so far.
             keep(result, options.out, "encoders", result["device"])
     print(json.dumps(result))
 

@@ -1,10 +1,10 @@
-"""From a file in the inbox to its consensus, with the web UI and the daemon up: what the platform adds to the work.
+"""Measure the overhead of the platform, from a file in the inbox to its consensus, with web UI and daemon running.
 
     python -m benchmarks.inbox_overhead --samples 3 --out benchmarks/results
 
-Demo profile, one lane on the CPU. Samples are dropped one after another, each marked whole by `NAME.done`, so the
-time in which a file must not change is not counted. The work itself is what the same sample's runs take inside
-their steps; everything else is overhead: sensors, automation, queue, the start of run processes, Dagster's records.
+Demo profile, one lane on the CPU. Samples are dropped one after another. Each is marked as complete by `NAME.done`, so
+the waiting time for unmarked files is not counted. The work is the time that the sample's runs spend inside their
+steps. Everything else is overhead: sensors, automation, queue, the start of run processes, Dagster's records.
 """
 
 import argparse
@@ -22,7 +22,7 @@ RUNS = """{ runsOrError(limit: 20) { ... on Runs { results { runId status startT
 
 
 def main() -> None:
-    """Drop, wait, read the runs; a table and a JSON line."""
+    """Drop the samples, wait for their runs, print a table and a JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=3)
     parser.add_argument("--reads", type=int, default=200)
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def one_sample(site: Site, server: Server, name: str, reads: int) -> dict[str, Any]:
-    """Seconds from the drop to the end of the last run: in all, in steps, in run processes that start, between runs."""
+    """Seconds from the drop to the end of the last run: in total, in steps, in starts of processes, between runs."""
     write_reads(site.home / f"{name}.fa", reads, seed=1 + int(name[1:]))
     (site.home / f"{name}.fa").rename(site.home / "inbox" / f"{name}.fa")
     dropped = time.time()

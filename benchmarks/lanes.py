@@ -1,6 +1,7 @@
-"""The lanes of the scaling benchmark: one process a GPU runs what `virnucpro predict` runs in a lane.
+"""The lanes of the scaling benchmark: one process per GPU runs what a lane of `virnucpro predict` runs.
 
-The benchmark's own module imports little, as a lane's does: every loader worker imports it again.
+They have a module of their own because every loader worker imports the main module again: the main module must import
+little, like that of a real lane.
 """
 
 import json
@@ -39,7 +40,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 @dataclass(frozen=True)
 class Setting:
-    """What all lanes of a run share."""
+    """The settings that all lanes of a run share."""
 
     sample: Sample
     profile: ResolvedProfile
@@ -54,7 +55,7 @@ class Setting:
         return Lane(self.sample, self.profile, rank, self.gpus)
 
     def compute(self, rank: int) -> Compute:
-        """As a lane of `virnucpro predict` has it: the rank's visible GPU, leased; or the CPU."""
+        """The compute device as in a lane of `virnucpro predict`: the rank's visible GPU with a lease, or the CPU."""
         if self.device == "cpu":
             return Compute("cpu", loader=self.loader)
         os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
@@ -64,7 +65,7 @@ class Setting:
 
 
 def slowed(factor: float) -> Any:
-    """`load_encoder` whose encoder takes `factor` times as long for each batch."""
+    """A `load_encoder` whose encoder takes `factor` times as long for each batch."""
 
     def load(*arguments: Any, **options: Any) -> Encoder:
         encoder = load_encoder(*arguments, **options)
@@ -85,10 +86,10 @@ def slowed(factor: float) -> Any:
 
 
 def work(setting: Setting, rank: int, meeting: Barrier, out: Path) -> None:
-    """One lane's process: both encoders; what it measured goes to `out`."""
+    """One lane's process: run both encoders and write the measurements to `out`."""
     torch.set_num_threads(setting.threads)
     compute, lane = setting.compute(rank), setting.lane(rank)
-    with compute.held() as name:  # CUDA starts here, before the clock does
+    with compute.held() as name:  # CUDA starts here, before time is measured
         torch.zeros(1, device=usable_device(name, lane.precision(ESM)))
     start_worker_server()
     server_is_up = multiprocessing.get_context("forkserver").Process(target=os.getpid)
@@ -99,7 +100,7 @@ def work(setting: Setting, rank: int, meeting: Barrier, out: Path) -> None:
     with mock.patch.object(loaded, "load_encoder", slowed(factor) if factor > 1 else load_encoder):
         for product in setting.products:
             meeting.wait(MEETING_SECONDS)
-            began = time.monotonic()  # one clock for all processes of a machine
+            began = time.monotonic()  # the same clock in all processes of a machine
             summary = embed_lane(lane, product, compute, on_shard=lambda _: None).summary
             ended = time.monotonic()
             assert summary is not None
@@ -125,7 +126,7 @@ def work(setting: Setting, rank: int, meeting: Barrier, out: Path) -> None:
 
 
 def run(setting: Setting, folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """All lanes at once, from nothing: product -> what each lane measured. The shards are verified."""
+    """Run all lanes at once, without earlier shards. Returns product -> measurements per lane. Verifies the shards."""
     for product in setting.products:
         shutil.rmtree(setting.sample.product(product), ignore_errors=True)
     meeting, out = SPAWN.Barrier(setting.gpus), folder / "measured"
@@ -136,7 +137,7 @@ def run(setting: Setting, folder: Path) -> dict[str, list[dict[str, Any]]]:
     while running := [lane for lane in lanes if lane.exitcode is None]:
         multiprocessing.connection.wait([lane.sentinel for lane in running])
         if any(lane.exitcode for lane in lanes):
-            meeting.abort()  # the others need not wait
+            meeting.abort()  # so that the others do not wait
     if any(lane.exitcode for lane in lanes):
         raise SystemExit(f"lanes ended with {[lane.exitcode for lane in lanes]}")
     whole = setting.lane(0)

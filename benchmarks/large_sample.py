@@ -1,6 +1,6 @@
-"""Peak memory of reading and translating one sample, by its number of reads, each in a process of its own.
+"""Measure peak memory of reading and translating one sample, for several numbers of reads, each in its own process.
 
-Reads are random bases, so that hardly any two frames are alike: what finds identical ones holds the most it can.
+Reads are random bases, so hardly any two frames are identical: the worst case for the memory of deduplication.
 
 python -m benchmarks.large_sample --reads 100000 300000 --out benchmarks/results
 """
@@ -45,7 +45,7 @@ def one(reads: int, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """A row for each number of reads; a table and a JSON line."""
+    """Measure each number of reads; print a table and a JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reads", type=int, nargs="+", default=[100_000, 300_000])
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)

@@ -1,13 +1,14 @@
-"""The web UI with many samples: asset pages in a real browser, GraphQL answers, ticks of the automation.
+"""Measure the web UI with many samples: asset pages in a real browser, GraphQL requests, ticks of the automation.
 
     python -m benchmarks.many_samples --samples 10000 --storage sqlite --out benchmarks/results
     python -m benchmarks.many_samples --samples 10000 --storage postgres --out benchmarks/results
 
-Fills an instance with the partitions and the materializations of that many finished samples on one rank: rows of the
-event log as Dagster's own storage class writes them, many in an insertion, with as much metadata as a real lane's;
-the last event of each asset one by one. No sample has files. Then starts `virnucpro ui`
-and opens each page in Chromium: seconds until what the page is for is there, and the slowest GraphQL answer on
-the way. Without the daemon first, then with it. PostgreSQL is Debian's, on loopback, for this run alone.
+First it fills an instance with the partitions and materializations of that many finished samples on one rank. The
+event log gets the same rows that Dagster's storage class writes, inserted in bulk, with as much metadata as those of a
+real lane; only the last event of each asset is reported in the usual way. The samples have no files. Then it starts
+`virnucpro ui` and opens each page in Chromium. It measures the seconds until the page shows its main content, and the
+slowest GraphQL request until then: first without the daemon, then with it. PostgreSQL is Debian's package, started on
+loopback for this run only.
 """
 
 import argparse
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 SAMPLE_ASSETS = ("inbox", "chunks", "translations", "consensus")
 LANE_ASSETS = ("dnabert_embeddings", "esm_embeddings", "merged_features", "predictions")
 ROWS = 500
-# Page, and the text that shows that what it is for is there.
+# Page -> a text that appears together with its main content.
 PAGES = (
     ("/assets", "esm_embeddings"),
     ("/assets/consensus?view=partitions", "s00000"),
@@ -47,7 +48,7 @@ TICKS = """{ sensorsOrError(repositorySelector: {repositoryName: "__repository__
 
 
 def fill(samples: int) -> dict[str, float]:
-    """Partitions and materializations of finished samples into the environment's instance."""
+    """Write partitions and materializations of finished samples into the environment's instance."""
     import dagster as dg  # noqa: PLC0415 - reads the site's environment
 
     from virnucpro_assets.graph.partitions import lane_key  # noqa: PLC0415
@@ -67,7 +68,7 @@ def fill(samples: int) -> dict[str, float]:
 
 
 def store(instance: "dg.DagsterInstance", made: "list[dg.AssetMaterialization]") -> None:
-    """The rows that Dagster writes for these events, in one insertion."""
+    """Insert the rows that Dagster writes for these events, all in one statement."""
     import dagster as dg  # noqa: PLC0415
     from dagster._core.events import StepMaterializationData  # noqa: PLC0415
     from dagster._core.storage.event_log.sql_event_log import SqlEventLogStorage  # noqa: PLC0415
@@ -93,7 +94,7 @@ def store(instance: "dg.DagsterInstance", made: "list[dg.AssetMaterialization]")
 
 
 def metadata(asset: str) -> dict[str, Any]:
-    """As much as a small lane's materialization carries."""
+    """Metadata of the same size as in a small lane's materialization."""
     import dagster as dg  # noqa: PLC0415
 
     figures = {f"figure_{i}": i * 1.5 for i in range(25 if asset in LANE_ASSETS else 6)}
@@ -101,7 +102,7 @@ def metadata(asset: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Fill, open the pages, read the ticks; tables and a JSON line."""
+    """Fill the instance, open the pages, read the ticks; print tables and a JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--storage", choices=["sqlite", "postgres"], default="sqlite")
@@ -134,13 +135,13 @@ def main() -> None:
             }
     print_table(alone)
     print_table(beside)
-    print(f"seconds a tick: {ticks}")
+    print(f"seconds per tick: {ticks}")
     finish(result, options.out, "many-samples", options.storage)
 
 
 @contextlib.contextmanager
 def storage(kind: str, folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """What dagster.yaml needs beside the usual, and the environment it refers to."""
+    """The additional text for dagster.yaml, and the environment that it refers to."""
     if kind == "sqlite":
         yield "", {}
         return
@@ -149,7 +150,7 @@ def storage(kind: str, folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def look(server: Server) -> list[dict[str, Any]]:
-    """Every page twice, in a browser that has just started; the second visit counts, the server knows its code then."""
+    """Visit every page twice, in a fresh browser. The second visit counts: the server has loaded its code by then."""
     rows = []
     with chromium() as browser:
         page = browser.new_page(viewport={"width": 1600, "height": 1000})
@@ -185,7 +186,7 @@ def visit(page: "Page", server: Server, path: str, text: str) -> dict[str, Any]:
 
 
 def tick_seconds(server: Server) -> dict[str, list[float]]:
-    """How long the last ticks of each sensor took; nothing until each has ended three."""
+    """Seconds of the last ticks of each sensor; {} until each sensor has ended three ticks."""
     found = {}
     for sensor in server.ask(TICKS)["sensorsOrError"]["results"]:
         ticks = [t for t in sensor["sensorState"]["ticks"] if t["endTimestamp"]]

@@ -1,4 +1,4 @@
-"""What the benchmarks of the platform share: reads of the demo genome, and a prediction and what it cost."""
+"""Shared code of the platform benchmarks: write reads of the demo's genomes, run a prediction and measure its cost."""
 
 import os
 import resource
@@ -19,10 +19,10 @@ BASES = np.frombuffer(b"ACGT", np.uint8)
 
 
 def write_reads(path: Path, reads: int, seed: int) -> None:
-    """FASTA of `reads` random pieces of the demo's viral genomes.
+    """Write a FASTA file of `reads` random pieces of the demo's viral genomes.
 
-    A share CHANGED of the bases is drawn anew: the genomes are so short that many reads would else be the same, and
-    identical frames are computed once a sample.
+    A share CHANGED of the bases is replaced at random. The genomes are so short that many reads would be identical
+    otherwise, and identical frames are computed only once per sample.
     """
     genome = np.frombuffer(
         "".join(
@@ -42,7 +42,7 @@ def write_reads(path: Path, reads: int, seed: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Seconds by the clock, and of all processors together; peak memory of the largest process in MB."""
+    """Wall-clock seconds, CPU seconds of all processors together, and peak memory of the largest process in MB."""
 
     wall: float
     cpu: float
@@ -50,7 +50,7 @@ class Cost:
 
 
 def predict(home: Path, *words: object, profile: str = "demo", gpus: int = 1) -> Cost:
-    """`virnucpro predict` with a home of its own, in `gpus` lanes: the demo's on the CPU. Raises where it fails."""
+    """Run `virnucpro predict` with its own home, in `gpus` lanes (demo profile: on the CPU). Raises if it fails."""
     environment = os.environ | {
         "VIRNUCPRO_HOME": str(home),
         "DAGSTER_HOME": "",

@@ -1,7 +1,7 @@
-"""What others do with the same weights: fair-esm, transformers (padded), plain packed torch.
+"""Other implementations with the same weights, to compare with: fair-esm, transformers (padded), plain packed torch.
 
-Each peer is made from a model folder: `prepare(proteins)` tokenizes and copies its batches to the device, as that
-tool batches, and returns a step that computes the pooled rows (n, D) float32, in order; only the step is timed.
+Each peer is made from a model folder. Its `prepare(proteins)` tokenizes, makes batches as that tool does and copies
+them to the device. It returns a step that computes the pooled rows (n, D) float32, in order. Only the step is timed.
 """
 
 import json
@@ -37,10 +37,10 @@ def fair_esm(folder: Path, *, dtype: torch.dtype, tokens: int) -> Prepare:
     state = {stored: weights[name].to(CUDA, dtype) for name, stored in named.items()}
     model.load_state_dict(state, strict=False, assign=True)
     model.lm_head = torch.nn.Identity()  # logits are not part of an embedding
-    for layer in model.layers:  # the only buffers: recomputed, since "meta" holds no values
+    for layer in model.layers:  # the only buffers: computed again, because the "meta" device has no values
         size = layer.self_attn.head_dim
         rates = 1.0 / (10000 ** (torch.arange(0, size, 2, device=CUDA).float() / size))
-        layer.self_attn.rot_emb.inv_freq = rates.to(dtype)  # as model.half() leaves it
+        layer.self_attn.rot_emb.inv_freq = rates.to(dtype)  # the dtype that model.half() gives
 
     def forward(ids: torch.Tensor) -> torch.Tensor:
         states: torch.Tensor = model(ids, repr_layers=[layers])["representations"][layers]
@@ -50,7 +50,7 @@ def fair_esm(folder: Path, *, dtype: torch.dtype, tokens: int) -> Prepare:
 
 
 def transformers_esm(folder: Path, *, dtype: torch.dtype, tokens: int, attention: str) -> Prepare:
-    """transformers' EsmModel in `dtype` with one of its attention settings, padded as above."""
+    """transformers' EsmModel in `dtype` with one of its attention settings, padded as in `fair_esm`."""
     config = EsmConfig(**json.loads((folder / "config.json").read_text()))
     model = EsmModel.from_pretrained(
         folder, config=config, add_pooling_layer=False, dtype=dtype, attn_implementation=attention
@@ -64,7 +64,7 @@ def transformers_esm(folder: Path, *, dtype: torch.dtype, tokens: int, attention
 
 
 def plain_packed(folder: Path, *, tokens: int) -> Prepare:
-    """Packed, float16, eager torch and torch's varlen attention: what packing alone brings."""
+    """Packed batches, float16, eager torch with its varlen attention: shows the gain from packing alone."""
     operations = ReferenceOperations(torch.float16, "torch-varlen")
     model = Esm2Model(folder, operations, device=CUDA, pooled_residues=1024)
 

@@ -1,11 +1,11 @@
-"""From FASTA bytes to verified shards of both encoders, beside the bare forward of the same batches, in one run.
+"""Measure the pipeline from FASTA to verified shards of both encoders, and the bare forward of the same batches.
 
     python -m benchmarks.pipeline --precision fp8 --records 560000 --tokenizer tokenizer.json --out benchmarks/results
 
-Records are random coding sequences of 36 to 66 codons, one stop-free frame by design and others by chance. Weights
-are random with the published shapes. The bare forward runs batches that lie on the device already, for at least
---seconds; the pipeline reads the frame store, tokenizes, packs, copies, computes, checks and publishes every shard.
-Device idle time is what CUDA events on the compute stream say.
+Records are random coding sequences of 36 to 66 codons, with one stop-free frame by design and others by chance. Weights
+are random with the published shapes. The bare forward runs batches that are already on the device, for at least
+--seconds. The pipeline reads the frame store, tokenizes, packs, copies, computes, checks and publishes every shard.
+Device idle time is measured by CUDA events on the compute stream.
 """
 
 import argparse
@@ -34,6 +34,7 @@ from virnucpro_core.engine.inference import embed_shards
 from virnucpro_core.engine.loading import Feed, ShardDataset, start_worker_server, token_budget_of
 from virnucpro_core.engine.shards import Entry, ShardStore, ids_digest
 from virnucpro_core.engine.telemetry import LaneSummary, Recorder
+from virnucpro_core.files.verification import Verification
 from virnucpro_core.models.profiles import DEMO
 from virnucpro_core.sequences.chunks import write_chunks
 from virnucpro_core.sequences.frames import Frames, write_frames
@@ -57,7 +58,7 @@ COLUMNS = (
 
 
 def bare_rate(encoder: Encoder, dataset: ShardDataset, seconds: float) -> float:
-    """Tokens/s of the forward alone, over batches of the dataset's first shard that lie on the device."""
+    """Tokens/s of the forward alone, over batches of the dataset's first shard that are already on the device."""
     batches = [batch.to(encoder.device) for batch in _batches(dataset)]
     for batch in batches[:4]:
         encoder.forward(batch)
@@ -82,7 +83,7 @@ def _batches(dataset: ShardDataset) -> tuple[PackedBatch, ...]:
 def run_encoder(
     kind: Kind, model: Path, frames: Path, folder: Path, options: argparse.Namespace
 ) -> dict[str, object]:
-    """One encoder over the whole frame store: figures of the lane beside those of its bare forward."""
+    """Run one encoder over the whole frame store. Returns the figures of the lane and of its bare forward."""
     precision = "float16" if options.precision == "fp8" and kind == "dnabert-s" else options.precision
     device = usable_device(options.device, precision)
     attention = default_attention(options.device, precision)
@@ -96,14 +97,14 @@ def run_encoder(
     feed = Feed(dataset, settings, device)
     encoder = load_encoder(kind, model, device=device, dtype=DTYPES[precision], attention=attention)
     loaded = _now(device) - started
-    for batch in _batches(dataset)[:2]:  # compiles the kernels, or finds them compiled
+    for batch in _batches(dataset)[:2]:  # compiles the kernels before time is measured
         encoder.forward(batch.to(device))
     first = _now(device) - started - loaded
     store = ShardStore(folder / kind, dataset="embeddings", identity={"encoder": kind, "weights": "seeded"})
     summary = LaneSummary(kind, 0, 1, device_name(device), precision, attention)
     entries: list[Entry] = []
     with Recorder(folder / f"{kind}.jsonl", summary) as recorder:
-        embed_shards(encoder, feed, store, recorder, on_shard=entries.append)
+        embed_shards(encoder, feed, store, recorder, on_shard=entries.append, verification=Verification())
     bare = bare_rate(encoder, dataset, options.seconds)
     started = time.perf_counter()
     states = {store.state(k, ids_digest(opened.digests[opened.shard(k, n_shards)])) for k in range(n_shards)}

@@ -1,4 +1,4 @@
-"""What every results file says beside its figures, how figures are shown, and where they are kept."""
+"""Shared code for benchmark results: facts about machine and versions, tables, and results files."""
 
 import json
 import os
@@ -19,7 +19,7 @@ PACKAGES = ("torch", "triton", "numpy", "transformers", "dagster")
 
 
 def provenance() -> dict[str, Any]:
-    """Versions, the commit, the command that was given; the processor, and how busy it was with other work."""
+    """Versions, commit and command; the processor, and its load by other work."""
     found = subprocess.run(
         ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False, cwd=ROOT
     )
@@ -35,7 +35,7 @@ def provenance() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name, as the system tells it."""
+    """The processor's name, as the system reports it."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
@@ -47,13 +47,13 @@ def _versions() -> dict[str, str]:
     for name in PACKAGES:
         try:
             found[name] = version(name)
-        except PackageNotFoundError:  # the core needs none but torch and numpy
+        except PackageNotFoundError:  # only torch and numpy are always installed
             continue
     return found
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
-    """The rows under their column names, right-aligned; all columns of the first row, or those that are named."""
+    """Print the rows under their column names, right-aligned: the given columns, or all of the first row."""
     names = list(columns or rows[0])
     cells = [names] + [[_cell(row[name]) for name in names] for row in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
@@ -63,14 +63,14 @@ def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) 
 
 
 def keep(result: Mapping[str, Any], folder: Path | None, *words: object) -> None:
-    """The result as `WORD-WORD.json` in `folder`, if there is one."""
+    """Write the result to `WORD-WORD.json` in `folder`, unless `folder` is None."""
     if folder:
         name = "-".join(str(word).lower().replace(" ", "-") for word in words)
         publish_json(folder / f"{name}.json", dict(result))
 
 
 def finish(result: Mapping[str, Any], folder: Path | None, *words: object) -> None:
-    """`keep`, then the result as the last line of the output."""
+    """`keep` the result, then print it as the last line of the output."""
     keep(result, folder, *words)
     print(json.dumps(result))
 

@@ -1,20 +1,20 @@
-"""From the frame store to verified shards on 1, 2, 4, 8 GPUs: how near to linear, how even, what a slow lane costs.
+"""Measure scaling over 1, 2, 4, 8 GPUs, from frame store to verified shards: speed-up, balance, cost of a slow lane.
 
     python -m benchmarks.scaling --gpus 1 2 --out benchmarks/results
     python -m benchmarks.scaling --gpus 1 2 --precision fp8 --out benchmarks/results
     python -m benchmarks.scaling --gpus 1 2 4 --slow-lane 3 --out benchmarks/results
 
-Strong scaling: the same sample for every number of GPUs, in enough shards. One process a GPU runs what `virnucpro
-predict` runs in a lane, both encoders one after another; all begin each encoder at the same moment, with torch, CUDA
-and the server of the loader's workers up. Weights are random with the published shapes. A run on a small sample comes
-first, so that no kernel is compiled while time is taken.
-Lanes end together only within a shard: give many shards a lane (--records, --shard-rows), 50 for 2 %.
+Strong scaling: the same sample for every number of GPUs. One process per GPU runs what a lane of `virnucpro predict`
+runs, both encoders one after another. All lanes start each encoder at the same moment, with torch, CUDA and the worker
+server already running. Weights are random with the published shapes. A run on a small sample comes first, so that no
+kernel is compiled during the measurement.
+Lanes can differ by up to one shard at the end. So give each lane many shards (--records, --shard-rows): 50 for 2 %.
 
-wall: from that moment to the end of the last lane. work: wall without one model load, the quickest lane's. speed-up
-and share of linear compare work. ideal: all tokens at the sum of the speeds that the lanes had while they computed.
-slowest_shard: seconds a shard of the slowest lane. --slow-lane F: once more on the last number of GPUs, every batch of
-rank 0 taking F times as long. The results say of each lane, too, the seconds from its model's load to the first batch,
-and those around the computation: before its telemetry begins, and after its last shard.
+wall: seconds from the common start to the end of the last lane. work: wall without one model load (that of the fastest
+lane). speed-up and share of linear are computed from work. ideal: seconds for all tokens at the sum of the lanes'
+speeds while they computed. slowest_shard: seconds per shard of the slowest lane. --slow-lane F: one more run on the
+last number of GPUs, in which every batch of rank 0 takes F times as long. For each lane the results also have the
+seconds from the model's load to the first batch, before its telemetry starts, and after its last shard.
 """
 
 import argparse
@@ -50,7 +50,7 @@ ENCODERS = ("dnabert-s", "esm2")
 
 
 def figures(product: str, setting: "Setting", lanes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One row of the table, without what it is compared with."""
+    """One row of the table, without the comparison with one GPU."""
     wall = max(lane["ended"] for lane in lanes) - min(lane["began"] for lane in lanes)
     load = min(lane["load_seconds"] for lane in lanes)
     tokens = sum(lane["tokens"] for lane in lanes)
@@ -77,7 +77,7 @@ def figures(product: str, setting: "Setting", lanes: Sequence[dict[str, Any]]) -
 
 
 def together(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Both encoders as one row."""
+    """One row with the sums over both encoders."""
     sums = (
         "shards",
         "shards_taken",
@@ -105,7 +105,7 @@ def together(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def compared(rows: list[dict[str, Any]]) -> None:
-    """Add speed-up and share of linear over one GPU; None where that was not run, or a lane was slowed."""
+    """Add speed-up and share of linear relative to one GPU; None if that was not run, or if a lane was slowed."""
     even = [row for row in rows if row["slow_lane"] == 1]
     alone = {row["product"]: row["work_seconds"] for row in even if row["gpus"] == 1}
     for row in rows:
@@ -126,14 +126,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--products", nargs="+", default=ENCODERS, choices=ENCODERS)
     parser.add_argument("--esm2", default="esm2-3b")
     parser.add_argument("--dnabert", default="dnabert-s")
-    parser.add_argument("--tokenizer", type=Path, help="of DNABERT-S; default: the demo's")
+    parser.add_argument("--tokenizer", type=Path, help="tokenizer.json of DNABERT-S; default: the demo's")
     parser.add_argument("--token-budget", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=8, help="loader processes a lane")
-    parser.add_argument("--threads", type=int, default=1, help="threads of torch a lane")
+    parser.add_argument("--workers", type=int, default=8, help="loader processes per lane")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads per lane")
     parser.add_argument(
-        "--slow-lane", type=float, default=1.0, help="then a batch of rank 0 takes so many times as long"
+        "--slow-lane",
+        type=float,
+        default=1.0,
+        help="add a run in which batches of rank 0 take so many times as long",
     )
-    parser.add_argument("--folder", type=Path, help="where the sample and its shards lie; default: temporary")
+    parser.add_argument(
+        "--folder", type=Path, help="folder for the sample and its shards; default: temporary"
+    )
     parser.add_argument("--out", type=Path)
     return parser.parse_args()
 
@@ -146,7 +151,7 @@ def main() -> None:
     from benchmarks.seeded import write_profile, write_sample  # noqa: PLC0415
     from virnucpro_core.devices.compute import LoaderSettings  # noqa: PLC0415
     from virnucpro_core.models.profiles import DEMO  # noqa: PLC0415
-    from virnucpro_core.samples.sample import SampleSettings  # noqa: PLC0415
+    from virnucpro_core.samples.settings import SampleSettings  # noqa: PLC0415
 
     options, began = arguments(), time.monotonic()
     with tempfile.TemporaryDirectory(dir=options.folder) as temporary:
@@ -185,7 +190,7 @@ def main() -> None:
                 "workers": options.workers,
                 "rows": rows,
             }
-            # After every number of GPUs: a run that is cut short keeps what it has.
+            # Saved after every number of GPUs, so that an interrupted run keeps its results so far.
             what = (*options.gpus, *options.products, options.precision, result["device"])
             keep(result, options.out, "scaling", *what)
     print(json.dumps(result))

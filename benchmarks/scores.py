@@ -1,11 +1,11 @@
-"""What float16 and fp8 do to a classifier's scores: trained on float32 features, asked with each precision's.
+"""Measure how float16 and fp8 change a classifier's scores. It is trained on float32 and scores each precision.
 
     python -m benchmarks.scores --out benchmarks/results
 
-The sequences are the genomes of the demo; a fifth of their blocks is held out. The encoders have the published shapes
-and random weights, so the accuracies say nothing of biology: the rows say how far rounding moves a score, and how
-often it moves a call. Columns are standardised in training, which makes the classifier as sensitive to small
-differences as it can be.
+The sequences are the demo's genomes; a fifth of their blocks is held out. The encoders have the published shapes and
+random weights, so the accuracies have no biological meaning. The rows show how much rounding changes a score, and how
+often it changes a call. Columns are standardised in training, which makes the classifier as sensitive to small
+differences as possible.
 """
 
 import argparse
@@ -37,7 +37,7 @@ SEED = 42
 
 
 def load(kind: Kind, folder: Path, device: str, precision: str) -> Encoder:
-    """DNABERT-S computes float16 where ESM-2 computes fp8, as in a sample's run."""
+    """Load an encoder. As in a sample's run, DNABERT-S computes in float16 when ESM-2 computes in fp8."""
     if kind == "dnabert-s" and precision == "fp8":
         precision = "float16"
     attention = default_attention(device, precision)
@@ -47,7 +47,7 @@ def load(kind: Kind, folder: Path, device: str, precision: str) -> Encoder:
 
 
 def features(options: argparse.Namespace) -> dict[str, tuple[LabelledFrames, LabelledFrames]]:
-    """precision -> (training frames, held-out frames), each with the features that this precision gives."""
+    """precision -> (training frames, held-out frames), each with the features computed in this precision."""
     device = torch.device(options.device)
     settings = TrainingSettings(chunk_size=options.chunk_size, seed=SEED)
     found = {}
@@ -78,7 +78,7 @@ def features(options: argparse.Namespace) -> dict[str, tuple[LabelledFrames, Lab
 def moved_scores(
     classifier: Classifier, frames: LabelledFrames, precision: str, expected_F: NDArray[np.float32]
 ) -> dict[str, object]:
-    """How far the scores of class virus are from those of float32 features, expected_F (frames,)."""
+    """Compare the scores of class virus with `expected_F` (frames,), those of float32 features."""
     virus_F = classifier.score(frames.features)[:, 1]
     moved_F = np.abs(virus_F - expected_F)
     found = evaluate(classifier, frames)

@@ -1,6 +1,6 @@
-"""Seeded stand-ins for the benchmarks: model folders of published geometry, and workloads.
+"""Make models and workloads for the benchmarks from a seed.
 
-Random weights of the published shapes cost what the real ones cost; what they compute means nothing.
+Models have the published geometry and random weights. They are as slow as the real ones; their outputs mean nothing.
 """
 
 import json
@@ -17,10 +17,11 @@ from virnucpro_core.encoders.encoder import Kind
 from virnucpro_core.encoders.esm2 import Esm2Shape
 from virnucpro_core.encoders.weights import fingerprint
 from virnucpro_core.models.classifier import Classifier, ClassifierNet
-from virnucpro_core.models.convert import Origin, write_manifest
+from virnucpro_core.models.convert import Origin, write_model_manifest
 from virnucpro_core.models.profiles import PROFILES, ResolvedProfile
 from virnucpro_core.pipeline.steps import chunk_sample, translate_sample
-from virnucpro_core.samples.sample import Sample, SampleSettings, register
+from virnucpro_core.samples.sample import Sample, register
+from virnucpro_core.samples.settings import SampleSettings
 
 ESM2 = {"model_type": "esm", "vocab_size": 33, "position_embedding_type": "rotary", "token_dropout": True}
 DNABERT = {"model_type": "bert", "vocab_size": 4096, "type_vocab_size": 2, "layer_norm_eps": 1e-12}
@@ -38,7 +39,7 @@ RESIDUES = np.frombuffer(b"LAGVSERTIDPKQNFYMHWC", dtype=np.uint8)
 
 
 def write_model(name: str, folder: Path, *, device: torch.device, dtype: torch.dtype) -> Path:
-    """config.json and model.safetensors of the geometry `name`, normal weights of scale 0.02, in `dtype`."""
+    """Write config.json and model.safetensors of the geometry `name`: normal weights of scale 0.02, in `dtype`."""
     kind, layers, width, heads, feed_forward = GEOMETRIES[name]
     config = (ESM2 if kind == "esm2" else DNABERT) | {
         "num_hidden_layers": layers,
@@ -59,7 +60,7 @@ def write_model(name: str, folder: Path, *, device: torch.device, dtype: torch.d
         if "orm" in tensor and tensor.endswith("weight"):
             value += 1
         if "word_embeddings" in tensor and kind == "esm2":
-            value *= 50  # rows of unit scale, so that the residual stream is not all biases
+            value *= 50  # rows of unit scale, so that biases do not dominate the residual stream
         tensors[tensor] = value.to(dtype).cpu()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
@@ -91,7 +92,7 @@ def byte_pair_tokens(workload: str, count: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def write_reads(path: Path, records: int) -> None:
-    """FASTA of `records` coding sequences, 36 to 66 codons and one base more."""
+    """Write a FASTA file of `records` coding sequences of 36 to 66 codons and one more base."""
     table = np.array([list(codon.encode()) for codon in CODONS], dtype=np.uint8)
     random = np.random.default_rng(5)
     with path.open("wb") as stream:
@@ -102,14 +103,14 @@ def write_reads(path: Path, records: int) -> None:
 
 
 def write_models(root: Path, tokenizer: Path, device: torch.device) -> None:
-    """The models of profile esm2-3b as a model store: encoders in float16, a classifier of 512 hidden units."""
+    """Make a model store with the models of profile esm2-3b: float16 encoders, a classifier of 512 hidden units."""
     width = 0
     for kind, name in (("dnabert-s", "dnabert-s"), ("esm2", "esm2-3b")):
         folder = write_model(name, root / name, device=device, dtype=torch.float16)
         width += GEOMETRIES[name][2]
         if kind == "dnabert-s":
             shutil.copyfile(tokenizer, folder / "tokenizer.json")
-        write_manifest(folder, kind, SEEDED, {})
+        write_model_manifest(folder, kind, SEEDED, {})
     torch.manual_seed(0)
     classifier = Classifier(
         ClassifierNet(width, 512).state_dict(), device=torch.device("cpu"), chunk_size=300
@@ -117,21 +118,21 @@ def write_models(root: Path, tokenizer: Path, device: torch.device) -> None:
     folder = root / PROFILES["esm2-3b"].classifiers[300]
     folder.mkdir(parents=True)
     classifier.save(folder)
-    write_manifest(folder, "classifier", SEEDED, {})
+    write_model_manifest(folder, "classifier", SEEDED, {})
 
 
 def write_profile(
     folder: Path, models: Mapping[Kind, str], tokenizer: Path, device: torch.device, precision: str
 ) -> ResolvedProfile:
-    """Both encoders of the named geometries as model folders with manifests; a classifier there is none."""
+    """Write both encoders of the named geometries as model folders with manifests. There is no classifier."""
     dtype = torch.float32 if precision == "float32" else torch.float16
     folders = {
         kind: write_model(name, folder / kind, device=device, dtype=dtype) for kind, name in models.items()
     }
-    torch.cuda.empty_cache()  # of no effect on a CPU
+    torch.cuda.empty_cache()  # has no effect on a CPU
     shutil.copyfile(tokenizer, folders["dnabert-s"] / "tokenizer.json")
     for kind, path in folders.items():
-        write_manifest(path, kind, SEEDED, {})
+        write_model_manifest(path, kind, SEEDED, {})
     return ResolvedProfile(
         profile=PROFILES["esm2-3b"],
         chunk_size=300,
@@ -147,7 +148,7 @@ def write_profile(
 
 
 def write_sample(home: Path, name: str, records: int, settings: SampleSettings) -> Sample:
-    """A sample of `write_reads`, up to its frame store."""
+    """Make a sample from `write_reads`, with its chunks and translations."""
     reads = home / f"{name}.fa"
     write_reads(reads, records)
     sample = register(home, name, [reads], settings)

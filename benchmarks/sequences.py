@@ -1,10 +1,10 @@
-"""Six-frame translation on one core: the plain loop, Biopython and ours; and peak memory.
+"""Measure six-frame translation on one core (plain loop, Biopython, ours) and the peak memory of ours.
 
     python benchmarks/sequences.py [--out benchmarks/results/sequences.json]
 
-Prints a readable table, then one line of JSON. Every contestant must keep the same number of frames. "Ours"
-is the path of `write_frames` from a store of chunks to kept frames: locating chunks, reading them,
-translating; no step of it uses threads. Times are CPU seconds of one process, the best of some runs.
+Prints a table, then one line of JSON. All three must keep the same number of frames. "Ours" is the path of
+`write_frames` from a store of chunks to kept frames: find chunks, read them, translate them. No step uses threads.
+Times are CPU seconds of one process, the best of several runs.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from virnucpro_core.sequences.translation import translate
 
 CHUNK = 500
 BLOCK = 1 << 18
-# name, length of a sequence, how many for the slow contestants, how many for ours
+# name, length of a sequence, number of sequences for the slow methods, number for ours
 CASES = (
     ("150-bp reads", 150, 2_000, 200_000),
     ("500-bp chunks", 500, 600, 60_000),
@@ -56,12 +56,12 @@ def chunks_of(sequence: str) -> list[str]:
 
 
 def plain(sequences: list[str]) -> int:
-    """The loop over codons, as the specification reads."""
+    """The plain loop over codons, as in the specification."""
     return sum(len(reference.frames(chunk)) for sequence in sequences for chunk in chunks_of(sequence))
 
 
 def biopython(sequences: list[str]) -> int:
-    """Seq.translate of each frame; the same frames where every letter is A, C, G or T."""
+    """Biopython's Seq.translate of each frame. Gives the same frames as ours if every letter is A, C, G or T."""
     kept = 0
     for sequence in sequences:
         for chunk in chunks_of(sequence):
@@ -77,7 +77,7 @@ def ours(chunks: Chunks) -> int:
 
 
 def seconds(work: Callable[[], int], runs: int) -> tuple[float, int]:
-    """Best CPU time of some runs, and what the work returned."""
+    """Best CPU seconds of several runs, and the value that `work` returned."""
     best = float("inf")
     for _ in range(runs):
         start = time.process_time()
@@ -87,13 +87,13 @@ def seconds(work: Callable[[], int], runs: int) -> tuple[float, int]:
 
 
 def compare(name: str, length: int, n_slow: int, n_fast: int) -> dict[str, Any]:
-    """Sequences and bases a second of each contestant on one case."""
+    """Sequences and bases per second of each method on one case."""
     few = [sequence.decode() for sequence in random_sequences(n_slow, length)]
     rates = {}
     slow = {"plain loop": seconds(lambda: plain(few), 3), "Biopython": seconds(lambda: biopython(few), 3)}
     with tempfile.TemporaryDirectory() as folder:
         chunks = store(Path(folder) / "few", (sequence.encode() for sequence in few))
-        assert {kept for _, kept in slow.values()} == {ours(chunks)}, "the contestants keep different frames"
+        assert {kept for _, kept in slow.values()} == {ours(chunks)}, "the methods keep different frames"
         many = store(Path(folder) / "many", random_sequences(n_fast, length))
         fast = seconds(lambda: ours(many), 5)[0]
     for contestant, taken, n in (*((c, t, n_slow) for c, (t, _) in slow.items()), ("ours", fast, n_fast)):
@@ -110,7 +110,7 @@ def store(folder: Path, sequences: Iterator[bytes]) -> Chunks:
 
 
 def step(name: str, folder: Path) -> dict[str, Any]:
-    """One step in this process: seconds and peak resident memory."""
+    """Run one step in this process: seconds and peak resident memory."""
     start = time.perf_counter()
     if name == "write_chunks":
         done = write_chunks([folder / "reads.fastq.gz"], folder / "chunks", chunk_size=CHUNK).n_records
@@ -126,7 +126,7 @@ def step(name: str, folder: Path) -> dict[str, Any]:
 
 
 def memory() -> list[dict[str, Any]]:
-    """Each step over a million reads in a process of its own; and the digests of ten million frames."""
+    """Measure each step over a million reads in its own process, and the digests of ten million frames."""
     with tempfile.TemporaryDirectory() as folder:
         with gzip.open(Path(folder) / "reads.fastq.gz", "wb", compresslevel=1) as stream:
             for i, read in enumerate(random_sequences(MEMORY_READS, 150)):
@@ -158,7 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="also write the JSON here")
     parser.add_argument(
-        "--step", nargs=2, metavar=("NAME", "FOLDER"), help="one measured step, for this script"
+        "--step", nargs=2, metavar=("NAME", "FOLDER"), help="measure one step (used by this script itself)"
     )
     arguments = parser.parse_args()
     if arguments.step:

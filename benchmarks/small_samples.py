@@ -1,14 +1,13 @@
-"""Many small samples against one of as many reads: `virnucpro predict FOLDER` and `virnucpro predict FILE`.
+"""Compare many small samples (`virnucpro predict FOLDER`) with one sample of as many reads (`virnucpro predict FILE`).
 
     python -m benchmarks.small_samples --samples 500 --reads 1000 --out benchmarks/results
     python -m benchmarks.small_samples --samples 200 --profile esm2-3b --tokenizer FILE --out benchmarks/results
 
-The demo profile on the CPU, or the published profile on GPUs, its weights random with the published shapes; one lane,
-or `--gpus` of them.
-Each command has an empty home, so both start Dagster, make the instance and load the models; what the runtime compiles
-for a GPU is made in a small run before. busy_s: seconds that the encoders' batches took, esm_s: that
-the lanes of ESM-2 took, their model's load included; seconds_a_sample: from one
-sample's results to the next one's. Run it on a quiet machine: other work changes both ratios.
+Uses the demo profile on the CPU, or the published profile on GPUs with random weights of the published shapes, in one
+lane or `--gpus` lanes. Each command has an empty home, so both start Dagster, make the instance and load the models.
+GPU kernels are compiled in a small run before. busy_s: seconds of the encoders' batches; esm_s: seconds of the ESM-2
+lanes, with loading the model; seconds_a_sample: seconds from one sample's results to the next sample's results. Run
+it on a quiet machine: other work changes both ratios.
 """
 
 import argparse
@@ -29,7 +28,7 @@ from virnucpro_core.sequences.frames import Frames
 
 
 def main() -> None:
-    """Measure both, print a table and a JSON line, keep the result."""
+    """Measure both, print a table and a JSON line, and write the results file."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -37,7 +36,7 @@ def main() -> None:
     parser.add_argument("--reads", type=int, default=1000)
     parser.add_argument("--profile", choices=["demo", "esm2-3b"], default="demo")
     parser.add_argument("--gpus", type=int, default=1)
-    parser.add_argument("--tokenizer", type=Path, help="of DNABERT-S, for esm2-3b")
+    parser.add_argument("--tokenizer", type=Path, help="tokenizer.json of DNABERT-S, for profile esm2-3b")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     on_gpu = options.profile != "demo"
@@ -72,8 +71,8 @@ def main() -> None:
         "cpu_seconds_a_sample_more": (many["cpu_s"] - one["cpu_s"]) / max(1, options.samples - 1),
     }
     print(
-        f"many / one: {result['ratio_wall']:.2f} by the clock, {result['ratio_cpu']:.2f} of all processors;"
-        f" {result['cpu_seconds_a_sample_more']:.2f} s of processor more a sample"
+        f"many / one: {result['ratio_wall']:.2f} in wall-clock time, {result['ratio_cpu']:.2f} in CPU time;"
+        f" {result['cpu_seconds_a_sample_more']:.2f} more CPU seconds per sample"
     )
     many_gpus = [f"{options.gpus}-gpus"] if options.gpus > 1 else []
     words = (f"{options.samples}x{options.reads}", *many_gpus, *([result["device"]] if on_gpu else []))
@@ -81,7 +80,7 @@ def main() -> None:
 
 
 def measure(folder: Path, name: str, given: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Predict what is `given` in a home named so: its cost, and what its samples say of it."""
+    """Predict `given` in a new home `name`. Returns its cost and the figures from its samples' telemetry."""
     home = folder / name
     home.mkdir()
     if (folder / "models").exists():

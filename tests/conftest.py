@@ -8,6 +8,9 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests.support import ROOT
+from tests.support.skipped import skipped_lines
+
 # The partition keys follow the environment when the definitions are imported: two lanes on the CPU.
 os.environ.update(VIRNUCPRO_GPUS="2", VIRNUCPRO_DEVICE="cpu", VIRNUCPRO_PROFILE="demo")
 if not torch.cuda.is_available():
@@ -29,3 +32,32 @@ def shared() -> Path:
         if folder.is_dir():
             return folder
     pytest.skip("the shared golden files are not here")
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marker
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The campaigns in tests/torture take minutes: a plain `pytest` leaves them out, `make test` runs them."""
+    for item in items:
+        if item.path.is_relative_to(ROOT / "tests" / "torture"):
+            item.add_marker("torture")
+
+
+@pytest.hookimpl(trylast=True)  # the last lines before pytest's own counts
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Which tests were skipped or left out, why, and what installs what they lack."""
+    skips = []
+    for report in terminalreporter.stats.get("skipped", []):
+        file, _, reason = report.longrepr  # of a test that skips itself: where it did
+        skips.append((report.nodeid.partition("::")[0] or file, reason))
+    left_out = len(terminalreporter.stats.get("deselected", []))
+    if not skips and not left_out:
+        return
+    terminalreporter.section("tests that did not run")
+    for line in skipped_lines(skips):
+        terminalreporter.line(line)
+    if left_out:
+        chosen = terminalreporter.config.getoption("markexpr") or terminalreporter.config.getoption("keyword")
+        terminalreporter.line(f"{left_out:4} left out by the choice of tests: {chosen}")
+        terminalreporter.line(
+            "     to run them: make test (torture), pytest -m long (long), make ray (ray), pytest -m gpu (gpu)"
+        )

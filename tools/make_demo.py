@@ -1,8 +1,8 @@
-"""The demo profile's models, made from a seed: `python -m tools.make_demo --out DIR`.
+"""Make the demo profile's models from a seed: `python -m tools.make_demo --out DIR`.
 
-Tiny encoders with random weights, a byte-pair vocabulary of the shipped genomes, and two classifiers of the
-published architecture trained on features of these genomes (`training`). They show that everything runs;
-their scores carry no biological meaning. The encoders come out byte for byte the same everywhere.
+The models are tiny encoders with random weights, a byte-pair vocabulary of the shipped genomes, and two classifiers
+of the published architecture, trained on features of these genomes (`training`). They show that everything runs;
+their scores carry no biological meaning. The encoders are byte for byte the same on every machine.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from virnucpro_core.encoders.dnabert_s import DnabertShape
 from virnucpro_core.encoders.esm2 import Esm2Shape
 from virnucpro_core.files.publish import publish_bytes, publish_folder, publish_json
 from virnucpro_core.files.safetensors import TensorSource, write_tensors
-from virnucpro_core.models.convert import DNABERT_CONFIG, ESM2_CONFIG, Origin, write_manifest
+from virnucpro_core.models.convert import DNABERT_CONFIG, ESM2_CONFIG, Origin, write_model_manifest
 from virnucpro_core.models.profiles import DEMO, NO_MEANING, PUBLISHED_SIZES
 from virnucpro_core.models.training import Evaluation, TrainingSettings, train_from_fasta
 from virnucpro_core.sequences.fasta import read_records
@@ -49,7 +49,7 @@ Everything else in this folder is made from them and a seed:
 
 `esm2` and `dnabert_s`: {layers} layers, {width} wide, {heads} heads, random weights. `classifier_300` and
 `classifier_500`: the published architecture on {features} features, trained on four fifths of the genomes in
-blocks of 5,000 bases. The other fifth was never trained on; fractions called right there:
+blocks of 5,000 bases. The other fifth was never trained on. Fractions of correct calls on it:
 
 | chunk size | held-out frames | per frame | held-out chunks (viral) | per chunk | viral | others |
 |---|---|---|---|---|---|---|
@@ -60,7 +60,7 @@ genomes as the others: this says nothing about a virus that is not here.
 
 
 def build_demo(out: Path) -> dict[int, Evaluation]:
-    """Write all of the demo's models and its README into `out`; how each classifier did, by chunk size."""
+    """Write the demo's models and README into `out`. Returns the evaluation of each classifier by chunk size."""
     build_encoders(out)
     evaluations = {chunk_size: build_classifier(out, chunk_size) for chunk_size in PUBLISHED_SIZES}
     rows = "".join(
@@ -78,7 +78,7 @@ def build_demo(out: Path) -> dict[int, Evaluation]:
 
 
 def build_encoders(out: Path) -> None:
-    """Write the folders `esm2` and `dnabert_s`; the same bytes on every machine."""
+    """Write the folders `esm2` and `dnabert_s`, with the same bytes on every machine."""
     sizes = {"num_hidden_layers": LAYERS, "hidden_size": WIDTH, "num_attention_heads": HEADS}
     generator = np.random.Generator(np.random.PCG64(SEED))
     esm2 = {**ESM2_CONFIG, **sizes, "intermediate_size": ESM2_FEED_FORWARD}
@@ -86,16 +86,16 @@ def build_encoders(out: Path) -> None:
     with publish_folder(out / "esm2") as folder:
         publish_json(folder / "config.json", esm2)
         _write_weights(folder, Esm2Shape.read(folder).tensors(), generator)
-        write_manifest(folder, "esm2", ORIGIN, {"layers": LAYERS, "dim": WIDTH, "heads": HEADS})
+        write_model_manifest(folder, "esm2", ORIGIN, {"layers": LAYERS, "dim": WIDTH, "heads": HEADS})
     with publish_folder(out / "dnabert_s") as folder:
         publish_json(folder / "config.json", dnabert)
         _write_weights(folder, DnabertShape.read(folder).tensors(), generator)
         publish_bytes(folder / "tokenizer.json", train_tokenizer().to_str(pretty=True).encode())
-        write_manifest(folder, "dnabert-s", ORIGIN, {"layers": LAYERS, "dim": WIDTH, "heads": HEADS})
+        write_model_manifest(folder, "dnabert-s", ORIGIN, {"layers": LAYERS, "dim": WIDTH, "heads": HEADS})
 
 
 def build_classifier(out: Path, chunk_size: int, *, epochs: int = EPOCHS) -> Evaluation:
-    """Write `classifier_{chunk_size}`, trained on the encoders in `out`."""
+    """Train a classifier on the encoders in `out`, write it to `classifier_{chunk_size}`, return its evaluation."""
     settings = TrainingSettings(
         chunk_size=chunk_size, seed=SEED, shifts=4, epochs=epochs, learning_rate=0.002
     )
@@ -105,7 +105,7 @@ def build_classifier(out: Path, chunk_size: int, *, epochs: int = EPOCHS) -> Eva
 
 
 def train_tokenizer() -> BytePairTokenizer:
-    """Byte-pair encoding of the shipped genomes, laid out as DNABERT-S's: [CLS] A [SEP], else [UNK]."""
+    """Train a byte-pair tokenizer on the shipped genomes, in the layout of DNABERT-S: [CLS] A [SEP], else [UNK]."""
     tokenizer = BytePairTokenizer(BPE(unk_token=SPECIAL[0]))
     tokenizer.pre_tokenizer = Whitespace()
     trainer = BpeTrainer(
@@ -125,10 +125,10 @@ def train_tokenizer() -> BytePairTokenizer:
 
 
 def _write_weights(folder: Path, shapes: dict[str, tuple[int, ...]], generator: np.random.Generator) -> None:
-    """Uniform weights (no rounding that differs between machines), norms at one, biases at zero.
+    """Write uniform random weights (these do not round differently between machines), norms at 1, biases at 0.
 
-    Embeddings have variance one. Products have the gain GAIN: it keeps the residual stream close to the
-    composition of the sequence, which is what a random network can say of it.
+    Embeddings have variance 1. Matrix products have the gain GAIN, which keeps the residual stream close to the
+    composition of the sequence: that is the only signal a random network can pass on.
     """
     tensors = {}
     for name in sorted(shapes):
@@ -145,7 +145,7 @@ def _write_weights(folder: Path, shapes: dict[str, tuple[int, ...]], generator: 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.make_demo", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the demo's models")
     out = parser.parse_args(arguments).out

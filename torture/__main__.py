@@ -26,6 +26,7 @@ MODULES = (
     "torture.writes",
     "torture.damage",
     "torture.rubbish",
+    "torture.inbox",
     "torture.commands",
     "torture.first_start",
     "torture.terminal",
@@ -59,14 +60,14 @@ def main() -> int:
         if all(row.clean for row in rows):
             shutil.rmtree(folder)
         else:
-            print(f"  kept for a look: {folder}")
+            print(f"  kept for inspection: {folder}")
     print(f"\n{shown(rows)}\n")
     print(as_json(rows, seed=options.seed))
     return 0 if rows and all(row.clean for row in rows) else 1
 
 
 def _origin(options: argparse.Namespace, commit: str) -> str:
-    """What would give a row again: the command's options, the commit; and the day and the load it was made under."""
+    """How to reproduce a row: the command with its options and the commit; also the day and the machine's load."""
     only = f" --only {' '.join(options.only)}" if options.only else ""
     command = f"`--minutes {options.minutes:g} --seed {options.seed}{only}`"
     return f"{command}, {commit}, {time.strftime('%Y-%m-%d')}, load {os.getloadavg()[2]:.1f}"
@@ -80,18 +81,20 @@ def _commit() -> str:
 def _machine() -> str:
     versions = (f"{name} {importlib.metadata.version(name)}" for name in ("torch", "dagster"))
     return (
-        f"`python -m torture` with the options, and at the commit, of the last column; {os.cpu_count()} CPU cores, "
+        f"`python -m torture` with the options and at the commit in the last column; {os.cpu_count()} CPU cores, "
         f"Python {platform.python_version()}, {', '.join(versions)}. The load is the machine's average over the last "
-        "15 minutes, with whatever else it did."
+        "15 minutes, other work included."
     )
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m torture", description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0, help="time for all campaigns together")
-    parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="of everything drawn")
-    parser.add_argument("--only", nargs="*", choices=sorted(CAMPAIGNS), help="these campaigns")
-    parser.add_argument("--write", type=Path, help="document whose figures are replaced by this run's")
+    parser.add_argument(
+        "--seed", type=int, default=secrets.randbelow(10**6), help="seed of all random choices"
+    )
+    parser.add_argument("--only", nargs="*", choices=sorted(CAMPAIGNS), help="run only these campaigns")
+    parser.add_argument("--write", type=Path, help="document whose figures this run replaces")
     return parser.parse_args()
 
 

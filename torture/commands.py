@@ -1,7 +1,7 @@
-"""Rubbish through the command line: what a person may hand to `virnucpro predict`, each file in a process of its own.
+"""Give bad input files to `virnucpro predict`, each in a process of its own.
 
-Ends with exit code 0 and a row in `contigs.tsv` for every record, or with 2 and one line that names the file.
-Knows commands; the reader alone meets many more such files in `rubbish.py`.
+Expected is exit code 0 and a row in `contigs.tsv` for every record, or exit code 2 and one line that names the file.
+`rubbish.py` gives many more such files to the reader alone.
 """
 
 import gzip
@@ -39,7 +39,7 @@ ACCEPTED = {
 
 @campaign("commands", share=1)
 def commands(task: Task) -> Sequence[Row]:
-    """Every file once, whatever the time."""
+    """Try every file once, regardless of the time limit."""
     began, row, site = time.monotonic(), Row("rubbish to the command line"), Site(task.folder / "commands")
     site.begin()
     for name, data in REFUSED.items():
@@ -59,7 +59,7 @@ def commands(task: Task) -> Sequence[Row]:
 
 
 def _judge(site: Site, name: str) -> Iterator[tuple[str, str]]:
-    """(column of the table, finding) for everything that the command should not have done."""
+    """(column of the table, finding) for every wrong behaviour of the command."""
     run = site.start(out=f"out-{name}", file=name)
     code, errors = run.process.wait(TIMEOUT), run.errors()
     if any("Traceback" in line for line in errors):

@@ -1,7 +1,8 @@
-"""What lies on disk is flipped, cut, lengthened, deleted, swapped and duplicated, with its time stamps kept.
+"""Damage files on disk (flip, cut, lengthen, delete, swap, duplicate), keep their time stamps, and run again.
 
-A product: the damage is noticed by name before anything is made from it, the same run mends it, and what was sound
-is not made again. A model: refused in one line that names its folder, with nothing computed from it.
+A damaged product must be detected and named before anything is computed from it; the same run must repair it and must
+not compute undamaged products again. A damaged model must be refused in one line that names its folder, before anything
+is computed with it.
 """
 
 import os
@@ -30,7 +31,7 @@ def damage_at_rest(task: Task) -> Sequence[Row]:
 
 
 def run_damage(folder: Path, *, seconds: float, seed: int, points: int = 1_000_000) -> Row:
-    """Strike files of a finished sample and its models, in turn, until the time or the number of points is over."""
+    """Damage files of a finished sample and of its models, one after another, until time or points are used up."""
     row, letters, started = Row("damage at rest"), random.Random(seed), time.monotonic()
     home = folder.resolve() / "home"
     models = shutil.copytree(DEMO, folder.resolve() / "models")
@@ -49,7 +50,7 @@ def run_damage(folder: Path, *, seconds: float, seed: int, points: int = 1_000_0
 
 
 class _Scene:
-    """A finished sample with its models, and how it must look after every strike."""
+    """A finished sample with its models, and the state that it must have again after every damage."""
 
     def __init__(self, pipeline: Pipeline, letters: random.Random) -> None:
         self.pipeline, self.letters = pipeline, letters
@@ -64,16 +65,16 @@ class _Scene:
         self.home = home
 
     def strike(self, target: Path, way: str) -> Iterator[tuple[str, str]]:
-        """(column of the table, finding) for everything that is not as it should be afterwards."""
+        """Damage `target` and run again; yields (column of the table, finding) for everything wrong afterwards."""
         struck = self._damage(target, way)
-        manifest._verify_once.cache_clear()  # as in the new process that would meet the damage
+        manifest._verify_once.cache_clear()  # a new process would have an empty cache, too
         if target in self.models:
             yield from self._model(target, struck)
         elif struck:
             yield from self._product(struck)
 
     def _damage(self, target: Path, way: str) -> list[Path]:
-        """Change the file, and for a swap its like; the files whose bytes are now others."""
+        """Change the file (and for a swap a second one of its kind). Returns the files whose bytes have changed."""
         like = [f for f in self.targets if f.suffix == target.suffix and f != target]
         other = self.letters.choice(like or [target])
         whole, place = self.whole[target], self.letters.randrange(max(1, len(self.whole[target])))
@@ -98,23 +99,23 @@ class _Scene:
         before = {f: f.stat().st_mtime_ns for f in self.made if f.exists() and self._is_kept(f, struck)}
         try:
             self._again().run()
-        except Exception as error:  # noqa: BLE001 - what a person would see, whatever it is
-            yield "lost" if is_one_line(error) else "tracebacks", f"cannot be mended: {error}"
+        except Exception as error:  # noqa: BLE001 - any error that the user would see
+            yield "lost" if is_one_line(error) else "tracebacks", f"cannot be repaired: {error}"
             for file in self.made:
                 _rewrite(file, self.whole[file])
             return
         after = self.pipeline.products()
-        yield from (("lost", f"{f} is gone") for f in self.expected.keys() - after.keys())
+        yield from (("lost", f"{f} is missing") for f in self.expected.keys() - after.keys())
         yield from (("wrong", f"{f} differs") for f in after if after[f] != self.expected.get(f))
-        if not self._sound():
+        if not self._verifies():
             yield "wrong", "not all of it verifies after the rerun"
         yield from (
-            ("lost", f"{f.name} was sound and made again") for f, t in before.items() if _time(f) != t
+            ("lost", f"{f.name} was undamaged and made again") for f, t in before.items() if _time(f) != t
         )
         self.whole |= {f: f.read_bytes() for f in self.made if f.exists()}
 
     def _is_kept(self, file: Path, struck: list[Path]) -> bool:
-        """Whether the run has no reason to write the file again: a store or a shard is made as a whole."""
+        """Whether the run must not write the file again. A store or a shard is always written as a whole."""
         if "results" in file.parts:
             return False
         mates = [f for f in struck if f.parent == file.parent]
@@ -123,7 +124,7 @@ class _Scene:
         return not any(f.stem == file.stem for f in mates)
 
     def _model(self, target: Path, struck: list[Path]) -> Iterator[tuple[str, str]]:
-        """Something is left to compute, so that the models are asked for."""
+        """Run with a damaged model. Some shards are deleted first, so that the run has to load the models."""
         for product in PRODUCTS:
             shutil.rmtree(self.pipeline.folder / product)
         try:
@@ -146,13 +147,13 @@ class _Scene:
         return Pipeline(self.home, self.pipeline.reads, models=self.pipeline.models)
 
     def _noticed(self) -> bool:
-        """Whether one of the looks that a run takes names the damage."""
+        """Whether one of the checks that a run makes reports the damage."""
         try:
-            return not self._sound()
+            return not self._verifies()
         except VirnucproError as error:
             return is_one_line(error)
 
-    def _sound(self) -> bool:
+    def _verifies(self) -> bool:
         sample = open_sample(self.home, "reads")
         Chunks.open(sample.chunks).store.verify()
         Frames.open(sample.translations).store.verify()
@@ -162,7 +163,7 @@ class _Scene:
 
 
 def _rewrite(file: Path, data: bytes) -> None:
-    """Other bytes under the old time stamps, as a failing disk has them."""
+    """Write other bytes and restore the old time stamps, as on a failing disk."""
     stamps = file.stat() if file.exists() else None
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(data)

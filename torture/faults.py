@@ -1,4 +1,4 @@
-"""The switch of `faults.c`: build it, load it, arm it. Knows calls and errors; knows nothing of samples."""
+"""Build, load and arm the fault switch `faults.c`, which makes chosen system calls fail."""
 
 import ctypes
 import errno
@@ -13,12 +13,12 @@ ERRORS = {name: getattr(errno, name) for name in ("ENOSPC", "EIO", "EMFILE", "EA
 
 
 def compiler() -> str | None:
-    """A C compiler, if this machine has one."""
+    """Path of a C compiler, None if this machine has none."""
     return shutil.which("cc") or shutil.which("gcc")
 
 
 def build(folder: Path) -> Path:
-    """The shared object, made in `folder`."""
+    """Compile the shared object into `folder` and return its path."""
     made = folder / "faults.so"
     command = [compiler() or "cc", "-shared", "-fPIC", "-O1", "-o", made, SOURCE, "-ldl"]
     subprocess.run(list(map(str, command)), check=True)
@@ -32,7 +32,7 @@ def environment(library: Path, **fault: object) -> dict[str, str]:
 
 
 class Switch:
-    """The switch inside this process, which must have been started with it."""
+    """The switch in this process, which must have been started with `environment`."""
 
     def __init__(self, below: Path) -> None:
         self.below = str(below).encode()
@@ -42,11 +42,11 @@ class Switch:
         self._library.fault_seen.restype = ctypes.c_long
 
     def arm(self, at: int, number: int, *, lasts: bool = False) -> None:
-        """Call `at` (from 1) fails with errno `number`, and all later ones too if it `lasts`; at = 0 counts only."""
+        """Make call `at` (from 1) fail with errno `number`, and all later ones if it `lasts`; at = 0 only counts."""
         self._library.fault_arm(ctypes.c_long(at), number, int(lasts), self.below)
 
     def disarm(self) -> int:
-        """No more faults; the number of calls that could have failed since `arm`."""
+        """Stop all faults. Returns the number of calls since `arm` that could have failed."""
         seen = int(self._library.fault_seen())
         self._library.fault_arm(ctypes.c_long(0), 0, 0, b"")
         return seen

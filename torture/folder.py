@@ -1,7 +1,7 @@
-"""A folder of small samples, whose driver or a batch is killed, or whose driver is stopped, at a random moment.
+"""Predict a folder of small samples, and kill or stop the driver or kill a worker at a random moment.
 
-A batch that dies costs nothing but time: others take what it has not begun, and its samples run alone. The same command
-resumes all else. In the end every byte must be that of an undisturbed run.
+If a worker dies, the samples that it worked on are run one by one; only time is lost. In all other cases the same
+command resumes. In the end every byte must be the same as after an undisturbed run.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ from torture.table import Row, Task, campaign
 SAMPLES, RECORDS = 8, 4
 TIMEOUT = 300.0
 POLL_SECONDS = 0.02
-STRIKES = ("kill a batch", "kill the driver", "kill all", "SIGTERM", "SIGINT")
+STRIKES = ("kill a worker", "kill the driver", "kill all", "SIGTERM", "SIGINT")
 WEIGHTS = (4, 2, 1, 1, 1)
-# How each may end, with how many lines on standard error: a strike can also come too late.
+# Allowed exit codes of each strike, with the allowed numbers of lines on standard error. A strike can come too late.
 ENDS = {
-    "kill a batch": {0: (0, 1)},
+    "kill a worker": {0: (0, 1)},
     "kill the driver": {-signal.SIGKILL: (0,), 0: (0,)},
     "kill all": {-signal.SIGKILL: (0, 1, 2), 0: (0,)},
     "SIGTERM": {130: (1,), 0: (0,)},
@@ -36,12 +36,12 @@ ENDS = {
 
 @campaign("folder", share=2)
 def folder(task: Task) -> Sequence[Row]:
-    """Predictions of a folder, over and over until the time is spent."""
+    """Predict the folder again and again until the time is used up."""
     return folder_points(task, most=10**9)
 
 
 def folder_points(task: Task, *, most: int) -> Sequence[Row]:
-    """The campaign with at most `most` points; at least one."""
+    """Run the campaign with at least one and at most `most` points."""
     began, draw = time.monotonic(), random.Random(task.seed)
     alone = Site(task.folder / "undisturbed")
     _begin(alone)
@@ -74,7 +74,7 @@ def _begin(site: Site, instance: Path | None = None) -> None:
 
 
 def _one_prediction(site: Site, draw: random.Random, row: Row, struck: Counter[str], usual: float) -> None:
-    """To its end, with one strike or two on the way."""
+    """Run one prediction to its end, with one or two strikes."""
     kept: dict[Path, tuple[int, int]] = {}
     for number in range(3):
         run = site.start(file="in", number=number)
@@ -97,20 +97,20 @@ def _one_prediction(site: Site, draw: random.Random, row: Row, struck: Counter[s
 
 
 def _strike(site: Site, run: Started, draw: random.Random, usual: float) -> str:
-    """What was done to the run; "" where it had ended, or there was no such process."""
+    """Strike the run. Returns what was done, "" if the run had ended or there was no such process."""
     [what] = draw.choices(STRIKES, WEIGHTS)
     moment = time.monotonic() + draw.uniform(0.0, usual)
     while run.process.poll() is None and time.monotonic() < moment:
         time.sleep(POLL_SECONDS)
-    batches = [p for p in site.platform.processes() if role(p) == "batch"]
-    if run.process.poll() is not None or (what == "kill a batch" and not batches):
+    workers = [p for p in site.platform.processes() if role(p) in ("lane", "host")]
+    if run.process.poll() is not None or (what == "kill a worker" and not workers):
         return ""
     if what in ("SIGTERM", "SIGINT"):
         run.process.send_signal(getattr(signal, what))
     if what in ("kill the driver", "kill all"):
         run.process.kill()
-    doomed = {"kill a batch": [draw.choice(batches)] if batches else [], "kill all": batches}.get(what, [])
-    for batch in doomed:
+    doomed = {"kill a worker": [draw.choice(workers)] if workers else [], "kill all": workers}.get(what, [])
+    for worker in doomed:
         with contextlib.suppress(psutil.NoSuchProcess):
-            batch.kill()
+            worker.kill()
     return what

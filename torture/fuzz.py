@@ -1,6 +1,6 @@
-"""The reader under atheris, which looks for inputs that reach new code: `python -m torture.fuzz [-runs=N] FOLDER`.
+"""Fuzz the reader with atheris, which searches inputs that reach new code: `python -m torture.fuzz [-runs=N] FOLDER`.
 
-The same judge as in `rubbish.py`; needs the package atheris, which no other part does.
+Results are judged as in `rubbish.py`. Needs the package atheris, which nothing else uses.
 """
 
 import sys

@@ -1,7 +1,8 @@
-"""Kill campaign: a process of a prediction at a random moment, again and again, until it is finished.
+"""Kill processes of a prediction at random moments, again and again, until the prediction is finished.
 
-The same command resumes each time, at once, beside whatever the killed tree left. In the end every byte must
-be that of an undisturbed run, no finished shard may have been computed again, and nothing may be left.
+After each kill the same command resumes at once, while processes of the killed run may still be there. In the end every
+byte must be the same as after an undisturbed run, no finished shard may have been computed again, and no process, lock
+or temporary file may be left.
 """
 
 import contextlib
@@ -23,13 +24,13 @@ START_TIMEOUT = 300.0
 SOFT_PART, NOTHING_PART = 0.15, 0.05
 MOMENTS = {"time": 3, "files": 4, "embedding": 3}
 MOST_FILES, LATE_SECONDS, EMBEDDING_FACTOR, SOON_SECONDS = 12, 0.05, 20, 0.7
-WEIGHTS = {"driver": 1, "lane": 4, "loader worker": 3, "worker server": 1, "tracker": 1}
+WEIGHTS = {"driver": 1, "lane": 4, "host": 1, "loader worker": 3, "worker server": 1, "tracker": 1}
 EXIT_CODES = {0, 3, 130, -signal.SIGKILL}
 
 
 @dataclass
 class Killing:
-    """The state of one campaign: what it draws from, what it compares with, what it found."""
+    """The state of one campaign: random generator, reference results, findings."""
 
     site: Site
     draw: random.Random
@@ -60,7 +61,7 @@ def kill(task: Task) -> Sequence[Row]:
 
 
 def kill_points(task: Task, *, most: int) -> Sequence[Row]:
-    """The campaign with at most `most` points. The prediction that is under way is always finished and compared."""
+    """Run the campaign with at most `most` points. The last prediction is always finished and compared."""
     began = time.monotonic()
     alone = undisturbed(task.folder / "undisturbed")
     state = Killing(Site(task.folder / "killed"), random.Random(task.seed), began + task.seconds, most)
@@ -79,7 +80,7 @@ def kill_points(task: Task, *, most: int) -> Sequence[Row]:
 
 
 def _one_prediction(state: Killing, instance: Path | None) -> None:
-    """From nothing (or an instance) to the end, struck and resumed on the way, then compared."""
+    """Run one prediction from an empty home (or a copied instance), kill and resume it until it ends, then compare."""
     site = state.site
     site.begin(instance)
     kept: dict[Path, tuple[int, int]] = {}
@@ -109,7 +110,7 @@ def _one_prediction(state: Killing, instance: Path | None) -> None:
 
 
 def _strike_until_it_ends(state: Killing, run: Started) -> list[int]:
-    """Signals sent to the run's driver or another process of the site, while it runs."""
+    """Send signals to the driver or kill a process of the run until it ends. Returns the signals that were sent."""
     sent: list[int] = []
     while run.process.poll() is None:
         if state.over or not _wait_for_moment(state, run, again=bool(sent)):
@@ -134,8 +135,8 @@ def _strike_until_it_ends(state: Killing, run: Started) -> list[int]:
 
 
 def _kill(state: Killing, victim: psutil.Process, wanted: str) -> None:
-    """SIGKILL; of a lane it is noted how much it had computed and not brought to disk, which may be one shard."""
-    rank = int(victim.cmdline()[-1]) if wanted == "lane" else None
+    """Send SIGKILL. For a lane, also record how much computed work was not on disk yet: at most one shard may be."""
+    rank = int(victim.cmdline()[-1].removeprefix("gpu-")) if wanted == "lane" else None
     victim.send_signal(signal.SIGKILL)
     state.killed.points += 1
     state.struck[wanted] += 1
@@ -151,10 +152,10 @@ def _kill(state: Killing, victim: psutil.Process, wanted: str) -> None:
 
 
 def _wait_for_moment(state: Killing, run: Started, *, again: bool) -> bool:
-    """Until the next moment to strike; False: the run ended before.
+    """Wait until the next moment to kill. Returns False if the run ended before.
 
-    The first moment of a run is drawn from the time that a start takes, or follows the arrival of some files, or of
-    the loader workers; what the first blow left of the tree is struck soon after it.
+    The first moment of a run is a random part of the time that a start takes, or comes after some files or the loader
+    workers have appeared. Processes that survived the first kill are killed soon after it.
     """
     draw, begun = state.draw, state.site.files()
     early = draw.expovariate(1 / SOON_SECONDS) if again else draw.uniform(0.0, state.start_seconds)
@@ -173,14 +174,16 @@ def _wait_for_moment(state: Killing, run: Started, *, again: bool) -> bool:
 
 
 def _judge(state: Killing, run: Started, sent: list[int]) -> None:
-    """Exit code and standard error of a run that has ended."""
+    """Check the exit code and standard error of a run that has ended."""
     row = state.killed if signal.SIGKILL in sent else state.asked
     code, errors = run.process.returncode, run.errors()
     shown = any("Traceback" in line for line in errors)
     row.tracebacks += shown
     expected = EXIT_CODES if signal.SIGKILL in sent else {0, 130} if sent else {0}
     said = [line for line in errors if line.startswith("virnucpro: ")]
-    lines = (1,) if code in (3, 130) else (0, 1) if code == -signal.SIGKILL else (0,)  # 1: killed as it ended
+    lines = (
+        (1,) if code in (3, 130) else (0, 1) if code == -signal.SIGKILL else (0,)
+    )  # 1: killed while it ended
     if code not in expected or len(said) not in lines or (len(errors) not in lines and not shown):
         row.wrong += 1
         row.findings.append(f"signals {sent}: exit {code}, {errors[:3]}")

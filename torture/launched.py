@@ -1,7 +1,7 @@
-"""Runs that Dagster launched: terminated through its API, their worker killed, their code server killed and reloaded.
+"""Stop runs that Dagster launched: terminate them through its API, kill their worker, kill their code server.
 
-The run must end on record, its lane's locks must be free and its processes gone; in the end the lane is
-materialized, by the daemon's own retry or launched once more, with the bytes of an undisturbed run.
+The run must be recorded as ended, its lane's locks must be free and its processes must have ended. In the end the lane
+must be materialized, by the daemon's retry or by a second launch, with the bytes of an undisturbed run.
 """
 
 import contextlib
@@ -9,8 +9,9 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -29,12 +30,13 @@ RELOAD = "mutation { reloadWorkspace { __typename } }"
 PLACE = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
 ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 END_SECONDS, HOLD_SECONDS, POLL_SECONDS, LOOK_SECONDS = 180.0, 4.0, 0.25, 0.02
+NO_TAGS: Mapping[str, str] = MappingProxyType({})
 STRIKES = ("terminate", "kill the run worker", "kill the code server")
 
 
 @campaign("launched", share=1)
 def launched(task: Task) -> Sequence[Row]:
-    """Strikes in turn, on one lane after another, until the time is spent; at least one of each."""
+    """Apply the strikes in turn, to one lane after another, until the time is used up; each at least once."""
     began, row = time.monotonic(), Row("Dagster runs terminated, killed")
     ends: Counter[str] = Counter()
     while row.points < len(STRIKES) or time.monotonic() < began + task.seconds - END_SECONDS:
@@ -50,7 +52,7 @@ def launched(task: Task) -> Sequence[Row]:
 
 
 def strike_once(folder: Path, strike: str, *, seed: int) -> tuple[str, list[str]]:
-    """How a run of a new site in `folder` ended on record, and what is not as it should be in the end."""
+    """Apply one strike in a new site in `folder`. Returns the run's recorded status and the problems found."""
     alone = undisturbed(folder / "undisturbed")
     site = Site(folder / f"{strike} {seed}".replace(" ", "-"))
     site.begin()
@@ -61,7 +63,7 @@ def strike_once(folder: Path, strike: str, *, seed: int) -> tuple[str, list[str]
 
 @contextlib.contextmanager
 def _platform(site: Site) -> Any:
-    """The web UI and the daemon at a site whose sample waits for its lanes."""
+    """Start the web UI and the daemon in a site whose sample is ready for its lanes."""
     live = site.platform
     fasta = site.folder / f"{SAMPLE}.fa"
     write_genomes(fasta)
@@ -71,9 +73,9 @@ def _platform(site: Site) -> Any:
 
 
 def _one_strike(site: Site, server: Server, strike: str, draw: random.Random) -> tuple[str, list[str]]:
-    """How the run ended on record, and what is not as it should be."""
+    """Apply one strike. Returns the run's recorded status and the problems found."""
     rank = draw.randrange(2)
-    run, more = _launch(server, rank), draw.randint(0, 8)
+    run, more = launch(server, rank), draw.randint(0, 8)
     _wait(lambda: _has_begun(site, rank, more), every=LOOK_SECONDS)
     worker = _child_of(site, "grpc")
     inside = [worker, *worker.children(recursive=True)] if worker else []
@@ -85,27 +87,27 @@ def _one_strike(site: Site, server: Server, strike: str, draw: random.Random) ->
     elif worker:
         victim = worker if strike == "kill the run worker" else psutil.Process(worker.ppid())
         victim.kill()
-    if strike == "kill the code server":  # Dagster starts none anew until it is told to
+    if strike == "kill the code server":  # Dagster starts a new one only after a reload
         psutil.wait_procs(inside, timeout=END_SECONDS)
         server.ask(RELOAD)
-    _wait(lambda: _status(server, run) in ENDED)
+    _wait(lambda: status_of(server, run) in ENDED)
     _, alive = psutil.wait_procs(inside, timeout=30)
-    status = _status(server, run)
+    status = status_of(server, run)
     problems = [] if status in expected else [f"run {run} ends as {status}"]
-    problems += [f"{p} of the run goes on" for p in alive]
-    _wait(lambda: _all_ended(server))  # the daemon tries failed runs again
+    problems += [f"{p} of the run is still running" for p in alive]
+    _wait(lambda: _all_ended(server))  # the daemon retries failed runs
     for other in (0, 1):
-        again = _launch(server, other)
-        _wait(lambda: _status(server, again) in ENDED)  # noqa: B023 - called before the loop goes on
-        if _status(server, again) != "SUCCESS":
-            problems.append(f"launched again, lane {other} ends as {_status(server, again)}")
+        again = launch(server, other)
+        _wait(lambda: status_of(server, again) in ENDED)  # noqa: B023 - called before the loop goes on
+        if status_of(server, again) != "SUCCESS":
+            problems.append(f"launched again, lane {other} ends as {status_of(server, again)}")
     held = [str(path) for path in site.sample.glob("locks/*.lock") if is_locked(path)]
-    return status, problems + [f"{path} is held" for path in held]
+    return status, problems + [f"{path} is locked" for path in held]
 
 
 @contextlib.contextmanager
 def _held(worker: psutil.Process) -> Iterator[None]:
-    """The process stands where it is for HOLD_SECONDS, so that what the server is asked reaches it there."""
+    """Suspend the process for HOLD_SECONDS, so that the request to the server reaches it at this point."""
     with contextlib.suppress(psutil.NoSuchProcess):
         worker.suspend()
 
@@ -120,7 +122,7 @@ def _held(worker: psutil.Process) -> Iterator[None]:
 
 
 def _has_begun(site: Site, rank: int, more: int) -> bool:
-    """Whether the lane is at its first encoder and has that many shards; asks no server, which would take too long."""
+    """Whether the lane runs its first encoder and has `more` shards. Reads files only: a server would be too slow."""
     begun = (site.sample / "telemetry" / f"dnabert_embeddings-{rank}.jsonl").exists()
     return begun and len(site.finished_shards()) >= more
 
@@ -131,20 +133,22 @@ def _different(alone: Site, site: Site) -> list[str]:
     return [f"{n} differs" for n in expected.keys() | found.keys() if expected.get(n) != found.get(n)]
 
 
-def _launch(server: Server, rank: int) -> str:
+def launch(server: Server, rank: int, *, job: str = "lane", more: Mapping[str, str] = NO_TAGS) -> str:
+    """Launch a job for the sample or for its lane of this rank, with additional tags. Returns the run's id."""
     _wait(lambda: bool(_places(server)))  # a reload takes a while
     [place] = _places(server)
-    tags = {"": f"{rank}|{SAMPLE}", "/gpu_rank": str(rank), "/sample": SAMPLE}
+    tags = {"dagster/partition": SAMPLE}
+    if job == "lane":
+        tags = {"": f"{rank}|{SAMPLE}", "/gpu_rank": str(rank), "/sample": SAMPLE}
+        tags = {f"dagster/partition{name}": value for name, value in tags.items()}
     params = {
         "selector": {
             "repositoryLocationName": place["location"]["name"],
             "repositoryName": place["name"],
-            "jobName": "lane",
+            "jobName": job,
         },
         "runConfigData": {},
-        "executionMetadata": {
-            "tags": [{"key": f"dagster/partition{k}", "value": v} for k, v in tags.items()]
-        },
+        "executionMetadata": {"tags": [{"key": k, "value": v} for k, v in (tags | dict(more)).items()]},
     }
     answer = server.ask(LAUNCH, params=params)["launchRun"]
     assert "run" in answer, answer
@@ -152,7 +156,7 @@ def _launch(server: Server, rank: int) -> str:
 
 
 def _places(server: Server) -> list[dict[str, Any]]:
-    """The code location's repository; nothing while the server cannot answer for it."""
+    """The code location's repository; [] as long as the server cannot answer."""
     try:
         return list(server.ask(PLACE)["repositoriesOrError"]["nodes"])
     except (OSError, AssertionError):
@@ -160,7 +164,7 @@ def _places(server: Server) -> list[dict[str, Any]]:
 
 
 def _runs(server: Server) -> list[dict[str, str]]:
-    """All runs; none while the server cannot answer because its code server was killed."""
+    """All runs; [] as long as the server cannot answer because its code server was killed."""
     try:
         return list(server.ask(RUNS)["runsOrError"]["results"])
     except (OSError, AssertionError):
@@ -172,12 +176,13 @@ def _all_ended(server: Server) -> bool:
     return bool(runs) and all(run["status"] in ENDED for run in runs)
 
 
-def _status(server: Server, run: str) -> str:
+def status_of(server: Server, run: str) -> str:
+    """The run's recorded status; "" as long as the server cannot answer."""
     return next((r["status"] for r in _runs(server) if r["runId"] == run), "")
 
 
 def _child_of(site: Site, word: str) -> psutil.Process | None:
-    """The process that a code server has spawned for a run."""
+    """The process that a code server has started for a run."""
     for process in site.platform.processes():
         with contextlib.suppress(psutil.Error):
             if "spawn_main" in " ".join(process.cmdline()) and word in " ".join(

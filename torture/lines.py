@@ -1,11 +1,11 @@
-"""What counts as one clear line for a person."""
+"""Decide whether an error is one clear line for the user."""
 
 from virnucpro_core.errors import VirnucproError
 
 
 def is_one_line(error: BaseException, given: bytes = b"") -> bool:
-    """Whether a person sees one line with a place: our own error, and no traceback inside it, not even one that was
-    escaped. `given`: the input, whose own backslashes may be quoted.
+    """Whether the error is one of ours, shown as one line with a place, without a traceback inside it (also not an
+    escaped one). `given`: the input, whose own backslashes may be quoted.
     """
     text = str(error)
     escaped = "\\n" in text and b"\\n" not in given

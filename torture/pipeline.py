@@ -1,6 +1,6 @@
-"""A small real sample through the whole core on two ranks, without Dagster, and what it leaves on disk.
+"""Run a small real sample through the whole core on two ranks, without Dagster, and compare what is on disk.
 
-Knows the order of the steps and how two outcomes are compared; breaks nothing by itself.
+Campaigns and tests use it; it damages nothing itself.
 """
 
 import random
@@ -20,14 +20,15 @@ from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.score import merge_lane, score_lane
 from virnucpro_core.pipeline.steps import call_sample, chunk_sample, translate_sample
 from virnucpro_core.samples.products import DNABERT, ESM, MERGED, PREDICTIONS
-from virnucpro_core.samples.sample import Sample, SampleSettings, register
+from virnucpro_core.samples.sample import Sample, register
+from virnucpro_core.samples.settings import SampleSettings
 
 RANKS = 2
 PRODUCTS = (DNABERT, ESM, MERGED, PREDICTIONS)
 
 
 def write_reads(path: Path, *, records: int = 8, seed: int = 1) -> Path:
-    """A FASTA file of seeded reads of 60 to 200 bases, one of them empty."""
+    """Write a FASTA file of random reads (by the seed) of 60 to 200 bases, one of them empty."""
     letters = random.Random(seed)
     reads = ("".join(letters.choices("ACGT", k=letters.randint(60, 200))) for _ in range(records - 1))
     path.write_text("".join(f">read{i} seeded\n{read}\n" for i, read in enumerate(reads)) + ">empty\n")
@@ -36,7 +37,7 @@ def write_reads(path: Path, *, records: int = 8, seed: int = 1) -> Path:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """One sample in a home of its own. `run` is what the driver does, resumable like it."""
+    """One sample in a home of its own. `run` does what the driver does and can be resumed in the same way."""
 
     home: Path
     reads: Path
@@ -73,7 +74,7 @@ class Pipeline:
         return register(self.home, "reads", [self.reads], self.settings)
 
     def prepared(self, sample: Sample) -> Sample:
-        """With chunks and translations."""
+        """The sample, after its chunks and translations were made."""
         chunk_sample(sample)
         translate_sample(sample)
         return sample
@@ -82,17 +83,17 @@ class Pipeline:
         return Lane(sample, self.profile, rank, RANKS)
 
     def products(self) -> dict[str, str]:
-        """sha256 of everything that the sample's bytes are; telemetry and locks are no products."""
+        """sha256 of every file of the sample's products; telemetry and locks do not count."""
         return {
             str(file.relative_to(self.folder)): sha256_file(file)
             for file in sorted(self.folder.rglob("*"))
             if file.is_file()
             and file.relative_to(self.folder).parts[0] not in ("telemetry", "locks", "logs")
-            and not (file.suffix == ".json" and file.parent.name in PRODUCTS)  # holds seconds
+            and not (file.suffix == ".json" and file.parent.name in PRODUCTS)  # contains times
         }
 
     def litter(self) -> list[str]:
-        """Temporary names that are still there."""
+        """Temporary files that are left."""
         return [str(f.relative_to(self.home)) for f in self.home.rglob(f"{TEMPORARY}*")]
 
 

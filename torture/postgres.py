@@ -1,4 +1,4 @@
-"""A PostgreSQL of its own: on loopback, in a temporary folder, with a password drawn for it; gone afterwards."""
+"""Start a private PostgreSQL server: on loopback, in a temporary folder, with a random password; removed afterwards."""
 
 import contextlib
 import os
@@ -25,7 +25,10 @@ storage:
 
 @contextlib.contextmanager
 def postgres_storage(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """The `storage` block for dagster.yaml, and the environment it refers to. Root starts the server as `postgres`."""
+    """Start a server. Yields the `storage` block for dagster.yaml and the environment that it refers to.
+
+    If root runs this, the server runs as the user `postgres`.
+    """
     folder.mkdir(parents=True)
     password, data = secrets.token_hex(16), folder / "data"
     (folder / "password").touch(0o600)
@@ -50,14 +53,14 @@ def postgres_storage(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _run(program: str, *words: object, password: str = "") -> None:
-    """One of PostgreSQL's programs; what it says is shown if it fails."""
+    """Run one of PostgreSQL's programs. Its error output is shown if it fails."""
     found = shutil.which(program) or next(map(str, Path("/usr/lib/postgresql").glob(f"*/bin/{program}")))
     switch = ["runuser", "-u", "postgres", "--"] if os.geteuid() == SUPERUSER_ID else []
     done = subprocess.run(
         [*switch, found, *map(str, words)],
         env=os.environ | {"PGPASSWORD": password},
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,  # a pipe would be inherited by the server, and never end
+        stdout=subprocess.DEVNULL,  # the server would inherit a pipe and keep it open
         stderr=subprocess.DEVNULL,
         check=False,
         cwd="/",

@@ -1,7 +1,7 @@
-"""Files that are no proper FASTA or FASTQ, made from a seed: each is read in full, or refused in one line.
+"""Give malformed FASTA and FASTQ files, made from a seed, to the reader: it must read each in full or refuse it.
 
-An accepted file must give as many records as an independent count finds; one that was packed and then damaged must
-give exactly the records of the sound one. Knows files and the reader; the command line has its own tests.
+A refusal must be one line. An accepted file must give as many records as an independent count finds. A damaged
+compressed file must give exactly the records of the undamaged one, or be refused. `commands.py` tests the command line.
 """
 
 import bz2
@@ -42,7 +42,7 @@ def rubbish_in(task: Task) -> Sequence[Row]:
 def run_rubbish(
     folder: Path, *, seconds: float, seed: int, points: int = 10_000_000, large: bool = True
 ) -> Row:
-    """The listed files, with the large ones if asked for, then random changes until time or points are over."""
+    """Try the listed files (the large ones only if asked for), then random changes until time or points are used up."""
     row, letters, started = Row("rubbish in"), random.Random(seed), time.monotonic()
     listed = [*_listed(), *(_large() if large else ())]
     for name, data, expected in itertools.chain(listed, _changed(letters)):
@@ -57,12 +57,12 @@ def run_rubbish(
         for kind, found in _read(path, None):
             setattr(row, kind, getattr(row, kind) + 1)
             row.findings.append(f"{path.name}: {found}")
-    row.seconds, row.note = time.monotonic() - started, f"{len(listed)} listed, the others drawn"
+    row.seconds, row.note = time.monotonic() - started, f"{len(listed)} listed, the others random"
     return row
 
 
 def judge(folder: Path, name: str, data: bytes, expected: int | None) -> Iterator[tuple[str, str]]:
-    """Read one file; (column of the table, finding) if it was neither accounted for nor refused in a line."""
+    """Read one file. Yields (column of the table, finding) if it was neither read in full nor refused in one line."""
     path = folder / name
     path.write_bytes(data)
     known = records_in(data) if expected is None and "." not in name[3:] else expected
@@ -75,7 +75,7 @@ def _read(path: Path, expected: int | None, given: bytes = b"") -> Iterator[tupl
     except InputError as error:
         if not is_one_line(error, given) and "\n" not in path.name:
             yield "tracebacks", str(error)[:300]
-    except Exception as error:  # noqa: BLE001 - what a person would see, whatever it is
+    except Exception as error:  # noqa: BLE001 - any error that the user would see
         yield "tracebacks", f"{type(error).__name__}: {error}"
     else:
         if expected is not None and len(found) != expected:
@@ -85,7 +85,7 @@ def _read(path: Path, expected: int | None, given: bytes = b"") -> Iterator[tupl
 
 
 def records_in(data: bytes) -> int | None:
-    """How many records plain text holds, counted by its lines alone; None where only the reader can tell."""
+    """Number of records in plain text, counted from its lines; None if this needs the reader."""
     text = data.removeprefix(b"\xef\xbb\xbf")
     first = text.lstrip()[:1]
     if first in (b">", b"#"):
@@ -96,7 +96,7 @@ def records_in(data: bytes) -> int | None:
 
 
 def _listed() -> Iterator[tuple[str, bytes, int | None]]:
-    """(name, content, records if it is accepted) of every kind that has a name."""
+    """(name, content, number of records if it is accepted) of the files that are written down here."""
     for kind, text in (("fa", FASTA), ("fq", FASTQ)):
         for suffix, pack in PACKERS.items():
             packed = pack(text)
@@ -131,12 +131,12 @@ def _large() -> Iterator[tuple[str, bytes, int | None]]:
 
 
 def _changed(letters: random.Random) -> Iterator[tuple[str, bytes, int | None]]:
-    """Sound files with a few random bytes changed, moved or repeated, for ever; a packed one may only be refused."""
+    """Endless: valid files with a few random bytes changed, moved or repeated; a compressed one may only be refused."""
     texts = {"fa": FASTA, "fq": FASTQ}
-    sound = {(kind, suffix): PACKERS[suffix](text) for kind, text in texts.items() for suffix in PACKERS}
+    intact = {(kind, suffix): PACKERS[suffix](text) for kind, text in texts.items() for suffix in PACKERS}
     while True:
-        kind, suffix = letters.choice(list(sound) + [("fa", ""), ("fq", "")] * 3)
-        data = bytearray(sound[kind, suffix])
+        kind, suffix = letters.choice(list(intact) + [("fa", ""), ("fq", "")] * 3)
+        data = bytearray(intact[kind, suffix])
         for _ in range(letters.randint(1, 4)):
             a, b = sorted(letters.choices(range(len(data) + 1), k=2))
             change = letters.randrange(4)
@@ -152,7 +152,7 @@ def _changed(letters: random.Random) -> Iterator[tuple[str, bytes, int | None]]:
 
 
 def _no_files(folder: Path) -> Iterator[Path]:
-    """Paths that are no regular files, and one with a hostile name."""
+    """Paths that are not regular files, and one file with a hostile name."""
     (folder / "folder.fa").mkdir()
     os.mkfifo(folder / "pipe.fa")
     (folder / "loop.fa").symlink_to(folder / "loop.fa")

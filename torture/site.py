@@ -1,4 +1,4 @@
-"""A home of its own for a prediction: starts `virnucpro predict` in it, and sees its processes, locks and files."""
+"""A private home for a prediction: start `virnucpro predict` in it, and inspect its processes, locks and files."""
 
 import contextlib
 import hashlib
@@ -28,8 +28,8 @@ PRODUCTS = ("dnabert_embeddings", "esm_embeddings", "merged_features", "predicti
 SAMPLE, LANES, SHARD_ROWS, END_SECONDS = "genomes", 2, 2, 40.0
 ROLES = {
     "virnucpro_assets.cli.main": "driver",
-    "virnucpro_assets.running.lane": "lane",
-    "virnucpro_assets.running.batch_worker": "batch",
+    "virnucpro_assets.running.worker gpu-": "lane",
+    "virnucpro_assets.running.worker host": "host",
     "multiprocessing.forkserver": "worker server",
     "resource_tracker": "tracker",
 }
@@ -37,7 +37,7 @@ ROLES = {
 
 @dataclass
 class Site:
-    """A folder with a home, the input and the results that are asked for."""
+    """A folder with a home, an input file and the results folder."""
 
     folder: Path
     extra: dict[str, str] = field(default_factory=dict)
@@ -56,12 +56,12 @@ class Site:
 
     @property
     def platform(self) -> Platform:
-        """The home with its environment: on the CPU, two lanes, one thread each."""
+        """The platform of this home, with its environment: on the CPU, two lanes, one thread each."""
         own = {"VIRNUCPRO_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         return Platform(self.home, LANES, own | self.extra)
 
     def begin(self, instance: Path | None = None) -> None:
-        """Empty the site; with a copy of a Dagster instance the first start need not make one."""
+        """Empty the site. With `instance`, copy this Dagster instance, so that the first start need not make one."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.home.mkdir(parents=True)
         write_genomes(self.folder / f"{SAMPLE}.fa")
@@ -71,7 +71,7 @@ class Site:
     def start(
         self, *, file: str = f"{SAMPLE}.fa", out: str = "out", number: int = 0, options: tuple[str, ...] = ()
     ) -> "Started":
-        """`virnucpro predict` of the sample, or another file of the folder: always the same command."""
+        """Start `virnucpro predict` for the sample or another file of the folder; always the same command."""
         words = ["-m", "virnucpro_assets.cli.main", "predict", str(self.folder / file)]
         words += ["--profile", "demo", "--chunk-size", "300", "--gpus", str(LANES)]
         words += ["--shard-rows", str(SHARD_ROWS), "--out", str(self.folder / out), *options]
@@ -88,12 +88,12 @@ class Site:
         return Started(process, said)
 
     def start_seconds(self) -> float:
-        """How long after `begin` the first shard came."""
+        """Seconds from `begin` to the first shard."""
         began = (self.folder / f"{SAMPLE}.fa").stat().st_mtime
         return min(time for _, time in self.finished_shards().values()) / 1e9 - began
 
     def finished_shards(self) -> dict[Path, tuple[int, int]]:
-        """Shards that have an entry: inode and time of their files. One that is redone has others."""
+        """Shards that have an entry, with inode and time of their files, which change if a shard is made again."""
         found = {}
         for product in PRODUCTS:
             for entry in self.home.glob(f"samples/*/{product}/[0-9]*.json"):
@@ -110,15 +110,15 @@ class Site:
         return {str(f.relative_to(self.folder)): digest for f, digest in digests}
 
     def left(self) -> list[str]:
-        """What a finished prediction must not leave: processes, held locks, temporary files, open runs."""
+        """Everything that a finished prediction must not leave: processes, locks, temporary files, open runs."""
         _, alive = psutil.wait_procs(self.platform.processes(), timeout=END_SECONDS)
         found = [f"process {p.pid} ({role(p)}) is left" for p in alive]
-        found += [f"{lock} is held" for lock in self.home.rglob("*.lock") if is_locked(lock)]
+        found += [f"{lock} is locked" for lock in self.home.rglob("*.lock") if is_locked(lock)]
         found += [f"{file} is left" for file in self.folder.rglob(f"{TEMPORARY}*")]
         return found + [f"run {run} is recorded as in progress" for run in self.open_runs()]
 
     def open_runs(self) -> list[str]:
-        """Runs that are in progress on record."""
+        """Runs that are recorded as in progress."""
         with self._instance() as (dg, instance):
             from virnucpro_assets.platform.presence import IN_PROGRESS  # noqa: PLC0415 - imports dagster
 
@@ -143,21 +143,21 @@ class Site:
             yield dg, instance
 
     def files(self) -> int:
-        """How many files the sample and its results have, a frame store as one: how far a prediction is."""
+        """Number of files of the sample and its results, a frame store counting as one: a measure of progress."""
         found = (
             name for folder in (self.sample, self.out) for _, _, names in os.walk(folder) for name in names
         )
         return sum(not name.endswith((".bin", ".lock", ".claims", ".jsonl")) for name in found)
 
     def embeds_since(self, began: float) -> bool:
-        """Whether a lane has come to an encoder, and to its loader workers, after that time."""
+        """Whether a lane has reached an encoder and its loader workers after that time."""
         found = (self.sample / "telemetry").glob("*_embeddings-*.jsonl")
         with contextlib.suppress(FileNotFoundError):
             return any(f.stat().st_mtime > began for f in found)
         return False
 
     def unpublished(self, rank: int) -> float:
-        """Shards, by rows, that a lane which has ended had computed and not reported as published, at most."""
+        """Upper bound of the shards (by rows, hence a fraction) that an ended lane had computed but not published."""
         worst = 0.0
         for telemetry in (self.sample / "telemetry").glob(f"*_embeddings-{rank}.jsonl"):
             lines = list(read_lines(telemetry))
@@ -169,19 +169,19 @@ class Site:
 
 @dataclass
 class Started:
-    """A `virnucpro predict` on its way."""
+    """A `virnucpro predict` that was started."""
 
     process: "subprocess.Popen[bytes]"
     said: Path
     began: float = field(default_factory=time.time)
 
     def errors(self) -> list[str]:
-        """Lines on standard error; an empty one is what ends the `^C` of a terminal."""
+        """Lines on standard error, without empty ones (the command prints one after a terminal's `^C`)."""
         return [line for line in self.said.read_text(errors="replace").splitlines() if line.strip()]
 
 
 def undisturbed(folder: Path) -> Site:
-    """A finished prediction that nobody disturbed, made if `folder` has none: what the others are compared with."""
+    """A finished, undisturbed prediction, to compare others with. Made if `folder` has none."""
     site = Site(folder)
     if not (site.out / "run.json").exists():
         site.begin()
@@ -192,7 +192,7 @@ def undisturbed(folder: Path) -> Site:
 
 
 def role(process: psutil.Process) -> str:
-    """What a process of the site is, by its command line; a loader worker has that of the server it is forked from."""
+    """The role of a process, from its command line; a loader worker has that of the server it is forked from."""
     with contextlib.suppress(psutil.Error):
         words = process.cmdline()
         name = next((name for word, name in ROLES.items() if word in " ".join(words)), "other")
@@ -202,6 +202,6 @@ def role(process: psutil.Process) -> str:
 
 
 def write_genomes(path: Path, genomes: tuple[str, ...] = GENOMES) -> None:
-    """Some of the short genomes that ship with the package, as FASTA."""
+    """Write some of the short genomes that ship with the package as FASTA."""
     entries = (DEMO / "viral.fa").read_text().split(">")[1:]
     path.write_text("".join(f">{entry}" for entry in entries if entry.startswith(genomes)))

@@ -1,6 +1,6 @@
-"""Soak: many samples through the inbox, the sensor and the daemon; on SQLite, then on PostgreSQL.
+"""Soak test: send many samples through the inbox, the sensor and the daemon; on SQLite, then on PostgreSQL.
 
-Every sample must be called once, with its own record; the memory of daemon and servers must stay flat; no log may say
+Every sample must be called once, with its own record. The memory of daemon and servers must not grow. No log may say
 that a database was locked. While the daemon works, the command line predicts one of the same samples.
 """
 
@@ -49,7 +49,7 @@ class Soak:
         return self.site.home / "samples" / name / "results"
 
     def has_room(self) -> bool:
-        """Whether one more sample is likely to be called in time, at the pace so far."""
+        """Whether one more sample is likely to finish in time, at the present rate."""
         now, waiting = time.monotonic(), len(self.waiting())
         each = (now - self.began) / max(1, len(self.names) - waiting)
         return len(self.names) < MOST and waiting < AT_ONCE and now + each * (waiting + 2) < self.ends
@@ -57,20 +57,22 @@ class Soak:
 
 @campaign("soak", share=5)
 def soak(task: Task) -> Iterator[Row]:
-    """Half of the time on SQLite, half on PostgreSQL."""
+    """Spend half of the time on SQLite and half on PostgreSQL."""
     yield _soak(task, "SQLite", "")
     yield _on_postgres(task)
 
 
 def _on_postgres(task: Task) -> Row:
     if not shutil.which("initdb") and not list(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
-        return Row("samples soaked, PostgreSQL", note="no PostgreSQL here: apt-get install postgresql")
+        return Row(
+            "samples soaked, PostgreSQL", note="PostgreSQL is not installed: apt-get install postgresql"
+        )
     with postgres_storage(task.folder / "postgres") as (config, environment):
         return _soak(task, "PostgreSQL", config, environment)
 
 
 def _soak(task: Task, name: str, storage: str, environment: dict[str, str] | None = None) -> Row:
-    """MOST samples, or as many as the time allows, AT_ONCE of them on their way."""
+    """Process MOST samples, or as many as the time allows, with AT_ONCE of them in flight."""
     own = {"VIRNUCPRO_INBOX_STABLE_SECONDS": "1", "VIRNUCPRO_GPUS": "1", "VIRNUCPRO_WORKERS": "0"}
     site = Site(task.folder / name, own | (environment or {}))
     site.begin()
@@ -88,14 +90,14 @@ def _soak(task: Task, name: str, storage: str, environment: dict[str, str] | Non
             wait_until(lambda: not site.open_runs(), seconds=END_SECONDS, what="the runs' end")
         state.log = (site.home / "ui.log").read_text(
             errors="replace"
-        )  # not what Dagster says while it is ended
+        )  # without Dagster's messages while it is stopped
     row.points, row.seconds = len(state.names), time.monotonic() - state.began
     _judge(state, beside)
     return row
 
 
 def _feed(state: Soak) -> None:
-    """Samples into the inbox while there is room; until all are called, or none is for STALL_SECONDS."""
+    """Drop samples into the inbox as long as there is time. Ends when all are called, or none for STALL_SECONDS."""
     left, since = state.waiting(), time.monotonic()
     while left and time.monotonic() - since < STALL_SECONDS:
         while state.has_room():
@@ -109,7 +111,7 @@ def _feed(state: Soak) -> None:
 
 
 def _drop(state: Soak, count: int) -> None:
-    """New samples of one record each into the inbox: renamed when they are whole."""
+    """Drop new samples of one record each into the inbox. Files are renamed when they are complete."""
     inbox = state.site.home / "inbox"
     inbox.mkdir(exist_ok=True)
     for _ in range(count):
@@ -122,7 +124,7 @@ def _drop(state: Soak, count: int) -> None:
 
 
 def _predict(state: Soak, name: str) -> "subprocess.Popen[bytes]":
-    """The command line on a sample that the daemon works on, or will."""
+    """Start the command line on a sample that the daemon also processes, now or later."""
     words = ["predict", str(state.site.home / "inbox" / f"{name}.fa"), "--out", str(state.site.out)]
     words += ["--profile", "demo", "--chunk-size", "300"]
     with (state.site.folder / "said-beside.err").open("wb") as err:
@@ -154,7 +156,7 @@ def _judge(state: Soak, beside: "subprocess.Popen[bytes]") -> None:
 
 
 def _wrong(state: Soak, beside: "subprocess.Popen[bytes]") -> list[str]:
-    """Samples that are not what was dropped, or that were called more than once; a failed command line."""
+    """Findings: samples that were not dropped, that have wrong records or were called twice; a failed command line."""
     site, found = state.site, []
     called = sorted(set(state.names) - set(state.waiting()))
     for name in called:
@@ -166,7 +168,7 @@ def _wrong(state: Soak, beside: "subprocess.Popen[bytes]") -> list[str]:
         found.append(f"doubled or foreign samples: {sorted(set(samples) ^ set(state.names))}")
     if beside.returncode:
         found.append(f"the command line beside the daemon: exit {beside.returncode}")
-    both = state.names[FIRST - 1]  # the daemon and the command line may each have had a run of it
+    both = state.names[FIRST - 1]  # the daemon and the command line may each have run it
     counts = site.materializations("consensus", called)
     found += [f"{name} was called {n} times" for name, n in counts.items() if n != 1 and name != both]
     return found + [f"run {run} is recorded as in progress" for run in site.open_runs()]

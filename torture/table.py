@@ -1,7 +1,4 @@
-"""The table that all campaigns end in: how often each tried, and what was lost, wrong or shown as a traceback.
-
-Knows rows and the registry of campaigns; knows nothing of how anything is broken.
-"""
+"""The table of results and the registry of campaigns: how often each tried, and what was lost, wrong or a traceback."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -17,11 +14,11 @@ BEGIN, END = "<!-- figures: written by make torture -->", "<!-- end of figures -
 
 @dataclass(slots=True)
 class Row:
-    """What one campaign found. `points`: how many times it struck; the other three must end at 0.
+    """The results of one campaign. `points`: number of faults that it caused; the next three must be 0.
 
-    lost: records, samples or finished shards that were gone afterwards; wrong: bytes that differ from an
-    undisturbed run's, or a process, lock or temporary file that was left; tracebacks: shown to the user.
-    `findings` says each of them in a line; `origin` is the command, commit, day and load that gave the row.
+    lost: records, samples or finished shards that were missing afterwards; wrong: bytes that differ from those of an
+    undisturbed run, or a process, lock or temporary file that was left; tracebacks: shown to the user.
+    `findings` has one line for each of them; `origin` is the command, commit, day and load of the row.
     """
 
     name: str
@@ -41,7 +38,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a campaign is given: an empty folder, how long it may take, and the seed of all it draws."""
+    """The arguments of a campaign: an empty folder, its time in seconds, and the seed of its random choices."""
 
     folder: Path
     seconds: float
@@ -50,7 +47,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """A campaign in the registry. `share`: its part of the whole time, as a weight among the others."""
+    """A campaign in the registry. `share`: its weight when the total time is divided among the campaigns."""
 
     name: str
     share: float
@@ -85,14 +82,14 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def as_json(rows: Sequence[Row], *, seed: int) -> str:
-    """One line for machines."""
+    """The rows as one line of JSON."""
     return json.dumps({"seed": seed, "clean": all(r.clean for r in rows), "rows": [asdict(r) for r in rows]})
 
 
 def write_figures(document: Path, rows: Sequence[Row], heading: str) -> None:
-    """Put the rows into the table between the document's two marks, in place of those of the same campaigns.
+    """Replace the rows of the same campaigns in the table between the document's two marks.
 
-    What stands around the marks, and rows of campaigns that were not run now, are left alone.
+    Text outside the marks, and rows of campaigns that did not run now, are not changed.
     """
     text = document.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN, 1)

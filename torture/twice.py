@@ -1,6 +1,7 @@
-"""Two at once: the same sample, the same lane, a discard under a running prediction, a resume beside orphans.
+"""Run two commands at once: on the same sample, on the same lane, a discard in a prediction, a resume with orphans.
 
-One works per lane; the other waits, or says in one line who holds it. All results are those of one alone.
+Only one process works on a lane. The other one waits, or says in one line who holds the lock. All results must be the
+same as those of a single run.
 """
 
 import random
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from torture.site import LANES, ROOT, SAMPLE, Site, Started, role, undisturbed
 from torture.table import Row, Task, campaign
+from virnucpro_assets.running import tasks
 
 TIMEOUT = 300.0
 POLL_SECONDS = 0.02
@@ -19,12 +21,12 @@ POLL_SECONDS = 0.02
 
 @campaign("twice", share=1)
 def twice(task: Task) -> Sequence[Row]:
-    """All pairs, over and over until the time is spent."""
+    """Try all pairs again and again until the time is used up."""
     return twice_points(task, most=10**9)
 
 
 def twice_points(task: Task, *, most: int) -> Sequence[Row]:
-    """The campaign with at most `most` points; at least one of each pair, if that allows."""
+    """Run the campaign with at most `most` points; each pair at least once if `most` allows it."""
     began, draw = time.monotonic(), random.Random(task.seed)
     alone = undisturbed(task.folder / "undisturbed")
     reference, row = alone.content(), Row("two at once")
@@ -48,7 +50,7 @@ def twice_points(task: Task, *, most: int) -> Sequence[Row]:
 
 
 def _same_sample(site: Site, draw: random.Random) -> list[str]:
-    """Both are started; who comes second says who holds the sample, and gets the same results afterwards."""
+    """Start both. The second one must say who holds the sample, and must get the same results when run again."""
     one = site.start(number=1)
     time.sleep(draw.uniform(0.0, 3.0))
     other = site.start(number=2)
@@ -63,14 +65,19 @@ def _same_lane(site: Site, draw: random.Random) -> list[str]:
     run = site.start(number=1)
     _wait(lambda: len(site.finished_shards()) > draw.randint(0, 6), run)
     lane = subprocess.Popen(
-        [sys.executable, "-m", "virnucpro_assets.running.lane", SAMPLE, str(draw.randrange(LANES))],
+        [sys.executable, "-m", "virnucpro_assets.running.worker", "gpu-0"],
         env=site.platform.environment,
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
+    assert lane.stdin is not None
+    lane.stdin.write(
+        tasks.Task("lane", (f"{draw.randrange(LANES)}|{SAMPLE}",), "predict-another").line().encode()
+    )
+    lane.stdin.flush()
     code, before = run.process.wait(TIMEOUT), site.finished_shards()
-    said, _ = lane.communicate(timeout=TIMEOUT)  # this closes its input, too: it may be ended by that
+    said, _ = lane.communicate(timeout=TIMEOUT)  # this also closes its standard input, which may end it
     problems = [] if code == 0 else [f"the driver's exit code is {code}, {run.errors()}"]
     if lane.returncode not in (0, 130, -signal.SIGTERM):
         problems.append(f"the second lane's exit code is {lane.returncode}, {said!r}")
@@ -85,7 +92,7 @@ def _discard(site: Site, draw: random.Random) -> list[str]:
     _wait(lambda: len(site.finished_shards()) > draw.randint(0, 6), run)
     other = site.start(number=2, options=("--fresh",))
     codes = (run.process.wait(TIMEOUT), other.process.wait(TIMEOUT))
-    if codes == (0, 0):  # the first was through before the second came to the sample
+    if codes == (0, 0):  # the first had finished before the second reached the sample
         return []
     return ([] if codes == (0, 3) else [f"exit codes {codes}"]) + _says(
         other, "a process works on it (process "
@@ -93,7 +100,7 @@ def _discard(site: Site, draw: random.Random) -> list[str]:
 
 
 def _beside_orphans(site: Site, draw: random.Random) -> list[str]:
-    """Only the driver is killed: its lanes are still there when the same command starts anew."""
+    """Kill only the driver: its lanes are still running when the same command starts again."""
     run = site.start(number=1)
     _wait(lambda: len(site.finished_shards()) > draw.randint(0, 6), run)
     run.process.kill()
@@ -103,7 +110,7 @@ def _beside_orphans(site: Site, draw: random.Random) -> list[str]:
     code, now = again.process.wait(TIMEOUT), site.finished_shards()
     problems = [] if code == 0 and not again.errors() else [f"exit code {code}, {again.errors()}"]
     problems += [f"{path} was redone" for path, status in kept.items() if now.get(path) != status]
-    return problems + [f"orphan {p.pid} goes on" for p in orphans if p.is_running()]
+    return problems + [f"orphan {p.pid} is still running" for p in orphans if p.is_running()]
 
 
 def _says(run: Started, words: str) -> list[str]:

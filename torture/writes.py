@@ -1,8 +1,8 @@
-"""Every write, sync, rename, mkdir and open of a prediction fails once, in turn; then the same run is made again.
+"""Make every write, sync, rename, mkdir and open of a prediction fail once, one at a time; then run it again.
 
-After each fault: one line with a place and the system's reason, or an undisturbed result; whatever can be seen on
-disk is byte for byte what an undisturbed run leaves; no temporary name; and the run without the fault ends with
-exactly the undisturbed run's files.
+After each fault there must be one line with a place and the system's reason, or a complete result. Every file on disk
+must be byte for byte that of an undisturbed run, and no temporary file may be left. The second run, without the fault,
+must end with exactly the files of an undisturbed run.
 """
 
 import faulthandler
@@ -28,7 +28,7 @@ KINDS = [(error, False) for error in ERRORS] + [("ENOSPC", True)]
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Call number `at` fails with `error`; if it `lasts`, so does every later one."""
+    """Call number `at` fails with `error`; if it `lasts`, all later calls fail too."""
 
     error: str
     lasts: bool
@@ -44,7 +44,7 @@ def fail_every_write(task: Task) -> Sequence[Row]:
 
 
 def run_sweep(folder: Path, *, stride: int = 1, seconds: float = 3600.0) -> Row:
-    """`sweep` in a process of its own that has the switch loaded; every `stride`-th call."""
+    """Run `sweep` in a process of its own that has the fault switch loaded; every `stride`-th call fails."""
     done = subprocess.run(
         [sys.executable, "-m", __name__, str(folder), str(stride), str(seconds)],
         env=environment(build(folder)) | {"OMP_NUM_THREADS": "1"},
@@ -57,7 +57,7 @@ def run_sweep(folder: Path, *, stride: int = 1, seconds: float = 3600.0) -> Row:
 
 
 def sweep(folder: Path, stride: int, seconds: float) -> Row:
-    """Strike every `stride`-th call of a run with every error, as long as the time lasts."""
+    """Make every `stride`-th call of a run fail with every error, one at a time, until the time is used up."""
     started = time.monotonic()
     row = Row("fail every write")
     pipeline = Pipeline(folder.resolve() / "home", write_reads(folder / "reads.fa", records=16))
@@ -82,7 +82,7 @@ def sweep(folder: Path, stride: int, seconds: float) -> Row:
 
 
 def _counts(switch: Switch, pipeline: Pipeline) -> dict[str, int]:
-    """How many calls an undisturbed run makes that could fail with each error."""
+    """For each error, the number of calls of an undisturbed run that could fail with it."""
     counts = {}
     for error, number in ERRORS.items():
         switch.arm(0, number)
@@ -93,7 +93,7 @@ def _counts(switch: Switch, pipeline: Pipeline) -> dict[str, int]:
 
 
 def _faults(counts: dict[str, int], stride: int) -> Iterator[Fault]:
-    """All faults: every call in one way, the ways in turns, then every call in its next way, and so on."""
+    """All faults. Each round makes every call fail in one of the ways of KINDS; the next round takes the next way."""
     for turn, at in itertools.product(range(len(KINDS)), range(1, max(counts.values()) + 1)):
         error, lasts = KINDS[(at + turn) % len(KINDS)]
         if at <= counts[error] and (at + turn) % stride == 0:
@@ -103,22 +103,22 @@ def _faults(counts: dict[str, int], stride: int) -> Iterator[Fault]:
 def _strike(
     switch: Switch, pipeline: Pipeline, fault: Fault, expected: dict[str, str]
 ) -> Iterator[tuple[str, str]]:
-    """(column of the table, what was found) for everything that is not as it should be."""
+    """Run with one fault, then without. Yields (column of the table, finding) for every problem."""
     number = ERRORS[fault.error]
     switch.arm(fault.at, number, lasts=fault.lasts)
     try:
         pipeline.run()
-    except BaseException as error:  # noqa: BLE001 - what a person would see, whatever it is
+    except BaseException as error:  # noqa: BLE001 - any error that the user would see
         switch.disarm()
         reason, text = os.strerror(number), str(error)
-        told = reason in text or "could not be read" in text
-        if not (is_one_line(error) and told and str(pipeline.home) in text):
+        has_reason = reason in text or "could not be read" in text
+        if not (is_one_line(error) and has_reason and str(pipeline.home) in text):
             yield "tracebacks", f"{type(error).__name__}: {text[:300]!r}"
     else:
         switch.disarm()
     seen = pipeline.products() if pipeline.home.exists() else {}
-    yield from (("wrong", f"{name} is half made") for name in seen if seen[name] != expected.get(name))
-    yield from (("wrong", f"litter {name}") for name in pipeline.litter())
+    yield from (("wrong", f"{name} is incomplete") for name in seen if seen[name] != expected.get(name))
+    yield from (("wrong", f"temporary file {name}") for name in pipeline.litter())
     try:
         pipeline.run()
     except Exception as error:  # noqa: BLE001

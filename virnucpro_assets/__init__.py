@@ -5,14 +5,15 @@ import sys
 
 
 def _leave_working_folder_out() -> None:
-    """`python -m virnucpro_assets...` puts the folder where the user stands before the standard library.
+    """Remove the current folder from the import path.
 
-    Nothing is imported from there any more, unless this package itself was.
+    `python -m virnucpro_assets...` puts it first, before the standard library. It stays only if this package
+    itself was imported from there.
     """
-    # While the module is looked for, `-m` stands in place of its name.
+    # Python sets argv[0] to `-m` while it searches for the module.
     if sys.argv[:1] != ["-m"] or sys.flags.safe_path or not sys.path:
         return
-    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - no import from there yet
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120 - nothing is imported from there yet
     if os.path.isabs(sys.path[0]) and sys.path[0] != here:  # noqa: PTH117
         del sys.path[0]
 

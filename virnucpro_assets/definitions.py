@@ -1,21 +1,15 @@
-"""The assembly: assets, checks, jobs, automation, the platform. Nothing else."""
-
-import warnings
+"""The Dagster definitions: assets, checks, jobs, sensors, schedules and the platform resource."""
 
 import dagster as dg
 
-# Partitioned checks are marked preview in Dagster 1.13; they are what per-sample blocking needs.
-warnings.filterwarnings("ignore", category=dg.PreviewWarning)
-warnings.filterwarnings("ignore", category=dg.BetaWarning)
-
-from virnucpro_assets.automation.nightly import NIGHTLY  # noqa: E402
-from virnucpro_assets.automation.sensors import dead_runs, follow, inbox_sensor  # noqa: E402
-from virnucpro_assets.graph import calls, embeddings, retention, sequences  # noqa: E402
-from virnucpro_assets.graph.batch import batch  # noqa: E402
-from virnucpro_assets.graph.checks import CHECKS  # noqa: E402
-from virnucpro_assets.graph.engines import executor_of  # noqa: E402
-from virnucpro_assets.platform.resource import platform_from_environment  # noqa: E402
-from virnucpro_assets.platform.tags import OWN_TAGS  # noqa: E402
+from virnucpro_assets.automation.groups import FOLLOWERS
+from virnucpro_assets.automation.nightly import NIGHTLY
+from virnucpro_assets.automation.sensors import dead_runs, follow, inbox_sensor
+from virnucpro_assets.graph import calls, embeddings, retention, sequences
+from virnucpro_assets.graph.checks import CHECKS
+from virnucpro_assets.graph.engines import executor_of
+from virnucpro_assets.platform.resource import platform_from_environment
+from virnucpro_assets.platform.tags import OWN_TAGS
 
 _PLATFORM = platform_from_environment()
 
@@ -40,25 +34,24 @@ defs = dg.Definitions(
         dg.define_asset_job(
             "sequences",
             selection=dg.AssetSelection.assets(sequences.chunks, sequences.translations),
-            description="A sample's files to its frame store.",
+            description="Reads a sample's files, cuts them into chunks and translates these.",
             tags=OWN_TAGS,
         ),
         dg.define_asset_job(
             "lane",
             selection=dg.AssetSelection.assets(*LANE_ASSETS),
-            description="One GPU's share of a sample: both encoders, merge, scores, one after another.",
+            description="Computes one GPU's share of a sample: both embeddings, then the merge, then the scores.",
             tags=OWN_TAGS,
         ),
         dg.define_asset_job(
             "results",
             selection=dg.AssetSelection.assets(calls.consensus),
-            description="All lanes of a sample to its results folder.",
+            description="Joins all lanes of a sample and writes its results folder.",
             tags=OWN_TAGS,
         ),
-        batch,
         retention.clean_up,
     ],
-    sensors=[inbox_sensor, follow, dead_runs],
+    sensors=[inbox_sensor, *FOLLOWERS, follow, dead_runs],
     schedules=[*NIGHTLY, retention.nightly_clean_up],
     resources={"platform": _PLATFORM},
     executor=executor_of(_PLATFORM),

@@ -1,4 +1,4 @@
-"""The name by which the `dagster.yaml` of an existing DAGSTER_HOME finds the queue: see automation/queue.py."""
+"""The old name of the run queue, for the `dagster.yaml` of an existing DAGSTER_HOME. See automation/queue.py."""
 
 from virnucpro_assets.automation.queue import SampleQueue
 

@@ -1,14 +1,14 @@
-"""Errors with a place and a remedy; each is one line for the person who sees it.
+"""The project's errors: each says in one line what is wrong, where, and how to fix it.
 
-`str(error)` reads `where: what; how to mend it`. The command line prints that line and exits with the
-class's `exit_code`; a traceback appears only with `--debug`.
+`str(error)` is `where: what; remedy`. The command line prints that line and exits with the class's `exit_code`;
+it shows a traceback only with `--debug`.
 """
 
 from pathlib import Path
 
 
 class VirnucproError(Exception):
-    """Base of everything that is raised on purpose. `exit_code` is the command line's."""
+    """Base class of all errors that this project raises. `exit_code` is the exit code of the command line."""
 
     exit_code = 3
 
@@ -18,7 +18,7 @@ class VirnucproError(Exception):
 
 
 class InputError(VirnucproError):
-    """A file of the user cannot be read as what it should be."""
+    """A file of the user cannot be read, or does not have the expected content."""
 
     exit_code = 2
 
@@ -34,10 +34,22 @@ class InputError(VirnucproError):
         super().__init__(what, where=", ".join(place), remedy=remedy)
 
 
+class IncompleteError(InputError):
+    """A file ends too early: it was cut off, or it is still being written."""
+
+
 class UsageError(VirnucproError):
-    """What was asked for cannot be done as asked."""
+    """A request that cannot be fulfilled: wrong options, arguments or settings."""
 
     exit_code = 2
+
+
+class SequenceError(UsageError):
+    """A sequence that has no embedding. `sequence` is its index, `letter` the position in it; both count from 0."""
+
+    def __init__(self, what: str, *, sequence: int, letter: int | None = None, remedy: str = "") -> None:
+        self.sequence, self.letter = sequence, letter
+        super().__init__(what, where=f"sequence {sequence}", remedy=remedy)
 
 
 class WeightsError(VirnucproError):
@@ -47,31 +59,31 @@ class WeightsError(VirnucproError):
 
 
 class DeviceError(VirnucproError):
-    """A device, kernel or precision that was asked for is not there; nothing is substituted."""
+    """The requested device, kernel or precision is not available. No other is used instead."""
 
     exit_code = 2
 
 
 class DeviceLostError(DeviceError):
-    """A device, or this process's use of it, broke while it computed. A new process can go on; this one cannot.
+    """A device failed while it computed, and this process cannot use it any more. A new process can continue the work.
 
-    The exit code is between a lane and its driver alone: people see 3.
+    A lane returns this exit code to the process that started it. Users see exit code 3.
     """
 
     exit_code = 4
 
 
 class StoreError(VirnucproError):
-    """A product on disk is damaged, or the disk refused it."""
+    """A product on disk is missing or damaged, or the disk reported an error."""
 
 
 def one_line(where: str, what: str, remedy: str) -> str:
-    """`where: what; remedy`, without line breaks or control characters (ids come from files)."""
+    """`where: what; remedy` with line breaks and control characters escaped, since ids come from files."""
     text = f"{where}: {what}" if where else what
     text = f"{text}; {remedy}" if remedy else text
     return printable(text)
 
 
 def printable(text: str) -> str:
-    """Text with line breaks, control characters and undecodable bytes of file names as escapes."""
+    """Text with line breaks, control characters and undecodable bytes of file names escaped."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -58,7 +58,7 @@ def test_a_machine_that_dies_at_work_changes_no_byte(tmp_path: Path) -> None:
     assert seen["kept"], "what was on disk before the machine died was computed again"
     assert seen["devices"] in ("0", "1")
     assert seen["locks"][:2] == [3, 0]
-    assert seen["locks"][2] == "the lock of machine-1 holds here"
+    assert seen["locks"][2] == "the lock of machine-1 works here"
     with dg.instance_for_test() as instance:
         instance.add_dynamic_partitions(str(SAMPLES.name), [NAME])
         for platform in (local, shared):

@@ -16,8 +16,10 @@ from virnucpro_core.engine.inference import embed_shards
 from virnucpro_core.engine.loading import Feed, ShardDataset, token_budget_of
 from virnucpro_core.engine.shards import ShardStore
 from virnucpro_core.engine.telemetry import LaneSummary, Recorder, read_lines
+from virnucpro_core.errors import DeviceError
+from virnucpro_core.files.verification import Verification
 from virnucpro_core.sequences.chunks import write_chunks
-from virnucpro_core.sequences.frames import write_frames
+from virnucpro_core.sequences.frames import Frames, write_frames
 
 pytestmark = pytest.mark.gpu
 SHARDS = 3
@@ -58,7 +60,7 @@ def _embed(encoder: Encoder, frames: Path, folder: Path) -> tuple[ShardStore, La
     summary = LaneSummary("esm_embeddings", 0, 1, "GPU", "float16", "triton")
     recorded = Recorder(folder / "telemetry.jsonl", summary)
     with recorded as recorder, Feed(dataset, settings, encoder.device) as feed:
-        embed_shards(encoder, feed, store, recorder, on_shard=lambda _: None)
+        embed_shards(encoder, feed, store, recorder, on_shard=lambda _: None, verification=Verification())
     return store, summary
 
 
@@ -71,6 +73,42 @@ def test_the_same_shards_are_the_same_bytes_again(
     for shard in range(SHARDS):
         once, again = (store.path(shard).read_bytes() for store in stores)
         assert once == again
+
+
+def test_embed_gives_the_shards_rows(weights: Path, frames: Path, tmp_path: Path) -> None:
+    """`Encoder.embed` and the engine run one loop: the same batches give the same bytes."""
+    encoder, opened = _load(weights), Frames.open(frames)
+    store, _ = _embed(encoder, frames, tmp_path)
+    frame_R, expected_RD = store.read(0)
+    found_RD = encoder.embed(opened.proteins.take(frame_R))
+    distinct = len(set(opened.proteins.take(frame_R))) == len(frame_R)
+    cosine = torch.cosine_similarity(torch.from_numpy(expected_RD), torch.from_numpy(found_RD))
+    assert np.array_equal(expected_RD, found_RD) if distinct else cosine.min() > 0.9999
+    exact_RD = encoder.embed(opened.proteins.take(frame_R)[:20], float32=True)
+    assert torch.cosine_similarity(torch.from_numpy(exact_RD), torch.from_numpy(found_RD[:20])).min() > 0.9999
+
+
+def test_embed_halves_its_batches_on_a_capped_card(weights: Path, frames: Path) -> None:
+    encoder, proteins = _load(weights), Frames.open(frames).proteins[:2000]
+    expected_RD = encoder.embed(proteins)
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    room = 16_384 * encoder.input.bytes_per_token // 7
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + room) / total)
+    try:
+        found_RD = encoder.embed(proteins)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    cosine = torch.cosine_similarity(torch.from_numpy(expected_RD), torch.from_numpy(found_RD))
+    assert cosine.min() > 0.99999
+
+
+def test_loading_by_names_is_loading_by_torch_s(weights: Path) -> None:
+    encoder = load_encoder("esm2", weights, device="cuda", dtype="float16")
+    assert (encoder.device.type, encoder.dtype) == ("cuda", torch.float16)
+    assert np.array_equal(encoder.embed(["MKTAYIAKQR"]), _load(weights).embed(["MKTAYIAKQR"]))
+    with pytest.raises(DeviceError, match=r"cuda:99: there are \d+ GPUs; cuda:\d+ is the last"):
+        load_encoder("esm2", weights, device="cuda:99", dtype="float16")
 
 
 def test_a_capped_card_halves_its_batches_and_loses_nothing(

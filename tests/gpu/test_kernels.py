@@ -53,12 +53,15 @@ def test_gated_gelu(rows: int, width: int, inputs: int) -> None:
     checks.check_gated_gelu(CUDA, rows, width, inputs)
 
 
-@pytest.mark.parametrize("width", [80, 1280, 10240])
-def test_gelu(width: int) -> None:
-    checks.check_gelu(CUDA, 33, width)
+PRODUCTS = [(1, 128, 64), (77, 320, 1280), (1000, 5120, 1280), (16_383, 1280, 5120)]
 
 
-@pytest.mark.parametrize("width", [320, 1280, 2560, 10240])
-def test_quantised_rows(width: int) -> None:
-    checks.check_quantised(CUDA, 77, width)
-    checks.check_norm_quantised(CUDA, 77, width)
+@pytest.mark.parametrize(("rows", "outputs", "inputs"), PRODUCTS)
+def test_product(rows: int, outputs: int, inputs: int) -> None:
+    checks.check_product(rows, outputs, inputs)
+
+
+@pytest.mark.skipif(torch.cuda.get_device_capability() < (8, 9), reason="needs fp8 units (Hopper, Ada)")
+@pytest.mark.parametrize(("rows", "outputs", "inputs"), PRODUCTS)
+def test_product_in_e4m3(rows: int, outputs: int, inputs: int) -> None:
+    checks.check_product_in_e4m3(rows, outputs, inputs)

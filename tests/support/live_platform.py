@@ -166,14 +166,15 @@ def prepare(name: str, fasta: Path, shard_rows: int) -> None:
     """Register a sample in the environment's home and materialize what comes before the encoders."""
     from virnucpro_assets.platform.instance import open_instance  # noqa: PLC0415 - reads the site's environment
     from virnucpro_assets.platform.resource import platform_from_environment  # noqa: PLC0415
-    from virnucpro_assets.running.runs import run_job  # noqa: PLC0415
+    from virnucpro_assets.running.runs import run_task  # noqa: PLC0415
+    from virnucpro_assets.running.tasks import Task  # noqa: PLC0415
     from virnucpro_core.samples.sample import register  # noqa: PLC0415
 
     platform = platform_from_environment()
     register(platform.folder, name, [fasta], platform.sample_settings(shard_rows=shard_rows))
     with open_instance() as instance:
         instance.add_dynamic_partitions("sample", [name])
-    outcome = run_job("sequences", name, name)
+    outcome = run_task(Task("sequences", (name,), driver=name))
     assert not outcome.failure, outcome.failure
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro_core.results.folder import write_results
-from virnucpro_core.results.summary import InputFile, ResultSummary, RunInfo
+from virnucpro_core.results.summary import ResultSummary, RunInfo, RunInput
 from virnucpro_core.sequences.chunks import Chunks, write_chunks
 from virnucpro_core.sequences.frames import Frames, write_frames
 
@@ -25,7 +25,7 @@ class Scored:
             sample="a_sample",
             profile="demo" if note else "esm2-3b",
             note=note,
-            inputs=[InputFile("reads.fa", 10, "0" * 64)],
+            inputs=[RunInput("reads.fa", 10, "0" * 64)],
             settings={"chunk_size": self.chunks.chunk_size, "dtype": "float32"},
             versions={"virnucpro": "0.1.0"},
             digests={"chunks": self.chunks.digest},

@@ -21,9 +21,9 @@ from virnucpro_core.models.classifier import Classifier, load_classifier
 from virnucpro_core.models.profiles import DEMO, NO_MEANING, PROFILES, ResolvedProfile, resolve_profile
 from virnucpro_core.models.sources import SOURCES
 from virnucpro_core.models.store import ModelStore
-from virnucpro_core.models.training import embed
 from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.score import score_lane
+from virnucpro_core.samples.products import PREDICTIONS
 
 CPU = torch.device("cpu")
 FOLDERS = ("esm2", "dnabert_s", "classifier_300", "classifier_500")
@@ -70,7 +70,7 @@ def test_random_encoders_tell_sequences_apart(kind: Kind, folder: str) -> None:
     generator = np.random.default_rng(0)
     a, b = (bytes(generator.choice(list(b"ACGT"), 300).tolist()) for _ in range(2))
     near = b"G" + a[1:] if a[:1] != b"G" else b"T" + a[1:]
-    rows = embed(encoder, [a, near, b])
+    rows = encoder.embed([a, near, b])
     assert rows.shape == (3, WIDTH)
     assert 0 < np.linalg.norm(rows[0] - rows[1]) < 0.3 * np.linalg.norm(rows[0] - rows[2])
 
@@ -145,7 +145,7 @@ def test_weights_without_a_manifest_are_in_the_identity_and_their_change_is_noti
     assert same.classifier_fingerprint == pipeline.profile.classifier_fingerprint
     assert other.classifier_fingerprint != same.classifier_fingerprint
     lane = Lane(sample, other, 0, 1)
-    assert {lane.predictions.state(k, lane.ids(k)) for k in lane.shards} == {"stale"}
+    assert {lane.store(PREDICTIONS).state(k, lane.ids(k)) for k in lane.shards} == {"stale"}
     identity(0.25)  # the folder changes after the sample was given its identity
     with pytest.raises(WeightsError, match="weights changed while the sample was being scored"):
         score_lane(lane, Compute("cpu"), on_shard=lambda _: None)

@@ -21,7 +21,6 @@ from virnucpro_assets.platform import instance
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_core.errors import UsageError
 from virnucpro_core.pipeline.steps import call_sample
-from virnucpro_core.samples.inbox import scan
 
 IDS = [name for name in HOSTILE_IDS if name.isprintable() and " " not in name and len(name) < 100]
 NAMES = [
@@ -75,33 +74,36 @@ def test_no_name_in_the_inbox_stops_the_inbox(tmp_path: Path) -> None:
             made.report_runless_asset_event(event)  # type: ignore[arg-type]
             assert "\n" not in str(event.description)
             assert all(str(value.value).isprintable() for value in event.metadata.values())
+        again = inbox_sensor(
+            dg.build_sensor_context(instance=made, resources={"platform": platform}, cursor=result.cursor)
+        )
+        assert isinstance(again, dg.SensorResult)
+        assert not again.asset_events
     assert [request.partition_keys for request in result.dynamic_partitions_requests or []] == [["good"]]
     assert sorted(f.name for f in inbox.iterdir()) == ["good.fa", "loop.fa"]
     aside = list((tmp_path / "home" / "set_aside").iterdir())
     assert len([f for f in aside if not f.name.endswith(".reason.txt")]) == len(NAMES) + 1
-    assert not scan(inbox, {}, now=0, stable_seconds=0).refusals
 
 
 @pytest.mark.parametrize(
     "key", ["0|../x", "0|a b", "0|" + "a" * 65, "0|", "x|a", "-1|a", "1e3|a", "\u0661|a"]
 )
 def test_a_lane_key_is_validated_wherever_it_comes_from(key: str) -> None:
-    rank, name = key.split("|")
-    context = type("Context", (), {"partition_key": dg.MultiPartitionKey({"gpu_rank": rank, "sample": name})})
     with pytest.raises(UsageError):
-        lane_of(context)  # type: ignore[arg-type]
+        lane_of(key)
 
 
 @pytest.mark.parametrize(("words", "module"), [([], "dagster"), (["--read-only"], "dagster_webserver")])
 def test_the_server_binds_loopback_unless_told_otherwise(
-    monkeypatch: pytest.MonkeyPatch, words: list[str], module: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str], module: str
 ) -> None:
     started: list[list[str]] = []
-    monkeypatch.setattr(instance, "prepare_instance", lambda: None)
+    monkeypatch.chdir(Path.cwd())  # the command leaves the folder
+    monkeypatch.setattr(instance, "prepare_instance", lambda: tmp_path)
     monkeypatch.setattr(os, "execv", lambda _, arguments: started.append(arguments))
     assert CliRunner().invoke(models.ui, words).exit_code == 0
     (arguments,) = started
     assert arguments[0] == sys.executable
     assert arguments[arguments.index("-h") + 1] == "127.0.0.1"
-    assert arguments[arguments.index("-W") + 3] == module
+    assert arguments[arguments.index("-m") + 1] == module
     assert ("--read-only" in arguments) == bool(words)

@@ -1,1 +1,1 @@
-"""What runs by itself."""
+"""Sensors, schedules and the run queue: what starts runs without a person."""

@@ -1,6 +1,6 @@
-"""Every night: ask again for what failed or was never asked for.
+"""Nightly schedules: start runs for samples that failed or were never started.
 
-Not for what somebody works on or has stopped, nor for what has failed in TRIES nights one after another.
+They skip samples that are in flight or were cancelled, and partitions whose last TRIES nightly runs all failed.
 """
 
 import itertools
@@ -25,10 +25,10 @@ SCHEDULE_TAG, PARENT_TAG, PARTITION_TAG = (
 
 
 def missing_partitions(instance: dg.DagsterInstance, platform: Platform) -> dict[str, list[str]]:
-    """Job -> partitions that it has to run now: of each sample the first layer that is missing.
+    """Job -> partitions that it has to run now: for each sample, the first layer that is missing.
 
-    Samples whose input was refused are left alone, those that somebody stopped, and those that a run or another
-    process is at work on; what follows a layer, follows by itself.
+    Skips samples whose input was refused, samples that a user cancelled, and samples that a run or another process
+    is working on. The automation starts the layers after that one.
     """
     busy = samples_under_way(instance)
     done = {
@@ -40,7 +40,7 @@ def missing_partitions(instance: dg.DagsterInstance, platform: Platform) -> dict
         try:
             sample = open_sample(platform.folder, name)
         except VirnucproError:
-            continue  # its folder was discarded or is damaged: the other samples are asked for all the same
+            continue  # its folder is gone or damaged; the other samples still run
         if name in done["consensus"] or sample.rejected.exists() or was_cancelled(instance, name):
             continue
         if name in busy or workers(sample.folder):
@@ -57,9 +57,9 @@ def missing_partitions(instance: dg.DagsterInstance, platform: Platform) -> dict
 
 
 def _is_hopeless(instance: dg.DagsterInstance, key: str) -> bool:
-    """Whether the latest TRIES runs of this partition were all asked for by night, and all failed.
+    """Whether the latest TRIES runs of this partition were all started by a nightly schedule and all failed.
 
-    Once somebody asks for it by hand, it has as many nights again.
+    A run that a user starts resets the count.
     """
     runs = (r.dagster_run for r in own_records(instance, dg.RunsFilter(tags={PARTITION_TAG: key})))
     tried = list(itertools.islice((run for run in runs if PARENT_TAG not in run.tags), TRIES))
@@ -74,7 +74,7 @@ def _nightly(job: str) -> dg.ScheduleDefinition:
         cron_schedule="0 2 * * *",
         execution_timezone=time_zone(),
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"Runs `{job}` for every sample that lacks it next, because it failed or was never asked for.",
+        description=f"Runs `{job}` for every sample that needs it next: its run failed or was never started.",
     )
     def request(context: dg.ScheduleEvaluationContext, platform: Platform) -> list[dg.RunRequest]:
         keys = missing_partitions(context.instance, platform)[job]
@@ -83,5 +83,5 @@ def _nightly(job: str) -> dg.ScheduleDefinition:
     return request
 
 
-# A schedule has one job, and a job one kind of partition: hence one schedule a layer.
+# A schedule runs one job, and a job has one kind of partition. So each layer has its own schedule.
 NIGHTLY = [_nightly(job) for job in ("sequences", "lane", "results")]

@@ -1,32 +1,25 @@
-"""What runs by itself: the inbox sensor brings samples in, a condition follows them down, a schedule mends at night."""
-
-import json
-import time
-from collections.abc import Sequence
+"""Sensors: `inbox` registers new samples, `follow` starts their next steps, `dead_runs` marks runs that have died."""
 
 import dagster as dg
 
+from virnucpro_assets.automation.groups import backlog, group_request, groups
 from virnucpro_assets.graph.partitions import SAMPLES
 from virnucpro_assets.graph.records import arrived
 from virnucpro_assets.platform.environment import IN_PROCESS
-from virnucpro_assets.platform.ownership import own_runs
 from virnucpro_assets.platform.presence import mark_dead_runs
 from virnucpro_assets.platform.resource import Platform
-from virnucpro_assets.platform.tags import OWN_TAGS, batch_config, batch_rank, batch_samples, batch_tags
+from virnucpro_assets.platform.tags import OWN_TAGS
 from virnucpro_core.errors import VirnucproError, printable
-from virnucpro_core.samples.inbox import Arrival, scan
-from virnucpro_core.samples.inputs import content_digest, digest_inputs
-from virnucpro_core.samples.sample import Sample, is_registered, register, same_content
+from virnucpro_core.samples.inbox import Look, News, look, was_begun
+from virnucpro_core.samples.inbox_state import clock, shown
+from virnucpro_core.samples.sample import Sample
 
-# Few enough that a run of them ends soon and others get their turn.
-BATCH_SAMPLES = 50
-UNDER_WAY = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-]
-
+WORDS = {
+    "registered": "registered",
+    "refused": "refused, left in the inbox",
+    "unreadable": "cannot be read now, will be tried again",
+    "failing": "cannot be registered now, will be tried again",
+}
 
 follow = dg.AutomationConditionSensorDefinition(
     "follow",
@@ -35,7 +28,7 @@ follow = dg.AutomationConditionSensorDefinition(
     emit_backfills=False,
     run_tags=OWN_TAGS,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Materializes each asset of a sample once what it depends on is there and has passed its checks.",
+    description="Materializes each asset of a sample when the assets before it exist and have passed their checks.",
 )
 
 
@@ -43,107 +36,93 @@ follow = dg.AutomationConditionSensorDefinition(
     name="inbox",
     minimum_interval_seconds=5,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Registers whole files in $VIRNUCPRO_HOME/inbox as samples; sets aside what cannot be one.",
-    job_name="batch",
+    description="Registers complete files in $VIRNUCPRO_HOME/inbox as samples. Moves all other files aside.",
+    job_name="sequences",
 )
 def inbox_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult | dg.SkipReason:
-    seen = scan(
-        platform.inbox,
-        json.loads(context.cursor or "{}"),
-        now=time.time(),
+    """Scan the inbox and report what changed.
+
+    The state of the inbox is kept in the home folder. The cursor holds the number of the last reported scan.
+    """
+    cursor = context.cursor or ""
+    heard = int(cursor) if cursor.isdecimal() else None
+    found = look(
+        platform.folder,
+        platform.sample_settings(),
+        now=clock(),
         stable_seconds=platform.inbox_stable_seconds,
+        heard=heard,
     )
-    events: list[dg.AssetMaterialization | dg.AssetObservation] = []
-    names: list[str] = []
-    for refusal in seen.refusals:
-        file = printable(refusal.entry.name)  # a file's name may hold line breaks and worse
-        context.log.warning("set aside %s: %s", file, refusal.reason)
-        events.append(
-            dg.AssetObservation(
-                "inbox",
-                description=f"set aside: {refusal.reason}",
-                metadata={
-                    "file": file,
-                    "moved_to": dg.MetadataValue.path(printable(str(refusal.moved_to))),
-                },
-            )
-        )
-    for arrival in seen.arrivals:
-        try:
-            name = _register(context, platform, arrival)
-        except VirnucproError as error:  # one bad arrival must not keep the others out
-            context.log.error("%s: %s", arrival.name, error)
-            continue
-        if name:
-            names.append(name)
-    together = batches([platform.sample(name) for name in names], backlog(context.instance, platform.gpus))
-    batched = {name for _, share in together for name in share}
-    events += [arrived(platform.sample(name)) for name in names if name not in batched]
-    idle = f"{len(seen.waiting)} files still arriving" if seen.waiting else "nothing new"
+    events: list[dg.AssetMaterialization | dg.AssetObservation] = [
+        _observation(context, news) for news in found.news
+    ]
+    samples = _unreported(context, platform, found)
+    names = [sample.name for sample in samples]
+    together = groups(samples, backlog(context.instance, platform.gpus)) if samples else []
+    grouped = {name for _, share in together for name in share}
+    events += [arrived(sample) for sample in samples if sample.name not in grouped]
+    known = context.instance.get_dynamic_partitions(str(SAMPLES.name))
+    order = [*known, *(name for name in names if name not in known)]
     return dg.SensorResult(
-        skip_reason=None if events or together else idle,
-        cursor=json.dumps(seen.memory),
+        skip_reason=None if events or together else _idle(found),
+        cursor=str(found.number if found.registered else heard or 0),
         dynamic_partitions_requests=[SAMPLES.build_add_request(names)] if names else [],
         asset_events=events,
-        run_requests=[
-            dg.RunRequest(
-                run_config=batch_config(share, rank, hand_over=True),
-                tags=batch_tags(rank),
-            )
-            for rank, share in together
-        ],
+        run_requests=[group_request("sequences", share, rank, order) for rank, share in together],
     )
 
 
-def backlog(instance: dg.DagsterInstance, gpus: int) -> list[int]:
-    """Samples of batches that wait or run, by rank."""
-    samples = [0] * gpus
-    for run in own_runs(instance, dg.RunsFilter(job_name="batch", statuses=UNDER_WAY)):
-        rank = batch_rank(run.run_config)
-        if rank < gpus:
-            samples[rank] += len(batch_samples(run.run_config))
+def _observation(context: dg.SensorEvaluationContext, news: News) -> dg.AssetObservation:
+    """An observation of the asset `inbox`: what happened to some files. Makes file names safe to print."""
+    files = [shown(name) for name in news.entries]
+    what = "set aside" if news.moved_to else WORDS[news.kind]
+    context.log.warning("%s %s: %s", what, ", ".join(files), news.said)
+    metadata: dict[str, dg.MetadataValue] = {"files": dg.MetadataValue.json(files)}
+    if news.moved_to:
+        metadata["moved_to"] = dg.MetadataValue.path(printable(str(news.moved_to)))
+    if news.sample:
+        metadata["sample"] = dg.MetadataValue.text(news.sample)
+    return dg.AssetObservation(
+        "inbox", partition=news.sample or None, description=f"{what}: {news.said}", metadata=metadata
+    )
+
+
+def _unreported(context: dg.SensorEvaluationContext, platform: Platform, found: Look) -> list[Sample]:
+    """Registered samples that Dagster may not know: they have no partition, or no run has started on their files.
+
+    Dagster stores the cursor after a tick's reports. If a tick is killed in between, the next one reports again.
+    """
+    if not found.registered:
+        return []
+    known = set(context.instance.get_dynamic_partitions(str(SAMPLES.name)))
+    samples = []
+    for name in found.registered:
+        try:
+            sample = platform.sample(name)
+        except VirnucproError as error:  # removed or damaged; the other samples go on
+            context.log.warning("%s", error)
+            continue
+        if name not in known or not was_begun(sample):
+            samples.append(sample)
     return samples
 
 
-def batches(samples: Sequence[Sample], backlog: Sequence[int]) -> list[tuple[int, list[str]]]:
-    """(rank, samples) of the batches that small samples make when more of them arrive than there are GPUs.
-
-    A sample goes to the rank with the smallest backlog: a slower card is behind sooner, and so is given less.
-    """
-    small = [s.name for s in sorted(samples, key=lambda s: -s.bytes) if s.is_small]
-    if len(small) <= len(backlog):
-        return []
-    shares: list[list[str]] = [[] for _ in backlog]
-    for name in small:
-        rank = min(range(len(backlog)), key=lambda r: backlog[r] + len(shares[r]))
-        shares[rank].append(name)
-    return [
-        (rank, share[start : start + BATCH_SAMPLES])
-        for rank, share in enumerate(shares)
-        for start in range(0, len(share), BATCH_SAMPLES)
-    ]
-
-
-def _register(context: dg.SensorEvaluationContext, platform: Platform, arrival: Arrival) -> str:
-    """The new sample's name; "" when the same data is known already, which is said once."""
-    content = content_digest(digest_inputs(arrival.paths))
-    same = same_content(platform.folder, content)
-    for name in same:
-        if context.instance.has_dynamic_partition(str(SAMPLES.name), name):
-            context.log.info("%s holds the same data as sample %s: not run again", arrival.name, name)
-            return ""
-    taken = is_registered(platform.folder, arrival.name) and arrival.name not in same
-    name = f"{arrival.name[:55]}-{content[:8]}" if taken else arrival.name
-    return register(platform.folder, name, arrival.paths, platform.sample_settings()).name
+def _idle(found: Look) -> str:
+    """One line that says why this tick starts nothing."""
+    parts = [f"files still arriving: {found.arriving}"] if found.arriving else []
+    if found.problems:
+        first = found.problems[0]
+        parts.append(f"files with problems: {len(found.problems)}, such as {shown(first.name)}: {first.said}")
+    return "; ".join(parts) or "nothing new"
 
 
 @dg.sensor(
     name="dead_runs",
     minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Marks runs as failed whose process is gone, so that they keep no place in the queue.",
+    description="Marks a run as failed if its process has died, so that it does not block the queue.",
 )
 def dead_runs(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SkipReason:
     if platform.executor != IN_PROCESS:
-        return dg.SkipReason("runs of a cluster are watched by their launcher")
-    return dg.SkipReason(f"{len(mark_dead_runs(context.instance, platform.folder))} runs were dead")
+        return dg.SkipReason("on a cluster, the run launcher watches the runs")
+    return dg.SkipReason(f"dead runs found: {len(mark_dead_runs(context.instance, platform.folder))}")

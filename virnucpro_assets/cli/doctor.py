@@ -1,4 +1,4 @@
-"""`virnucpro doctor`: what this machine has and lacks for a profile, each line with its remedy."""
+"""`virnucpro doctor`: checks whether this machine has all that a profile needs, and says how to get what is missing."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ PUBLISHED_WIDTHS = (768, 2560)
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One line of the doctor: `good` None is for information only."""
+    """One line of the doctor. good: None if the line is only information."""
 
     name: str
     good: bool | None
@@ -34,7 +34,7 @@ class Report:
 
 
 def examine(platform: Platform, profile: str, chunk_size: int) -> Iterator[Report]:
-    """Look at Python, GPUs, kernels, the profile's weights, disk and the Dagster home, in this order."""
+    """Check Python, GPUs, kernels, the profile's weights, the disk and the Dagster instance, in this order."""
     yield Report(
         "python", sys.version_info >= (3, 11), f"{sys.version.split()[0]}, torch {torch.__version__}"
     )
@@ -48,13 +48,13 @@ def examine(platform: Platform, profile: str, chunk_size: int) -> Iterator[Repor
 
 
 def clear_failed(platform: Platform) -> list[str]:
-    """Give devices that failed back to everyone; their UUIDs. Raises DeviceError without a driver."""
+    """Allow failed devices to be used again. Returns their UUIDs. Raises DeviceError if there is no driver."""
     leases = platform.device_leases()
     return [device.uuid for device in leases.devices if leases.clear(device)]
 
 
 def _leases(platform: Platform) -> Iterator[Report]:
-    """Each visible device in the order of the ranks: who computes on it, and whether it failed."""
+    """Report each visible device in the order of the ranks: which process holds it, and whether it failed."""
     try:
         leases = platform.device_leases()
     except DeviceError as error:
@@ -65,11 +65,9 @@ def _leases(platform: Platform) -> Iterator[Report]:
         text = f"{device.uuid}, {device.name}: {holder or 'free'}"
         if failure is not None:
             since = time.strftime("%H:%M:%S", time.localtime(failure.since))
-            text += (
-                f"; failed at {since} ({failure.reason}); `virnucpro doctor --clear-failed` tries it again"
-            )
+            text += f"; failed at {since} ({failure.reason}); `virnucpro doctor --clear-failed` allows its use again"
         yield Report(f"device {rank}", None if failure is None else False, text)
-    yield Report("leases", None, f"{leases.folder}, one for all that share these devices")
+    yield Report("leases", None, f"{leases.folder}; all users of these devices must use this folder")
 
 
 def _gpus(platform: Platform, *, wanted: bool) -> Iterator[Report]:
@@ -84,14 +82,14 @@ def _gpus(platform: Platform, *, wanted: bool) -> Iterator[Report]:
     if wanted:
         text = f"{platform.gpus} lanes, {count} usable GPUs"
         remedy = (
-            ""
-            if count >= platform.gpus
-            else "; check the driver, set VIRNUCPRO_GPUS, or ask for --device cpu"
+            "" if count >= platform.gpus else "; check the driver, set VIRNUCPRO_GPUS, or give --device cpu"
         )
         yield Report("lanes", count >= platform.gpus, text + remedy)
     else:
         yield Report(
-            "lanes", good=True, text=f"{platform.gpus} on the CPU (float32; chosen, not fallen back to)"
+            "lanes",
+            good=True,
+            text=f"{platform.gpus} on the CPU, in float32, as the profile or --device says",
         )
 
 
@@ -102,7 +100,7 @@ def _kernels(wanted: str) -> Iterator[Report]:
 
 
 def _weights(platform: Platform, profile: str, chunk_size: int) -> tuple[Report, tuple[int, int]]:
-    """Whether the weights fit together, and the widths of both encoders: the published pair's if unknown."""
+    """Check that the weights fit together. Also returns the widths of both encoders (the published ones if unknown)."""
     try:
         found = platform.profile_of(platform.sample_settings(profile=profile, chunk_size=chunk_size))
     except VirnucproError as error:
@@ -124,7 +122,7 @@ def _folders(platform: Platform, widths: tuple[int, int]) -> Iterator[Report]:
     if existing == home and _writable(home):
         yield _storage(home / "locks")
     else:
-        yield Report("storage", None, "locks are tried once VIRNUCPRO_HOME is there and writable")
+        yield Report("storage", None, "locks are tested when VIRNUCPRO_HOME exists and is writable")
     instance = dagster_home()
     writable = _writable(next(p for p in (instance, *instance.parents) if p.exists()))
     yield Report("DAGSTER_HOME", writable, str(instance))
@@ -132,34 +130,34 @@ def _folders(platform: Platform, widths: tuple[int, int]) -> Iterator[Report]:
 
 
 def _instance(home: Path) -> Report:
-    """Whether the Dagster instance is there and can be opened; only its databases' files are looked at."""
+    """Check that the Dagster instance can be opened. Reads only the files of its databases."""
     try:
         unfinished = half_made(home)
     except (UsageError, OSError) as error:
         return Report("instance", good=False, text=str(error))
     except sqlite3.Error as error:
-        text = f"a database below {home} cannot be read: {error}; take it from a backup, or move it away"
+        text = f"a database below {home} cannot be read: {error}; restore it from a backup, or move it away"
         return Report("instance", good=False, text=text)
     if unfinished:
-        text = f"half-made: {', '.join(unfinished)}; the next command that needs it makes it anew"
+        text = f"half-made: {', '.join(unfinished)}; the next command that needs it repairs it"
         return Report("instance", good=None, text=text)
     made = (home / "dagster.yaml").exists()
-    return Report("instance", good=True, text="is whole" if made else "is made at first use")
+    return Report("instance", good=True, text="complete" if made else "will be created at first use")
 
 
 def _storage(locks: Path) -> Report:
-    """Whether locks, renames and fsync hold below the home, between two processes of this machine."""
+    """Test whether locks, renames and fsync work below VIRNUCPRO_HOME, between two processes of this machine."""
     try:
         examine_storage(locks)
     except VirnucproError as error:
         return Report("storage", good=False, text=str(error))
     found = file_system(locks)
     if not found.shared:
-        return Report("storage", good=True, text=f"{found.kind}, this machine's; locks hold")
+        return Report("storage", good=True, text=f"{found.kind}, local to this machine; locks work")
     if found.local_locks:
         why = f"{found.kind} at {found.mount} is mounted with {', '.join(found.local_locks)}: locks end at this machine"
-        return Report("storage", good=False, text=f"{why}; mount it as docs/clusters.md says")
-    text = f"{found.kind}, may be shared; locks hold here, between machines try `virnucpro storage`"
+        return Report("storage", good=False, text=f"{why}; mount it as described in docs/clusters.md")
+    text = f"{found.kind}, may be shared; locks work here; to test them between machines, use `virnucpro storage`"
     return Report("storage", good=True, text=text)
 
 

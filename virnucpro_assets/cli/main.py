@@ -1,14 +1,14 @@
-"""The command line: every command's arguments and its place in the help; the work is done elsewhere.
+"""The command line: the arguments and help of each command. Other modules do the work.
 
-Exit codes: 0 done; 2 wrong input or usage (one line on standard error); 3 a lane failed and the same command
-resumes it; 130 interrupted. Imports of torch and Dagster are put off until a command needs them.
+Exit codes: 0 done; 2 wrong input or usage (one line on standard error); 3 failed, the same command resumes;
+130 interrupted. torch and Dagster are imported only when a command needs them.
 """
 
 import os
 import signal
 import sys
-import threading
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,11 +18,12 @@ from virnucpro_assets.cli.models import doctor, metrics, models, train, ui
 from virnucpro_assets.cli.samples import priority, samples
 from virnucpro_assets.cli.storage import storage
 from virnucpro_assets.cli.terminal import harden, lost_output
+from virnucpro_assets.cli.words import counted
 from virnucpro_assets.platform.startup import import_nothing_from_here, lasting_imports
 from virnucpro_core.errors import DeviceLostError, VirnucproError, one_line
+from virnucpro_core.interrupts import keep_interrupts
 
 INTERRUPTED = 130
-AGAIN_SECONDS = 0.05
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 PATH = click.Path(path_type=Path)
 PRECISIONS = click.Choice(["float32", "float16", "fp8"])
@@ -30,9 +31,16 @@ PRECISIONS = click.Choice(["float32", "float16", "fp8"])
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="virnucpro")
-@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks.")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks of errors.")
 def app() -> None:
-    """Which reads and contigs are viral?"""
+    """Find the viral sequences among reads and contigs.
+
+    \b
+    Examples:
+      virnucpro predict reads.fa --profile demo --out results
+      virnucpro samples
+      virnucpro ui
+    """
 
 
 app.add_command(models)
@@ -48,93 +56,132 @@ app.add_command(metrics)
 @app.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "--out", required=True, type=PATH, help="Folder of the results; with several samples one below it each."
+    "--out", required=True, type=PATH, help="Folder for the results. Several samples get a subfolder each."
 )
 @click.option(
-    "--chunk-size", default=500, show_default=True, help="Bases a chunk; published classifiers: 300, 500."
+    "--chunk-size",
+    default=500,
+    show_default=True,
+    help="Bases in a chunk. The published classifiers are for 300 and 500.",
 )
 @click.option(
-    "--profile", default="esm2-3b", show_default=True, help="Encoders and classifier; `demo` needs no GPU."
+    "--profile", default="esm2-3b", show_default=True, help="Encoders and classifier. `demo` needs no GPU."
 )
-@click.option("--sample", default="", help="Take all files as one sample of this name.")
-@click.option("--gpus", default=0, type=click.IntRange(0), help="Lanes. Default: every visible GPU.")
-@click.option("--device", default="", type=click.Choice(["", "cuda", "cpu"]), help="Default: the profile's.")
-@click.option("--precision", type=PRECISIONS, help="Default: float16 on GPUs, float32 on the CPU.")
+@click.option("--sample", default="", help="Make one sample of this name from all FILES.")
+@click.option(
+    "--gpus",
+    default=0,
+    type=click.IntRange(0),
+    help="Number of lanes, one per GPU.  [default: every visible GPU]",
+)
+@click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Where to compute.  [default: by profile]")
+@click.option(
+    "--precision",
+    type=PRECISIONS,
+    help="Precision of the encoders.  [default: float16 on GPUs, float32 on the CPU]",
+)
 @click.option(
     "--classifier",
     type=click.Path(exists=True, file_okay=False, resolve_path=True),
-    help="Folder of another classifier.",
+    help="Folder of another classifier, such as one made by `virnucpro train`.",
 )
-@click.option("--cutoff", default=0.5, show_default=True, help="A record is viral from this score on.")
-@click.option("--duplicates", default="refuse", show_default=True, type=click.Choice(["refuse", "rename"]))
+@click.option(
+    "--cutoff", default=0.5, show_default=True, help="A record with at least this score is called virus."
+)
+@click.option(
+    "--duplicates",
+    default="refuse",
+    show_default=True,
+    type=click.Choice(["refuse", "rename"]),
+    help="What to do if two records have the same id. `rename` makes id_2, id_3, ...",
+)
 @click.option(
     "--overlong",
     default="truncate",
     show_default=True,
     type=click.Choice(["truncate", "isolate"]),
-    help="Proteins above 1,024 residues: mean over the first 1,024 as published, or over all.",
+    help="Proteins above 1,024 residues: use the first 1,024, as published, or all (isolate).",
 )
 @click.option(
-    "--shard-rows", default=10_000, show_default=True, help="Unique frames a shard, at most 10,000."
+    "--shard-rows", default=10_000, show_default=True, help="Unique frames in a shard, at most 10,000."
 )
-@click.option("--fresh/--resume", default=False, help="Discard what an earlier run left. Default: resume.")
-@click.option("--force", is_flag=True, help="Replace files in --out that are not this sample's results.")
+@click.option(
+    "--fresh/--resume",
+    default=False,
+    help="Delete the work of an earlier run and start again, or resume it.  [default: resume]",
+)
+@click.option("--force", is_flag=True, help="Replace files in --out that are not results of this sample.")
 def predict(
     files: tuple[Path, ...], out: Path, sample: str, *, fresh: bool, force: bool, **options: Any
 ) -> None:
-    """Call every record of FILES (FASTA or FASTQ, plain or compressed) through the whole graph.
+    """Call each record of FILES as virus or others.
 
-    Each file is a sample, also each in a folder; FASTQ files named as mates (R1, R2) are one. Small samples share
-    one load of the models. A sample that fails stops no other. The runs show in the web UI.
+    FILES are FASTA or FASTQ, plain or compressed, or folders of such files. Each file becomes a sample. Two FASTQ files
+    named as mates (R1, R2) become one sample. Small samples share one load of the models. If a sample fails, the others
+    go on. Run the same command again to resume. `virnucpro ui` shows the runs.
+
+    \b
+    Examples:
+      virnucpro predict reads.fa --profile demo --out results
+      virnucpro predict s_R1.fq.gz s_R2.fq.gz --chunk-size 300 --out results
     """
     with lasting_imports():
-        from virnucpro_assets.cli.progress import show_delivery, show_prediction
+        from virnucpro_assets.cli.progress import show_predictions
         from virnucpro_assets.platform.resource import platform_from_environment
-        from virnucpro_assets.running.predict_many import predict_each, several_failed
+        from virnucpro_assets.running.predict import registered, several_failed
         from virnucpro_core.results.delivery import check_out
-        from virnucpro_core.samples.inputs import check_inputs, files_of
-        from virnucpro_core.samples.sample import check_key, register
+        from virnucpro_core.samples.inputs import files_of
+        from virnucpro_core.samples.sample import check_key
         from virnucpro_core.sequences.names import group_samples, in_order
 
-    platform = platform_from_environment().asked(gpus=options.pop("gpus"), device=options.pop("device"))
+    platform = platform_from_environment().asked(gpus=options.pop("gpus"), device=options.pop("device") or "")
     settings = platform.sample_settings(**options)
     platform.profile_of(settings)
     paths = files_of(files)
-    check_inputs(paths)
     groups = [(check_key(sample), in_order(paths))] if sample else group_samples(paths)
     folders = {name: out / name if len(groups) > 1 else out for name, _ in groups}
-    for name, own in groups:
-        check_out(folders[name], name, own, force=force, fresh=fresh)
-    registered = [register(platform.folder, name, own, settings, fresh=fresh) for name, own in groups]
-    if len(registered) == 1:
-        show_prediction(registered[0], platform, out)
-        return
-    failures = predict_each(
-        registered,
-        platform,
-        deliver=lambda one: show_delivery(one, folders[one.name]),
-        alone=lambda one: show_prediction(one, platform, folders[one.name]),
-    )
-    if failures:
-        raise several_failed(failures, len(registered))
+
+    def check(name: str, files: Sequence[Path]) -> None:
+        check_out(folders[name], name, files, force=force, fresh=fresh)
+
+    known, failures = registered(groups, platform.folder, settings, fresh=fresh, check=check)
+    if known:
+        failures |= show_predictions(known, platform, lambda one: folders[one.name])
+    if len(groups) > 1 and failures:
+        raise several_failed(failures, len(groups))
+    for error in failures.values():
+        raise error
 
 
 @app.command()
 @click.argument("kind", type=click.Choice(["esm2", "dnabert-s"]))
 @click.argument("fasta", type=FILE)
 @click.option("--weights", required=True, type=PATH, help="Folder with config.json and model.safetensors.")
-@click.option("--out", required=True, type=PATH, help="HDF5 file: embeddings (n, d) float32, ids (n,).")
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda[:i]")
-@click.option("--dtype", default="float32", show_default=True, type=PRECISIONS)
-@click.option("--attention", default="", help="Kernel; `virnucpro doctor` lists them.  [default: by device]")
 @click.option(
-    "--token-budget", default=4096, show_default=True, type=click.IntRange(1), help="Tokens a batch."
+    "--out", required=True, type=PATH, help="HDF5 file to write: `embeddings` (n, d) float32 and `ids` (n,)."
+)
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, or one GPU such as cuda:1.")
+@click.option("--dtype", default="float32", show_default=True, type=PRECISIONS, help="Precision.")
+@click.option(
+    "--attention", default="", help="Attention kernel; `virnucpro doctor` lists them.  [default: by device]"
+)
+@click.option(
+    "--token-budget",
+    type=click.IntRange(1),
+    help="Tokens in a batch.  [default: by device]",
 )
 def embed(kind: Any, fasta: Path, weights: Path, out: Path, **options: Any) -> None:
-    """Embed the sequences of FASTA: proteins with esm2, nucleotides with dnabert-s."""
+    """Embed the sequences of a FASTA file.
+
+    Use esm2 for proteins and dnabert-s for nucleotides.
+
+    \b
+    Example:
+      virnucpro embed esm2 proteins.faa --weights esm2-folder --out e.h5
+    """
     with lasting_imports():
         from virnucpro_assets.platform.resource import platform_from_environment
-        from virnucpro_core.devices.compute import DTYPES, default_attention, usable_device
+        from virnucpro_core.devices.compute import usable_device
         from virnucpro_core.encoders.embed_fasta import embed_fasta
         from virnucpro_core.encoders.encoder import load_encoder
 
@@ -143,24 +190,35 @@ def embed(kind: Any, fasta: Path, weights: Path, out: Path, **options: Any) -> N
         encoder = load_encoder(
             kind,
             weights,
-            device=usable_device(device, dtype),
-            dtype=DTYPES[dtype],
-            attention=options["attention"] or default_attention(device, dtype),
+            device=usable_device(device, dtype, option="--dtype"),
+            dtype=dtype,
+            attention=options["attention"],
         )
-        count = embed_fasta(encoder, fasta, out, token_budget=options["token_budget"])
-    click.echo(f"{count:,} embeddings of {encoder.dim:,} columns in {out}")
+        written = embed_fasta(encoder, fasta, out, token_budget=options["token_budget"] or 0)
+    if written.stops:
+        click.echo(
+            f"{counted(written.stops, 'protein')} with a stop (*) at the end: the stop was left out", err=True
+        )
+    click.echo(f"{counted(written.rows, 'embedding')} of {encoder.dim:,} columns in {out}")
 
 
 @app.group()
 def export() -> None:
-    """Write products of a sample in the published tool's formats."""
+    """Write data of a sample in the published tool's formats."""
 
 
 @export.command("translations")
 @click.argument("sample")
-@click.option("--out", required=True, type=PATH)
+@click.option("--out", required=True, type=PATH, help="Folder for the three files.")
 def export_translations(sample: str, out: Path) -> None:
-    """Chunks and stop-free frames of SAMPLE as the published tool writes them, byte for byte."""
+    """Write the chunks and frames of a sample.
+
+    The files are the same, byte for byte, as those of the published tool. The frames are those without a stop.
+
+    \b
+    Example:
+      virnucpro export translations sampleA --out frames
+    """
     from virnucpro_assets.platform.environment import home_folder
     from virnucpro_core.pipeline.steps import chunk_sample, translate_sample
     from virnucpro_core.samples.sample import open_sample
@@ -174,22 +232,29 @@ def export_translations(sample: str, out: Path) -> None:
 
 @app.command()
 @click.argument("predictions", type=FILE)
-@click.option("--out", required=True, type=PATH)
+@click.option("--out", required=True, type=PATH, help="Table to write: one row per chunk.")
 def consensus(predictions: Path, out: Path) -> None:
-    """Recompute the consensus per chunk from a predictions table, also one of the published tool."""
+    """Compute the call of each chunk from a predictions table.
+
+    PREDICTIONS is a prediction_results.txt of this program or of the published tool.
+
+    \b
+    Example:
+      virnucpro consensus prediction_results.txt --out chunks.tsv
+    """
     from virnucpro_core.results.chunk_calls import consensus_from_predictions
 
-    click.echo(f"{consensus_from_predictions(predictions, out):,} chunks in {out}")
+    click.echo(f"{counted(consensus_from_predictions(predictions, out), 'chunk')} in {out}")
 
 
 def main() -> NoReturn:
-    """Entry point: every expected error becomes one line and an exit code; tracebacks with --debug only."""
+    """Entry point. Expected errors become one line and an exit code; --debug also shows the traceback."""
     harden()
     import_nothing_from_here()
-    # In a script's background SIGINT is ignored, and Dagster would then ignore SIGTERM as well.
+    # If a script starts this in the background, SIGINT is ignored, and Dagster would then ignore SIGTERM too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupt)
-    sys.unraisablehook = _interrupt_again
+    keep_interrupts()
     try:
         code = app(standalone_mode=False)
         _ignore_signals()
@@ -209,14 +274,15 @@ def main() -> NoReturn:
     except OSError as error:
         what = error.strerror or str(error)
         code = _fail(
-            error, one_line(str(error.filename or ""), what, "check the path, its rights and the disk"), 2
+            error,
+            one_line(str(error.filename or ""), what, "check the path, its permissions and the disk"),
+            2,
         )
     _ignore_signals()
     if lost := lost_output():
-        sys.stderr.write(f"virnucpro: the standard output was not written to its end: {lost}\n")
-        if not any(
-            word.startswith("--out") for word in sys.argv
-        ):  # else the results lie elsewhere, and are whole
+        sys.stderr.write(f"virnucpro: standard output was not written completely: {lost}\n")
+        # With --out the results are in files, and complete.
+        if not any(word.startswith("--out") for word in sys.argv):
             code = code or VirnucproError.exit_code
     sys.exit(code or 0)
 
@@ -232,16 +298,8 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _interrupt_again(ignored: "sys.UnraisableHookArgs") -> None:
-    """An interrupt that came while Python tidied an object up would be shown and forgotten: it comes once more."""
-    if ignored.exc_type is KeyboardInterrupt:
-        threading.Timer(AGAIN_SECONDS, os.kill, [os.getpid(), signal.SIGINT]).start()
-    else:
-        sys.__unraisablehook__(ignored)
-
-
 def _ignore_signals() -> None:
-    """What was to be said is said: while Python winds up, a signal would show a traceback or kill it."""
+    """Ignore signals from now on: all is printed, and during Python's exit a signal would only show a traceback."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 

@@ -1,7 +1,7 @@
-"""What a monitoring system sees of this platform, in Prometheus' exposition format; looked up anew at every scrape.
+"""Collects the metrics of this platform for Prometheus. Each scrape reads the current values.
 
-Knows where each figure comes from: sample folders and their telemetry, the Dagster instance, NVML, the disk. The
-numbers are for watching; nothing is decided by them.
+The figures come from sample folders and their telemetry, the Dagster instance, NVML and the disk. They are for
+monitoring only; no other part of the program uses them.
 """
 
 import shutil
@@ -20,19 +20,19 @@ from virnucpro_assets.platform.environment import dagster_home
 from virnucpro_assets.platform.instance import database_errors, open_instance
 from virnucpro_assets.platform.ownership import count_own
 from virnucpro_core.files.disk import disk_errors
-from virnucpro_core.pipeline.overview import Overview, State, overviews
+from virnucpro_core.pipeline.overview import Overview, SampleState, overviews
 
 RUNS = ("QUEUED", "STARTING", "STARTED", "CANCELING", "SUCCESS", "FAILURE", "CANCELED")
 
 
 class PlatformCollector(Collector):
-    """All figures of the platform whose home is `folder`."""
+    """Collects all metrics of the platform with the VIRNUCPRO_HOME `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def collect(self) -> Iterator[Metric]:
-        """Raises StoreError where the home's disk or the instance's database refuses."""
+        """Yield all metrics. Raises StoreError for an error of the disk or of the Dagster instance's database."""
         with disk_errors(self.folder):
             found = list(overviews(self.folder))
         yield from _samples(found)
@@ -43,13 +43,13 @@ class PlatformCollector(Collector):
 
 
 def exposition(folder: Path) -> bytes:
-    """All figures as text, in Prometheus' format."""
+    """All metrics as text in Prometheus' format."""
     return generate_latest(registry(folder))
 
 
 def registry(folder: Path) -> CollectorRegistry:
-    """A registry with this platform's collector alone: no figures of the exporter's own process."""
-    # Described at its first scrape and not when it is registered, which would look at every sample once more.
+    """A registry with only this platform's collector, without metrics of the exporter process itself."""
+    # With auto_describe, registering would read every sample once more.
     made = CollectorRegistry(auto_describe=False)
     made.register(PlatformCollector(folder))
     return made
@@ -58,7 +58,7 @@ def registry(folder: Path) -> CollectorRegistry:
 def _samples(found: list[Overview]) -> Iterator[Metric]:
     states = Counter(one.state for one in found)
     samples = GaugeMetricFamily("virnucpro_samples", "Samples by state.", labels=["state"])
-    for state in get_args(State):
+    for state in get_args(SampleState):
         samples.add_metric([state], states[state])
     yield samples
     sizes: Counter[str] = Counter()
@@ -73,7 +73,7 @@ def _samples(found: list[Overview]) -> Iterator[Metric]:
 
 
 def _lanes(found: list[Overview]) -> Iterator[Metric]:
-    """Of the lanes that compute now; a rank that computes nothing has no line."""
+    """Metrics of the lanes that compute now. Idle ranks have no line."""
     labels = ["sample", "product", "rank"]
     families = {
         "sequences_per_second": "Unique frames embedded per second, over the latest batches.",
@@ -100,7 +100,7 @@ def _disk(folder: Path) -> Iterator[Metric]:
 
 
 def _runs() -> Iterator[Metric]:
-    """Runs by status; none before the first use of the instance."""
+    """Number of runs by status. Nothing before the Dagster instance is first used."""
     if not (dagster_home() / "dagster.yaml").exists():
         return
     family = GaugeMetricFamily(
@@ -113,11 +113,15 @@ def _runs() -> Iterator[Metric]:
 
 
 def _gpus() -> Iterator[Metric]:
-    """Of every GPU that the driver shows; nothing on a machine without one."""
+    """Metrics of every GPU that the driver shows. Nothing on a machine without a GPU."""
     labels = ["gpu", "name"]
-    busy = GaugeMetricFamily("virnucpro_gpu_utilisation", "Share of the last second, 0 to 1.", labels=labels)
-    used = GaugeMetricFamily("virnucpro_gpu_memory_used_bytes", "Memory in use.", labels=labels)
-    size = GaugeMetricFamily("virnucpro_gpu_memory_bytes", "Memory.", labels=labels)
+    busy = GaugeMetricFamily(
+        "virnucpro_gpu_utilisation",
+        "Share of the last second in which the GPU was busy, 0 to 1.",
+        labels=labels,
+    )
+    used = GaugeMetricFamily("virnucpro_gpu_memory_used_bytes", "GPU memory in use.", labels=labels)
+    size = GaugeMetricFamily("virnucpro_gpu_memory_bytes", "Size of the GPU memory.", labels=labels)
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
@@ -131,7 +135,7 @@ def _gpus() -> Iterator[Metric]:
             size.add_metric(label, memory.total)
             busy.add_metric(label, pynvml.nvmlDeviceGetUtilizationRates(device).gpu / 100)
     except pynvml.NVMLError:
-        pass  # a GPU that fell off the bus, or MIG without utilisation: what was read is told
+        pass  # a lost GPU, or MIG without utilisation: report the values that could be read
     finally:
         pynvml.nvmlShutdown()
     yield from (busy, used, size)

@@ -1,4 +1,4 @@
-"""Commands about models and this machine: `models`, `train`, `doctor`, `ui`, `metrics`."""
+"""The commands `models`, `train`, `doctor`, `ui` and `metrics`: arguments and help."""
 
 import os
 import sys
@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from virnucpro_assets.cli.words import counted
 from virnucpro_assets.platform.startup import lasting_imports, stand_in
 
 PATH = click.Path(path_type=Path)
@@ -15,26 +16,40 @@ FILES = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.group()
 def models() -> None:
-    """The local model store: fetch, import and verify weights."""
+    """Fetch, import, list and verify model weights.
+
+    \b
+    Examples:
+      virnucpro models list
+      virnucpro models fetch dnabert-s
+    """
 
 
 @models.command("list")
 def list_models() -> None:
-    """Models that can be fetched, and which are here."""
+    """List the models that can be fetched, and which are installed."""
     from virnucpro_core.files.manifest import MANIFEST
     from virnucpro_core.models.sources import SOURCES
 
     root = _store()
     for name, source in SOURCES.items():
         here = (root / name / MANIFEST).exists()
-        state = "here" if here else f"{source.size / 1e6:,.0f} MB to fetch"
+        state = "installed" if here else f"{source.size / 1e6:,.0f} MB to fetch"
         click.echo(f"{name:16} {state:20} {source.address}")
 
 
 @models.command()
 @click.argument("names", nargs=-1, required=True)
 def fetch(names: tuple[str, ...]) -> None:
-    """Download the published weights NAMES at their pinned revisions and convert them to safetensors."""
+    """Download published weights and convert them.
+
+    NAMES are those of `virnucpro models list`. The revisions are pinned, and the files are verified by sha256. The
+    weights are stored as safetensors.
+
+    \b
+    Example:
+      virnucpro models fetch dnabert-s
+    """
     from virnucpro_core.models.store import ModelStore
 
     store = ModelStore(_store())
@@ -45,13 +60,20 @@ def fetch(names: tuple[str, ...]) -> None:
 @models.command("import")
 @click.argument("kind", type=click.Choice(["esm2", "dnabert-s", "classifier"]))
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
-@click.option("--out", required=True, type=PATH, help="Folder to make.")
+@click.option("--out", required=True, type=PATH, help="Folder to create.")
 @click.option(
-    "--chunk-size", type=click.IntRange(6), help="Of a classifier: bases of the chunks it was trained on."
+    "--chunk-size", type=click.IntRange(6), help="For a classifier: bases in the chunks of its training."
 )
 @click.option("--force", is_flag=True, help="Replace what is at --out.")
 def import_(kind: Any, path: Path, out: Path, chunk_size: int | None, *, force: bool) -> None:
-    """Convert PATH (fair-esm .pt, Hugging Face folder, classifier .pth); no pickle is executed."""
+    """Convert weights that you already have.
+
+    PATH is a fair-esm .pt file, a Hugging Face folder, or the .pth file of a classifier. No pickle is executed.
+
+    \b
+    Example:
+      virnucpro models import classifier m.pth --chunk-size 500 --out folder
+    """
     from virnucpro_core.models.convert import import_model
     from virnucpro_core.results.delivery import check_replaceable
 
@@ -62,32 +84,58 @@ def import_(kind: Any, path: Path, out: Path, chunk_size: int | None, *, force: 
 @models.command()
 @click.argument("folders", nargs=-1, type=PATH)
 def verify(folders: tuple[Path, ...]) -> None:
-    """Check model FOLDERS (default: all in the store) against their manifests."""
+    """Verify model files against their manifests.
+
+    Without FOLDERS, all models in the store are verified.
+
+    \b
+    Example:
+      virnucpro models verify
+    """
     from virnucpro_core.files.manifest import MANIFEST
     from virnucpro_core.files.manifest import verify as verify_folder
 
     found = folders or tuple(p.parent for p in sorted(_store().glob(f"*/{MANIFEST}")))
     for folder in found:
         verify_folder(folder)
-        click.echo(f"{folder}: sound")
+        click.echo(f"{folder}: verified")
     if not found:
         click.echo("no models in the store; see `virnucpro models list`")
 
 
 @click.command()
 @click.option(
-    "--viral", required=True, multiple=True, type=FILES, help="FASTA of viral sequences; may repeat."
+    "--viral",
+    required=True,
+    multiple=True,
+    type=FILES,
+    help="FASTA of viral sequences. Can be given several times.",
 )
-@click.option("--non-viral", required=True, multiple=True, type=FILES, help="FASTA of others; may repeat.")
+@click.option(
+    "--non-viral",
+    required=True,
+    multiple=True,
+    type=FILES,
+    help="FASTA of other sequences. Can be given several times.",
+)
 @click.option("--dnabert", required=True, type=PATH, help="Folder of the DNABERT-S weights.")
 @click.option("--esm2", required=True, type=PATH, help="Folder of the ESM-2 weights.")
-@click.option("--out", required=True, type=PATH, help="Folder of the new classifier.")
-@click.option("--chunk-size", default=500, show_default=True)
-@click.option("--device", default="cuda", show_default=True, help="cpu or cuda[:i]")
-@click.option("--seed", default=42, show_default=True)
+@click.option("--out", required=True, type=PATH, help="Folder for the new classifier.")
+@click.option("--chunk-size", default=500, show_default=True, help="Bases in a chunk.")
+@click.option("--device", default="cuda", show_default=True, help="cpu, cuda, or one GPU such as cuda:1.")
+@click.option("--seed", default=42, show_default=True, help="Seed of the random numbers.")
 @click.option("--force", is_flag=True, help="Replace what is at --out.")
 def train(viral: tuple[Path, ...], non_viral: tuple[Path, ...], *, force: bool, **options: Any) -> None:
-    """Train a classifier of the published architecture for another pair of encoders, and say how it did."""
+    """Train a classifier for a pair of encoders.
+
+    The classifier has the published architecture. At the end the command prints how many held-out chunks and frames it
+    calls correctly.
+
+    \b
+    Example:
+      virnucpro train --viral v.fa --non-viral n.fa \\
+        --dnabert dnabert-folder --esm2 esm2-folder --out classifier
+    """
     with lasting_imports():
         from virnucpro_assets.platform.resource import platform_from_environment
         from virnucpro_core.models.training import TrainingSettings, train_from_fasta
@@ -99,24 +147,32 @@ def train(viral: tuple[Path, ...], non_viral: tuple[Path, ...], *, force: bool, 
         settings = TrainingSettings(device=device, **options)
         held_out = train_from_fasta(viral, non_viral, dnabert, esm2, out, settings)
     click.echo(
-        f"{out}: on held-out blocks {held_out.chunk_accuracy:.1%} of {held_out.chunks:,} chunks and "
-        f"{held_out.frame_accuracy:.1%} of {held_out.frames:,} frames are called right"
+        f"{out}: correct calls on held-out blocks: {held_out.chunk_accuracy:.1%} of "
+        f"{counted(held_out.chunks, 'chunk')}, {held_out.frame_accuracy:.1%} of {counted(held_out.frames, 'frame')}"
     )
 
 
 @click.command()
-@click.option("--profile", default="", help="Default: VIRNUCPRO_PROFILE, or esm2-3b.")
-@click.option("--chunk-size", default=0, help="Default: VIRNUCPRO_CHUNK_SIZE, or 500.")
-@click.option("--device", default="", type=click.Choice(["", "cuda", "cpu"]), help="Default: the profile's.")
-@click.option("--clear-failed", is_flag=True, help="Use GPUs again that a lane has lost within the hour.")
-def doctor(profile: str, chunk_size: int, device: str, *, clear_failed: bool) -> None:
-    """Preflight: GPUs and who holds them, kernels, weights, dimensions, disk, folders. Exit 2 if something is amiss."""
+@click.option("--profile", default="", help="Profile to check.  [default: VIRNUCPRO_PROFILE or esm2-3b]")
+@click.option("--chunk-size", default=0, help="Bases in a chunk.  [default: VIRNUCPRO_CHUNK_SIZE or 500]")
+@click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Where to compute.  [default: by profile]")
+@click.option("--clear-failed", is_flag=True, help="Allow the use of GPUs that failed within the last hour.")
+def doctor(profile: str, chunk_size: int, device: str | None, *, clear_failed: bool) -> None:
+    """Check that this machine is ready to compute.
+
+    Checks GPUs, which processes hold them, attention kernels, weights, folders, disk and the Dagster instance. The exit
+    code is 2 if something is missing.
+
+    \b
+    Example:
+      virnucpro doctor --profile demo
+    """
     with lasting_imports():
         from virnucpro_assets.cli import doctor
         from virnucpro_assets.cli.doctor import examine
         from virnucpro_assets.platform.resource import platform_from_environment
 
-    platform = platform_from_environment().asked(device=device)
+    platform = platform_from_environment().asked(device=device or "")
     for uuid in doctor.clear_failed(platform) if clear_failed else []:
         click.echo(f"{uuid} may be used again")
     found = list(examine(platform, profile or platform.profile, chunk_size or platform.chunk_size))
@@ -129,15 +185,22 @@ def doctor(profile: str, chunk_size: int, device: str, *, clear_failed: bool) ->
 
 @click.command()
 @click.option(
-    "--host", default="127.0.0.1", show_default=True, help="The server has no login: keep it on loopback."
+    "--host", default="127.0.0.1", show_default=True, help="Address. Keep the default: there is no login."
 )
-@click.option("--port", default=3000, show_default=True)
-@click.option("--read-only", is_flag=True, help="For viewers: nothing can be launched; no daemon.")
+@click.option("--port", default=3000, show_default=True, help="Port of the web server.")
+@click.option("--read-only", is_flag=True, help="Only show: nothing can be launched, and no daemon runs.")
 def ui(host: str, port: int, *, read_only: bool) -> None:
-    """Serve the Dagster web UI, with the daemon that watches the inbox."""
+    """Serve the Dagster web UI and watch the inbox.
+
+    The command runs Dagster's web server and its daemon, until interrupted.
+
+    \b
+    Example:
+      virnucpro ui --port 3001
+    """
     from virnucpro_assets.platform.instance import prepare_instance
 
-    # Dagster imports from the folder where it is started, and reads `.env` and `dagster.yaml` there.
+    # Dagster imports modules from the current folder, and reads `.env` and `dagster.yaml` there. So change the folder.
     stand_in(prepare_instance())
     where = ["-m", "virnucpro_assets.definitions", "-h", host, "-p", str(port)]
     module, arguments = ("dagster_webserver", ["--read-only"]) if read_only else ("dagster", ["dev"])
@@ -150,7 +213,15 @@ def ui(host: str, port: int, *, read_only: bool) -> None:
     "--port", type=click.IntRange(1, 65535), help="Serve http://127.0.0.1:PORT/metrics until interrupted."
 )
 def metrics(out: Path | None, port: int | None) -> None:
-    """Samples, lanes, queue, GPUs and disk as figures in Prometheus' format; printed, written or served."""
+    """Print, write or serve metrics for Prometheus.
+
+    The metrics describe samples, lanes, runs, GPUs and disk. Without an option they are printed.
+
+    \b
+    Examples:
+      virnucpro metrics
+      virnucpro metrics --port 9200
+    """
     from virnucpro_assets.platform.environment import home_folder
     from virnucpro_core.errors import UsageError
     from virnucpro_core.files.publish import publish_bytes
@@ -162,7 +233,7 @@ def metrics(out: Path | None, port: int | None) -> None:
             f"{error.name} is not installed", remedy="run `pip install 'virnucpro[metrics]'`"
         ) from error
     if out is not None and port is not None:
-        raise UsageError("--out and --port are two ways", remedy="choose one")
+        raise UsageError("--out and --port cannot be used together", remedy="give one of them")
     if port is not None:
         from prometheus_client import start_http_server
 
@@ -176,8 +247,8 @@ def metrics(out: Path | None, port: int | None) -> None:
 
 
 def _store() -> Path:
-    """The model store of this installation; reading it needs neither torch nor Dagster."""
+    """The folder of the model store. Reading it needs neither torch nor Dagster."""
     from virnucpro_assets.platform.environment import models_folder, settings
 
-    settings()  # a variable that makes no sense is said by every command
+    settings()  # so that this command, too, reports a variable that is not valid
     return models_folder()

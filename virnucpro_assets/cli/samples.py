@@ -1,23 +1,26 @@
-"""`virnucpro samples`: what is there, how far it is, why it stopped, its disk; cleaning and removing."""
+"""`virnucpro samples` and `virnucpro priority`: list, show, clean and remove samples, and order their runs."""
 
 import json
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from virnucpro_assets.cli.words import counted
+
 if TYPE_CHECKING:
     from virnucpro_core.pipeline.overview import Overview
 
-JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for programs.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line, for programs.")
 KEEP = click.Choice(["scores", "results"])
 
 
 class _NamesToo(click.Group):
-    """`samples NAME` is `samples show NAME`: a name that is no command is a sample's."""
+    """Makes `samples NAME` mean `samples show NAME`: any word that is not a command is a sample's name."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -29,9 +32,16 @@ class _NamesToo(click.Group):
 @JSON
 @click.pass_context
 def samples(context: click.Context, *, as_json: bool) -> None:
-    """List all samples: state, shards, time left, disk used, when, and why one failed. With NAMES: those in detail.
+    """List all samples, or show some in detail.
 
-    A sample that is called like a command is told by `virnucpro samples show NAME`.
+    The list has the state, finished shards, time left, disk use and last change of each sample, and why it failed.
+    With NAMES, these samples are shown in detail. If a sample has the name of a command, use `samples show NAME`.
+
+    \b
+    Examples:
+      virnucpro samples
+      virnucpro samples sampleA
+      virnucpro samples show clean
     """
     if context.invoked_subcommand is not None:
         context.obj = as_json
@@ -46,6 +56,7 @@ def samples(context: click.Context, *, as_json: bool) -> None:
         _as_json(found, failures)
         return
     if not found:
+        _show_inbox(home)
         click.echo(f"no samples in {home}; predict one, or drop a file into the inbox")
         return
     width = max(6, *(len(o.name) for o in found))
@@ -54,7 +65,10 @@ def samples(context: click.Context, *, as_json: bool) -> None:
     for one in found:
         click.echo(_line(one, width, one.reason or failures.get(one.name, "")))
     total = sum(o.total_bytes for o in found)
-    click.echo(f"{len(found):,} samples, ~{_size(total)}; ~ sizes of shards are estimated from one of them")
+    click.echo(
+        f"{counted(len(found), 'sample')}, ~{_size(total)}; sizes with ~ are estimated from one shard of each product"
+    )
+    _show_inbox(home)
 
 
 @samples.command()
@@ -62,7 +76,16 @@ def samples(context: click.Context, *, as_json: bool) -> None:
 @JSON
 @click.pass_context
 def show(context: click.Context, names: tuple[str, ...], *, as_json: bool) -> None:
-    """All about the samples NAMES: products, lanes, who works on them, every file measured."""
+    """Show samples in detail.
+
+    Shows products, lanes, disk use and the processes that work on the samples NAMES. Measures every file, so the sizes
+    are exact.
+
+    \b
+    Examples:
+      virnucpro samples show sampleA
+      virnucpro samples show -- -odd-name
+    """
     from virnucpro_assets.platform.environment import home_folder
     from virnucpro_core.pipeline.overview import overview
 
@@ -78,16 +101,25 @@ def show(context: click.Context, names: tuple[str, ...], *, as_json: bool) -> No
 @samples.command()
 @click.argument("names", nargs=-1)
 @click.option(
-    "--keep", type=KEEP, help="What stays; `scores`: all but embeddings.  [default: VIRNUCPRO_KEEP]"
+    "--keep", type=KEEP, help="What to keep. `scores` keeps all but embeddings.  [default: VIRNUCPRO_KEEP]"
 )
 @click.option(
-    "--days", type=float, help="Only results at least this old.  [default: VIRNUCPRO_KEEP_DAYS; NAMES: 0]"
+    "--days",
+    type=float,
+    help="Clean only samples with results at least this many days old.  "
+    "[default: VIRNUCPRO_KEEP_DAYS; 0 if NAMES are given]",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would go; delete nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be deleted, and delete nothing.")
 def clean(names: tuple[str, ...], *, keep: str | None, days: float | None, dry_run: bool) -> None:
-    """Delete intermediates of the samples NAMES, or of all, whose results are whole; keep their digests.
+    """Delete intermediate data of finished samples.
 
-    Nothing is taken from a sample without complete results, or while a process works on it.
+    Cleans the samples NAMES, or all samples if no names are given. The results and the digests of the deleted data are
+    kept. A sample is not changed if its results are not complete, or while a process works on it.
+
+    \b
+    Examples:
+      virnucpro samples clean --keep scores --dry-run
+      virnucpro samples clean sampleA --keep results
     """
     from virnucpro_assets.platform.environment import home_folder, settings
     from virnucpro_core.errors import UsageError, VirnucproError
@@ -97,7 +129,7 @@ def clean(names: tuple[str, ...], *, keep: str | None, days: float | None, dry_r
     known = settings()
     home, policy = home_folder(), check_keep(keep or known["keep"])
     if policy == "all":
-        raise UsageError("VIRNUCPRO_KEEP is all", remedy="say what to keep: --keep scores, or --keep results")
+        raise UsageError("VIRNUCPRO_KEEP is all", remedy="give --keep scores or --keep results")
     age = days if days is not None else 0.0 if names else known["keep_days"]
     total, failed = 0, []
     for name in names or list_samples(home):
@@ -116,20 +148,27 @@ def clean(names: tuple[str, ...], *, keep: str | None, days: float | None, dry_r
             continue
         total += released.total
         parts = ", ".join(f"{product} {_size(size)}" for product, size in released.bytes.items())
-        verb = "would go" if dry_run else "deleted"
-        click.echo(f"{name}: {_size(released.total)} {verb} ({parts or 'the data were gone already'})")
+        verb = "would be deleted" if dry_run else "deleted"
+        click.echo(f"{name}: {_size(released.total)} {verb} ({parts or 'the data was already deleted'})")
         if not dry_run:
             _record(name, policy, released)
-    click.echo(f"{_size(total)} {'would go' if dry_run else 'deleted'}")
+    click.echo(f"{_size(total)} {'would be deleted' if dry_run else 'deleted'}")
     if failed:
         raise SystemExit(max(error.exit_code for error in failed))
 
 
 @samples.command()
 @click.argument("names", nargs=-1, required=True)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def remove(names: tuple[str, ...], *, yes: bool) -> None:
-    """Delete the samples NAMES as a whole, results included, and their partition keys in Dagster."""
+    """Delete samples with all their results.
+
+    Deletes the folders of the samples NAMES below VIRNUCPRO_HOME, and their partition keys in Dagster.
+
+    \b
+    Example:
+      virnucpro samples remove sampleA sampleB
+    """
     from virnucpro_assets.graph.partitions import SAMPLES
     from virnucpro_assets.platform.environment import home_folder
     from virnucpro_assets.platform.instance import database_errors, open_instance
@@ -146,7 +185,10 @@ def remove(names: tuple[str, ...], *, yes: bool) -> None:
                 )
         if not yes:
             if not sys.stdin.isatty():
-                raise UsageError("nobody is there to ask", remedy="give --yes to delete without asking")
+                raise UsageError(
+                    "cannot ask for confirmation: standard input is not a terminal",
+                    remedy="give --yes to delete without a question",
+                )
             click.confirm(f"delete {', '.join(names)} with all results below {home / 'samples'}?", abort=True)
         for name in names:
             remove_sample(home, name)
@@ -159,7 +201,14 @@ def remove(names: tuple[str, ...], *, yes: bool) -> None:
 @click.argument("priority", type=int)
 @click.argument("names", nargs=-1, required=True)
 def priority(priority: int, names: tuple[str, ...]) -> None:
-    """Give samples NAMES a place in the queue: runs of a higher PRIORITY begin first (default 0; large samples -1)."""
+    """Set the priority of samples in the queue.
+
+    Runs with a higher PRIORITY (a whole number) start first. The default is 0, and -1 for large samples.
+
+    \b
+    Example:
+      virnucpro priority 10 sampleA sampleB
+    """
     from virnucpro_assets.automation.queue import set_priority
     from virnucpro_assets.platform.environment import home_folder
     from virnucpro_assets.platform.instance import database_errors, open_instance
@@ -168,7 +217,18 @@ def priority(priority: int, names: tuple[str, ...]) -> None:
     samples = [open_sample(home_folder(), name) for name in names]
     with database_errors(), open_instance() as instance:
         waiting = set_priority(instance, samples, priority)
-    click.echo(f"{len(samples)} samples have priority {priority}, {waiting} of their runs were waiting")
+    click.echo(
+        f"priority {priority} set for {counted(len(samples), 'sample')} and {counted(waiting, 'queued run')}"
+    )
+
+
+def _show_inbox(home: Path) -> None:
+    """Print the files in the inbox that could not become samples, and why."""
+    from virnucpro_core.samples.inbox_state import noted_problems, shown
+
+    for row in noted_problems(home):
+        tried = "" if row.kind == "refused" else " (will be tried again)"
+        click.echo(f"inbox: {shown(row.name)}: {row.said}{tried}")
 
 
 def _as_json(found: "list[Overview]", failures: dict[str, str]) -> None:
@@ -191,21 +251,21 @@ def _detail(one: "Overview", why: str) -> Iterator[str]:
     yield f"{one.name}: {one.state}{f', {why}' if why else ''}"
     yield f"  profile {one.profile or '?'}, registered {_when(one.since)}, last change {_when(one.changed)}"
     if one.records is not None:
-        yield f"  {one.records:,} records"
+        yield f"  {counted(one.records, 'record')}"
     yield f"  {'product':22} {'shards':>9} {'released':>9} {'disk':>10}"
     for product in dict.fromkeys((*one.shards, *one.bytes)):
         there, total = one.shards.get(product, (0, 0))
         shards = f"{there}/{total}" if total else ""
         released = one.released.get(product) or ""
         yield f"  {product:22} {shards:>9} {released:>9} {_size(one.bytes.get(product, 0)):>10}"
-    yield f"  {'in all':22} {'':>9} {'':>9} {_size(one.total_bytes):>10}"
+    yield f"  {'total':22} {'':>9} {'':>9} {_size(one.total_bytes):>10}"
     for lane in one.lanes:
         left = "" if lane.seconds_left is None else f", {_duration(lane.seconds_left)} left"
         rate = f", {lane.sequences_per_second:,.1f} sequences/s" if lane.sequences_per_second else ""
         where = f"rank {lane.rank} of {lane.world_size}"
         yield f"  {lane.product:22} {where}: {lane.done}/{lane.total} shards, {lane.state}{rate}{left}"
     for product, who in one.workers.items():
-        yield f"  {product} is held by {who}"
+        yield f"  {product} is in use by {who}"
 
 
 def _not_due(sample: Any, age: float) -> str:
@@ -213,11 +273,11 @@ def _not_due(sample: Any, age: float) -> str:
 
     if not (sample.results / RUN).exists():
         return ", it has no results"
-    return f", or its results are younger than {age:g} days" if age else ""
+    return f", or its results are less than {age:g} days old" if age else ""
 
 
 def _record(name: str, policy: Any, released: Any) -> None:
-    """Show it in the web UI, where an instance has been made."""
+    """Record the cleaning in Dagster, so that the web UI shows it. Does nothing if there is no instance yet."""
     from virnucpro_assets.platform.environment import dagster_home
 
     if not (dagster_home() / "dagster.yaml").exists():
@@ -230,9 +290,9 @@ def _record(name: str, policy: Any, released: Any) -> None:
 
 
 def _failures(found: "list[Overview]") -> dict[str, str]:
-    """Sample -> the line of its latest run, if that failed; nothing where no instance has been made yet.
+    """Sample -> why its latest run failed. Empty if there is no Dagster instance yet.
 
-    Dagster is asked, and so imported, only for samples whose folders do not explain why they stand where they do.
+    Dagster takes long to import. It is used only for samples whose folders do not explain their state.
     """
     from virnucpro_assets.platform.environment import dagster_home
 

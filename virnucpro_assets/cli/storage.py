@@ -1,4 +1,4 @@
-"""`virnucpro storage`: do the locks below VIRNUCPRO_HOME hold between machines?"""
+"""`virnucpro storage`: tests whether locks below VIRNUCPRO_HOME work between machines."""
 
 from pathlib import Path
 
@@ -7,24 +7,44 @@ import click
 
 @click.group()
 def storage() -> None:
-    """Do locks hold between two machines? `hold` on one, `try` on the other meanwhile."""
+    """Test whether locks work between two machines.
+
+    Run `hold` on one machine, and meanwhile `try` on the other.
+
+    \b
+    Examples:
+      virnucpro storage hold --seconds 120
+      virnucpro storage try
+    """
 
 
 @storage.command()
-@click.option("--seconds", default=60.0, show_default=True, help="How long.")
+@click.option("--seconds", default=60.0, show_default=True, help="How long to hold the lock.")
 def hold(seconds: float) -> None:
-    """Hold the storage lock below VIRNUCPRO_HOME."""
+    """Hold a test lock below VIRNUCPRO_HOME.
+
+    \b
+    Example:
+      virnucpro storage hold --seconds 120
+    """
     from virnucpro_core.files.filesystem import hold as hold_lock
 
-    hold_lock(_locks(), seconds, lambda host: click.echo(f"{host} holds the lock for {seconds:g} seconds"))
+    hold_lock(_locks(), seconds, lambda host: click.echo(f"{host} holds the lock for {seconds:g} s"))
 
 
 @storage.command("try")
 def try_() -> None:
-    """Exit 0 if the lock that another machine holds keeps this one out, else 3 and a line that says why."""
+    """Test the lock that another machine holds.
+
+    The exit code is 0 if this machine cannot take the lock, as it should be. Otherwise it is 3, and one line says why.
+
+    \b
+    Example:
+      virnucpro storage try
+    """
     from virnucpro_core.files.filesystem import probe
 
-    click.echo(f"the lock of {probe(_locks())} holds here")
+    click.echo(f"the lock of {probe(_locks())} works here")
 
 
 def _locks() -> Path:

@@ -1,7 +1,7 @@
-"""Standard streams that nothing can stop: the work goes on, and ends as it would have, whatever becomes of them.
+"""Makes standard output and error safe: the program goes on and ends normally even if they cannot be written.
 
-A stream that was closed before the program began, a reader that has gone away (`| head -1`), a terminal that was
-closed, a full disk behind `>`, an encoding that lacks a letter. Knows nothing of what is written.
+The cases are: a stream that was closed before the program started, a reader that ended early (`| head -1`), a closed
+terminal, a full disk behind `>`, and an encoding that lacks a character.
 """
 
 import errno
@@ -12,12 +12,12 @@ import sys
 from typing import Any, TextIO
 
 STDOUT, STDERR = 1, 2
-# Nobody is there to read any more: that is no fault.
+# The reader is gone. That is not an error.
 GONE = (errno.EPIPE, errno.EIO, errno.EBADF)
 
 
 class _Sink(io.RawIOBase):
-    """A file descriptor for writing. Once it cannot be written, all that is written to it is dropped."""
+    """Writes to a file descriptor. After a write error, all further output is dropped."""
 
     def __init__(self, handle: int) -> None:
         self.error: OSError | None = None
@@ -36,7 +36,7 @@ class _Sink(io.RawIOBase):
         while True:
             try:
                 return os.write(self._handle, data)
-            except BlockingIOError:  # another program that shares the terminal has made it so
+            except BlockingIOError:  # another program has made the shared terminal non-blocking
                 select.select([], [self._handle], [])
             except OSError as error:
                 self.error = error
@@ -47,10 +47,10 @@ class _Sink(io.RawIOBase):
 
 
 def harden() -> None:
-    """Make this process's standard streams such; those that somebody has put in their place are left alone."""
+    """Make the standard streams of this process safe. Streams that other code has replaced are not changed."""
     _fill_closed()
     if sys.stdin is None:
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - a number, and for good
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - a file descriptor, open until the end
     if sys.stdout is None or sys.stdout is sys.__stdout__:
         sys.stdout = _stream(STDOUT, sys.stdout, line_buffering=os.isatty(STDOUT))
     if sys.stderr is None or sys.stderr is sys.__stderr__:
@@ -58,7 +58,7 @@ def harden() -> None:
 
 
 def lost_output() -> str:
-    """Why the standard output could not be written; "" if it could, or nobody was there to read it."""
+    """Why standard output could not be written; "" if it could, or if its reader was gone."""
     sys.stdout.flush()
     sink = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     error = sink.error if isinstance(sink, _Sink) else None
@@ -66,7 +66,7 @@ def lost_output() -> str:
 
 
 def _fill_closed() -> None:
-    """A closed descriptor would be given to the next file that is opened, and what is printed end up in that."""
+    """Open closed standard descriptors on /dev/null. Otherwise the next opened file gets the number, and all output."""
     for handle in (0, STDOUT, STDERR):
         try:
             os.fstat(handle)
@@ -75,7 +75,7 @@ def _fill_closed() -> None:
             if nowhere != handle:
                 os.dup2(nowhere, handle)
                 os.close(nowhere)
-            os.set_inheritable(handle, True)  # noqa: FBT003 - as the other two are
+            os.set_inheritable(handle, True)  # noqa: FBT003 - like the other standard streams
 
 
 def _stream(handle: int, old: TextIO | None, *, line_buffering: bool) -> TextIO:

@@ -1,65 +1,67 @@
-"""`predictions` per lane, `consensus` per sample: the classifier's scores and the results folder."""
+"""The assets `predictions` (the classifier's scores, one partition per lane) and `consensus` (the results folder)."""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 
 from virnucpro_assets.graph.conditions import FOLLOW, FOLLOW_CHECKED
+from virnucpro_assets.graph.each import compute_of, each, on_shard
 from virnucpro_assets.graph.embeddings import merged_features, shard_schema
 from virnucpro_assets.graph.engines import DEVICE_STEP, HOST_STEP, LOST_WORKER
-from virnucpro_assets.graph.partitions import LANES, SAMPLES, lane_of, sample_of
-from virnucpro_assets.graph.records import lane_materialization, observe_shard, one_line_failures
+from virnucpro_assets.graph.partitions import LANES, SAMPLES, TOGETHER, lane_of, sample_of
+from virnucpro_assets.graph.records import lane_materialization
 from virnucpro_assets.graph.sequences import OWNERS
 from virnucpro_assets.platform.resource import Platform
-from virnucpro_core.devices.compute import Compute
 from virnucpro_core.files.digests import sha256_json
-from virnucpro_core.pipeline.lane import Lane, OnShard
+from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.score import score_lane
 from virnucpro_core.pipeline.steps import call_sample
 from virnucpro_core.results.folder import REPORT
 from virnucpro_core.results.summary import ResultSummary
+from virnucpro_core.samples.products import CONSENSUS, PREDICTIONS, PRODUCTS
 
 TOP_ROWS = 20
-# Where a renderer of markdown begins a link by itself; an invisible character behind it keeps it text.
+# Markdown renderers turn these into links. An invisible character after the match prevents that.
 _ADDRESS = re.compile(r"[a-z]+:(?=//)|www(?=\.)|@", re.IGNORECASE)
 
 
 @dg.asset(
     deps=[merged_features],
     partitions_def=LANES,
+    backfill_policy=TOGETHER,
     group_name="calls",
     kinds={"torch", "hdf5"},
     owners=OWNERS,
-    code_version="1",
+    code_version=PRODUCTS[PREDICTIONS].version,
     op_tags=DEVICE_STEP,
     retry_policy=LOST_WORKER,
     automation_condition=FOLLOW,
-    description="Scores of every unique frame: others, virus (they sum to 1).",
+    description="Two scores for every unique frame: others and virus. They sum to 1.",
     metadata=shard_schema("scores", "2", "softmax: others, virus"),
 )
-def predictions(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
-    with one_line_failures(context):
-        lane = platform.lane(*lane_of(context))
-        return scores_of(lane, platform.compute(lane), lambda entry: observe_shard(context, entry))
+def predictions(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[Any]:
+    def score(key: str) -> dg.MaterializeResult[Any]:
+        lane = platform.lane(*lane_of(key))
+        compute = compute_of(context, platform, lane)
+        return lane_materialization(lane, score_lane(lane, compute, on_shard=on_shard(context, key)))
 
-
-def scores_of(lane: Lane, compute: Compute, on_shard: OnShard) -> dg.MaterializeResult[Any]:
-    """What the asset does, without a run around it."""
-    return lane_materialization(score_lane(lane, compute, on_shard=on_shard))
+    yield from each(context, score, device=True)
 
 
 @dg.asset(
     deps=[predictions],
     partitions_def=SAMPLES,
+    backfill_policy=TOGETHER,
     group_name="calls",
     kinds={"python", "tsv"},
     owners=OWNERS,
-    code_version="1",
+    code_version=PRODUCTS[CONSENSUS].version,
     op_tags=HOST_STEP,
     retry_policy=LOST_WORKER,
     automation_condition=FOLLOW_CHECKED,
-    description="All lanes joined: a call per record, the published tool's two tables, the report.",
+    description="Joins all lanes: one call per record, the two tables of the published tool, and the report.",
     metadata={
         "dagster/column_schema": dg.TableSchema(
             columns=[
@@ -73,13 +75,11 @@ def scores_of(lane: Lane, compute: Compute, on_shard: OnShard) -> dg.Materialize
         )
     },
 )
-def consensus(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
-    with one_line_failures(context):
-        return calls_of(platform.lane(sample_of(context), 0))
+def consensus(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[Any]:
+    yield from each(context, lambda key: _call(platform.lane(sample_of(key), 0)))
 
 
-def calls_of(lane: Lane) -> dg.MaterializeResult[Any]:
-    """What the asset does, without a run around it."""
+def _call(lane: Lane) -> dg.MaterializeResult[Any]:
     made = call_sample(lane)
     counts = made.counts
     report = made.files[REPORT].path
@@ -99,7 +99,7 @@ def calls_of(lane: Lane) -> dg.MaterializeResult[Any]:
 
 
 def calls_table(made: ResultSummary) -> str:
-    """The report's leading records as a markdown table; ids are text, whatever they hold."""
+    """The first TOP_ROWS records of the report as a markdown table. Ids are escaped."""
     lines = ["| record | length | call | score | chunks scored |", "|---|---|---|---|---|"]
     for record in made.top[:TOP_ROWS]:
         score = "" if record.score is None else f"{record.score:.3f}"
@@ -109,6 +109,6 @@ def calls_table(made: ResultSummary) -> str:
 
 
 def as_text(name: str) -> str:
-    """An id inside markdown: every character that could be markup as a character reference, addresses no links."""
+    """Escape an id for markdown: markup becomes character references, and addresses do not become links."""
     parted = _ADDRESS.sub(lambda match: f"{match[0]}\u200b", name[:80])
     return "".join(c if c.isalnum() or c in " -." else f"&#{ord(c)};" for c in parted)

@@ -1,13 +1,16 @@
-"""Blocking checks of every partition: core looks at the disk again, this module tells Dagster what it found."""
+"""Blocking asset checks: they verify what is on disk for each partition and report the findings to Dagster."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import dagster as dg
 
+from virnucpro_assets.graph.each import compute_of, each_checked
 from virnucpro_assets.graph.engines import DEVICE_STEP, HOST_STEP, LOST_WORKER
 from virnucpro_assets.graph.partitions import LANES, SAMPLES, lane_of, sample_of
-from virnucpro_assets.graph.records import one_line_failures
+from virnucpro_assets.graph.records import WORLD_SIZE
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_core.devices.compute import Compute
 from virnucpro_core.engine.shards import Entry
@@ -23,21 +26,20 @@ from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.precision import NAME as PRECISION
 from virnucpro_core.pipeline.precision import audit_precision
 from virnucpro_core.pipeline.retention import released_entries, was_released
-from virnucpro_core.samples.products import DNABERT, ESM, Embedding
+from virnucpro_core.samples.products import EMBEDDINGS, Embedding
 from virnucpro_core.samples.sample import Sample
 
-Context = dg.AssetCheckExecutionContext | dg.OpExecutionContext
-EMBEDDINGS: dict[str, Embedding] = {DNABERT: DNABERT, ESM: ESM}
+EMBEDDED: dict[str, Embedding] = {name: name for name in EMBEDDINGS}
 SAMPLE_NAMES = ("digests_verify", "ids_conserved")
 
 AGREE = "records_agree"
 WORDS = {
-    "digests_verify": "bytes on disk equal their recorded sha256",
-    "ids_conserved": "ids in = ids out",
+    "digests_verify": "the bytes on disk have the recorded sha256",
+    "ids_conserved": "the ids that go in are the ids that come out",
     "values_finite": "no NaN or infinity",
-    "row_order_equal": "both encoders' rows stand in the same order",
-    PRECISION: "a few rows computed again in float32 agree with what is stored",
-    AGREE: "materialization record and manifest name the same shards with the same sha256",
+    "row_order_equal": "the rows of both encoders are in the same order",
+    PRECISION: "a few rows, computed again in float32, agree with the stored ones",
+    AGREE: "Dagster's record and the manifest list the same shards with the same sha256",
 }
 
 
@@ -52,17 +54,6 @@ def _specs(
     ]
 
 
-def _results(asset: str, findings: list[Finding]) -> Iterator[dg.AssetCheckResult]:
-    for finding in findings:
-        yield dg.AssetCheckResult(
-            asset_key=asset,
-            check_name=finding.name,
-            passed=finding.passed,
-            description=finding.what,
-            metadata=finding.facts,
-        )
-
-
 def _sample_checks(asset: str) -> dg.AssetChecksDefinition:
     @dg.multi_asset_check(
         name=f"{asset}_checks",
@@ -70,16 +61,16 @@ def _sample_checks(asset: str) -> dg.AssetChecksDefinition:
         op_tags=HOST_STEP,
         retry_policy=LOST_WORKER,
     )
-    def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
-        with one_line_failures(context):
-            findings = sample_findings(platform.sample(sample_of(context)), asset)
-        yield from _results(asset, findings)
+    def verify(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[Any]:
+        yield from each_checked(
+            context, asset, lambda key: sample_findings(platform.sample(sample_of(key)), asset)
+        )
 
-    return look
+    return verify
 
 
 def sample_findings(sample: Sample, asset: str) -> list[Finding]:
-    """What is found of `chunks` or `translations`."""
+    """Verify `chunks` or `translations` of a sample. Of released data, only the recorded digests are left to report."""
     if was_released(sample, asset):
         return released_findings(SAMPLE_NAMES, 1)
     return SAMPLE_AUDITS[asset](sample)
@@ -91,40 +82,50 @@ def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
     @dg.multi_asset_check(
         name=f"{asset}_checks",
         specs=_specs(asset, names, LANES),
-        op_tags=DEVICE_STEP if asset in EMBEDDINGS else HOST_STEP,
+        op_tags=DEVICE_STEP if asset in EMBEDDED else HOST_STEP,
         retry_policy=LOST_WORKER,
     )
-    def look(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[dg.AssetCheckResult]:
-        with one_line_failures(context):
-            findings = recorded_findings(context, platform, *lane_of(context), asset)
-        yield from _results(asset, findings)
+    def verify(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[Any]:
+        compute = partial(compute_of, context, platform)
+        yield from each_checked(
+            context,
+            asset,
+            lambda key: lane_findings(context.instance, platform, key, asset, compute),
+            device=asset in EMBEDDED,
+        )
 
-    return look
+    return verify
 
 
-def lane_findings(lane: Lane, asset: str, compute: Compute) -> list[Finding]:
-    """What a look at the lane's product on disk finds."""
+def lane_findings(
+    instance: dg.DagsterInstance,
+    platform: Platform,
+    key: str,
+    asset: str,
+    compute: Callable[[Lane], Compute],
+) -> list[Finding]:
+    """Verify a sharded asset on one rank. No findings if the rank has no shards.
+
+    Of released shards, only the digests are left to compare. The number of lanes is taken from Dagster's record,
+    because the platform may have another number of GPUs by now.
+    """
+    name, rank = lane_of(key)
+    recorded = recorded_metadata(instance, key, asset)
+    world_size = _number(recorded.get(WORLD_SIZE)) or platform.gpus
+    released = released_entries(platform.sample(name), asset, rank, world_size)
+    if released:
+        return [*released_findings(_lane_names(asset), len(released)), records_agree(recorded, released)]
+    lane = replace(platform.lane(name, rank), world_size=world_size)
+    if not lane.shards:
+        return []
     findings = audit_lane(lane, asset)
-    if asset in EMBEDDINGS:
-        findings.append(audit_precision(lane, EMBEDDINGS[asset], compute))
-    return findings
+    if asset in EMBEDDED:
+        findings.append(audit_precision(lane, EMBEDDED[asset], compute(lane)))
+    return [*findings, records_agree(recorded, manifest_of(lane, asset))]
 
 
 def _lane_names(asset: str) -> tuple[str, ...]:
-    return (*LANE_FINDINGS[asset], *((PRECISION,) if asset in EMBEDDINGS else ()))
-
-
-def recorded_findings(
-    context: Context, platform: Platform, name: str, rank: int, asset: str
-) -> list[Finding]:
-    """What is found of a sharded asset on one rank; of shards that were let go only their digests are left."""
-    released = released_entries(platform.sample(name), asset, rank, platform.gpus)
-    if released:
-        findings, manifest = released_findings(_lane_names(asset), len(released)), released
-    else:
-        lane = platform.lane(name, rank)
-        findings, manifest = lane_findings(lane, asset, platform.compute(lane)), manifest_of(lane, asset)
-    return [*findings, records_agree(context, manifest, asset)]
+    return (*LANE_FINDINGS[asset], *((PRECISION,) if asset in EMBEDDED else ()))
 
 
 def manifest_of(lane: Lane, asset: str) -> dict[int, Entry]:
@@ -133,17 +134,17 @@ def manifest_of(lane: Lane, asset: str) -> dict[int, Entry]:
     return {k: entry for k, entry in entries.items() if entry is not None}
 
 
-def records_agree(context: Context, manifest: Mapping[int, Entry], asset: str) -> Finding:
-    """The latest materialization of the partition lists exactly what the manifest holds."""
-    found = context.instance.fetch_materializations(
-        dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[context.partition_key]), limit=1
+def recorded_metadata(instance: dg.DagsterInstance, key: str, asset: str) -> Mapping[str, Any]:
+    """Metadata of the partition's latest materialization; empty if there is none."""
+    found = instance.fetch_materializations(
+        dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[key]), limit=1
     ).records
     record = found[0].asset_materialization if found else None
-    return record_agrees(record.metadata if record else {}, manifest)
+    return record.metadata if record else {}
 
 
-def record_agrees(metadata: Mapping[str, Any], manifest: Mapping[int, Entry]) -> Finding:
-    """A materialization's metadata lists exactly what the manifest holds."""
+def records_agree(metadata: Mapping[str, Any], manifest: Mapping[int, Entry]) -> Finding:
+    """Check that a materialization's metadata lists exactly the shards of the manifest."""
     value = metadata.get("manifest")
     recorded = value.value if isinstance(value, dg.JsonMetadataValue) else {}
     return Finding(
@@ -154,21 +155,28 @@ def record_agrees(metadata: Mapping[str, Any], manifest: Mapping[int, Entry]) ->
     )
 
 
-@dg.asset_check(
-    asset="consensus",
-    name="ids_conserved",
-    blocking=True,
-    partitions_def=SAMPLES,
-    description="one row a record in contigs.tsv, one row a frame in prediction_results.txt",
+def _number(value: Any) -> int:
+    return int(value.value) if isinstance(value, dg.IntMetadataValue) and value.value else 0
+
+
+@dg.multi_asset_check(
+    name="consensus_checks",
+    specs=[
+        dg.AssetCheckSpec(
+            "ids_conserved",
+            asset="consensus",
+            blocking=True,
+            partitions_def=SAMPLES,
+            description="contigs.tsv has one row per record, prediction_results.txt one row per frame",
+        )
+    ],
     op_tags=HOST_STEP,
     retry_policy=LOST_WORKER,
 )
-def consensus_ids_conserved(
-    context: dg.AssetCheckExecutionContext, platform: Platform
-) -> dg.AssetCheckResult:
-    with one_line_failures(context):
-        finding = audit_results(platform.sample(sample_of(context)))
-    return dg.AssetCheckResult(passed=finding.passed, description=finding.what, metadata=finding.facts)
+def consensus_ids_conserved(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[Any]:
+    yield from each_checked(
+        context, "consensus", lambda key: [audit_results(platform.sample(sample_of(key)))]
+    )
 
 
 CHECKS: list[dg.AssetChecksDefinition] = [

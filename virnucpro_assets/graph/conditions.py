@@ -1,4 +1,4 @@
-"""When Dagster materializes an asset by itself."""
+"""Automation conditions: when Dagster starts an asset without a person."""
 
 import dagster as dg
 
@@ -7,15 +7,16 @@ from virnucpro_assets.platform.tags import DRIVER_TAG
 AC = dg.AutomationCondition
 
 
-# `virnucpro predict` and batches drive their samples themselves; their news starts nothing here. `executed_with_tags`
-# knows the run of an asset's latest partition alone; the other one knows each partition's, from the second event on.
+# `virnucpro predict` and groups start all runs of their samples themselves, so their events must start nothing here.
+# Two conditions are needed: `executed_with_tags` sees only the run of an asset's latest partition;
+# `any_new_update_has_run_tags` sees the run of each partition, but only from the second event on.
 _DRIVEN = AC.any_new_update_has_run_tags(tag_keys={DRIVER_TAG}) | AC.executed_with_tags(tag_keys={DRIVER_TAG})
 
 
 _NEWS = AC.newly_updated() & ~AC.executed_with_root_target() & ~_DRIVEN
 
 
-# Follows within one run, whose blocking checks stop it in time.
+# For assets in the same run as those before them: that run's blocking checks stop it if one fails.
 FOLLOW = (
     AC.any_deps_match(_NEWS | AC.will_be_requested()).since_last_handled()
     & ~AC.any_deps_missing()
@@ -24,9 +25,9 @@ FOLLOW = (
 ).with_label("follow upstream")
 
 
-# The first layer also looks at what is there, not only at news: a sample's report and its partition key become
-# visible one after the other, and a tick between the two sees news of a partition that does not exist yet. What is
-# there of a driven sample is no cause: a tick may fall between two of its products.
+# For the first layer. It reacts to missing products, not only to new events: a sample's event and its partition key
+# become visible one after the other, and a tick between the two sees an event of a partition that does not exist yet.
+# Samples that a command drives are excluded: a tick may come between two of their products.
 BEGIN = (
     (
         AC.any_deps_match(_NEWS | AC.will_be_requested())
@@ -37,5 +38,5 @@ BEGIN = (
 ).with_label("begin what has arrived")
 
 
-# Begins a run of its own on what another run made, once that has passed its blocking checks.
+# For assets that start a new run: they wait until the assets before them have passed their blocking checks.
 FOLLOW_CHECKED = (FOLLOW & AC.all_deps_blocking_checks_passed()).with_label("follow checked upstream")

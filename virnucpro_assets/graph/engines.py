@@ -1,8 +1,7 @@
-"""Where the steps of a run are executed, and what each of them asks a cluster for.
+"""Chooses the executor that runs the steps, and sets the CPUs, memory and GPUs that each step requests from a cluster.
 
-Dagster's executors do the work: in the run's own process, as Ray jobs, or as Kubernetes pods. What a step asks
-for stands in its op tags, which every executor but the one they are meant for ignores. Knows nothing of what a
-step computes.
+Dagster's executors run the steps: in the run's own process, as Ray jobs, or as Kubernetes pods. Op tags hold the
+requests; each executor reads only its own tags. This module does not know what a step computes.
 """
 
 from typing import Any
@@ -15,18 +14,18 @@ from virnucpro_core.errors import UsageError
 
 DEVICE_TAG = "virnucpro/device"
 CPUS_BESIDE_A_DEVICE = 4
-# One step of a run has a device at a time: a rank stands for one device of the cluster, and both encoders of a
-# lane at once would ask for two.
+# Only one step of a run uses a device at a time: each rank has one device of the cluster, and the two encoders of a
+# lane would otherwise request two.
 _LIMITS = [{"key": DEVICE_TAG, "limit": 1}]
 
 
 def host_step() -> dict[str, Any]:
-    """Op tags of a step that computes on no device."""
+    """Op tags of a step that needs no device."""
     return _requests(cpus=1, memory="8Gi", devices=0)
 
 
 def device_step(platform: Platform) -> dict[str, Any]:
-    """Op tags of a step that computes on the lane's device; where that is the CPU, it asks for no GPU."""
+    """Op tags of a step that computes on the lane's device. If that is the CPU, the step requests no GPU."""
     return {DEVICE_TAG: "1"} | _requests(
         cpus=CPUS_BESIDE_A_DEVICE, memory="32Gi", devices=0 if platform.device == "cpu" else 1
     )
@@ -43,14 +42,14 @@ def _requests(*, cpus: int, memory: str, devices: int) -> dict[str, Any]:
 
 _PLATFORM = platform_from_environment()
 HOST_STEP, DEVICE_STEP = host_step(), device_step(_PLATFORM)
-# A worker can be lost under any step, not only under the long ones.
+# Any step can lose its worker, so every step is retried.
 LOST_WORKER = None if _PLATFORM.executor == IN_PROCESS else dg.RetryPolicy(max_retries=2, delay=5)
 
 
 def executor_of(platform: Platform) -> dg.ExecutorDefinition:
-    """The executor that `VIRNUCPRO_EXECUTOR` names. Raises UsageError where its package is missing."""
+    """The executor that `VIRNUCPRO_EXECUTOR` names. Raises UsageError if its package is not installed."""
     if platform.executor == IN_PROCESS:
-        # Steps of a lane share one device: they run one after another in the run's process.
+        # The steps of a lane share one device, so they run one after another in the run's process.
         return dg.in_process_executor
     variables = [f"{name}={value}" for name, value in environment_of(platform).items()]
     try:

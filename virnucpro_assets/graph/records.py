@@ -1,4 +1,4 @@
-"""From core's results to what the web UI shows: numbers it can plot, tables, one picture; and errors as failures."""
+"""Turns results into Dagster metadata (numbers, tables, a plot) and errors into step failures of one line."""
 
 import base64
 import contextlib
@@ -13,14 +13,16 @@ import dagster as dg
 from virnucpro_core.engine.shards import Entry
 from virnucpro_core.engine.telemetry import LaneSummary, read_lines
 from virnucpro_core.errors import DeviceLostError, VirnucproError, printable
-from virnucpro_core.pipeline.lane import LaneResult
+from virnucpro_core.interrupts import interruptible, raise_pending_interrupt
+from virnucpro_core.pipeline.lane import Lane, LaneResult
 from virnucpro_core.samples.sample import Sample
 
 TABLE_ROWS = 200
-# Steps run in the run's process, which has no use of a device any more: the daemon starts the run in a new one.
+# After a lost device, the run's process cannot use a device any more. The daemon must start the run in a new process.
 RETRY_RUN = {"dagster/retry_on_asset_or_op_failure": "true"}
 RETRIES, RETRY_SECONDS = 2, 5.0
 EXIT_CODE = "exit_code"
+WORLD_SIZE = "world_size"
 SHARD_SCHEMA = dg.TableSchema(
     columns=[
         dg.TableColumn("shard", "int", description="number of the shard"),
@@ -35,12 +37,14 @@ SHARD_SCHEMA = dg.TableSchema(
 def one_line_failures(
     context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext | dg.OpExecutionContext,
 ) -> Iterator[None]:
-    """An error with place and remedy becomes a step failure that shows it; bad input is never retried.
+    """Turn a VirnucproError into a step failure with its one line. Steps that refused their input are not retried.
 
-    A lost device has the daemon try the run again, in a new process and on another device.
+    After a lost device, the daemon retries the run in a new process and on another device. A terminated run ends here
+    even if other code has swallowed the interrupt or turned it into an error.
     """
     try:
-        yield
+        with interruptible():
+            yield
     except VirnucproError as error:
         if isinstance(error, DeviceLostError):
             context.instance.add_run_tags(context.run.run_id, RETRY_RUN)
@@ -53,9 +57,9 @@ def one_line_failures(
 
 @contextlib.contextmanager
 def tried_again(context: dg.AssetExecutionContext) -> Iterator[None]:
-    """A step that fails for want of memory, a disk or the like begins again after RETRY_SECONDS, then after twice that.
+    """Retry a step that fails for a passing reason (memory, disk): after RETRY_SECONDS, then after twice that time.
 
-    Dagster's own retry policy would also begin again what somebody terminates.
+    Dagster's own retry policy is not used, because it would also restart a run that a user terminates.
     """
     try:
         yield
@@ -67,37 +71,59 @@ def tried_again(context: dg.AssetExecutionContext) -> Iterator[None]:
 
 
 def arrived(sample: Sample) -> dg.AssetMaterialization:
-    """The sample's files, as the asset `inbox` shows them."""
-    return dg.AssetMaterialization(
-        "inbox",
-        partition=sample.name,
-        metadata={
-            "files": dg.MetadataValue.json([printable(f.path.name) for f in sample.inputs]),
-            "bytes": sum(f.bytes for f in sample.inputs),
-            "sha256": sample.content,
-        },
-    )
+    """A materialization of the asset `inbox` that shows the sample's files."""
+    metadata: dict[str, Any] = {
+        "files": dg.MetadataValue.json([printable(f.path.name) for f in sample.inputs]),
+        "bytes": sum(f.bytes for f in sample.inputs),
+    }
+    if sample.content:  # not known before a run has read the files; `chunks` shows it then
+        metadata["sha256"] = sample.content
+    return dg.AssetMaterialization("inbox", partition=sample.name, metadata=metadata)
 
 
-def observe_shard(context: dg.AssetExecutionContext, entry: Entry) -> None:
-    """Record a finished shard as an event of the asset's partition while the step still runs."""
+def observe_shard(context: dg.AssetExecutionContext, key: str, entry: Entry) -> None:
+    """Record a finished shard as an event of its partition while the step runs. Raises if the run was terminated."""
     context.log_event(
         dg.AssetObservation(
             asset_key=context.asset_key,
-            partition=context.partition_key,
+            partition=key,
             description=f"shard {entry.shard} is on disk",
             metadata={"shard": entry.shard, "rows": entry.rows, "sha256": entry.sha256},
         )
     )
+    raise_pending_interrupt()
 
 
-def lane_materialization(result: LaneResult, telemetry: Path | None = None) -> dg.MaterializeResult[Any]:
-    """A lane's checkpoint: the table of its shards as the data version, and its telemetry."""
+def materialization(
+    context: dg.AssetExecutionContext, key: str, made: dg.MaterializeResult[Any]
+) -> dg.AssetMaterialization:
+    """The materialization that Dagster itself would record in a run of this partition alone."""
+    tags = {"dagster/code_version": str(context.assets_def.get_asset_spec().code_version)}
+    if made.data_version is not None:
+        tags |= {"dagster/data_version": made.data_version.value}
+        tags |= {"dagster/data_version_is_user_provided": "true"}
+    if isinstance(key, dg.MultiPartitionKey):
+        tags |= {f"dagster/partition/{name}": value for name, value in key.keys_by_dimension.items()}
+    return dg.AssetMaterialization(context.asset_key, metadata=made.metadata, partition=key, tags=tags)
+
+
+def lane_materialization(
+    lane: Lane, result: LaneResult, telemetry: Path | None = None
+) -> dg.MaterializeResult[Any]:
+    """The result of a lane: its shards, its telemetry, and the digest of the table of shards as data version.
+
+    A lane can be empty, because a small sample has fewer shards than there are GPUs. The result is then a short note.
+    """
     metadata: dict[str, Any] = {
         "dagster/row_count": result.rows,
         "shards": len(result.entries),
-        "shards_resumed": result.resumed,
+        WORLD_SIZE: lane.world_size,
+        "manifest": dg.MetadataValue.json({str(e.shard): e.sha256 for e in result.entries}),
     }
+    if not result.entries:
+        metadata["note"] = f"rank {lane.rank} has none of the sample's shards ({lane.n_shards} in total)"
+        return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(result.digest))
+    metadata["shards_resumed"] = result.resumed
     damaged = result.states.get("damaged", 0)
     if damaged:
         metadata["shards_damaged_and_redone"] = damaged
@@ -119,12 +145,11 @@ def lane_materialization(result: LaneResult, telemetry: Path | None = None) -> d
         ],
         schema=SHARD_SCHEMA,
     )
-    metadata["manifest"] = dg.MetadataValue.json({str(e.shard): e.sha256 for e in result.entries})
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(result.digest))
 
 
 def throughput_picture(telemetry: Path) -> str | None:
-    """Markdown with a PNG (data URI) of tokens/s and GPU utilisation over the run's time; None without a batch."""
+    """Markdown with a PNG (data URI) that plots tokens/s and GPU utilisation over time; None if there was no batch."""
     batches = [line for line in read_lines(telemetry) if line["event"] == "batch"]
     if not batches:
         return None
@@ -141,7 +166,7 @@ def throughput_picture(telemetry: Path) -> str | None:
     figure = Figure(figsize=(6, 2.2), layout="constrained")
     axes = figure.add_subplot()
     axes.stairs([t / width for t in totals], edges, fill=True, color="#2f6f8f")
-    axes.set(xlabel="seconds since the lane began", ylabel="tokens/s", xlim=(0, end))
+    axes.set(xlabel="seconds since the lane started", ylabel="tokens/s", xlim=(0, end))
     axes.spines[["top", "right"]].set_visible(False)
     counted = [(float(line["t"]), line["gpu"]) for line in batches if line.get("gpu") is not None]
     if counted:
@@ -154,7 +179,7 @@ def throughput_picture(telemetry: Path) -> str | None:
 
 
 def _telemetry(summary: LaneSummary) -> dict[str, Any]:
-    """Every figure under its own name, so that the UI plots each over time."""
+    """Each figure under its own name, so that the web UI can plot it over time."""
     known = {name: value for name, value in asdict(summary).items() if value is not None}
     for name in ("product", "shards", "shards_resumed"):
         del known[name]

@@ -1,12 +1,14 @@
-"""`retention`: what stays on disk of a sample whose results are whole; one by one, or every night by policy."""
+"""The asset `retention` and the job `clean_up`: delete intermediate data of samples with complete results."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 
 from virnucpro_assets.graph.calls import consensus
+from virnucpro_assets.graph.each import each
 from virnucpro_assets.graph.engines import HOST_STEP, LOST_WORKER
-from virnucpro_assets.graph.partitions import SAMPLES, sample_of
+from virnucpro_assets.graph.partitions import SAMPLES, TOGETHER, sample_of
 from virnucpro_assets.graph.records import one_line_failures
 from virnucpro_assets.graph.sequences import OWNERS
 from virnucpro_assets.platform.environment import time_zone
@@ -20,24 +22,27 @@ from virnucpro_core.samples.sample import list_samples
 @dg.asset(
     deps=[consensus],
     partitions_def=SAMPLES,
+    backfill_policy=TOGETHER,
     group_name="storage",
     kinds={"python"},
     owners=OWNERS,
     code_version="1",
     op_tags=HOST_STEP,
     retry_policy=LOST_WORKER,
-    description="Deletes a finished sample's intermediates, as VIRNUCPRO_KEEP says; their digests stay.",
+    description="Deletes intermediate data of a finished sample, as VIRNUCPRO_KEEP says. The digests stay.",
 )
-def retention(context: dg.AssetExecutionContext, platform: Platform) -> dg.MaterializeResult[Any]:
-    with one_line_failures(context):
+def retention(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[Any]:
+    def release_one(key: str) -> dg.MaterializeResult[Any]:
         keep = platform.retention
-        released = release(platform.sample(sample_of(context)), keep)
-    return dg.MaterializeResult(metadata=retention_metadata(keep, released))
+        released = release(platform.sample(sample_of(key)), keep)
+        return dg.MaterializeResult(metadata=retention_metadata(keep, released))
+
+    yield from each(context, release_one)
 
 
 @dg.op(tags=HOST_STEP)
 def release_what_is_due(context: dg.OpExecutionContext, platform: Platform) -> None:
-    """Every sample whose results are old enough; one that cannot be cleaned now is said and left to the next night."""
+    """Clean every sample whose results are old enough. If one fails, log it; the next night tries again."""
     with one_line_failures(context):
         keep = platform.retention
     for name in list_samples(platform.folder):
@@ -53,7 +58,7 @@ def release_what_is_due(context: dg.OpExecutionContext, platform: Platform) -> N
 
 
 @dg.job(
-    description="Deletes intermediates of all samples whose results are older than VIRNUCPRO_KEEP_DAYS.",
+    description="Deletes intermediate data of all samples whose results are older than VIRNUCPRO_KEEP_DAYS.",
     tags=OWN_TAGS,
 )
 def clean_up() -> None:
@@ -65,21 +70,21 @@ def clean_up() -> None:
     cron_schedule="0 3 * * *",
     execution_timezone=time_zone(),
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Runs `clean_up` where VIRNUCPRO_KEEP asks for it.",
+    description="Runs `clean_up` every night, unless VIRNUCPRO_KEEP is `all`.",
 )
 def nightly_clean_up(platform: Platform) -> dg.RunRequest | dg.SkipReason:
     if platform.retention == "all":
-        return dg.SkipReason("VIRNUCPRO_KEEP is all: every intermediate stays")
+        return dg.SkipReason("VIRNUCPRO_KEEP is all: nothing is deleted")
     return dg.RunRequest()
 
 
 def retained(name: str, keep: Keep, released: Released) -> dg.AssetMaterialization:
-    """What the web UI shows of a sample that was cleaned outside a run of `retention`."""
+    """A record for the web UI that a sample was cleaned outside a run of `retention`."""
     return dg.AssetMaterialization("retention", partition=name, metadata=retention_metadata(keep, released))
 
 
 def retention_metadata(keep: Keep, released: Released) -> dict[str, Any]:
-    """What stays, and what went by product."""
+    """Metadata: what was kept, and what was deleted of each product."""
     return {
         "kept": keep,
         "bytes_released": released.total,

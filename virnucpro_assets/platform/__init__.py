@@ -1,1 +1,1 @@
-"""This installation: environment, instance, runs."""
+"""What belongs to this installation: its settings, its Dagster instance, and which runs are its own."""

@@ -1,8 +1,8 @@
-"""The SQLite databases of a Dagster instance: which there are, whether each is whole, how a half-made one is mended.
+"""Finds and repairs incomplete SQLite databases of a Dagster instance.
 
-Dagster makes three of them when an instance is first opened. Two processes that do so at once, or one that is killed
-meanwhile, leave databases that no later process can open: without a schema version, or with two. Knows files and
-tables; never imports Dagster.
+Dagster creates three databases when an instance is first opened. If two processes do so at the same time, or one is
+killed while it does, a database can be left without a schema version or with two, and no later process can open it.
+This module works on files and tables, and never imports Dagster.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from virnucpro_core.errors import UsageError
 from virnucpro_core.files.publish import sync
 
 State = Literal["absent", "half-made", "whole"]
-# Each file below the storage's folder, and the tables of which a row is somebody's history.
+# Each file below the storage's folder, and its tables that hold the user's history.
 HISTORY = {
     "history/runs.db": ("runs", "bulk_actions", "kvs"),
     "history/runs/index.db": ("event_logs", "asset_keys", "dynamic_partitions"),
@@ -30,7 +30,7 @@ STORAGES = ("run_storage", "event_log_storage", "schedule_storage")
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """One of the three: `name` below `folder`."""
+    """One of the three databases: the file `name` below `folder`."""
 
     folder: Path
     name: str
@@ -40,9 +40,10 @@ class Database:
         return self.folder / self.name
 
     def state(self) -> State:
-        """Whole: its tables have one schema version, and its indexes or somebody's rows.
+        """Whether the database is absent, half-made or whole.
 
-        Raises sqlite3.Error where it cannot be read.
+        It is whole if it has exactly one schema version and at least one row in its tables. Raises sqlite3.Error if it
+        cannot be read.
         """
         if not self.path.exists() or not self.path.stat().st_size:
             return "absent"
@@ -52,17 +53,17 @@ class Database:
             return "whole" if whole else "half-made"
 
     def versions(self) -> int:
-        """How many schema versions it says that it has."""
+        """How many schema versions are recorded in it: one, if it is whole."""
         with self._opened() as connection:
             return len(_versions(connection))
 
     def has_history(self) -> bool:
-        """Whether anything was ever recorded in it."""
+        """Whether it holds any run, event, partition or tick."""
         with self._opened() as connection:
             return any(_rows(connection, table) for table in HISTORY[self.name])
 
     def replace_by(self, made: Path) -> None:
-        """Put the database `made`, which nobody has open, in the place of this one, which holds nothing."""
+        """Replace this database, which must be empty, by the file `made`, which no process may have open."""
         sync(made)
         for suffix in ("-wal", "-shm", "-journal"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
@@ -71,7 +72,7 @@ class Database:
         sync(self.path.parent)
 
     def set_version(self, made: Path) -> None:
-        """Leave one schema version of several: that of the database `made`. Each who wrote one had made all tables."""
+        """Replace several schema versions by that of the database `made`. The tables are complete in such a case."""
         with contextlib.closing(sqlite3.connect(made)) as fresh:
             [version] = _versions(fresh)
         with self._opened() as connection, connection:
@@ -79,14 +80,14 @@ class Database:
             connection.execute("INSERT INTO alembic_version (version_num) VALUES (?)", (version,))
 
     def _opened(self) -> contextlib.closing[sqlite3.Connection]:
-        # Not read-only: what a killed process left in the journal has to be rolled back.
+        # Not read-only: SQLite must roll back what a killed process left in the journal.
         return contextlib.closing(sqlite3.connect(f"{self.path.as_uri()}?mode=rw", uri=True, timeout=30))
 
 
 def databases(home: Path) -> list[Database]:
-    """Those of the instance in DAGSTER_HOME; none where its `dagster.yaml` names another storage.
+    """The SQLite databases of the instance in DAGSTER_HOME; none if its `dagster.yaml` names another storage.
 
-    Raises UsageError for a `dagster.yaml` that is no YAML.
+    Raises UsageError if `dagster.yaml` is not valid YAML.
     """
     config = _read(home / "dagster.yaml")
     if any(config.get(storage) for storage in STORAGES):
@@ -102,9 +103,9 @@ def databases(home: Path) -> list[Database]:
 
 
 def half_made(home: Path) -> list[str]:
-    """Names of the databases that a first start, stopped or met by another, has left half-made.
+    """Names of the databases that an interrupted first start has left half-made.
 
-    Raises sqlite3.Error where one cannot be read, UsageError as `databases` does.
+    Raises sqlite3.Error if one cannot be read, and UsageError as `databases` does.
     """
     return [database.name for database in databases(home) if database.state() == "half-made"]
 
@@ -116,7 +117,7 @@ def _read(config: Path) -> Mapping[str, Any]:
         return {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line = " ".join(str(error).split())
-        raise UsageError(f"is no YAML ({line})", where=config, remedy="mend it") from error
+        raise UsageError(f"is not valid YAML ({line})", where=config, remedy="correct the file") from error
     return found if isinstance(found, Mapping) else {}
 
 
@@ -127,7 +128,7 @@ def _versions(connection: sqlite3.Connection) -> list[str]:
 
 
 def _rows(connection: sqlite3.Connection, table: str) -> bool:
-    found = _has(connection, table) and connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()  # noqa: S608 - our own names
+    found = _has(connection, table) and connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone()  # noqa: S608 - the table names are constants
     return bool(found)
 
 

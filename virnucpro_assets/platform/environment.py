@@ -1,7 +1,7 @@
-"""Where things lie and what computes: the only module that reads the environment.
+"""Reads the settings of this installation from environment variables. No other module reads the environment.
 
-`VARIABLES` is the one table of what is read. From it come the platform's settings, what steps on other machines
-are given, and the table in docs/operations.md. Imports neither Dagster nor torch, so that quick commands stay quick.
+`VARIABLES` lists every variable. The platform's settings, the environment of steps on other machines and the table in
+docs/operations.md all follow this list. Imports neither Dagster nor torch, so that short commands stay fast.
 """
 
 import math
@@ -16,8 +16,8 @@ from virnucpro_core.devices.leases import FOLDER
 from virnucpro_core.devices.visible import Device, boards, choose
 from virnucpro_core.errors import DeviceError, UsageError
 
-_VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")  # as it was before a lease narrows it
-# NVML counts the cards like this; CUDA would put the fastest first.
+_VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")  # its value before a lease reduces it to one GPU
+# NVML numbers the GPUs in this order; CUDA's default would put the fastest first.
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
 
 
@@ -25,9 +25,10 @@ MODELS = "models"
 IN_PROCESS = "in_process"
 EXECUTORS = (IN_PROCESS, "ray", "kubernetes")
 POSTGRES_URL = "VIRNUCPRO_POSTGRES_URL"
-# A tick of `follow` notes the newest event's number and looks at all up to it. Numbers are given before a transaction
-# is committed: an event that is committed a moment after a higher one would never be seen, and what depends on it never
-# be asked for. With this delay between the number and the look, Dagster closes the gap; it is off by default.
+# A tick of the sensor `follow` takes the newest event's number and reads all events up to it. The database gives an
+# event its number before the transaction is committed. If an event is committed after one with a higher number, the
+# tick never sees it, and the assets that depend on it are never started. With this variable Dagster waits before it
+# reads, so that open transactions can end. Dagster's default is no wait.
 SETTLE, SETTLE_SECONDS = "DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS", "2"
 LOCAL_TIME, ZONES = Path("/etc/localtime"), "zoneinfo/"
 
@@ -43,22 +44,22 @@ def models_folder() -> Path:
 
 
 def dagster_home() -> Path:
-    """`DAGSTER_HOME`, or the folder below VIRNUCPRO_HOME that stands in where it is unset."""
+    """`DAGSTER_HOME`; if it is not set, the folder `dagster` below VIRNUCPRO_HOME."""
     return _folder("DAGSTER_HOME", home_folder() / "dagster")
 
 
 def postgres_asked() -> bool:
-    """Whether the instance's records are to be kept in PostgreSQL."""
+    """Whether a new instance shall keep its records in PostgreSQL."""
     return bool(os.environ.get(POSTGRES_URL))
 
 
 def variable(name: str) -> str:
-    """What a site's own `dagster.yaml` takes from the environment; "" where it is not set."""
+    """The value of a variable that a site's `dagster.yaml` refers to; "" if it is not set."""
     return os.environ.get(name, "")
 
 
 def time_zone() -> str:
-    """IANA name of the zone of nightly schedules: `VIRNUCPRO_TIMEZONE`, else this machine's. Raises UsageError."""
+    """IANA time zone of the nightly schedules: `VIRNUCPRO_TIMEZONE`, else this machine's. Raises UsageError."""
     asked = os.environ.get("VIRNUCPRO_TIMEZONE", "")
     if asked and not _is_zone(asked):
         raise UsageError(
@@ -71,7 +72,7 @@ def time_zone() -> str:
 
 
 def usable_cores() -> int:
-    """Cores that this process may keep busy: by affinity, and by the container's quota (cgroup v2)."""
+    """Number of cores that this process may use, by CPU affinity and the container's quota (cgroup v2)."""
     cores = len(os.sched_getaffinity(0))
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -81,7 +82,7 @@ def usable_cores() -> int:
 
 
 def visible_gpus() -> int:
-    """GPUs this process may use, at least 1; asks the driver without starting CUDA."""
+    """Number of GPUs that this process may use, at least 1. Asks the driver and does not start CUDA."""
     try:
         return max(1, len(visible_devices()))
     except DeviceError:
@@ -95,10 +96,11 @@ def visible_devices() -> list[Device]:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """One variable: its name, the platform's setting that it gives, and the words of its row in the docs.
+    """One environment variable.
 
-    read: the setting's value, from the environment or by default; raises UsageError. A variable without a `setting`
-    is not passed on to steps on other machines.
+    setting: the name of the platform's setting; "" if the variable is not passed on to steps on other machines.
+    meaning, default: the text of its row in docs/operations.md. read: returns the setting's value, from the environment
+    or the default; raises UsageError.
     """
 
     name: str
@@ -109,9 +111,9 @@ class Variable:
 
 
 def settings() -> dict[str, Any]:
-    """Every setting of the platform as the environment describes it.
+    """Every setting of the platform, read from the environment.
 
-    Raises UsageError naming a variable that makes no sense.
+    Raises UsageError that names the variable, if a value is not valid.
     """
     found = {variable.setting: variable.read() for variable in VARIABLES if variable.setting}
     if found["executor"] != IN_PROCESS and not _number("VIRNUCPRO_GPUS", 0):
@@ -123,17 +125,17 @@ def settings() -> dict[str, Any]:
 
 
 def environment_of(platform: Any) -> dict[str, str]:
-    """The variables by which another process of this installation, here or on another machine, has these settings.
+    """The environment variables that give another process of this installation the same settings.
 
-    platform: whatever has an attribute for each setting.
+    platform: an object with one attribute for each setting.
     """
     return {v.name: str(getattr(platform, v.setting)) for v in VARIABLES if v.setting}
 
 
 def export(platform: Any) -> None:
-    """Write the platform and DAGSTER_HOME into this process's environment, for Dagster and for child processes.
+    """Write the platform's settings and DAGSTER_HOME to this process's environment, for Dagster and child processes.
 
-    Call it before `virnucpro_assets.definitions` is imported: the partition keys follow the number of GPUs.
+    Call this before `virnucpro_assets.definitions` is imported: the partition keys depend on the number of GPUs.
     """
     os.environ.update(environment_of(platform), DAGSTER_HOME=str(dagster_home()))
     os.environ.setdefault(SETTLE, SETTLE_SECONDS)
@@ -146,7 +148,11 @@ def _folder(name: str, default: Path) -> Path:
 def _is_zone(name: str) -> bool:
     try:
         zoneinfo.ZoneInfo(name)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):  # not known, a path, a folder of zones
+    except (
+        zoneinfo.ZoneInfoNotFoundError,
+        ValueError,
+        OSError,
+    ):  # an unknown name, a path, or a folder of zones
         return False
     return True
 
@@ -156,7 +162,7 @@ def _text(name: str, default: str = "") -> Callable[[], str]:
 
 
 def _choice(name: str, *known: str) -> Callable[[], str]:
-    """One of the known words; the first by default."""
+    """Read one of the known words; the first one is the default."""
 
     def read() -> str:
         text = os.environ.get(name, "") or known[0]
@@ -180,7 +186,7 @@ def _whole(name: str, default: int) -> Callable[[], int]:
 
 
 def _time(name: str, default: float) -> Callable[[], float]:
-    """Seconds or days, 0 or more."""
+    """Read a number of seconds or days, 0 or more."""
 
     def read() -> float:
         text = os.environ.get(name, "") or str(default)
@@ -209,7 +215,7 @@ VARIABLES = (
     Variable(
         "VIRNUCPRO_GPUS",
         "gpus",
-        "lanes, hence the keys of `gpu_rank`",
+        "number of lanes, and so of the keys of `gpu_rank`",
         "visible GPUs, at least 1",
         lambda: _number("VIRNUCPRO_GPUS", 0) or visible_gpus(),
     ),
@@ -244,14 +250,14 @@ VARIABLES = (
     Variable(
         "VIRNUCPRO_TOKEN_BUDGET",
         "token_budget",
-        "tokens a batch",
+        "tokens in a batch",
         "by device",
         _whole("VIRNUCPRO_TOKEN_BUDGET", 0),
     ),
     Variable(
         "VIRNUCPRO_WORKERS",
         "workers",
-        "loader processes a lane",
+        "loader processes of each lane",
         "by device",
         _whole("VIRNUCPRO_WORKERS", -1),
     ),
@@ -265,14 +271,15 @@ VARIABLES = (
     Variable(
         POSTGRES_URL,
         "",
-        "PostgreSQL for the records of a new instance (below); a secret, so each machine has it in its own environment",
+        "address of the PostgreSQL database for Dagster's records ([below](#postgresql)); a secret, so each "
+        "machine has it in its own environment",
         "none: SQLite",
         _text(POSTGRES_URL),
     ),
     Variable(
         "VIRNUCPRO_LEASES",
         "leases",
-        "folder of the locks on GPUs, one for all that share them",
+        "folder of the locks on GPUs; the same one for everybody who shares the GPUs",
         f"`{FOLDER}`",
         lambda: str(_folder("VIRNUCPRO_LEASES", FOLDER)),
     ),
@@ -293,7 +300,7 @@ VARIABLES = (
     Variable(
         "VIRNUCPRO_KEEP_DAYS",
         "keep_days",
-        "days after its results before the rest goes",
+        "how many days after its results the rest is deleted",
         "0",
         _time("VIRNUCPRO_KEEP_DAYS", 0),
     ),
@@ -307,8 +314,8 @@ VARIABLES = (
     Variable(
         SETTLE,
         "",
-        "how long the daemon's sensor `follow` lets transactions settle before it looks for news; Dagster's default "
-        "of 0 can overlook a sample, see below",
+        "seconds that the daemon's sensor `follow` waits before it looks at new events; Dagster's default of 0 can "
+        "overlook a sample, [see below](#as-a-service)",
         f"{SETTLE_SECONDS} under `virnucpro ui`",
         _text(SETTLE, SETTLE_SECONDS),
     ),

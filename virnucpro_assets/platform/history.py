@@ -1,11 +1,11 @@
-"""What a sample's runs tell of it: which was the last, and whether somebody stopped it."""
+"""Finds the latest run of a sample, samples that were cancelled, and samples that are in flight."""
 
 import dagster as dg
 
 from virnucpro_assets.platform.ownership import own_records, own_runs
-from virnucpro_assets.platform.tags import SAMPLE_TAGS, batch_samples
+from virnucpro_assets.platform.tags import SAMPLE_TAGS, samples_in
 
-BATCH_RUNS = 100
+STOPPED_RUNS = 100
 UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -16,7 +16,7 @@ UNDER_WAY = [
 
 
 def latest_run(instance: dg.DagsterInstance, sample: str) -> dg.RunRecord | None:
-    """The latest run of a sample or of one of its lanes, batches aside."""
+    """The latest run of a sample or of one of its lanes. Ignores runs of several samples."""
     records = [
         record
         for tag in SAMPLE_TAGS
@@ -26,20 +26,17 @@ def latest_run(instance: dg.DagsterInstance, sample: str) -> dg.RunRecord | None
 
 
 def was_cancelled(instance: dg.DagsterInstance, sample: str) -> bool:
-    """Whether somebody stopped the sample's latest run: nothing runs it again until it is asked for."""
+    """Whether a user cancelled the sample's latest run. Such a sample only runs again when a user starts it."""
     latest = latest_run(instance, sample)
     if latest is not None:
         return latest.dagster_run.status is dg.DagsterRunStatus.CANCELED
-    stopped = dg.RunsFilter(job_name="batch", statuses=[dg.DagsterRunStatus.CANCELED])
-    batches = own_runs(instance, stopped, limit=BATCH_RUNS)
-    return any(sample in batch_samples(run.run_config) for run in batches)
+    stopped = dg.RunsFilter(statuses=[dg.DagsterRunStatus.CANCELED])
+    return any(sample in samples_in(run.tags) for run in own_runs(instance, stopped, limit=STOPPED_RUNS))
 
 
 def samples_under_way(instance: dg.DagsterInstance) -> set[str]:
-    """Samples of which a run waits or works, alone or in a batch."""
+    """Samples that have a queued or running run, alone or together with others."""
     found: set[str] = set()
     for run in own_runs(instance, dg.RunsFilter(statuses=UNDER_WAY)):
-        found |= {run.tags[tag] for tag in SAMPLE_TAGS if tag in run.tags}
-        if run.job_name == "batch":
-            found |= set(batch_samples(run.run_config))
+        found |= set(samples_in(run.tags))
     return found

@@ -1,6 +1,7 @@
-"""Which runs of an instance are ours: others may keep their runs on it, and other homes of this project theirs.
+"""Finds the runs of this project on a Dagster instance that others may share.
 
-What lists runs asks here; what is not ours is neither counted nor touched.
+An instance can also hold runs of other projects, and of other VIRNUCPRO_HOMEs. All code that lists runs uses this
+module, so runs of other projects are neither counted nor changed.
 """
 
 from collections.abc import Iterator
@@ -15,22 +16,22 @@ PAGE = 100
 
 
 def is_own(run: dg.DagsterRun) -> bool:
-    """Whether the run is of this project: by the tag that its jobs and its queue give, or by the code it is made of."""
+    """Whether the run belongs to this project, by the tags of its jobs and its queue, or by the module of its code."""
     if OWN_TAG in run.tags or DRIVER_TAG in run.tags:
         return True
-    # Launched from an asset's page, on an instance without this project's queue.
+    # Without tags: launched from an asset's page, on an instance without this project's queue.
     return run.job_code_origin is not None and PACKAGE in run.job_code_origin.get_repo_pointer().describe()
 
 
 def is_of_home(run: dg.DagsterRun, home: Path) -> bool:
-    """Whether a run that `is_own` may be worked on below this home: nothing says that it is of another one."""
+    """Whether a run of this project belongs to this home. True if its tags name no home."""
     return run.tags.get(HOME_TAG, str(home)) == str(home)
 
 
 def own_records(
     instance: dg.DagsterInstance, wanted: dg.RunsFilter, limit: int | None = None
 ) -> Iterator[dg.RunRecord]:
-    """Records of this project's runs, the newest first, at most `limit`."""
+    """Yield records of this project's runs, newest first, at most `limit` of them."""
     cursor, found = None, 0
     while page := instance.get_run_records(wanted, limit=PAGE, cursor=cursor):
         for record in page:
@@ -50,5 +51,5 @@ def own_runs(
 
 
 def count_own(instance: dg.DagsterInstance, status: dg.DagsterRunStatus) -> int:
-    """How many tagged runs of this project have the status; counted by the database, however many there are."""
+    """How many tagged runs of this project have the status. The database counts them, so this is fast."""
     return instance.get_runs_count(dg.RunsFilter(statuses=[status], tags=OWN_TAGS))

@@ -1,8 +1,9 @@
-"""Whether the process of a run is still there, and its end when what started it is gone.
+"""Finds runs whose process has died, and ends processes whose parent has died.
 
-A run holds a lock file of its own for as long as it works: the lock vanishes with the process, however that
-dies. A run whose record says that it works and whose lock nobody holds is dead; while it is in progress on
-record it would keep its place in the queue for ever, so it is marked as failed. Knows nothing of samples.
+Each run holds the lock on its own lock file while it works. The operating system releases the lock when the process
+ends, however it ends. So a run is dead if Dagster's record says that it is in progress and no process holds its lock.
+Such a run would block the queue forever. It is marked as failed; or as canceled if a user has terminated it, because
+Dagster would retry a failed run. This module knows nothing about samples.
 """
 
 import contextlib
@@ -11,13 +12,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import dagster as dg
 import psutil
 
 from virnucpro_assets.platform.ownership import is_of_home, own_records, own_runs
+from virnucpro_assets.platform.tags import DRIVER, DRIVER_TAG
 from virnucpro_core.files.locks import is_locked, locked
 
 GRACE_SECONDS = 20.0
@@ -33,34 +36,65 @@ WORKING = IN_PROGRESS[2:]
 
 
 def hold_presence(home: Path, run_id: str) -> None:
-    """Hold the run's lock until this process ends; end with Dagster's code server where that started it."""
+    """Hold the run's lock until this process ends. If a Dagster code server started it, end when that server ends."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_after, args=(parent.join,), daemon=True).start()
-    _HELD.enter_context(locked(_lock(home, run_id), busy=f"run {run_id} is worked on", wait=True))
+    _HELD.enter_context(
+        locked(_lock(home, run_id), busy=f"another process is working on run {run_id}", wait=True)
+    )
 
 
-def end_with_input() -> None:
-    """End this process when standard input ends: the other end of that pipe is held by whoever started it."""
-    threading.Thread(target=_end_after, args=(lambda: os.read(0, 1),), daemon=True).start()
+def end_with_input(take: Callable[[bytes], None]) -> None:
+    """Pass each line of standard input to `take`, and end this process when standard input is closed.
+
+    The parent process holds the other end of the pipe, so this process ends when the parent does.
+    """
+
+    def read() -> None:
+        with os.fdopen(0, "rb", closefd=False) as stream:
+            for line in stream:
+                take(line)
+
+    threading.Thread(target=_end_after, args=(read,), daemon=True).start()
 
 
 def mark_dead_runs(instance: dg.DagsterInstance, home: Path) -> list[str]:
-    """Mark as failed what works on record for longer than UNLOCKED_SECONDS and has no process. Their ids.
+    """Mark runs as ended that started more than UNLOCKED_SECONDS ago and have no process. Returns their ids.
 
-    Where the instance's launcher watches over its runs, as those for Ray and Kubernetes do, Dagster's monitoring
-    finds the dead, and nothing is marked here.
+    Does nothing if the instance's launcher checks its runs, as those for Ray and Kubernetes do. Dagster's run
+    monitoring then finds dead runs.
     """
     if instance.run_launcher.supports_check_run_worker_health:
         return []
     records = own_records(instance, dg.RunsFilter(statuses=WORKING))
-    settled = time.time() - UNLOCKED_SECONDS  # a run holds its lock moments after it is recorded as started
+    settled = time.time() - UNLOCKED_SECONDS  # a run takes its lock shortly after it is recorded as started
     return _mark(instance, home, [r.dagster_run for r in records if (r.start_time or 0.0) < settled])
 
 
-def mark_tagged_runs(instance: dg.DagsterInstance, home: Path, tags: dict[str, str]) -> list[str]:
-    """The same at once, for runs with these tags that the caller knows nobody works on."""
-    return _mark(instance, home, own_runs(instance, dg.RunsFilter(tags=tags, statuses=IN_PROGRESS)))
+@contextlib.contextmanager
+def hold_driver(home: Path) -> Iterator[str]:
+    """Yield a new driver name for this process, and hold that driver's lock until the block ends."""
+    driver = f"{DRIVER}{uuid.uuid4()}"
+    with locked(_driver_lock(home, driver), busy=f"{driver} is running"):
+        yield driver
+    _driver_lock(home, driver).unlink(missing_ok=True)
+
+
+def mark_orphans(instance: dg.DagsterInstance, home: Path) -> list[str]:
+    """Mark runs as failed whose driver has died and whose own lock is free. Returns their ids.
+
+    This needs no waiting time. A run takes its own lock shortly after it is recorded as started, but its driver holds
+    the driver's lock during all of this.
+    """
+    runs = own_runs(instance, dg.RunsFilter(statuses=IN_PROGRESS))
+    drivers = ((run, run.tags.get(DRIVER_TAG, "")) for run in runs)
+    orphans = [
+        run
+        for run, driver in drivers
+        if driver.startswith(DRIVER) and not is_locked(_driver_lock(home, driver))
+    ]
+    return _mark(instance, home, orphans)
 
 
 def _mark(instance: dg.DagsterInstance, home: Path, runs: Sequence[dg.DagsterRun]) -> list[str]:
@@ -68,8 +102,11 @@ def _mark(instance: dg.DagsterInstance, home: Path, runs: Sequence[dg.DagsterRun
     if dead:
         _end_mirrors({run.run_id for run in dead})
     for run in dead:
+        if run.status is dg.DagsterRunStatus.CANCELING:  # it was killed before it could report that
+            instance.report_run_canceled(run, "The process of this run ended after the run was terminated.")
+            continue
         instance.report_run_failed(
-            run, "The process of this run is gone: it was killed, or the machine stopped."
+            run, "The process of this run has died: it was killed, or the machine stopped."
         )
     for lock in (home / "locks" / "runs").glob("*.lock"):
         if not is_locked(lock):
@@ -78,15 +115,20 @@ def _mark(instance: dg.DagsterInstance, home: Path, runs: Sequence[dg.DagsterRun
 
 
 def _end_mirrors(runs: set[str]) -> None:
-    """End each `tail -F` by which Dagster shows what these runs print; the run is a part of the file's path.
+    """End the `tail -F` processes that Dagster started to show the output of these runs.
 
-    Dagster starts it, then a process that watches over it: a run that is killed in between leaves it behind for ever.
+    Dagster first starts `tail`, then a process that ends it. If the run is killed in between, `tail` never ends. The
+    run id is a part of the path that `tail` follows.
     """
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):  # it has ended, or is somebody else's
+        with contextlib.suppress(psutil.Error):  # the process has ended, or belongs to another user
             words = process.cmdline()
             if words[:1] == ["tail"] and not runs.isdisjoint(Path(words[-1]).parts):
                 process.terminate()
+
+
+def _driver_lock(home: Path, driver: str) -> Path:
+    return home / "locks" / "drivers" / f"{Path(driver).name}.lock"
 
 
 def _lock(home: Path, run_id: str) -> Path:
@@ -94,7 +136,7 @@ def _lock(home: Path, run_id: str) -> Path:
 
 
 def _end_after(wait: Callable[[], object]) -> None:
-    """Ask this process to end once `wait` returns; insist after GRACE_SECONDS."""
+    """Terminate this process when `wait` returns, and kill it after GRACE_SECONDS more."""
     wait()
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_SECONDS)

@@ -1,6 +1,7 @@
-"""The platform as a Dagster resource: this machine's folders, device and lanes."""
+"""The Dagster resource `platform`: gives assets this machine's folders, settings, samples, lanes and devices."""
 
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,24 @@ from virnucpro_assets.platform.presence import hold_presence
 from virnucpro_core.devices.compute import Compute, LoaderSettings
 from virnucpro_core.devices.leases import FOLDER, Leases, ProcessDevice
 from virnucpro_core.errors import UsageError
+from virnucpro_core.interrupts import interruptible, keep_interrupts
 from virnucpro_core.models.profiles import PROFILES, ResolvedProfile, resolve_profile
 from virnucpro_core.models.store import ModelStore
 from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.retention import Keep, check_keep
-from virnucpro_core.samples.sample import Sample, SampleSettings, open_sample
+from virnucpro_core.samples.sample import Sample, open_sample
+from virnucpro_core.samples.settings import SampleSettings
 
 _PROCESS = ProcessDevice(lambda uuid: os.environ.update(CUDA_VISIBLE_DEVICES=uuid))
 
 
+def kept_device() -> AbstractContextManager[None]:
+    """Keep the first GPU that is leased inside the block until the block ends, instead of releasing it earlier."""
+    return _PROCESS.keeping()
+
+
 class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """This machine: folders, device, lanes. Every field can be overridden in the launchpad."""
+    """The settings of this machine. Every field can be overridden in the launchpad."""
 
     home: str
     gpus: int = 1
@@ -45,10 +53,12 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
     time_zone: str = "UTC"
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """What Dagster calls before a run, and before a tick of a sensor, which has no run."""
-        # Of a run whose steps are processes on many machines none holds the lock: its launcher watches over it.
+        """Dagster calls this before each run, and before each tick of a sensor (then without a run)."""
+        keep_interrupts()
+        # On a cluster the steps run on many machines and no process holds a lock; the run launcher watches the run.
         if context.run is not None and self.executor == IN_PROCESS:
-            hold_presence(self.folder, context.run.run_id)
+            with interruptible():
+                hold_presence(self.folder, context.run.run_id)
 
     @property
     def folder(self) -> Path:
@@ -63,44 +73,46 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
         return ModelStore(self.folder / MODELS)
 
     def device_of(self, profile: str) -> str:
-        """`cuda` or `cpu`: what was asked for, else what the profile is made for."""
+        """`cuda` or `cpu`: the platform's setting if there is one, else the profile's default. Raises UsageError."""
         if profile not in PROFILES:
-            raise UsageError(f"no profile {profile!r}", remedy=f"choose one of {', '.join(PROFILES)}")
+            raise UsageError(
+                f"there is no profile {profile!r}", remedy=f"choose one of {', '.join(PROFILES)}"
+            )
         return self.device or PROFILES[profile].default_device
 
     def asked(self, *, gpus: int = 0, device: str = "") -> "Platform":
-        """This platform as a command uses it, on the machine where it is typed; zero and "" ask for nothing."""
+        """A copy for a command on this machine, with the options that the user gave; 0 and "" mean not given."""
         asked = {"gpus": gpus or self.gpus, "device": device or self.device, "executor": IN_PROCESS}
         return self.model_copy(update=asked)
 
     def sample_settings(self, **given: Any) -> SampleSettings:
-        """Settings of a new sample: what is given, else this platform's; None and absent mean not given."""
+        """Settings of a new sample: the given ones, else this platform's. None means not given."""
         settings: dict[str, Any] = {"profile": self.profile, "chunk_size": self.chunk_size}
         settings |= {name: value for name, value in given.items() if value is not None}
         precision = "float16" if self.device_of(settings["profile"]) == "cuda" else "float32"
         return SampleSettings(**{"precision": precision} | settings)
 
     def profile_of(self, settings: SampleSettings) -> ResolvedProfile:
-        """The profile's weights, found and checked against each other. Raises WeightsError or UsageError."""
+        """Find the profile's weights and check that they fit together. Raises WeightsError or UsageError."""
         classifier = Path(settings.classifier) if settings.classifier else None
         return resolve_profile(settings.profile, settings.chunk_size, self.models, classifier=classifier)
 
     @property
     def retention(self) -> Keep:
-        """What stays of a sample with results. Raises UsageError for a policy that there is not."""
+        """What is kept of a sample with complete results. Raises UsageError for an unknown policy."""
         return check_keep(self.keep)
 
     def sample(self, name: str) -> Sample:
-        """A registered sample; its name is checked here again, whoever launched the run."""
+        """Open a registered sample. Checks its name, because anyone who can launch a run chooses the key."""
         return open_sample(self.folder, name)
 
     def lane(self, name: str, rank: int) -> Lane:
-        """The (sample, rank) share with its profile's weights found and checked against each other."""
+        """The lane of (sample, rank), with the weights of the sample's profile."""
         sample = self.sample(name)
-        return Lane(sample, self.profile_of(sample.settings), rank, self.gpus)
+        return Lane(sample, self.profile_of(sample.settings), rank, self.gpus, self.attention)
 
     def compute(self, lane: Lane) -> Compute:
-        """How the lane computes: one device a rank, one process a device."""
+        """How the lane computes: one device per rank, one process per device."""
         kind = self.device_of(lane.sample.settings.profile)
         cuda = kind == "cuda"
         cores = usable_cores()
@@ -112,24 +124,23 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
         )
         return Compute(
             device=kind,
-            attention=self.attention,
             loader=loader,
             leases=self.device_leases() if cuda else None,
             rank=lane.rank,
         )
 
     def compute_on(self, device: str) -> Compute:
-        """How a command computes on `cpu` or `cuda[:i]`, the i-th visible GPU. Raises DeviceError, UsageError."""
+        """How a command computes on `cpu`, `cuda` or `cuda:1` (second visible GPU). Raises DeviceError, UsageError."""
         kind, _, index = device.partition(":")
         if kind not in ("cpu", "cuda") or not (index or "0").isdecimal():
-            raise UsageError(f"no device {device!r}", remedy="give cpu, cuda or cuda:i")
+            raise UsageError(f"unknown device {device!r}", remedy="give cpu, cuda, or a GPU such as cuda:1")
         return Compute(kind, leases=self.device_leases() if kind == "cuda" else None, rank=int(index or 0))
 
     def device_leases(self) -> Leases:
-        """The locks on the GPUs that this process may use. Raises DeviceError without a driver."""
+        """The leases (locks) of the GPUs that this process may use. Raises DeviceError if there is no driver."""
         return Leases(Path(self.leases), visible_devices(), _PROCESS)
 
 
 def platform_from_environment() -> Platform:
-    """The platform as the environment describes it. Raises UsageError naming a variable that makes no sense."""
+    """The platform with the settings of the environment. Raises UsageError that names a variable that is not valid."""
     return Platform(**settings())

@@ -1,18 +1,18 @@
-"""Quick and safe starts: how a process imports what it keeps until it ends. Knows nothing of what is imported."""
+"""Makes imports safe and fast: not from the current folder, not cut short by a signal, without garbage collection."""
 
 import contextlib
 import gc
 import os
-import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from virnucpro_core.interrupts import signals_held
+
 
 def import_nothing_from_here() -> None:
-    """No Python that this process starts, itself or by a library, imports from the folder where the user stands.
+    """Keep all Python child processes from importing modules from the current folder.
 
-    Such are loader workers and their server, and all that `dagster dev` consists of.
+    Such children are the loader processes and all processes of `dagster dev`.
     """
     os.environ["PYTHONSAFEPATH"] = "1"
 
@@ -30,39 +30,16 @@ def stand_in(folder: Path) -> None:
 
 @contextlib.contextmanager
 def lasting_imports() -> Iterator[None]:
-    """Imports inside the block are the garbage collector's business neither now nor later, and no signal cuts them.
+    """Import inside this block what the process needs until it ends: garbage collection is off, and signals wait.
 
-    torch and Dagster make a million objects that live as long as the process: to look for garbage among them
-    takes a quarter of the time that their import takes, and as long again when the process ends.
+    torch and Dagster create a million objects that live as long as the process. A search for garbage among them takes a
+    quarter of the import's time, and the same again when the process ends. Signals wait because torch's C++ code calls
+    Python while it is imported: an exception from a signal handler there aborts the process.
     """
     gc.disable()
     try:
-        with _signals_held():
+        with signals_held():
             yield
     finally:
         gc.freeze()
         gc.enable()
-
-
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """SIGINT and SIGTERM that Python handles are handled when the block ends: an exception that a handler raises while
-    torch's C++ calls Python, as it does when it is imported, aborts the process.
-    """
-    handlers = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            handler = signal.getsignal(number)
-            if callable(handler):
-                handlers[number] = handler
-    came: list[int] = []
-    for number in handlers:
-        signal.signal(number, lambda number, _: came.append(number))
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for number, handler in handlers.items():
-            if number in came:
-                handler(number, None)

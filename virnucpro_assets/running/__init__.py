@@ -1,1 +1,1 @@
-"""Runs that a command starts."""
+"""The processes behind `virnucpro predict`: a driver, its workers and the runs that they execute."""

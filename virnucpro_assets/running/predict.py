@@ -1,116 +1,256 @@
-"""`virnucpro predict`: a sample layer by layer through the graph; every lane is a process of its own.
+"""The driver of `virnucpro predict`: computes one or many samples with worker processes.
 
-The layers are runs on the Dagster instance. What is done already is found by the manifests, so the same
-command resumes whatever stopped it.
+Each layer of a sample is a run on the Dagster instance. The manifests say what is finished, so the same command resumes
+after any interruption. A sample that fails in a run of several is tried once more alone. The others go on.
 """
 
+import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from virnucpro_assets.platform.environment import export
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.platform.startup import lasting_imports
-from virnucpro_assets.platform.tags import driver_tags
+from virnucpro_assets.platform.tags import DRIVER
+from virnucpro_assets.running.schedule import Group, Schedule, groups
+from virnucpro_assets.running.tasks import Task
 from virnucpro_assets.running.workers import Worker, at_work
 from virnucpro_core.engine.telemetry import Progress, read_progress
-from virnucpro_core.errors import UsageError, VirnucproError
+from virnucpro_core.errors import DeviceLostError, StoreError, UsageError, VirnucproError
 from virnucpro_core.files.locks import locked
 from virnucpro_core.pipeline.layers import open_layers
-from virnucpro_core.samples.products import DNABERT, ESM
-from virnucpro_core.samples.sample import Sample
+from virnucpro_core.pipeline.retention import is_cleaned
+from virnucpro_core.samples.products import EMBEDDINGS
+from virnucpro_core.samples.sample import Sample, register
+from virnucpro_core.samples.settings import SampleSettings
+from virnucpro_core.sequences.frames import Frames
 
-POLL_SECONDS = 0.2
-LANE = "virnucpro_assets.running.lane"
+POLL_SECONDS = 0.05
+LOG_SECONDS = 7 * 86_400.0
+RELEASED = "results are complete and intermediate data was deleted: nothing to compute"
+LAYERS = {"sequences": "reading and translating", "lane": "embedding", "results": "writing results"}
 
 
 class RunFailedError(VirnucproError):
-    """A run of the graph ended without its product. exit_code 2: refused input; 3: resumable."""
+    """A run failed. exit_code 2: the input was refused; 3: the same command resumes."""
 
     def __init__(self, what: str, *, where: str, exit_code: int) -> None:
         self.exit_code = exit_code
-        remedy = "" if exit_code == 2 else "run the same command again: what is finished is kept"
+        remedy = "" if exit_code == 2 else "run the same command again: finished work is kept"
         super().__init__(what, where=where, remedy=remedy)
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What the driver tells while it works: the layer that begins, and how far the lanes are."""
+    """Functions that the driver calls while it works.
 
-    layer: Callable[[str], None]
-    lanes: Callable[[list[Progress]], None]
+    layer: a sample that runs alone starts a layer. lanes: the progress of its lanes. done: a sample's results are
+    complete; the flag says whether it was in a group. If `done` raises a VirnucproError, the sample counts as failed.
+    """
+
+    layer: Callable[[Sample, str], None]
+    lanes: Callable[[Sample, list[Progress]], None]
+    done: Callable[[Sample, bool], None]
 
 
-def predict(sample: Sample, platform: Platform, watch: Watch) -> None:
-    """Bring the sample to its results folder. Raises RunFailedError; KeyboardInterrupt leaves everything resumable."""
+def registered(
+    groups: Sequence[tuple[str, Sequence[Path]]],
+    home: Path,
+    settings: SampleSettings,
+    *,
+    fresh: bool,
+    check: Callable[[str, Sequence[Path]], None],
+) -> tuple[list[Sample], dict[str, VirnucproError]]:
+    """Register a sample for each (name, files). Returns the samples, and the errors of those that cannot be registered.
+
+    check: called before a sample is registered; the VirnucproError that it raises is the sample's error. If there are
+    several samples, each error is also printed at once.
+    """
+    samples: list[Sample] = []
+    failures: dict[str, VirnucproError] = {}
+    for name, files in groups:
+        try:
+            check(name, files)
+            samples.append(register(home, name, files, settings, fresh=fresh))
+        except VirnucproError as error:
+            failures[name] = error
+            if len(groups) > 1:
+                _say(str(error))
+    return samples, failures
+
+
+def predict(samples: Sequence[Sample], platform: Platform, watch: Watch) -> dict[str, VirnucproError]:
+    """Compute the results of every sample. Returns the errors of failed samples, by name.
+
+    If there are several samples, each error is also printed at once. After a KeyboardInterrupt the work can be resumed.
+    """
     export(platform)
-    with lasting_imports():  # the definitions read what was exported
-        from virnucpro_assets.graph.partitions import SAMPLES
+    with lasting_imports():
         from virnucpro_assets.platform.instance import database_errors, open_instance
-        from virnucpro_assets.platform.presence import mark_dead_runs, mark_tagged_runs
-        from virnucpro_assets.running.runs import run_job
+        from virnucpro_assets.platform.presence import hold_driver, mark_dead_runs, mark_orphans
 
-    with locked(sample.lock("driver"), busy=f"sample {sample.name!r} is being predicted by another process"):
-        if platform.sample(sample.name) != sample:
-            raise UsageError(
-                f"sample {sample.name!r} was given other settings by another process just now",
-                where=sample.folder,
-                remedy="run the command again",
-            )
-        layers = open_layers(sample, platform.profile_of(sample.settings))
+    with hold_driver(platform.folder) as driver:
         with database_errors(), open_instance() as instance:
-            mark_tagged_runs(instance, platform.folder, driver_tags(sample.name))
+            mark_orphans(instance, platform.folder)
             mark_dead_runs(instance, platform.folder)
-            instance.add_dynamic_partitions(str(SAMPLES.name), [sample.name])
-        if not layers:
-            watch.layer("results are whole and intermediates were released: nothing to compute")
-        if "sequences" in layers:
-            watch.layer("reading and translating")
-            _expect(run_job("sequences", sample.name, sample.name), sample.name)
-        if "lane" in layers:
-            watch.layer("embedding")
-            _run_lanes(sample, platform, watch)
-        if "results" in layers:
-            watch.layer("writing results")
-            _expect(run_job("results", sample.name, sample.name), sample.name)
-        with (
-            open_instance() as instance
-        ):  # orphans of an earlier driver that were still ending at the beginning
-            mark_tagged_runs(instance, platform.folder, driver_tags(sample.name))
+            instance.add_dynamic_partitions("sample", [s.name for s in samples])
+        prediction = _Prediction(samples, platform, watch, driver)
+        prediction.run()
+    with database_errors(), open_instance() as instance:
+        mark_orphans(
+            instance, platform.folder
+        )  # our own runs, and those of other drivers that had not ended before
+    return prediction.failures
 
 
-def _run_lanes(sample: Sample, platform: Platform, watch: Watch) -> None:
-    for rank in range(platform.gpus):
-        for product in (DNABERT, ESM):
-            sample.telemetry(product, rank).unlink(missing_ok=True)
-    logs = sample.folder / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    lanes_of = [
-        Worker([LANE, sample.name, str(rank)], f"lane {rank}|{sample.name}", logs / f"lane-{rank}")
-        for rank in range(platform.gpus)
-    ]
-    with at_work(lanes_of) as lanes:
-        while any([lane.goes_on() for lane in lanes]):  # noqa: C419 - every lane is looked after
-            watch.lanes(list(_progress(sample, platform.gpus)))
-            time.sleep(POLL_SECONDS)
-        watch.lanes(list(_progress(sample, platform.gpus)))
-        failed = [(rank, lane) for rank, lane in enumerate(lanes) if lane.process.returncode]
-    for rank, lane in failed:
-        code = lane.process.returncode
-        raise RunFailedError(
-            lane.last_words(), where=f"lane {rank}|{sample.name}", exit_code=2 if code == 2 else 3
+def several_failed(failures: dict[str, VirnucproError], samples: int) -> VirnucproError:
+    """One error for a command with several samples, some failed. Its exit code is 3 if any of them can be resumed."""
+    code = max(error.exit_code for error in failures.values())
+    shown = ", ".join(list(failures)[:5]) + (", ..." if len(failures) > 5 else "")
+    return RunFailedError(f"{len(failures)} of {samples} samples failed", where=shown, exit_code=code)
+
+
+class _Prediction:
+    """One call of `predict`: its workers, the task of each, and the errors of the samples."""
+
+    def __init__(self, samples: Sequence[Sample], platform: Platform, watch: Watch, driver: str) -> None:
+        self.platform, self.watch = platform, watch
+        self.failures: dict[str, VirnucproError] = {}
+        self._several = len(samples) > 1
+        self._schedule = Schedule(
+            groups(samples, platform.gpus, is_cleaned),
+            platform.gpus,
+            driver,
+            begin=self._begin,
+            shards=lambda s: Frames.open(s.translations).n_shards(s.settings.shard_rows),
         )
+        logs = platform.folder / "logs"
+        for old in logs.glob(f"{DRIVER}*"):
+            if old.stat().st_mtime < time.time() - LOG_SECONDS:
+                old.unlink(missing_ok=True)
+        self._host = Worker("host", logs / f"{driver}-host")
+        self._gpus = [Worker(f"gpu-{rank}", logs / f"{driver}-gpu-{rank}") for rank in range(platform.gpus)]
+        self._at: dict[Worker, tuple[Group, Task]] = {}
+
+    def run(self) -> None:
+        """Work until every sample has ended."""
+        schedule, workers = self._schedule, [self._host, *self._gpus]
+        expected = sum(1 if group.together else self.platform.gpus for group in schedule.waiting)
+        try:
+            with at_work(workers):
+                for worker in workers[: 1 + expected]:
+                    worker.start()
+                while not schedule.is_done:
+                    for worker in workers:
+                        self._serve(worker)
+                    for group in list(schedule.ended()):
+                        self._finish(group)
+                    self._show()
+                    time.sleep(POLL_SECONDS)
+        finally:
+            for group in schedule.under_way:
+                group.held.close()
+
+    def _serve(self, worker: Worker) -> None:
+        """Take the outcome of the worker's task, if it has ended, and give the worker its next task."""
+        if worker in self._at:
+            group, task = self._at[worker]
+            outcome = worker.poll()
+            if outcome is None:
+                return
+            del self._at[worker]
+            if outcome.died and group.together:
+                _say(f"{worker.name}: {outcome.failure}")
+            self._schedule.report(group, task, outcome)
+            if task.job == "lane" and not (group.together or group.open_lanes):
+                self.watch.lanes(group.samples[0], list(self._progress(group, ended=True)))
+        given = (
+            self._schedule.for_host()
+            if worker is self._host
+            else self._schedule.for_gpu(self._gpus.index(worker))
+        )
+        if given is not None:
+            group, task = self._at[worker] = given
+            if not group.together and group.layer != task.job:
+                group.layer, group.began = task.job, time.time()
+                self.watch.layer(group.samples[0], LAYERS[task.job])
+            worker.give(task)
+
+    def _begin(self, group: Group) -> None:
+        """Lock the group's samples. One that another process has locked, or has changed, counts as failed."""
+        for sample in group.samples:
+            try:
+                busy = f"sample {sample.name!r} is being predicted by another process"
+                group.held.enter_context(locked(sample.lock("driver"), busy=busy))
+                if self.platform.sample(sample.name) != sample:
+                    raise UsageError(
+                        f"another process has just changed the settings of sample {sample.name!r}",
+                        where=sample.folder,
+                        remedy="run the command again",
+                    )
+                if not group.together:
+                    group.layers = open_layers(self.platform.lane(sample.name, 0))
+                    if not group.layers:
+                        self.watch.layer(sample, RELEASED)
+            except VirnucproError as error:
+                group.failed[sample.name], group.error = str(error), error
+
+    def _finish(self, group: Group) -> None:
+        """Unlock the group's samples. Each one has results, has failed, or is tried again alone."""
+        group.held.close()
+        outcome = group.outcome
+        lost = outcome.exit_code == DeviceLostError.exit_code
+        for sample in group.samples:
+            error = group.error if sample.name in group.failed else None
+            if outcome.failure:
+                code = 2 if outcome.exit_code == 2 else 3
+                error = RunFailedError(outcome.failure, where=group.where or sample.name, exit_code=code)
+            elif sample.name not in group.failed:
+                error = self._done(group, sample)
+            elif group.together:
+                error = RunFailedError(group.failed[sample.name], where=sample.name, exit_code=3)
+            if error is None:
+                continue
+            was_alone = len(group.samples) == 1 and not outcome.died and outcome.failure
+            if group.together and not lost and not was_alone:
+                self._schedule.waiting.append(Group([sample], together=False))
+            else:
+                self.failures[sample.name] = error
+                if self._several:
+                    _say(str(error))
+
+    def _done(self, group: Group, sample: Sample) -> VirnucproError | None:
+        try:
+            self.watch.done(sample, group.together)
+        except VirnucproError as error:
+            return error
+        except OSError as error:  # an error in the folder that the user gave
+            what = error.strerror or str(error)
+            return StoreError(
+                what, where=str(error.filename or ""), remedy="check the path, its permissions and the disk"
+            )
+        return None
+
+    def _show(self) -> None:
+        for group in {g for g, task in self._at.values() if task.job == "lane" and not g.together}:
+            self.watch.lanes(group.samples[0], list(self._progress(group)))
+
+    def _progress(self, group: Group, *, ended: bool = False) -> Iterator[Progress]:
+        """The progress of the lanes. With `ended`, also of lanes that an earlier run finished, from its telemetry."""
+        for rank in range(self.platform.gpus):
+            for product in EMBEDDINGS:
+                file = group.samples[0].telemetry(product, rank)
+                with suppress(FileNotFoundError):
+                    is_ours = file.stat().st_mtime >= group.began
+                    state = read_progress(file) if is_ours or ended else None
+                    if state is not None and is_ours:
+                        yield state
+                    elif state is not None and state.world_size == self.platform.gpus:
+                        yield replace(state, done=state.total, resumed=state.total, ended=True)
 
 
-def _progress(sample: Sample, gpus: int) -> Iterator[Progress]:
-    for rank in range(gpus):
-        for product in (DNABERT, ESM):
-            state = read_progress(sample.telemetry(product, rank))
-            if state is not None:
-                yield state
-
-
-def _expect(outcome: Any, sample: str) -> None:
-    if outcome.failure:
-        raise RunFailedError(outcome.failure, where=sample, exit_code=outcome.exit_code)
+def _say(line: str) -> None:
+    sys.stderr.write(f"virnucpro: {line}\n")

@@ -1,96 +1,74 @@
-"""Run one of the jobs in this process, on the instance, so that the web UI shows it; no daemon is needed."""
+"""Runs a job in this process and records it on the Dagster instance. The web UI shows it; no daemon is needed."""
 
-import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import dagster as dg
 
 from virnucpro_assets.definitions import defs
+from virnucpro_assets.graph.partitions import SAMPLES, lane_key, lane_of
 from virnucpro_assets.graph.records import EXIT_CODE
 from virnucpro_assets.platform.environment import home_folder
 from virnucpro_assets.platform.history import latest_run
 from virnucpro_assets.platform.instance import database_errors, open_instance
 from virnucpro_assets.platform.ownership import own_records
 from virnucpro_assets.platform.tags import (
+    DEFERRED_TAG,
+    DEVICE_TAG,
     HOME_TAG,
     MAX_RETRIES_TAG,
     OWN_TAGS,
-    batch_config,
-    batch_tags,
     driver_tags,
+    failed_in,
+    keys_tags,
 )
+from virnucpro_assets.running.tasks import Outcome, Task
 from virnucpro_core.errors import VirnucproError
 
 RESUMABLE = VirnucproError.exit_code
-INTERRUPTED = 130
 FAILURES = 500
 
 QUIET: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended: its id, and the one line that says why it failed, or nothing."""
+def run_task(task: Task) -> Outcome:
+    """Execute a task's job for its keys. Raises VirnucproError; KeyboardInterrupt after SIGINT or SIGTERM.
 
-    run_id: str
-    failure: str
-    exit_code: int
-
-
-def run_job(job: str, partition: str, sample: str) -> Outcome:
-    """Execute a job for a partition of the sample. Raises KeyboardInterrupt where SIGINT or SIGTERM ends it."""
-    return _execute(job, driver_tags(sample), QUIET, partition)
-
-
-def last_word(run: Callable[[], Outcome]) -> int:
-    """The exit code of a process that is there for one run: prints the one line of a failure, and nothing else."""
-    try:
-        outcome = run()
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except VirnucproError as error:
-        outcome = Outcome("", str(error), error.exit_code)
-    if outcome.failure:
-        sys.stdout.write(outcome.failure + "\n")
-    return outcome.exit_code
-
-
-def run_batch(samples: Sequence[str], rank: int, turns: str) -> Outcome:
-    """Execute the job `batch` on the rank's device, for those samples whose turn there is. Raises as `run_job` does."""
-    config = batch_config(samples, rank, hand_over=False, turns=turns)
-    return _execute("batch", batch_tags(rank), QUIET | config)
-
-
-def _execute(
-    job: str, tags: dict[str, str], config: Mapping[str, Any], partition: str | None = None
-) -> Outcome:
-    """The driver's tag keeps the automation from doing the same work, the other one the daemon from trying again."""
+    Two of the tags prevent double work: with the driver's tag the automation ignores the run, and with
+    MAX_RETRIES_TAG the daemon does not retry it.
+    """
+    keys = [lane_key(*lane_of(key)) if task.job == "lane" else key for key in task.keys]
+    tags = driver_tags(task.driver) | OWN_TAGS | {MAX_RETRIES_TAG: "0", HOME_TAG: str(home_folder())}
     with database_errors(), open_instance() as instance:
+        if len(keys) > 1:
+            order = instance.get_dynamic_partitions(str(SAMPLES.name))
+            tags |= keys_tags(keys, order) | {DEFERRED_TAG: "true", DEVICE_TAG: str(task.rank)}
         try:
-            result = defs.resolve_job_def(job).execute_in_process(
-                partition_key=partition,
+            result = defs.resolve_job_def(task.job).execute_in_process(
+                partition_key=keys[0] if len(keys) == 1 else None,
                 instance=instance,
-                tags=tags | OWN_TAGS | {MAX_RETRIES_TAG: "0", HOME_TAG: str(home_folder())},
-                run_config=config,
+                tags=tags,
+                run_config=QUIET,
                 raise_on_error=False,
             )
         except dg.DagsterExecutionInterruptedError as interrupt:
             raise KeyboardInterrupt from interrupt
         if any(_interrupted(event) for event in result.all_events):
             raise KeyboardInterrupt
-        if result.success:
-            return Outcome(result.run_id, "", 0)
-        return Outcome(result.run_id, *_why(result.all_events))
+        if not result.success:
+            return Outcome(*_why(result.all_events))
+        run = instance.get_run_by_id(result.run_id)
+        return Outcome(failed=failed_in(run.tags) if run is not None else {})
 
 
 def latest_failures(instance: dg.DagsterInstance, samples: Collection[str]) -> dict[str, str]:
-    """Sample -> why its latest run failed, of those whose latest run did.
+    """Sample -> why its latest run failed, for samples whose latest run failed.
 
-    Looks at the newest FAILURES failed runs: the cost does not grow with the number of samples.
+    Reads only the newest FAILURES failed runs, so the cost does not grow with the number of samples.
     """
-    failed = own_records(instance, dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]), limit=FAILURES)
+    failed = list(
+        own_records(instance, dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE]), limit=FAILURES)
+    )
     tags = [record.dagster_run.tags for record in failed]
     named = {t.get("dagster/partition/sample") or t.get("dagster/partition", "") for t in tags}
     lines = {name: latest_failure(instance, name) for name in samples if name in named}
@@ -98,7 +76,7 @@ def latest_failures(instance: dg.DagsterInstance, samples: Collection[str]) -> d
 
 
 def latest_failure(instance: dg.DagsterInstance, sample: str) -> str:
-    """Why the latest run of a sample, or of one of its lanes, failed; "" if it did not."""
+    """Why the latest run of a sample, or of one of its lanes, failed; "" if it did not fail."""
     latest = latest_run(instance, sample)
     if latest is None or latest.dagster_run.status is not dg.DagsterRunStatus.FAILURE:
         return ""
@@ -107,22 +85,22 @@ def latest_failure(instance: dg.DagsterInstance, sample: str) -> str:
 
 
 def _why(events: Sequence[dg.DagsterEvent]) -> tuple[str, int]:
-    """The first failure's line and exit code: 2 for refused input, 3 for what the same command resumes."""
+    """The line and exit code of the first failed step: 2 for refused input, 3 if the same command resumes."""
     for failure in _failures(events):
         data = failure.step_failure_data
-        told = data.user_failure_data
-        if told is not None:
-            return str(told.description), int(str(told.metadata[EXIT_CODE].value))
+        ours = data.user_failure_data
+        if ours is not None:
+            return str(ours.description), int(str(ours.metadata[EXIT_CODE].value))
         if data.error is not None:
             error = data.error
             while error.cause is not None:
                 error = error.cause
             return f"{failure.step_key}: {error.message.strip().splitlines()[0]}", RESUMABLE
-    return "the run failed outside its steps; see it in the web UI", RESUMABLE
+    return "the run failed outside its steps; open it in the web UI to see why", RESUMABLE
 
 
 def _interrupted(event: dg.DagsterEvent) -> bool:
-    """Whether a signal ended the run there: Dagster raises or records it within a step, and cancels between two."""
+    """Whether the event shows that a signal ended the run: a failed step within a step, a canceled run between two."""
     if event.event_type is dg.DagsterEventType.RUN_CANCELED:
         return True
     error = event.step_failure_data.error if event.is_step_failure else None

@@ -1,67 +1,147 @@
-"""Processes that `virnucpro predict` starts and watches: lanes and batches."""
+"""Starts and watches the worker processes of `virnucpro predict`: one per GPU, and one for work without a GPU."""
 
+import contextlib
 import logging
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from virnucpro_assets.platform.startup import import_nothing_from_here
+from virnucpro_assets.running.tasks import Outcome, Task
 from virnucpro_core.errors import DeviceLostError
 
+MODULE = "virnucpro_assets.running.worker"
 GRACE_SECONDS = 20.0
-
-
 RESTARTS, RESTART_SECONDS = 3, 2.0
-
-
 log = logging.getLogger(__name__)
 
 
 class Worker:
-    """A lane's or a batch's process, and the next where its device was lost: at most RESTARTS times, later each time.
+    """A worker and its process.
 
-    words: the module and its arguments; log: what it says goes to files of this name, `.out` and `.err`.
+    If the process loses its device, it is started again after a growing wait, at most RESTARTS times per task.
+    log: path without suffix of the files for its output (`.out`) and errors (`.err`).
     """
 
-    def __init__(self, words: Sequence[str], name: str, log: Path) -> None:
-        self.words, self.name, self.log = [sys.executable, "-m", *words], name, log
+    def __init__(self, name: str, log: Path) -> None:
+        self.name, self.log = name, log
+        self.command = [sys.executable, "-m", MODULE, name]
+        self.task: Task | None = None
+        self.process: subprocess.Popen[bytes] | None = None
         self.restarts = 0
+        self.died = False
         self._due: float | None = None
-        self.process: subprocess.Popen[bytes]
+        self._read = 0
 
     def start(self) -> None:
-        """Begin; nothing runs before this."""
-        self.process = self._start("wb")
+        """Start the process if it is not running. Its imports take some seconds, so call this early."""
+        if self.process is not None and self.process.poll() is None:
+            return
+        self._forget()  # it died while it was idle
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        import_nothing_from_here()
+        out, err = self.log.with_suffix(".out"), self.log.with_suffix(".err")
+        with out.open("ab") as said, err.open("ab") as errors:
+            self.process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.PIPE,  # closed when this process ends, however it ends; the worker then ends too
+                stdout=said,
+                stderr=errors,
+                start_new_session=True,  # Ctrl-C at the terminal reaches only the driver, which then ends the workers
+            )
 
-    def goes_on(self) -> bool:
-        """Whether the lane is at work, or will be again."""
-        code = self.process.poll()
-        if code is None:
-            return True
-        if code != DeviceLostError.exit_code or self.restarts >= RESTARTS:
-            return False
-        if self._due is None:
+    def give(self, task: Task) -> None:
+        """Give the worker a task. It must not have one already."""
+        assert self.task is None
+        self.task, self.restarts = task, 0
+        self._send(task)
+
+    def poll(self) -> Outcome | None:
+        """The outcome of the task; None while it runs."""
+        if self.task is None or (self._due is not None and time.monotonic() < self._due):
+            return None
+        if self._due is not None:
+            self._due = None
+            self.restarts += 1
+            self._send(self.task)
+            return None
+        code = (
+            self.process.poll() if self.process is not None else None
+        )  # before its output is read: the process may print an outcome and then end
+        outcome = next((found for line in self._lines() if (found := Outcome.read(line))), None)
+        if outcome is None and code is not None:
+            outcome = self._ended(code)
+        if outcome is not None:
+            self.task = None
+        return outcome
+
+    def end(self) -> None:
+        """Ask the process to end, with SIGTERM."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+
+    def wait(self, deadline: float) -> None:
+        """Wait until the process has ended; kill it at the deadline (seconds of `time.monotonic`)."""
+        if self.process is None:
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(max(0.0, deadline - time.monotonic()))
+        if self.process.poll() is None:
+            self.process.kill()
+        self._forget()
+        if not self.died:
+            self._forget_logs()
+
+    def _send(self, task: Task) -> None:
+        self.start()
+        assert self.process is not None
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has died: `poll` will notice
+            self.process.stdin.write(task.line().encode())
+            self.process.stdin.flush()
+
+    def _ended(self, code: int) -> Outcome | None:
+        """The outcome of the task after its process has ended; None if a new process will go on with the task."""
+        words = self._last_words(code)
+        self._forget()
+        self.died = True
+        lost = code == DeviceLostError.exit_code
+        if lost and self.restarts < RESTARTS:
             wait = RESTART_SECONDS * 2**self.restarts
             self._due = time.monotonic() + wait
-            log.warning("%s: started anew in %.0f s: %s", self.name, wait, self.said()[-1])
-        elif time.monotonic() >= self._due:
-            self.close()
-            self.restarts, self._due = self.restarts + 1, None
-            self.process = self._start("ab")
-        return True
+            log.warning("%s: starting again in %.0f s: %s", self.name, wait, words)
+            return None
+        return Outcome(words, exit_code=code if code in (2, DeviceLostError.exit_code) else 3, died=True)
 
-    def said(self) -> list[str]:
-        """Lines on its standard output."""
+    def _forget(self) -> None:
+        if self.process is not None:
+            if self.process.stdin is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    self.process.stdin.close()
+            self.process.wait()
+            self.process = None
+
+    def _forget_logs(self) -> None:
+        """Delete the log files. They are only needed if a process has died."""
+        for suffix in (".out", ".err"):
+            self.log.with_suffix(suffix).unlink(missing_ok=True)
+
+    def _lines(self) -> list[str]:
+        """The complete lines of its standard output since the last call."""
+        with self.log.with_suffix(".out").open("rb") as stream:
+            stream.seek(self._read)
+            text = stream.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self._read += len(whole)
+        return whole.decode(errors="replace").splitlines()
+
+    def _last_words(self, code: int) -> str:
+        """The last line of its output; if it was killed or printed nothing, how it ended and where its log is."""
         text = self.log.with_suffix(".out").read_text(encoding="utf-8", errors="replace")
-        return text.strip().splitlines()
-
-    def last_words(self) -> str:
-        """What it said last; where it was killed or said nothing, how it ended and where its log is."""
-        code, said = self.process.returncode, self.said()
+        said = [line for line in text.strip().splitlines() if Outcome.read(line) is None]
         if said and code >= 0:
             return said[-1]
         how = (
@@ -71,46 +151,15 @@ class Worker:
         )
         return f"{how}; its log is {self.log.with_suffix('.err')}"
 
-    def close(self) -> None:
-        """Let go of its standard input: a process that is still there ends."""
-        if self.process.stdin is not None:
-            self.process.stdin.close()
 
-    def _start(self, mode: str) -> "subprocess.Popen[bytes]":
-        import_nothing_from_here()
-        with self.log.with_suffix(".out").open(mode) as out, self.log.with_suffix(".err").open(mode) as err:
-            return subprocess.Popen(
-                self.words,
-                stdin=subprocess.PIPE,  # it ends with us, however we end
-                stdout=out,
-                stderr=err,
-                start_new_session=True,  # an interrupt at the terminal reaches the driver, which ends them in order
-            )
-
-
-@contextmanager
-def at_work(workers: Sequence[Worker]) -> Iterator[Sequence[Worker]]:
-    """The workers, started; whatever ends the block ends them, gently at first."""
-    begun: list[Worker] = []
+@contextlib.contextmanager
+def at_work(workers: Sequence[Worker]) -> Iterator[None]:
+    """End the workers' processes when the block ends: first with SIGTERM, and with SIGKILL after GRACE_SECONDS."""
     try:
-        for worker in workers:
-            worker.start()
-            begun.append(worker)
-        yield workers
+        yield
     finally:
-        _end([worker.process for worker in begun])
-        for worker in begun:
-            worker.close()
-
-
-def _end(lanes: Sequence["subprocess.Popen[bytes]"]) -> None:
-    for lane in lanes:
-        if lane.poll() is None:
-            lane.send_signal(signal.SIGTERM)
-    deadline = time.monotonic() + GRACE_SECONDS
-    for lane in lanes:
-        with suppress(subprocess.TimeoutExpired):
-            lane.wait(max(0.0, deadline - time.monotonic()))
-        if lane.poll() is None:
-            lane.kill()
-            lane.wait()
+        for worker in workers:
+            worker.end()
+        deadline = time.monotonic() + GRACE_SECONDS
+        for worker in workers:
+            worker.wait(deadline)

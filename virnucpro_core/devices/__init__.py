@@ -1,1 +1,1 @@
-"""GPUs that one may use, one process each."""
+"""Finds usable GPUs and reserves each for one process at a time."""

@@ -1,11 +1,11 @@
-"""One process a GPU on the whole machine: a lease is an OS lock on a file that is named by the device's UUID.
+"""Reserves each GPU of a machine for one process: a lease is a lock on a file named after the UUID of the device.
 
-The folder of these files is one for all users, homes and containers that share the GPUs; a lock vanishes with its
-process. The file's text says who holds it, or that the device failed. Knows UUIDs, files and ranks; never starts CUDA.
+All users, homes and containers that share the GPUs must use the same folder for these files. The operating system
+releases the lock when the process ends. The file says which process holds the lease, or that the device failed.
+This module does not start CUDA.
 """
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -21,9 +21,9 @@ from typing import Any
 from virnucpro_core.devices.visible import Device
 from virnucpro_core.errors import DeviceError, DeviceLostError, printable
 from virnucpro_core.files.disk import TEMPORARY, disk_errors
-from virnucpro_core.files.locks import same_file
+from virnucpro_core.files.locks import same_file, try_lock
 
-FOLDER = Path("/var/tmp/virnucpro-leases")  # noqa: S108 - one for all users, who could hold any lease anyway
+FOLDER = Path("/var/tmp/virnucpro-leases")  # noqa: S108 - shared by all users, who may take any lease
 POLL_SECONDS = 0.2
 MARK_SECONDS = 3600.0
 _TEXT_BYTES = 4096
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a device was given up, and when (seconds since 1970)."""
+    """Why a device was marked as failed, and when (seconds since 1970)."""
 
     reason: str
     since: float
@@ -42,16 +42,35 @@ class Failure:
 
 @dataclass(slots=True)
 class ProcessDevice:
-    """The one device that this process computes on. CUDA is narrowed to it before it starts, by `narrow(uuid)`."""
+    """The one device that this process computes on.
+
+    `narrow(uuid)` makes it the only device that CUDA sees; it is called before CUDA starts. `lost` says why the device
+    failed; "" if it works.
+    """
 
     narrow: Callable[[str], None]
     uuid: str = ""
     lost: str = ""
+    kept: contextlib.ExitStack | None = None
+    kept_device: Device | None = None
+
+    @contextlib.contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Keep the first lease taken in the block until the block ends. A nested block does nothing."""
+        if self.kept is not None:
+            yield
+            return
+        with contextlib.ExitStack() as kept:
+            self.kept = kept
+            try:
+                yield
+            finally:
+                self.kept, self.kept_device = None, None
 
 
 @dataclass(frozen=True, slots=True)
 class Leases:
-    """Leases on `devices`, in the order of the ranks. The same folder must be given to all that share a device."""
+    """Leases on `devices`; rank i prefers device i. All processes that share a device must use the same folder."""
 
     folder: Path
     devices: Sequence[Device]
@@ -59,13 +78,14 @@ class Leases:
 
     @contextlib.contextmanager
     def held(self, rank: int, *, needed: Callable[[], bool]) -> Iterator[Device | None]:
-        """A device for this process alone; waits for its holder while `needed()`; None once that says no.
+        """Reserve a device during the block. Waits while another process holds it; yields None if no longer `needed()`.
 
-        It is the rank's own one, or any healthy one if that has failed; and always the one that this process has
-        started on. Raises DeviceError where there is none, DeviceLostError where only a new process can have one.
+        It is the device of the rank, or any healthy device if that one failed. If this process already started CUDA on
+        a device, it is that device. Raises DeviceError if no device is healthy, DeviceLostError if this process lost
+        its device and only a new process can continue.
         """
         with contextlib.ExitStack() as closing:
-            device = None
+            device = None if self.process.lost else self.process.kept_device
             with disk_errors(self.folder):
                 _prepare(self.folder)
                 waits = False
@@ -81,10 +101,13 @@ class Leases:
             if device is not None and not self.process.uuid:
                 self.process.narrow(device.uuid)
                 self.process.uuid = device.uuid
+            if device is not None and self.process.kept is not None:
+                self.process.kept_device = device
+                self.process.kept.push(closing.pop_all())
             yield device
 
     def candidates(self, rank: int) -> list[Device]:
-        """The devices that the rank may have at this moment, the best first."""
+        """The devices that the rank may use now, the best first. Raises as `held`."""
         if self.process.lost:
             raise DeviceLostError(self.process.lost, remedy="run the same command again")
         if rank >= len(self.devices):
@@ -95,27 +118,28 @@ class Leases:
         healthy = [d for d in self.devices if self.failure(d) is None]
         if not healthy:
             raise DeviceError(
-                "every visible GPU has failed within the hour",
+                "every visible GPU failed within the last hour",
                 where=self.folder,
-                remedy="see `virnucpro doctor`; `virnucpro doctor --clear-failed` tries them again",
+                remedy="see `virnucpro doctor`; use them again with `virnucpro doctor --clear-failed`",
             )
         if self.process.uuid:
             mine = [d for d in healthy if d.uuid == self.process.uuid]
             if not mine:
                 raise DeviceLostError(
-                    f"{self.process.uuid} has failed since", remedy="run the same command again"
+                    f"{self.process.uuid} failed after this process began to use it",
+                    remedy="run the same command again",
                 )
             return mine
         own = self.devices[rank]
-        return [own] if own in healthy else healthy[::-1]  # the last ones are the likeliest to be spare
+        return [own] if own in healthy else healthy[::-1]  # the last devices are the most likely to be free
 
     def mark_failed(self, device: Device, reason: str) -> None:
-        """For MARK_SECONDS nobody is given the device. Called by its holder."""
+        """Mark the device as failed: no process gets it for MARK_SECONDS. Called by the holder of its lease."""
         with disk_errors(self.folder), _opened(self._file(device)) as handle:
             _write(handle, {"failed": reason, "since": time.time()})
 
     def clear(self, device: Device) -> bool:
-        """Forget that the device failed; whether it had."""
+        """Remove the mark that the device failed. Returns whether it was marked."""
         if self.failure(device) is None:
             return False
         with disk_errors(self.folder), _opened(self._file(device)) as handle:
@@ -123,7 +147,7 @@ class Leases:
         return True
 
     def failure(self, device: Device) -> Failure | None:
-        """Why the device is given to nobody; None if it may be used."""
+        """Why the device is marked as failed; None if it may be used."""
         text = _read(self._file(device))
         with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
             found = Failure(_shown(text["failed"]), float(text["since"]))
@@ -131,12 +155,10 @@ class Leases:
         return None
 
     def holder(self, device: Device) -> str:
-        """Who computes on the device now; "" if nobody does."""
+        """Which process holds the device's lease now; "" if none does."""
         file = self._file(device)
-        with contextlib.suppress(OSError), _looked_at(file) as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
+        with contextlib.suppress(OSError), _opened_to_read(file) as handle:
+            if not try_lock(handle, shared=True):
                 return _shown(_read(file).get("holder", "holder unknown"))
         return ""
 
@@ -144,11 +166,9 @@ class Leases:
         with contextlib.ExitStack() as attempt:
             file = self._file(device)
             handle = attempt.enter_context(_opened(file))
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not try_lock(handle):
                 return False
-            # Its last holder may have marked it, or somebody deleted the file, while we came for the lock.
+            # Before we got the lock, its last holder may have marked the device, or the file may have been deleted.
             if self.failure(device) is not None or not same_file(file, handle):
                 return False
             who = f"process {os.getpid()} of user {os.getuid()} on {socket.gethostname()}"
@@ -161,16 +181,17 @@ class Leases:
 
 
 def _prepare(folder: Path) -> None:
-    """The folder that all users may make files in; whoever comes first makes it, with that mode from the beginning.
+    """Create the folder, in which all users may create files. It has this mode from the moment it appears.
 
-    One that an earlier version had no time to open to all, its owner opens; one that a site has made is left as it is.
+    If an earlier version left the folder closed to other users, its owner opens it. A folder that an administrator made
+    is not changed.
     """
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=folder.parent))
         try:
             made.chmod(MODE)
-            # In the place of an empty folder, too: that is as good as nothing.
+            # This also replaces an existing empty folder.
             made.rename(folder)
         except OSError:
             made.rmdir()
@@ -184,7 +205,10 @@ def _prepare(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _opened(file: Path) -> Iterator[int]:
-    """The file for reading and writing, made for all users. Linux refuses O_CREAT on others' files in such folders."""
+    """Open the file to read and write; create it for all users if it is missing.
+
+    O_CREAT is not used: in such folders Linux refuses it for files of other users.
+    """
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         handle = os.open(file, flags)
@@ -193,7 +217,7 @@ def _opened(file: Path) -> Iterator[int]:
         handle = os.open(file, flags)
     try:
         found = os.fstat(handle)
-        if found.st_uid == os.getuid() and found.st_mode & 0o666 != 0o666:  # left so by an earlier version
+        if found.st_uid == os.getuid() and found.st_mode & 0o666 != 0o666:  # created by an earlier version
             os.fchmod(handle, 0o666)
         yield handle
     finally:
@@ -201,7 +225,7 @@ def _opened(file: Path) -> Iterator[int]:
 
 
 def _make(file: Path) -> None:
-    """An empty file that all users may write, with that mode from the beginning; nothing if it is there by then."""
+    """Create an empty file that all users may write, with this mode from the start. Does nothing if the file exists."""
     handle, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=SUFFIX, dir=file.parent)
     try:
         os.fchmod(handle, 0o666)
@@ -218,8 +242,8 @@ def _write(handle: int, text: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _looked_at(file: Path) -> Iterator[int]:
-    """The file for reading. Any user may have put it there: a link is not followed, a pipe not waited for."""
+def _opened_to_read(file: Path) -> Iterator[int]:
+    """Open the file to read. Any user may have created it, so links are not followed and a pipe does not block."""
     handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         yield handle
@@ -228,9 +252,9 @@ def _looked_at(file: Path) -> Iterator[int]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """The file's text; empty where there is none, or another process is writing it."""
+    """The JSON content of the file; empty if it is missing, or another process is writing it."""
     try:
-        with _looked_at(file) as handle:
+        with _opened_to_read(file) as handle:
             found = json.loads(os.read(handle, _TEXT_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
@@ -238,5 +262,5 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _shown(text: object) -> str:
-    """What another user wrote, fit for a terminal and one line."""
+    """Text that another user wrote, made safe for one line of a terminal."""
     return printable(str(text))[:_SHOWN]

@@ -1,7 +1,7 @@
-"""Which GPUs a process may use, asked of the driver's library (NVML): CUDA is not started.
+"""Lists the GPUs that a process may use, with the driver's library (NVML); CUDA is not started.
 
-Knows `CUDA_VISIBLE_DEVICES` as CUDA reads it, MIG instances and UUIDs; its text is given, never read here. Indices
-count in the order of the PCI bus, which is CUDA's own where `CUDA_DEVICE_ORDER=PCI_BUS_ID`.
+The value of `CUDA_VISIBLE_DEVICES` is an argument and is read as CUDA reads it, with MIG instances and UUIDs. Indices
+are in the order of the PCI bus; CUDA uses this order if `CUDA_DEVICE_ORDER=PCI_BUS_ID`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ GPU, MIG = "GPU-", "MIG-"
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What one process can compute on: a GPU (`GPU-...`), or a MIG instance of one (`MIG-...`)."""
+    """A device for one process: a GPU (UUID `GPU-...`) or a MIG instance of a GPU (UUID `MIG-...`)."""
 
     uuid: str
     name: str
@@ -25,7 +25,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """A GPU as the driver lists it; with MIG on, `instances` are what can be computed on, not the GPU."""
+    """A GPU as the driver lists it. If MIG is on, only its `instances` can compute, not the whole GPU."""
 
     whole: Device
     instances: tuple[Device, ...] = ()
@@ -36,10 +36,11 @@ class Board:
 
 
 def choose(listed: str | None, boards: Sequence[Board]) -> list[Device]:
-    """The devices that `CUDA_VISIBLE_DEVICES=listed` leaves, in its order; None: it is not set.
+    """The devices that `CUDA_VISIBLE_DEVICES=listed` selects, in its order. None: the variable is not set.
 
-    As CUDA does: the first word that names no device ends the list, and a device named twice empties it. A word is an
-    index, or the beginning of one UUID. A GPU with MIG on stands for all its instances.
+    The rules are those of CUDA. A word is an index, or the beginning of exactly one UUID. The first word that matches
+    no device ends the list. If a device is listed twice, the result is empty. A GPU with MIG on stands for all its
+    instances.
     """
     if listed is None:
         return [device for board in boards for device in board.devices]
@@ -66,14 +67,14 @@ def _named(word: str, boards: Sequence[Board]) -> Sequence[Device]:
 
 
 def boards() -> list[Board]:
-    """All GPUs that the driver shows this process (a container sees its own). Raises DeviceError without a driver."""
+    """All GPUs that the driver shows to this process or its container. Raises DeviceError if there is no driver."""
     with _driver():
         handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
         return [Board(_device(handle), tuple(_instances(handle))) for handle in handles]
 
 
 def answers(uuid: str) -> bool:
-    """Whether the driver still reaches the device."""
+    """Whether the device still answers the driver."""
     try:
         with _driver():
             pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(uuid.encode()))
@@ -89,7 +90,7 @@ def _driver() -> Iterator[None]:
     except pynvml.NVMLError as error:
         raise DeviceError(
             f"no CUDA device is usable: the NVIDIA driver does not answer ({error})",
-            remedy="check `nvidia-smi`, or ask for the CPU with --device cpu",
+            remedy="check `nvidia-smi`, or use the CPU with --device cpu",
         ) from error
     try:
         yield
@@ -110,7 +111,7 @@ def _instances(handle: object) -> Iterator[Device]:
         try:
             yield _device(pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, place))
         except (pynvml.NVMLError_NotFound, pynvml.NVMLError_NoPermission):
-            continue  # no instance at this place, or one of another container
+            continue  # no instance with this index, or it belongs to another container
 
 
 def _text(value: str | bytes) -> str:

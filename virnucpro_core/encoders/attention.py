@@ -1,6 +1,7 @@
-"""The one seam of attention over packed sequences: (T, H, K) in and out, the kernel picked by its name.
+"""Computes attention over packed sequences with a kernel chosen by name; (T, H, K) in and out.
 
-No token ever sees another sequence. What a kernel cannot do is an error: none stands in for another.
+Tokens attend only to tokens of their own sequence. If the chosen kernel cannot do the job, that is an error; no other
+kernel is used instead.
 
 Shapes: T tokens of a batch, H heads, K head size, L tokens of one sequence, P positions of a table.
 """
@@ -15,12 +16,13 @@ from virnucpro_core.encoders.heads import Heads, Rotary
 from virnucpro_core.encoders.packing import PackedBatch
 from virnucpro_core.errors import DeviceError
 
+LONE = 64
 KERNELS = ("reference", "triton", "torch-varlen", "flash-attn")
 
 
 @functools.cache
 def usable_kernels() -> dict[str, str]:
-    """Kernel name -> "" where it can be used here, else why not."""
+    """Kernel name -> "" if it can be used on this machine, else the reason why not."""
     no_cuda = "" if torch.cuda.is_available() else "needs a CUDA device"
     reasons = {"reference": "", "triton": no_cuda, "torch-varlen": no_cuda, "flash-attn": no_cuda}
     if importlib.util.find_spec("triton") is None:
@@ -80,7 +82,11 @@ def _rotate(x_THK: torch.Tensor, batch: PackedBatch, rotary: Rotary) -> torch.Te
 def _reference(
     q_THK: torch.Tensor, k_THK: torch.Tensor, v_THK: torch.Tensor, batch: PackedBatch, heads: Heads
 ) -> torch.Tensor:
-    """Sequences of equal length are one dense call; nothing is padded or masked."""
+    """Sequences of equal length are one dense call; nothing is padded or masked.
+
+    A short sequence whose length is unique is computed twice in one call. For a single sequence, torch on the
+    CPU adds in another order (seen up to 10 tokens), so its bits would depend on the other sequences of the batch.
+    """
     if heads.rotary is not None:
         q_THK, k_THK = (_rotate(x, batch, heads.rotary) for x in (q_THK, k_THK))
     o_THK = torch.empty(q_THK.shape, dtype=q_THK.dtype, device=q_THK.device)
@@ -95,8 +101,10 @@ def _reference(
             place_L = torch.arange(length, device=q.device)
             distance_LL = (place_L[:, None] - place_L[None, :]).abs()
             bias_HLL = (-heads.slopes_H[:, None, None] * distance_LL).to(q.dtype)
+        if count == 1 and length < LONE:
+            q, k, v = (x.expand(2, -1, -1, -1) for x in (q, k, v))
         o = F.scaled_dot_product_attention(q, k, v, attn_mask=bias_HLL, scale=heads.scale)
-        o_THK[rows] = o.transpose(1, 2).flatten(0, 1)
+        o_THK[rows] = o[:count].transpose(1, 2).flatten(0, 1)
     return o_THK
 
 

@@ -89,16 +89,16 @@ class DnabertShape:
 
 @dataclass(frozen=True, slots=True)
 class DnabertLayer:
-    """One layer: qkv (3D, D), out (D, D), gated (2F, D), down (D, F), as the operations prepared them.
+    """One layer: qkv (3D, D), out (D, D), gated (2F, D) as the operations prepared it, down (D, F).
 
     out and down are without their biases.
     """
 
-    qkv: Any
-    out: Any
+    qkv: Linear
+    out: Linear
     attention_norm: Norm
     gated: Any
-    down: Any
+    down: Linear
     mlp_norm: Norm
 
     def float(self) -> Self:
@@ -151,8 +151,8 @@ def _read_layer(
     qkv = f"{name}attention.self.Wqkv"
     qkv_bias = weights.read(f"{qkv}.bias", **read)
     return DnabertLayer(
-        qkv=operations.prepare(Linear(weights.read(f"{qkv}.weight", **read), qkv_bias)),
-        out=operations.prepare(Linear(weights.read(f"{out}.weight", **read))),
+        qkv=Linear(weights.read(f"{qkv}.weight", **read), qkv_bias),
+        out=Linear(weights.read(f"{out}.weight", **read)),
         attention_norm=_norm(
             weights,
             f"{name}attention.output.LayerNorm",
@@ -161,7 +161,7 @@ def _read_layer(
             offset_D=weights.read(f"{out}.bias", device=device),
         ),
         gated=operations.prepare_gated(Linear(weights.read(f"{name}mlp.gated_layers.weight", **read))),
-        down=operations.prepare(Linear(weights.read(f"{down}.weight", **read))),
+        down=Linear(weights.read(f"{down}.weight", **read)),
         mlp_norm=_norm(
             weights, f"{name}mlp.layernorm", eps, device, offset_D=weights.read(f"{down}.bias", device=device)
         ),

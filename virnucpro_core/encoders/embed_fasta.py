@@ -1,63 +1,84 @@
-"""Embeddings of the sequences of a FASTA file, for people who want nothing else: no sample, no shards, no graph."""
+"""Writes the embeddings of a FASTA file to an HDF5 file, without a sample, shards or Dagster."""
 
 import io
 import itertools
-from collections.abc import Iterator
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dnaio
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro_core.encoders.encoder import Encoder
-from virnucpro_core.encoders.packing import pack_shard
-from virnucpro_core.errors import InputError, StoreError, UsageError
+from virnucpro_core.encoders.encoder import BLOCK_SEQUENCES, Encoder, Kind, without_stops
+from virnucpro_core.errors import InputError, SequenceError
 from virnucpro_core.files.publish import publish
-from virnucpro_core.sequences.archives import open_text, stat_regular, unescape
+from virnucpro_core.sequences.archives import stat_regular
+from virnucpro_core.sequences.fasta import AMINO_ACIDS_ONLY, PROTEIN_SHARE, line_of, read_entries
 
-BLOCK_SEQUENCES = 10_000
+log = logging.getLogger(__name__)
+
+# kind -> what it reads, the other alphabet, and the encoder that reads that.
+_ALPHABETS: dict[Kind, tuple[str, str, str]] = {
+    "esm2": ("proteins", "nucleotides", "dnabert-s"),
+    "dnabert-s": ("nucleotides", "proteins", "esm2"),
+}
+NUCLEOTIDE_LETTERS = b"ACGTUNacgtun"
+OTHER_SHARE = 0.05
+CERTAIN_LETTERS = 100
 
 
-def embed_fasta(encoder: Encoder, fasta: Path, out: Path, *, token_budget: int) -> int:
-    """Write `embeddings` (n, dim) float32 and `ids` (n,) UTF-8 in input order to an HDF5 file; returns n.
+@dataclass(frozen=True, slots=True)
+class EmbeddedFile:
+    """What was written: rows, and how many proteins ended in a stop (`*`), which is no residue and was left out."""
 
-    Letters go to the tokenizer as they stand (proteins for esm2, nucleotides for dnabert-s). Raises InputError
-    for a file that is not FASTA or FASTQ or holds a letter without a token, StoreError for the disk.
+    rows: int
+    stops: int
+
+
+def embed_fasta(encoder: Encoder, fasta: Path, out: Path, *, token_budget: int = 0) -> EmbeddedFile:
+    """Write `embeddings` (n, dim) float32 and `ids` (n,) UTF-8 in input order to an HDF5 file.
+
+    Rows are those of `Encoder.embed`. Raises InputError, with id and line, for a file that is not FASTA or FASTQ,
+    holds the other alphabet (see `check_alphabet`) or a letter without a token; what `Encoder.embed` raises for the
+    device; StoreError for the disk.
     """
-    count = 0
-
-    def write(temporary: Path) -> None:
-        nonlocal count
-        with _Watched(temporary) as stream, h5py.File(stream, "w", libver="v110") as file:
-            rows = file.create_dataset(
-                "embeddings",
-                (0, encoder.dim),
-                np.float32,
-                maxshape=(None, encoder.dim),
-                chunks=(256, encoder.dim),
-            )
-            ids = file.create_dataset(
-                "ids", (0,), h5py.string_dtype("utf-8"), maxshape=(None,), chunks=(4096,)
-            )
-            file.attrs["encoder"], file.attrs["fingerprint"] = encoder.kind, encoder.fingerprint
-            entries = _entries(fasta)
-            while block := list(itertools.islice(entries, BLOCK_SEQUENCES)):
-                values_ND = embed_sequences(
-                    encoder, [s for _, s in block], token_budget=token_budget, where=fasta
-                )
-                rows.resize(count + len(block), axis=0)
-                ids.resize(count + len(block), axis=0)
-                rows[count:], ids[count:] = values_ND, [name for name, _ in block]
-                count += len(block)
-
-    publish(out, write)
-    return count
+    stat_regular(fasta)
+    count = stops = 0
+    with (
+        publish(out) as temporary,
+        _Watched(temporary) as stream,
+        h5py.File(stream, "w", libver="v110") as file,
+    ):
+        rows = file.create_dataset(
+            "embeddings",
+            (0, encoder.dim),
+            np.float32,
+            maxshape=(None, encoder.dim),
+            chunks=(256, encoder.dim),
+        )
+        ids = file.create_dataset("ids", (0,), h5py.string_dtype("utf-8"), maxshape=(None,), chunks=(4096,))
+        file.attrs["encoder"], file.attrs["fingerprint"] = encoder.kind, encoder.fingerprint
+        entries = read_entries(fasta)
+        while block := list(itertools.islice(entries, BLOCK_SEQUENCES)):
+            names, letters = [name for name, _ in block], [letters for _, letters in block]
+            if not count:
+                check_alphabet(encoder.kind, letters, fasta)
+            if encoder.kind == "esm2":
+                letters, ended = without_stops(letters)
+                stops += ended
+            values_ND = _rows(encoder, names, letters, fasta, first=count + 1, token_budget=token_budget)
+            rows.resize(count + len(block), axis=0)
+            ids.resize(count + len(block), axis=0)
+            rows[count:], ids[count:] = values_ND, names
+            count += len(block)
+    return EmbeddedFile(count, stops)
 
 
 class _Watched(io.FileIO):
-    """A new file that keeps the disk's first error: HDF5 may close a file without telling that a write failed."""
+    """A new file that remembers its first write error and raises it on closing: HDF5 may not report the error."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "w+")
@@ -79,37 +100,41 @@ class _Watched(io.FileIO):
             raise self._error
 
 
-def embed_sequences(
-    encoder: Encoder, sequences: list[bytes], *, token_budget: int, where: Path
+def _rows(
+    encoder: Encoder,
+    names: Sequence[str],
+    letters: Sequence[bytes],
+    fasta: Path,
+    *,
+    first: int,
+    token_budget: int,
 ) -> NDArray[np.float32]:
-    """(n, dim) float32 in the order given. Raises InputError for letters without a token."""
+    """(n, dim) of a block of records, the first of which is number `first` (from 1) of the file."""
     try:
-        tokens_T, lengths_N = encoder.tokenizer.encode(sequences)
-    except UsageError as error:
-        raise InputError(f"{error.where}: {error.what}", path=where, remedy=error.remedy) from error
-    values_ND = np.empty((len(sequences), encoder.dim), dtype=np.float32)
-    for batch in pack_shard(0, tokens_T, lengths_N, token_budget).batches:
-        values_ND[batch.rows_B] = encoder.forward(batch.to(encoder.device)).cpu().numpy()
-    if not np.isfinite(values_ND).all():
-        bad = int((~np.isfinite(values_ND).all(axis=1)).sum())
-        raise StoreError(f"{bad} embeddings are not finite", where=where, remedy="use --dtype float32")
-    return values_ND
+        return encoder.embed(letters, token_budget=token_budget)
+    except SequenceError as error:
+        line = line_of(fasta, first + error.sequence, error.letter)
+        name = names[error.sequence]
+        raise InputError(error.what, path=fasta, record=name, line=line, remedy=error.remedy) from error
 
 
-def _entries(path: Path) -> Iterator[tuple[str, bytes]]:
-    stat_regular(path)
-    number = 0
-    try:
-        with open_text(path) as stream, dnaio.open(stream) as reader:
-            for entry in reader:
-                number += 1
-                words = unescape(entry.name).decode(errors="replace").split(None, 1)
-                yield words[0] if words else "", entry.sequence.encode("ascii")
-    except dnaio.UnknownFileFormat as error:
-        raise InputError("neither FASTA nor FASTQ", path=path, remedy="give FASTA or FASTQ") from error
-    except dnaio.FileFormatError as error:
-        what = error.message.splitlines()[0]
-        line = None if error.line is None else error.line + 1
-        raise InputError(what, path=path, record=f"number {number + 1}", line=line) from error
-    if not number:
-        raise InputError("no records", path=path, remedy="give FASTA or FASTQ")
+def check_alphabet(kind: Kind, sequences: Sequence[bytes], fasta: Path) -> None:
+    """Raise InputError for nucleotides if the encoder reads proteins, or the reverse: both would give wrong embeddings.
+
+    Decided by all letters together: about a quarter of a protein's letters are A, C, G, T or N, but (nearly) all of a
+    nucleotide sequence. With too few letters to be certain it logs a warning.
+    """
+    letters = b"".join(sequences)
+    if kind == "dnabert-s":
+        amino = len(letters) - len(letters.translate(None, AMINO_ACIDS_ONLY))
+        looks_wrong, is_certain = amino >= PROTEIN_SHARE * max(len(letters), 1), True
+    else:
+        other = len(letters.translate(None, NUCLEOTIDE_LETTERS))
+        looks_wrong, is_certain = other <= OTHER_SHARE * len(letters), len(letters) >= CERTAIN_LETTERS
+    if not looks_wrong:
+        return
+    reads, holds, fitting = _ALPHABETS[kind]
+    what = f"looks like {holds}, and {kind} embeds {reads}"
+    if is_certain:
+        raise InputError(what, path=fasta, remedy=f"give {reads}, or embed {holds} with {fitting}")
+    log.warning("%s: %s", fasta, what)

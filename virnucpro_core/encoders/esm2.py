@@ -1,8 +1,8 @@
 """ESM-2 of any published size (Lin et al. 2023), on packed sequences; knows no files but its own weights.
 
-Pre-norm transformer: rotary positions, erf GELU, a norm after the last layer. Biases of the attention
-output and of the second feed-forward product are never added to the residual stream: each norm adds their
-running sum as a float32 offset, so that the products can add the residual themselves.
+Pre-norm transformer: rotary positions, erf GELU (in half precision its tanh form), a norm after the last layer.
+Biases of the attention output and of the second feed-forward product are never added to the residual stream: each
+norm adds their running sum as a float32 offset, so that the products can add the residual themselves.
 
 Shapes: T tokens of a batch, B sequences, D width, F feed-forward width, V vocabulary, C = 3 D.
 """
@@ -172,19 +172,16 @@ def _read_layers(
             torch.cat([weights.read(f"{part}.weight", **read) for part in parts]),
             torch.cat([weights.read(f"{part}.bias", **read) for part in parts]),
         )
+        out = Linear(weights.read(f"{name}attention.output.dense.weight", **read))
+        mlp_norm = _norm(weights, f"{name}LayerNorm", shape.eps, attention_D)
+        up = Linear(
+            weights.read(f"{name}intermediate.dense.weight", **read),
+            weights.read(f"{name}intermediate.dense.bias", **read),
+        )
+        down = Linear(weights.read(f"{name}output.dense.weight", **read))
         layer = Esm2Layer(
-            attention_norm=attention_norm,
-            qkv=operations.prepare(qkv),
-            heads=operations.prepare_heads(heads, attention_norm, qkv),
-            out=operations.prepare(Linear(weights.read(f"{name}attention.output.dense.weight", **read))),
-            mlp_norm=_norm(weights, f"{name}LayerNorm", shape.eps, attention_D),
-            up=operations.prepare(
-                Linear(
-                    weights.read(f"{name}intermediate.dense.weight", **read),
-                    weights.read(f"{name}intermediate.dense.bias", **read),
-                )
-            ),
-            down=operations.prepare(Linear(weights.read(f"{name}output.dense.weight", **read))),
+            *operations.prepare_attention(attention_norm, qkv, heads, out),
+            *operations.prepare_feed_forward(mlp_norm, up, down),
         )
         offset_D = attention_D + weights.read(f"{name}output.dense.bias", device=device)
         yield layer, offset_D

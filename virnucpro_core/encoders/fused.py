@@ -1,6 +1,6 @@
 """The operations of an encoder on a CUDA device: Triton kernels around cuBLAS products, float16 or fp8.
 
-Shapes: T tokens of a batch, D width, F feed-forward width, H heads, K head size, O outputs, I inputs.
+Shapes: T tokens of a batch, D width, F feed-forward width, H heads, K head size, O outputs, I inputs, 1 one value.
 """
 
 import math
@@ -17,7 +17,9 @@ from virnucpro_core.errors import WeightsError
 
 E4M3 = torch.float8_e4m3fn
 E4M3_MAX = 448.0
-E4M3_MARGIN = (1 + 2**-4) ** 2
+E4M3_HALF_STEP = 2.0**-4  # rounding to e4m3, of the value
+E4M3_LEAST_STEP = 2.0**-10  # the same below e4m3's normal range, 2^-6
+MARGIN = 1.02  # of float16 rounding and of the products' own sums
 TINY = 1e-8  # keeps a scale finite where all weights are zero
 _NO_LIMIT = 2**30
 
@@ -39,15 +41,22 @@ class FusedOperations:
     def __init__(self, dtype: torch.dtype, attention: str = "triton") -> None:
         self.dtype, self.attention = dtype, attention
 
-    def begin(self, device: torch.device) -> None:
+    def warm_up(self, device: torch.device) -> None:
         """A tiny product and a tiny kernel: the first ones of a process take a second, wherever it can be spared."""
         with torch.cuda.device(device):
             x_TD = torch.zeros(128, 128, dtype=self.dtype, device=device)
-            kernels.gelu(torch.mm(x_TD, x_TD))
+            one_D = torch.ones(128, device=device)
+            kernels.norm(torch.mm(x_TD, x_TD), one_D, one_D, 1e-5)
 
-    def prepare(self, linear: Linear) -> Linear:
-        """The weights as they are."""
-        return linear
+    def prepare_attention(
+        self, norm: Norm, qkv: Linear, heads: Heads, out: Linear
+    ) -> tuple[Norm, Linear, Heads, Linear]:
+        """As they are."""
+        return norm, qkv, heads, out
+
+    def prepare_feed_forward(self, norm: Norm, up: Linear, down: Linear) -> tuple[Norm, Linear, Linear]:
+        """As they are."""
+        return norm, up, down
 
     def prepare_gated(self, linear: Linear) -> GatedLinear:
         """Gate and value rows interleaved. Raises WeightsError for a width that no tile fits."""
@@ -58,10 +67,6 @@ class FusedOperations:
                 remedy="use float32 with attention 'reference'",
             )
         return GatedLinear(kernels.interleaved(linear.weight_OI))
-
-    def prepare_heads(self, heads: Heads, _norm: Norm, _qkv: Linear, /) -> Heads:
-        """The same in every layer."""
-        return heads
 
     def norm(self, x_TD: torch.Tensor, norm: Norm) -> torch.Tensor:
         """LayerNorm(x + offset), one pass over x."""
@@ -83,8 +88,9 @@ class FusedOperations:
         return attend(q_THK, k_THK, v_THK, batch, heads, kernel=self.attention).flatten(1)
 
     def linear_gelu(self, h_TI: torch.Tensor, linear: Linear) -> torch.Tensor:
-        """(T, O): erf GELU in place of the product; under load cuBLAS and a pass beat one fused product."""
-        return kernels.gelu(self.linear(h_TI, linear))
+        """(T, O): GELU in the product's epilogue."""
+        o_TO = torch.empty(len(h_TI), len(linear.weight_OI), dtype=self.dtype, device=h_TI.device)
+        return kernels.product(h_TI, linear.weight_OI, o_TO, bias_O=linear.bias_O, gelu=True)
 
     def gated_gelu(self, h_TI: torch.Tensor, linear: GatedLinear) -> torch.Tensor:
         """(T, O/2), the activation in the product's epilogue."""
@@ -99,125 +105,152 @@ class FusedOperations:
 
 
 @dataclass(frozen=True, slots=True)
-class Quantised:
-    """Rows in e4m3 with one float32 scale each: value = values_TI * scales_T1."""
-
-    values_TI: torch.Tensor
-    scales_T1: torch.Tensor
-
-
-@dataclass(frozen=True, slots=True)
 class QuantisedLinear:
-    """Weights in e4m3 with one float32 scale for each output; the bias is float16."""
+    """Weights in e4m3: weight = values_OI * scale_1; the bias is float16.
+
+    `factor_1`: what a product of its e4m3 operands is to be multiplied by: scale_1 over the input's scale.
+    `o_scale_1`: where the product itself writes e4m3, the scale of that.
+    """
 
     values_OI: torch.Tensor
-    scales_1O: torch.Tensor
+    scale_1: torch.Tensor
+    factor_1: torch.Tensor
     bias_O: torch.Tensor | None
+    o_scale_1: torch.Tensor | None = None
 
     def float(self) -> Linear:
         """The weights in use, in float32."""
         bias_O = None if self.bias_O is None else self.bias_O.float()
-        return Linear(self.values_OI.float() * self.scales_1O.t(), bias_O)
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """A residual stream x whose last product y the next norm adds: fp8 products cannot add it themselves."""
-
-    x_TD: torch.Tensor
-    y_TD: torch.Tensor
+        return Linear(self.values_OI.float() * self.scale_1, bias_O)
 
 
 class Fp8Operations:
-    """ESM-2's steps with fp8 products (e4m3, one scale a row, float32 sums), float16 between them.
+    """ESM-2's steps with fp8 products (e4m3, float32 sums); the residual stream, q, k and v are float16.
 
-    Norm and GELU quantise in their own pass, attention with one scale a layer. The residual stream is float16.
+    What goes into a product is e4m3 with one scale a layer, a power of two that follows from the weights: no value
+    can leave the range. e4m3 keeps its relative precision over 15 powers of two, so one scale
+    does nearly as well as many.
     """
 
     def __init__(self, attention: str = "triton") -> None:
         self.dtype, self.attention = torch.float16, attention
         self._half = FusedOperations(torch.float16, attention)
 
-    def begin(self, device: torch.device) -> None:
-        """As in float16."""
-        self._half.begin(device)
+    def warm_up(self, device: torch.device) -> None:
+        """As in float16, and whether the library has products in e4m3 for this device."""
+        self._half.warm_up(device)
+        with torch.cuda.device(device):
+            x_TI = torch.zeros(128, 128, device=device).to(E4M3)
+            one_1 = torch.ones(1, device=device)
+            bias_O = torch.zeros(128, dtype=torch.float16, device=device)
+            kernels.product(
+                x_TI, x_TI, torch.empty_like(x_TI), bias_O=bias_O, gelu=True, scales=(one_1, one_1)
+            )
 
-    def prepare(self, linear: Linear) -> QuantisedLinear:
-        """Rounds each row of the weights to e4m3 by its own largest value."""
-        weight_OI = linear.weight_OI.float()
-        scales_O1 = weight_OI.abs().amax(dim=1, keepdim=True).clamp_(min=1e-8) / E4M3_MAX
-        return QuantisedLinear((weight_OI / scales_O1).to(E4M3), scales_O1.t().contiguous(), linear.bias_O)
+    def prepare_attention(
+        self, norm: Norm, qkv: Linear, heads: Heads, out: Linear
+    ) -> tuple[Norm, QuantisedLinear, Heads, QuantisedLinear]:
+        """The norm and the heads with the scales of their outputs, the weights in e4m3."""
+        norm = replace(norm, e4m3_scale=norm_scale(norm))
+        small_qkv = quantised(qkv, norm.e4m3_scale)
+        width = len(norm.weight_D)
+        heads = replace(heads, e4m3_scale=scale_within(largest(norm, small_qkv)[2 * width :]))
+        return norm, small_qkv, heads, quantised(out, heads.e4m3_scale)
 
-    def prepare_heads(self, heads: Heads, norm: Norm, qkv: Linear, /) -> Heads:
-        """With the layer's scale of the attention's output, for the kernel that can apply it (see e4m3_scale)."""
-        return replace(heads, e4m3_scale=e4m3_scale(norm, qkv)) if self.attention == "triton" else heads
+    def prepare_feed_forward(
+        self, norm: Norm, up: Linear, down: Linear
+    ) -> tuple[Norm, QuantisedLinear, QuantisedLinear]:
+        """The norm with the scale of its output, up with the scale of its GELU's, the weights in e4m3."""
+        norm = replace(norm, e4m3_scale=norm_scale(norm))
+        small_up = quantised(up, norm.e4m3_scale)
+        scale = scale_within(largest(norm, small_up))  # |gelu(u)| <= |u|
+        o_scale_1 = torch.full((1,), scale, device=small_up.values_OI.device)
+        return norm, replace(small_up, o_scale_1=o_scale_1), quantised(down, scale)
 
-    def norm(self, x_TD: torch.Tensor | Pending, norm: Norm) -> Quantised:
-        """The pending product is added to x; then LayerNorm(x + offset), quantised, in the same pass."""
-        assert norm.offset_D is not None
-        y_TD = x_TD.y_TD if isinstance(x_TD, Pending) else None
-        x_TD = x_TD.x_TD if isinstance(x_TD, Pending) else x_TD
-        return Quantised(
-            *kernels.norm_quantised(x_TD, y_TD, norm.weight_D, norm.bias_D, norm.eps, norm.offset_D)
+    def norm(self, x_TD: torch.Tensor, norm: Norm) -> torch.Tensor:
+        """LayerNorm(x + offset) in e4m3, one pass over x."""
+        return kernels.norm(
+            x_TD, norm.weight_D, norm.bias_D, norm.eps, norm.offset_D, e4m3_scale=norm.e4m3_scale
         )
 
-    def linear(self, h_TI: Quantised, linear: QuantisedLinear) -> torch.Tensor:
+    def linear(self, h_TI: torch.Tensor, linear: QuantisedLinear) -> torch.Tensor:
         """(T, O) float16 = x W^T + b."""
-        y_TO: torch.Tensor = torch._scaled_mm(
-            h_TI.values_TI,
-            linear.values_OI.t(),
-            h_TI.scales_T1,
-            linear.scales_1O,
-            bias=linear.bias_O,
-            out_dtype=torch.float16,
-            use_fast_accum=True,
+        o_TO = torch.empty(len(h_TI), len(linear.values_OI), dtype=self.dtype, device=h_TI.device)
+        return kernels.product(
+            h_TI, linear.values_OI, o_TO, bias_O=linear.bias_O, scales=(linear.factor_1, None)
         )
-        return y_TO
 
-    def add_linear(self, x_TD: torch.Tensor | Pending, h_TI: Quantised, linear: QuantisedLinear) -> Pending:
-        """x, with h W^T to be added by the next norm."""
-        stream_TD = x_TD.x_TD if isinstance(x_TD, Pending) else x_TD  # its own y was added by the norm before
-        return Pending(stream_TD, self.linear(h_TI, linear))
+    def add_linear(self, x_TD: torch.Tensor, h_TI: torch.Tensor, linear: QuantisedLinear) -> torch.Tensor:
+        """x += h W^T in place, added by the product. The bias is a later norm's offset."""
+        return kernels.product(h_TI, linear.values_OI, x_TD, scales=(linear.factor_1, None), add=True)
 
-    def attend(self, qkv_TC: torch.Tensor, batch: PackedBatch, heads: Heads) -> Quantised:
-        """Attention in float16; its output leaves the kernel in e4m3, or is quantised row by row after another one."""
+    def attend(self, qkv_TC: torch.Tensor, batch: PackedBatch, heads: Heads) -> torch.Tensor:
+        """Attention in float16; its output leaves the kernel `triton` in e4m3, another one's is rounded after it."""
         o_TD = self._half.attend(qkv_TC, batch, heads)
-        if heads.e4m3_scale is None:
-            return Quantised(*kernels.quantised(o_TD, gelu=False))
-        return Quantised(o_TD, torch.full((len(o_TD), 1), 1 / heads.e4m3_scale, device=o_TD.device))
+        assert heads.e4m3_scale is not None
+        return o_TD if o_TD.dtype == E4M3 else (o_TD.float() * heads.e4m3_scale).to(E4M3)
 
-    def linear_gelu(self, h_TI: Quantised, linear: QuantisedLinear) -> Quantised:
-        """erf GELU of the product and its quantisation in one pass."""
-        return Quantised(*kernels.quantised(self.linear(h_TI, linear), gelu=True))
+    def linear_gelu(self, h_TI: torch.Tensor, linear: QuantisedLinear) -> torch.Tensor:
+        """(T, O) e4m3: GELU and its rounding in the product's epilogue."""
+        o_TO = torch.empty(len(h_TI), len(linear.values_OI), dtype=E4M3, device=h_TI.device)
+        return kernels.product(
+            h_TI, linear.values_OI, o_TO,
+            bias_O=linear.bias_O, gelu=True, scales=(linear.factor_1, linear.o_scale_1),
+        )  # fmt: skip
 
     def prepare_gated(self, linear: Linear) -> QuantisedLinear:
         """No encoder with fp8 has a gated feed-forward."""
         raise NotImplementedError
 
-    def gated_gelu(self, h_TI: Quantised, linear: QuantisedLinear) -> Quantised:
+    def gated_gelu(self, h_TI: torch.Tensor, linear: QuantisedLinear) -> torch.Tensor:
         """No encoder with fp8 has a gated feed-forward."""
         raise NotImplementedError
 
-    def pool(
-        self, x_TD: torch.Tensor | Pending, batch: PackedBatch, window: Window, norm: Norm | None
-    ) -> torch.Tensor:
+    def pool(self, x_TD: torch.Tensor, batch: PackedBatch, window: Window, norm: Norm | None) -> torch.Tensor:
         """(B, D) float32 means of the window's rows, normed first where `norm`, in float16."""
-        if isinstance(x_TD, Pending):
-            x_TD = x_TD.x_TD.add_(x_TD.y_TD)
         return self._half.pool(x_TD, batch, window, norm)
 
 
-def e4m3_scale(norm: Norm, qkv: Linear) -> float:
-    """The largest power of two with which no output of the layer's attention can leave e4m3's range.
+def quantised(linear: Linear, input_scale: float | None) -> QuantisedLinear:
+    """Weights rounded to e4m3 by their largest value, to be multiplied with inputs that have `input_scale`.
 
-    An output is a mean of values v = W h + b with h = w * z + c and a normed z, |z| <= sqrt(D): by Cauchy and
-    Schwarz |v_j| <= sqrt(D) |W_j * w| + |W_j c + b_j|. The margin covers the rounding of W and h to e4m3, 2^-4 of
-    each. A power of two rounds nothing itself, and e4m3 keeps its relative precision over 15 powers of two.
+    Raises WeightsError for sizes that the products of the library cannot have.
     """
-    width = len(norm.weight_D)
-    values_DD = qkv.weight_OI[2 * width :].float()
-    bound_D = math.sqrt(width) * (values_DD * norm.weight_D).norm(dim=1) + (values_DD @ norm.bias_D).abs()
-    if qkv.bias_O is not None:
-        bound_D += qkv.bias_O[2 * width :].float().abs()
-    bound = max(float(bound_D.max()) * E4M3_MARGIN, TINY)
+    assert input_scale is not None
+    outputs, inputs = linear.weight_OI.shape
+    if outputs % 16 or inputs % 16:
+        raise WeightsError(f"fp8 weights of {outputs} x {inputs}, no multiples of 16", remedy="use float16")
+    weight_OI = linear.weight_OI.float()
+    scale_1 = weight_OI.abs().amax().clamp_(min=TINY).reshape(1) / E4M3_MAX
+    return QuantisedLinear((weight_OI / scale_1).to(E4M3), scale_1, scale_1 / input_scale, linear.bias_O)
+
+
+def norm_scale(norm: Norm) -> float:
+    """The scale of LayerNorm's output w * z + c, for |z| <= sqrt(D)."""
+    return scale_within(math.sqrt(len(norm.weight_D)) * norm.weight_D.abs() + norm.bias_D.abs())
+
+
+def largest(norm: Norm, linear: QuantisedLinear) -> torch.Tensor:
+    """(O,): no |W h + b| can be larger, h = w * z + c the norm's e4m3 output, W the weights in use.
+
+    With |z| <= sqrt(D), by Cauchy and Schwarz |W h + b| <= sqrt(D) |W * w| + |W c + b|. Rounding moves each h by at
+    most E4M3_HALF_STEP of itself, or by E4M3_LEAST_STEP over its scale where that is more.
+    """
+    assert norm.e4m3_scale is not None
+    used = linear.float()
+    weight_OI, c_I = used.weight_OI, norm.bias_D
+    spread_O = math.sqrt(len(c_I)) * (weight_OI * norm.weight_D).norm(dim=1)
+    centre_O = weight_OI @ c_I
+    if used.bias_O is not None:
+        centre_O = centre_O + used.bias_O
+    sizes_OI = weight_OI.abs()
+    moved_O = E4M3_HALF_STEP * (spread_O + sizes_OI @ c_I.abs())
+    moved_O += E4M3_LEAST_STEP / norm.e4m3_scale * sizes_OI.sum(dim=1)
+    largest_O: torch.Tensor = spread_O + centre_O.abs() + moved_O
+    return largest_O
+
+
+def scale_within(bounds: torch.Tensor) -> float:
+    """The largest power of two that brings values up to the largest of `bounds` into e4m3's range."""
+    bound = max(float(bounds.max()) * MARGIN, TINY)
     return float(2.0 ** math.floor(math.log2(E4M3_MAX / bound)))

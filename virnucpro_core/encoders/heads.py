@@ -1,4 +1,4 @@
-"""What attention needs to know of a model's heads: their size, rotary positions or ALiBi slopes. No kernel.
+"""The attention heads of a model: their number and size, rotary positions or ALiBi slopes.
 
 Shapes: H heads, K head size, P positions of a table.
 """

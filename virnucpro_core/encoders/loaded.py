@@ -1,22 +1,22 @@
-"""Encoders that stay loaded from one lane to the next, so that many small samples share one model load.
+"""Keeps encoders loaded between lanes, so that many small samples share one model load.
 
-Only inside a `kept_encoders` block, whose caller holds the device for as long as it lasts; everywhere else an
-encoder is loaded for one use. Knows nothing of samples.
+This happens only inside a `kept_encoders` block, whose caller holds the device during the block. Elsewhere an encoder
+is loaded for one use.
 """
 
 import contextlib
 import gc
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from virnucpro_core.encoders.encoder import Encoder, Kind, Overlong, load_encoder
-from virnucpro_core.errors import WeightsError
-from virnucpro_core.files.background import begun
 from virnucpro_core.files.manifest import marks, verify_once
+from virnucpro_core.files.verification import Verification
+from virnucpro_core.interrupts import signals_held
 
 # One block at a time a process: None outside of one.
 _kept: dict[tuple[object, ...], Encoder] | None = None
@@ -42,44 +42,53 @@ def kept_encoders() -> Iterator[None]:
 def free_encoders() -> None:
     """Free the device of encoders that are no longer used, unless they are kept.
 
-    Whoever recorded a shard in Dagster may have left an exception that refers to itself and holds the frames of the
-    lane, and so the encoder, until Python happens to collect it: the next encoder would find the memory taken.
+    An exception that refers to itself can keep the frames of a lane, and so its encoder, alive until Python's garbage
+    collector runs; the next encoder would find too little memory. So the collector is run here. Signals are delayed
+    meanwhile: Python ignores an exception that a signal handler raises inside a callback of the collector.
     """
     if _kept is None:
-        gc.collect()
+        with signals_held():
+            gc.collect()
 
 
-def begun_encoder(
-    kind: Kind, folder: Path, *, device: torch.device, dtype: torch.dtype, attention: str, overlong: Overlong
-) -> tuple[Encoder, Callable[[], None]]:
-    """An encoder that is kept, or loaded now, while a thread verifies its files; and a call that waits for that.
+def cached_encoder(
+    kind: Kind,
+    folder: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    attention: str,
+    overlong: Overlong,
+    verification: Verification,
+) -> Encoder:
+    """An encoder that is kept, or loaded now, while its files are verified: see `Verification`.
 
-    Digesting 3B weights takes longer than loading them: nothing may be published before the call returns. It raises
-    WeightsError, as loading does.
+    Raises as `load_encoder` does.
     """
-    verified = begun(partial(verify_once, folder))
+    verification.start(partial(verify_once, folder))
     key = (kind, folder, marks(folder), device, dtype, attention, overlong)
     with _one_load if _kept is not None else contextlib.nullcontext():
         if _kept is not None and key in _kept:
-            return _kept[key], verified
-        try:
-            encoder = load_encoder(
-                kind, folder, device=device, dtype=dtype, attention=attention, overlong=overlong
-            )
-        except WeightsError:
-            verified()  # damage is told by its file's name, where that is the cause
-            raise
+            return _kept[key]
+        encoder = load_encoder(
+            kind, folder, device=device, dtype=dtype, attention=attention, overlong=overlong
+        )
         if _kept is not None:
             _kept[key] = encoder
-        return encoder, verified
+        return encoder
 
 
 def verified_encoder(
     kind: Kind, folder: Path, *, device: torch.device, dtype: torch.dtype, attention: str, overlong: Overlong
 ) -> Encoder:
     """The encoder of the verified `folder`: one that is kept, or loaded now. Raises as `load_encoder` does."""
-    encoder, verified = begun_encoder(
-        kind, folder, device=device, dtype=dtype, attention=attention, overlong=overlong
-    )
-    verified()
-    return encoder
+    with Verification() as verification:
+        return cached_encoder(
+            kind,
+            folder,
+            device=device,
+            dtype=dtype,
+            attention=attention,
+            overlong=overlong,
+            verification=verification,
+        )

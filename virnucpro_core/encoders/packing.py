@@ -1,7 +1,7 @@
-"""Token ids of many sequences to batches without padding: first-fit decreasing into a token budget.
+"""Packs the tokens of many sequences into batches without padding: first-fit decreasing into a token budget.
 
-Everything that a kernel needs to know of a batch is computed here, on the host, in vectorised numpy, so
-that a worker process can do it. Knows no model.
+Everything that a kernel needs to know about a batch is computed here, on the host, with numpy, so that worker
+processes can do it. Knows no model.
 
 Shapes: T tokens of a batch, B sequences of a batch, 1 one more; N any other count.
 """

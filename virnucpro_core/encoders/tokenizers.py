@@ -1,9 +1,10 @@
-"""Sequences to token ids: the ESM-2 alphabet and the DNABERT-S byte-pair vocabulary; knows no model.
+"""Converts sequences to token ids, with the ESM-2 alphabet or the DNABERT-S byte-pair vocabulary.
 
 Shapes: T tokens of all sequences together, B sequences. A tokenizer is picklable, so that it can travel to
 worker processes.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Protocol
 import numpy as np
 from tokenizers import Tokenizer as BytePairTokenizer
 
-from virnucpro_core.errors import UsageError, WeightsError
+from virnucpro_core.errors import SequenceError, WeightsError
+from virnucpro_core.sequences.fasta import NUCLEOTIDES
 
 # fair-esm 2.0.0, alphabet "ESM-1b": the letters have the ids 4..30, in this order.
 ESM2_LETTERS = b"LAGVSERTIDPKQNFYMHWCXBUZO.-"
@@ -30,7 +32,7 @@ class Tokenizer(Protocol):
         """Ids (T,) int32 of the sequences one after the other, and lengths (B,) int32, special tokens
         included.
 
-        Raises UsageError naming the sequence (its index) and the letter that has no id, or an empty sequence.
+        Raises SequenceError naming the sequence (its index) and the letter that has no id, or an empty sequence.
         """
         ...
 
@@ -51,10 +53,11 @@ class Esm2Tokenizer:
         if len(unknown):
             starts = np.cumsum(residues_B) - residues_B
             sequence = int(np.searchsorted(starts, unknown[0], side="right")) - 1
-            raise UsageError(
-                f"letter {chr(letters[unknown[0]])!r} at residue {unknown[0] - starts[sequence] + 1:,} "
-                "is not in the ESM-2 alphabet",
-                where=f"sequence {sequence}",
+            place = int(unknown[0] - starts[sequence])
+            raise SequenceError(
+                f"letter {chr(letters[unknown[0]])!r} at residue {place + 1:,} is not in the ESM-2 alphabet",
+                sequence=sequence,
+                letter=place,
                 remedy="use upper-case amino acids without J and without stops (*)",
             )
         lengths_B = residues_B + 2
@@ -106,6 +109,7 @@ def _esm2_ids() -> np.ndarray:
 
 
 _ESM2_IDS = _esm2_ids()
+_NO_NUCLEOTIDE = re.compile(rb"[^" + NUCLEOTIDES + rb"]")
 
 
 def _lengths(sequences: Sequence[bytes]) -> np.ndarray:
@@ -113,19 +117,20 @@ def _lengths(sequences: Sequence[bytes]) -> np.ndarray:
     lengths_B = np.fromiter((len(s) for s in sequences), dtype=np.int64, count=len(sequences))
     empty = np.flatnonzero(lengths_B == 0)
     if len(empty):
-        raise UsageError(
-            "an empty sequence has no embedding", where=f"sequence {empty[0]}", remedy="leave it out"
+        raise SequenceError(
+            "an empty sequence has no embedding", sequence=int(empty[0]), remedy="leave it out"
         )
     return lengths_B
 
 
 def _text(index: int, sequence: bytes) -> str:
-    """One word: a blank would split the sequence without a trace."""
-    if not sequence.isalpha():
-        letter = next(chr(c) for c in sequence if not bytes([c]).isalpha())
-        raise UsageError(
-            f"letter {letter!r} is not a nucleotide letter",
-            where=f"sequence {index}",
+    """One word of nucleotide codes: a blank would split the sequence without a trace."""
+    if strange := _NO_NUCLEOTIDE.search(sequence):
+        place = strange.start()
+        raise SequenceError(
+            f"letter {chr(sequence[place])!r} at base {place + 1:,} is not a nucleotide code",
+            sequence=index,
+            letter=place,
             remedy="use IUPAC letters",
         )
     return sequence.decode("ascii")

@@ -1,8 +1,8 @@
-"""Model folders: config.json and safetensors, under one set of names; knows the names, not the arithmetic.
+"""Reads the weights of a model folder (config.json and safetensors) under one set of tensor names.
 
-Names of fair-esm, of Hugging Face (with or without `esm.`, `bert.`) and of older exports (gamma, beta) are
-mapped by tables to the Hugging Face names without prefix. Nothing is unpickled. Tensors are read one at a
-time from the memory-mapped file straight to the device in the compute dtype.
+Tables map the names of fair-esm, of Hugging Face (with or without `esm.`, `bert.`) and of older exports (gamma, beta)
+to the Hugging Face names without prefix. Nothing is unpickled. Tensors are read one at a time from the memory-mapped
+file directly to the device in the compute dtype.
 """
 
 import json
@@ -121,7 +121,7 @@ def open_weights(
     rename: Callable[[Iterable[str]], dict[str, str]],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> Weights:
-    """Open model.safetensors (or its shards, by model.safetensors.index.json) and hold it against `shapes`.
+    """Open model.safetensors (or its shards, by model.safetensors.index.json) and compare it with `shapes`.
 
     Raises WeightsError naming the first tensor that is missing, extra, of another shape or of no float dtype.
     """

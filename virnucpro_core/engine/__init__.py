@@ -1,1 +1,1 @@
-"""Shards through an encoder; knows no sample."""
+"""Computes the embeddings of shards: loading, computing, writing, balancing lanes. Knows no sample."""

@@ -1,7 +1,7 @@
-"""How long the device computed, and how long it stood idle between batches: by its own events, not by sampling.
+"""Measures how long the device computed and how long it was idle between batches, with CUDA events.
 
-On a GPU the marks are CUDA events on the compute stream, read after the device has passed them, so nothing waits
-for them. On the CPU they are readings of a clock.
+The events are recorded on the compute stream and read after the device has passed them, so nothing waits for them. On
+the CPU a clock is used instead.
 """
 
 import time
@@ -16,17 +16,17 @@ Mark = torch.cuda.Event | float
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """The work of some batches in turn; `before` is where the batch before the first one ended."""
+    """Start and end of consecutive batches. `before` is the end of the batch before them."""
 
     before: Mark | None
     batches: list[tuple[Mark, Mark]]
 
     def busy(self) -> list[float]:
-        """Seconds of each batch; on a GPU only once the last one has been passed."""
+        """Seconds of each batch. On a GPU, call this only after the device has finished the last batch."""
         return [_seconds(start, stop) for start, stop in self.batches]
 
     def idle(self) -> float:
-        """Seconds between the batches, and before the first one."""
+        """Idle seconds between the batches and before the first one."""
         ends = [self.before, *(stop for _, stop in self.batches)]
         return sum(
             _seconds(end, start)
@@ -36,7 +36,7 @@ class Spans:
 
 
 class DeviceClock:
-    """Marks around every batch; `take` gives them away, to be read once the device has passed them."""
+    """Records start and end of every batch; `take` returns them."""
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
@@ -45,13 +45,13 @@ class DeviceClock:
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        """Around the work of one batch, the copy of its tokens to the device included."""
+        """Use around the work of one batch, including the copy of its tokens to the device."""
         start = self._mark()
         yield
         self._batches.append((start, self._mark()))
 
     def take(self) -> Spans:
-        """The batches so far; then begins anew."""
+        """The batches since the last call."""
         spans = Spans(self._before, self._batches)
         if self._batches:
             self._before, self._batches = self._batches[-1][1], []

@@ -1,7 +1,8 @@
-"""Shards through an encoder: the loader feeds packed batches, a thread writes behind, the device never waits.
+"""Runs shards through an encoder and publishes the rows: loading, computing and writing overlap.
 
-Pooled rows gather in a buffer on the device; one copy a shard brings them to pinned host memory on a stream
-of its own while the next shard computes. That one's last batch is issued once the shard before is on disk.
+Worker processes prepare packed batches, the device computes, and a thread writes. The pooled rows of a shard collect
+in a buffer on the device. One copy on its own CUDA stream brings them to pinned host memory while the next shard is
+computed. The last batch of a shard is issued only after the previous shard is on disk.
 """
 
 import logging
@@ -9,9 +10,9 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import torch
 
+from virnucpro_core.encoders.batches import Pass, Room, again_in_float32
 from virnucpro_core.encoders.encoder import Encoder
 from virnucpro_core.encoders.packing import PackedBatch, PackedShard
 from virnucpro_core.engine.clock import DeviceClock
@@ -19,8 +20,8 @@ from virnucpro_core.engine.loading import Feed
 from virnucpro_core.engine.monitor import DeviceMonitor
 from virnucpro_core.engine.shards import Entry, ShardStore
 from virnucpro_core.engine.telemetry import Recorder
-from virnucpro_core.engine.writing import Computed, Settled, WriteBehind
-from virnucpro_core.errors import DeviceError, StoreError
+from virnucpro_core.engine.writing import Computed, Outcome, WriteBehind
+from virnucpro_core.files.verification import Verification
 from virnucpro_core.sequences.frames import Frames
 
 log = logging.getLogger(__name__)
@@ -33,33 +34,33 @@ def embed_shards(
     recorder: Recorder,
     *,
     on_shard: Callable[[Entry], None],
-    verified: Callable[[], None] = lambda: None,
+    verification: Verification,
 ) -> None:
-    """Compute the feed's shards and publish each; `on_shard` is called here, in order, once it is on disk.
+    """Compute and publish all shards of the feed. `on_shard` is called in this thread after each shard is on disk.
 
-    Nothing is published before `verified` has returned: it waits for the weights' digests, or raises WeightsError.
-    Raises DeviceError when one sequence alone does not fit the device, StoreError when rows stay non-finite
-    after they were recomputed in float32, or when the disk refuses.
+    `Encoder.embed` uses the same loop over batches (`Pass`). Nothing is published before `verification` has passed; its
+    errors are raised here. Raises DeviceError if a single sequence does not fit the device. Raises StoreError if rows
+    are not finite even after they were computed again in float32, or on a disk error.
     """
     dataset = feed.dataset
     frames = Frames.open(dataset.path)
     forward = Forward(encoder, recorder, dataset.token_budget)
-    with forward.monitor, WriteBehind(store, frames, dataset.n_shards, recorder, verified) as writer:
+    with forward.monitor, WriteBehind(store, frames, dataset.n_shards, recorder, verification) as writer:
 
         def report(*, wait: bool) -> None:
-            """What was handed over last, once it is on disk; rows that are not finite go another round."""
-            while settled := writer.settled(wait=wait):
-                if settled.entry is None:
-                    writer.submit(_again_in_float32(encoder, settled, store, recorder))
+            """Report the submitted shard if it is on disk. Rows that are not finite are computed again first."""
+            while outcome := writer.outcome(wait=wait):
+                if outcome.entry is None:
+                    writer.submit(_again_in_float32(forward, outcome, store))
                     continue
-                busy, entry = settled.computed.spans.busy(), settled.entry
-                recorder.device(busy, settled.computed.spans.idle())
+                busy, entry = outcome.computed.spans.busy(), outcome.entry
+                recorder.device(busy, outcome.computed.spans.idle())
                 recorder.shard(entry.shard, entry.rows, entry.sha256, _peak_memory(encoder.device), busy)
-                feed.share.end(entry.shard)
+                feed.share.finish(entry.shard)
                 on_shard(entry)
 
-        for turn in feed.turns():
-            for packed, wait in turn:
+        for phase in feed.phases():
+            for packed, wait in phase:
                 recorder.begin(packed.n_sequences, own=feed.share.owns(packed.shard))
                 writer.submit(forward.shard(packed, wait, before=lambda last: report(wait=last)))
                 _warn_of_overlong(packed, encoder, recorder)
@@ -79,54 +80,35 @@ def _warn_of_overlong(packed: PackedShard, encoder: Encoder, recorder: Recorder)
 
 
 class Forward:
-    """Issues shards to the device batch by batch, and halves batches where memory runs out.
+    """Issues shards to the device batch by batch (`encoders.batches`) and measures each batch.
 
-    `limit`: tokens a batch may hold on this device; falls when memory runs out, never rises within a lane.
+    `room`: largest number of tokens in a batch. It is lowered when device memory runs out, and never raised in a lane.
     """
 
     def __init__(self, encoder: Encoder, recorder: Recorder, limit: int) -> None:
-        self.encoder, self.recorder, self.limit = encoder, recorder, limit
+        self.encoder, self.recorder, self.room = encoder, recorder, Room(limit)
         self.clock, self.monitor = DeviceClock(encoder.device), DeviceMonitor(encoder.device)
 
     def shard(self, packed: PackedShard, wait: float, before: Callable[[bool], None]) -> Computed:
-        """The shard's rows, on their way to the host. Raises DeviceError if one sequence alone does not fit.
+        """Issue all batches of the shard and the copy of its rows to the host; does not wait for them.
 
-        `before` is called before each batch, with whether it is the shard's last.
+        `before(is_last)` is called before each batch. Raises DeviceError if a single sequence does not fit the device.
         """
         started, encoder = time.monotonic(), self.encoder
         rows_RD = torch.full(
             (packed.n_sequences, encoder.dim), torch.nan, dtype=torch.float32, device=encoder.device
         )
-        done = 0
-        todo = list(reversed(packed.batches))
-        while todo:
-            batch = todo.pop()
-            if batch.n_tokens > self.limit and batch.n_sequences > 1:
-                todo.extend(reversed(batch.halves()))
-                continue
-            before(not todo)
-            if self._embed_into(batch, rows_RD[done : done + batch.n_sequences]):
+        batches = Pass(packed.batches, rows_RD, encoder.forward, self.room)
+        for batch in batches:
+            before(batches.is_last)
+            if batches.run(batch, self.clock.batch()):
                 self._record(batch, packed.budget, wait)
-                done, wait = done + batch.n_sequences, 0.0
+                wait = 0.0
             else:
-                self._lower_limit(batch)
-                todo.append(batch)
+                self.recorder.summary.oom_backoffs = self.room.backoffs
         place_R = packed.place_R.to(encoder.device, non_blocking=True)
         copy = _to_host(rows_RD[place_R])
-        return Computed(packed, *copy, time.monotonic() - started, self.clock.take())
-
-    def _embed_into(self, batch: PackedBatch, rows_BD: torch.Tensor) -> bool:
-        """Pooled rows of `batch` to their place; False if the device ran out of memory (and is tidy again)."""
-        try:
-            with self.clock.batch():
-                rows_BD.copy_(self.encoder.forward(batch.to(self.encoder.device, non_blocking=True)))
-        except torch.OutOfMemoryError:
-            fits = False
-        else:
-            fits = True
-        if not fits:
-            torch.cuda.empty_cache()
-        return fits
+        return Computed(packed, *copy, time.monotonic() - started, self.clock.take(), batches.halved)
 
     def _record(self, batch: PackedBatch, budget: int, wait: float) -> None:
         self.recorder.batch(
@@ -137,19 +119,9 @@ class Forward:
             counters=self.monitor.latest,
         )
 
-    def _lower_limit(self, batch: PackedBatch) -> None:
-        if batch.n_sequences == 1:
-            raise DeviceError(
-                f"one sequence of {batch.n_tokens:,} tokens does not fit the memory of {self.encoder.device}",
-                remedy="give a smaller --chunk-size, a smaller model, or a larger device",
-            )
-        self.limit = batch.n_tokens // 2
-        self.recorder.summary.oom_backoffs += 1
-        log.warning("out of device memory: batches of at most %d tokens from here", self.limit)
-
 
 def _to_host(rows_RD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.cuda.Event | None]:
-    """The rows, and whether each is finite, on the host; and the event after which they are there, if any."""
+    """Copy to the host: (rows, whether each is finite, CUDA event of the end of the copy; None on the CPU)."""
     finite_R = torch.isfinite(rows_RD).all(dim=1)
     if rows_RD.device.type != "cuda":
         return rows_RD, finite_R, None
@@ -178,23 +150,16 @@ def _copy_stream(device: torch.device) -> torch.cuda.Stream:
     return _STREAMS[device]
 
 
-def _again_in_float32(encoder: Encoder, settled: Settled, store: ShardStore, recorder: Recorder) -> Computed:
-    """The shard with its bad rows recomputed. Raises StoreError if they are not finite even so."""
-    computed, bad = settled.computed, settled.bad_rows
-    log.warning("shard %d: %d rows not finite, computed again in float32", computed.packed.shard, len(bad))
+def _again_in_float32(forward: Forward, outcome: Outcome, store: ShardStore) -> Computed:
+    """The shard with its bad rows computed again in float32. Raises StoreError if they are still not finite."""
+    computed, bad, shard = outcome.computed, outcome.bad_rows, outcome.computed.packed.shard
+    log.warning("shard %d: %d rows not finite, computed again in float32", shard, len(bad))
     values_RD, _ = computed.wait()
-    for batch in computed.packed.batches:
-        keep = np.flatnonzero(np.isin(batch.rows_B, bad))
-        if len(keep):
-            again = batch.take(keep).to(encoder.device)
-            values_RD[batch.rows_B[keep]] = encoder.forward_float32(again).cpu().numpy()
-    recorder.summary.fp32_recomputed += len(bad)
-    if not np.isfinite(values_RD[bad]).all():
-        raise StoreError(
-            f"shard {computed.packed.shard}: {len(bad)} sequences have no finite embedding even in float32",
-            where=store.folder,
-            remedy="check the weights with `virnucpro models verify`",
-        )
+    again_in_float32(
+        forward.encoder, computed.packed.batches, values_RD, bad, forward.room, where=store.path(shard)
+    )
+    summary = forward.recorder.summary
+    summary.fp32_recomputed, summary.oom_backoffs = summary.fp32_recomputed + len(bad), forward.room.backoffs
     return replace(computed, finite_R=torch.ones(len(values_RD), dtype=torch.bool), ready=None)
 
 

@@ -1,7 +1,7 @@
-"""From the frame store to packed shards: an async DataLoader whose workers tokenize and pack, and never see CUDA.
+"""Prepares packed shards from the frame store with a DataLoader; its worker processes tokenize and pack.
 
-One item is one whole shard, so batches can be filled to the brim without knowing token counts beforehand, and shards
-are finished one after another.
+One item is one complete shard, so batches can be filled well although token counts are not known before, and shards
+are finished one after another. Workers never use CUDA.
 """
 
 import multiprocessing
@@ -14,26 +14,23 @@ from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from virnucpro_core.devices.compute import LoaderSettings
 from virnucpro_core.encoders.encoder import EncoderInput
-from virnucpro_core.encoders.packing import PackedShard, pack_shard
-from virnucpro_core.engine.sharing import Alone
+from virnucpro_core.encoders.packing import PackedShard
+from virnucpro_core.engine.sharing import OwnShards
 from virnucpro_core.errors import DeviceError, StoreError, VirnucproError
 from virnucpro_core.files.disk import disk_errors
 from virnucpro_core.sequences.frames import Frames
 
-CPU_BUDGET = 4_096
-
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """An item that could not be made: the error's parts, since its type would not survive the way between processes."""
+    """The error of a shard that could not be prepared, as text: exceptions do not travel well between processes."""
 
     what: str
     where: str
@@ -41,7 +38,7 @@ class Refused:
 
 
 class ShardDataset(Dataset[PackedShard | Refused]):
-    """Item i is shard `shards[i]`, tokenized and packed. Opens the frame store where it runs."""
+    """Item i is shard `shards[i]`, tokenized and packed. Each worker process opens the frame store itself."""
 
     def __init__(
         self,
@@ -72,36 +69,29 @@ class ShardDataset(Dataset[PackedShard | Refused]):
         frames, shard = self._frames, self.shards[index]
         strings = frames.proteins if self.input.kind == "esm2" else frames.nucleotides
         sequences = [strings[int(u)] for u in frames.shard(shard, self.n_shards)]
-        tokens_T, lengths_B = self.input.tokenizer.encode(sequences)
-        return pack_shard(shard, tokens_T, lengths_B, self.token_budget, longest=self.input.longest)
+        return self.input.pack(sequences, self.token_budget, shard=shard)
 
 
 def token_budget_of(taken: EncoderInput, settings: LoaderSettings, device: torch.device) -> int:
-    """What was asked for; else what the model wants on a device of this size (total memory, so that it is the
-    same on every device of a kind), or CPU_BUDGET.
-    """
-    if settings.token_budget:
-        return settings.token_budget
-    if device.type == "cuda":
-        return taken.token_budget(torch.cuda.get_device_properties(device).total_memory)
-    return CPU_BUDGET
+    """Largest number of tokens in a batch: the setting, or a number chosen for the model and the device."""
+    return settings.token_budget or taken.budget_on(device)
 
 
 def start_worker_server() -> None:
-    """Start the process that workers are forked from, if there is none; returns at once.
+    """Start the server process from which workers are forked, if it is not running. Returns at once.
 
-    It imports torch while the caller does, has no CUDA and no threads, and ends with the caller. A worker is there in
-    milliseconds then, for every loader of this process.
+    The server imports torch while the caller does, so a worker starts in milliseconds. It has no CUDA and no threads,
+    and it ends with the caller.
     """
     multiprocessing.set_forkserver_preload([__name__])
     forkserver.ensure_running()
 
 
 def shard_loader(
-    dataset: ShardDataset, settings: LoaderSettings, device: torch.device, share: Alone
+    dataset: ShardDataset, settings: LoaderSettings, device: torch.device, share: OwnShards
 ) -> DataLoader[PackedShard | Refused]:
-    """What the share wants prepared, turn by turn; workers never touch CUDA, and end with their parent."""
-    # By all shards, not only the lane's own: it may take others'. One alone is prepared here, with nothing to overlap.
+    """A DataLoader of the shards of `share`, phase by phase. Its workers never use CUDA and end with the lane."""
+    # Counts all shards, since the lane may steal. A single shard is prepared in this process: nothing would overlap.
     workers = min(settings.workers, len(dataset)) if len(dataset) > 1 else 0
     if workers:
         start_worker_server()
@@ -113,16 +103,16 @@ def shard_loader(
         multiprocessing_context="forkserver" if workers else None,
         prefetch_factor=settings.prefetch if workers else None,
         worker_init_fn=begin_worker,
-        persistent_workers=workers > 0,  # from turn to turn
+        persistent_workers=workers > 0,  # kept from phase to phase
         pin_memory=device.type == "cuda",
     )
 
 
 def begin_worker(worker: int) -> None:
-    """What a loader worker does first. It ends at once when its lane is gone, even if that was before this call:
-    torch's own watch takes whatever parent it finds then for the lane, and would wait for work for ever.
+    """First call in a loader worker: make it end when its lane ends, and use one core.
 
-    A worker is one core: the byte-pair library's own threads would fight with the other workers'.
+    torch also watches the parent, but if the lane ends before that watch starts, it watches the wrong process and the
+    worker waits forever. The threads of the tokenizer library are turned off: they would compete with other workers.
     """
     assert_cpu_only(worker)
     os.putenv("TOKENIZERS_PARALLELISM", "false")
@@ -137,16 +127,26 @@ def _end_after(lane: BaseProcess) -> None:
 
 
 def assert_cpu_only(worker: int) -> None:
-    """Raises DeviceError in a loader worker that has a CUDA context: it would hold device memory unseen."""
+    """Raises DeviceError in a loader worker that has a CUDA context: it would use device memory unnoticed."""
     if torch.cuda.is_initialized():
-        raise DeviceError(f"loader worker {worker} has initialised CUDA", remedy="report this as a defect")
+        raise DeviceError(f"loader worker {worker} has initialised CUDA", remedy="report this as a bug")
+
+
+def end_workers(shards: Any) -> None:
+    """End the workers of a DataLoader's iterator and its memory-pinning thread now. A second call does nothing.
+
+    torch has no public function for this: persistent workers end when the garbage collector or the end of the process
+    gets to them. By then the pipes to the workers may be closed, and torch waits 5 s for each worker.
+    tests/core/engine/test_inference.py tests the private function used here.
+    """
+    shards._shutdown_workers()
 
 
 class Feed:
-    """Packed shards as `share` wants them, each with the seconds that were waited for it.
+    """Packed shards in the order of `share`, each with the seconds that the caller waited for it.
 
-    The workers start here and prepare shards while the caller still loads its model; they end with the `with` block.
-    `share` numbers the dataset's items; without one all of them come, in order.
+    Workers start in the constructor and prepare shards while the caller loads its model. They end with the `with`
+    block. `share` lists indices of the dataset's items; without it all items come in order.
     """
 
     def __init__(
@@ -154,41 +154,40 @@ class Feed:
         dataset: ShardDataset,
         settings: LoaderSettings,
         device: torch.device,
-        share: Alone | None = None,
+        share: OwnShards | None = None,
     ) -> None:
-        self.dataset, self.share = dataset, share or Alone(range(len(dataset)))
+        self.dataset, self.share = dataset, share or OwnShards(range(len(dataset)))
         self._loader = shard_loader(dataset, settings, device, self.share)
-        self._first: Iterator[PackedShard | Refused] | None = None
-        if self.share.next_turn():
-            self._first = iter(self._loader)
+        self._shards: Iterator[PackedShard | Refused] | None = None
+        self._is_first = self.share.next_phase()
+        if self._is_first:
+            self._shards = iter(self._loader)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # torch leaves the end of workers that stay from turn to turn to the garbage collector, or to the end of the
-        # process. Both may come when the pipes are gone by which they are told: then it waits 5 s for each of them.
-        workers = self._loader._iterator
-        if isinstance(workers, _MultiProcessingDataLoaderIter):
-            workers._shutdown_workers()
+        if self._shards is not None and self._loader.num_workers:
+            end_workers(self._shards)
 
-    def turns(self) -> Iterator[Iterator[tuple[PackedShard, float]]]:
-        """One iteration after another; before it asks for the next, the caller ends what it has begun."""
-        if self._first is not None:
-            yield self._turn(self._first)
-        while self.share.next_turn():
-            yield self._turn(None)
+    def phases(self) -> Iterator[Iterator[tuple[PackedShard, float]]]:
+        """One iterator for each phase. The caller must finish all claimed shards before it asks for the next phase."""
+        if self._is_first:
+            yield self._phase(self._shards)
+        while self.share.next_phase():
+            yield self._phase(None)
 
-    def _turn(self, shards: Iterator[PackedShard | Refused] | None) -> Iterator[tuple[PackedShard, float]]:
-        """Raises StoreError where a shard could not be made, or a worker is gone."""
+    def _phase(self, shards: Iterator[PackedShard | Refused] | None) -> Iterator[tuple[PackedShard, float]]:
+        """The shards of one phase. Raises StoreError if a shard could not be prepared or a worker died."""
         while True:
             asked = time.monotonic()
             try:
-                shards = shards or iter(self._loader)
+                if shards is None:  # with workers, torch resets and returns the same iterator
+                    shards = self._shards = iter(self._loader)
                 packed = next(shards, None)
             except torch.AcceleratorError:
                 raise
-            except RuntimeError as error:  # what torch raises when a worker process is gone
+            except RuntimeError as error:  # raised by torch when a worker process died
                 raise StoreError(
                     f"a loader worker failed ({str(error).strip().splitlines()[-1]})",
                     where="data loader",
@@ -198,5 +197,5 @@ class Feed:
                 return
             if isinstance(packed, Refused):
                 raise StoreError(packed.what, where=packed.where, remedy=packed.remedy)
-            if self.share.begin(packed.shard):
+            if self.share.claim(packed.shard):
                 yield packed, time.monotonic() - asked

@@ -1,6 +1,6 @@
-"""What the driver's counters (NVML) say of a GPU while it computes: utilisation, memory, power, once a second.
+"""Samples the utilisation, memory and power of a GPU once a second, with the driver's counters (NVML).
 
-Sampled, hence coarse: how long the device really computed is told by the events of clock.py.
+Samples are coarse. clock.py measures exactly how long the device computed.
 """
 
 import logging
@@ -17,9 +17,11 @@ PERIOD_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """utilisation: percent of the last period in which a kernel ran; memory: bytes in use on the device, by
-    whomever; power: watts. None where the device does not count it (a MIG slice has no utilisation).
+class Reading:
+    """One sample. None for a value that the device does not measure (a MIG instance has no utilisation).
+
+    utilisation: percent of the last period in which a kernel ran. memory: bytes in use on the device by all processes.
+    power: watts.
     """
 
     utilisation: int | None
@@ -28,11 +30,11 @@ class Sample:
 
 
 class DeviceMonitor:
-    """Samples one device on a thread while the block lasts; `latest` is None on a CPU and before the first sample."""
+    """Samples a device on a thread during the block. `latest` is None on the CPU and before the first sample."""
 
     def __init__(self, device: torch.device) -> None:
-        self.latest: Sample | None = None
-        self.samples: list[Sample] = []
+        self.latest: Reading | None = None
+        self.samples: list[Reading] = []
         self._device = device
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="device-monitor", daemon=True)
@@ -51,11 +53,11 @@ class DeviceMonitor:
         try:
             pynvml.nvmlInit()
             handle = _handle(self._device)
-        except pynvml.NVMLError as error:  # telemetry only: the lane's results do not depend on it
+        except pynvml.NVMLError as error:  # only telemetry: the lane goes on without it
             log.warning("the driver's counters of %s cannot be read: %s", self._device, error)
             return
         while not self._stop.wait(PERIOD_SECONDS):
-            self.latest = Sample(
+            self.latest = Reading(
                 utilisation=_asked(lambda: pynvml.nvmlDeviceGetUtilizationRates(handle).gpu),
                 memory=_asked(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle).used),
                 power=_asked(lambda: pynvml.nvmlDeviceGetPowerUsage(handle) / 1e3),
@@ -65,7 +67,7 @@ class DeviceMonitor:
 
 
 def _handle(device: torch.device) -> Any:
-    """NVML's handle of a CUDA device, found by its UUID: NVML knows nothing of CUDA_VISIBLE_DEVICES."""
+    """NVML handle of a CUDA device, found by UUID: NVML ignores CUDA_VISIBLE_DEVICES, so its indices differ."""
     uuid = str(torch.cuda.get_device_properties(device).uuid)
     return pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}")
 

@@ -1,9 +1,9 @@
-"""Immutable HDF5 shards with a manifest entry each; the truth about what need not be computed again.
+"""Writes and verifies shards: HDF5 files with a manifest entry each, which decide what must still be computed.
 
-A shard is `00012.h5` and its entry `00012.json` in one folder per product. It counts only if the entry is
-whole, has the identity that is asked for (everything the bytes depend on) and the file's sha256 is the
-entry's: never because a file exists, never by a time stamp. Entries are files of their own, so any number
-of lanes publish into one folder without a lock on a common manifest.
+Shard 12 of a product is the file `00012.h5` and its entry `00012.json` in the product's folder. The shard is done only
+if the entry is intact, its identity (everything that determines the bytes) is the requested one, and the sha256 of the
+file is that of the entry. That a file exists, or its time, never counts. Each entry is its own file, so lanes can
+publish into one folder without a common lock. A published shard never changes.
 """
 
 import hashlib
@@ -23,15 +23,15 @@ from virnucpro_core.errors import StoreError
 from virnucpro_core.files.digests import sha256_file, sha256_json
 from virnucpro_core.files.publish import publish_bytes, publish_json
 
-FORMAT = 1
-State = Literal["done", "missing", "stale", "damaged", "released"]
-# An entry whose shard was let go once the sample's results were whole: it still says what there was.
-RELEASED = ".released"
+_FORMAT = 1
+ShardState = Literal["done", "missing", "stale", "damaged", "released"]
+# Suffix of the entry of a shard that was deleted (released) after the sample's results were complete.
+RELEASED_ENTRY = ".released"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the manifest says of one shard. `maker` (rank, device, seconds) is a note, not identity."""
+    """The manifest entry of one shard. `maker` is only a note: rank, device, seconds, batches_halved."""
 
     shard: int
     rows: int
@@ -47,8 +47,8 @@ class Entry:
 class ShardStore:
     """The shards of one product: `dataset` (rows, width) float32, `frame` (rows,) int64, `digest` (rows, 16).
 
-    `identity` names all that determines the bytes (sequences, models, precision, settings); its sha256 is in
-    every entry, and an entry with another one is stale.
+    `identity` holds everything that determines the bytes (sequences, models, precision, settings). Every entry has its
+    sha256; an entry with another one is stale.
     """
 
     def __init__(self, folder: Path, *, dataset: str, identity: Mapping[str, Any]) -> None:
@@ -60,28 +60,28 @@ class ShardStore:
         return self.folder / f"{shard:05d}.h5"
 
     def entry(self, shard: int) -> Entry | None:
-        """The shard's entry, whatever its identity; None if there is none or it cannot be read."""
+        """The entry of the shard, with any identity; None if it is missing or cannot be read."""
         return self._read_entry(shard, ".json")
 
     def released(self, shard: int) -> Entry | None:
-        """The entry of a shard that was let go and not made again; None if it was not."""
-        return None if self.entry(shard) else self._read_entry(shard, RELEASED)
+        """The entry of a shard that was released and not computed again; None otherwise."""
+        return None if self.entry(shard) else self._read_entry(shard, RELEASED_ENTRY)
 
     def _read_entry(self, shard: int, suffix: str) -> Entry | None:
         file = self.path(shard).with_suffix(suffix)
         try:
             raw = json.loads(file.read_bytes())
-            if raw.pop("format") != FORMAT or raw.pop("seal") != sha256_json(raw):
+            if raw.pop("format") != _FORMAT or raw.pop("seal") != sha256_json(raw):
                 return None
             entry = Entry(**raw | {"sources": tuple(raw["sources"])})
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return None
         return entry if entry.shard == shard else None
 
-    def state(self, shard: int, ids_sha256: str) -> State:
-        """Whether the shard can be used: reads the whole file against its digest."""
+    def state(self, shard: int, ids_sha256: str) -> ShardState:
+        """Whether the shard can be used. Reads the complete file and compares its sha256."""
         entry, path = self.entry(shard), self.path(shard)
-        if entry is None and self._read_entry(shard, RELEASED):
+        if entry is None and self._read_entry(shard, RELEASED_ENTRY):
             return "released"
         if entry is None:
             return "damaged" if path.exists() else "missing"
@@ -92,20 +92,20 @@ class ShardStore:
         return "done"
 
     def looks_done(self, shard: int, ids_sha256: str) -> bool:
-        """Whether entry, identity and size are right. The bytes are not read: its owner will do that."""
+        """Whether entry, identity and size are correct. Does not read the bytes: the owning lane verifies them."""
         entry, path = self.entry(shard), self.path(shard)
         if entry is None or (entry.identity_sha256, entry.ids_sha256) != (self.identity_sha256, ids_sha256):
             return False
         return path.exists() and path.stat().st_size == entry.bytes
 
     def require(self, shard: int, ids_sha256: str) -> Entry:
-        """The entry of a shard that verifies; else StoreError that names shard, state and remedy."""
+        """The entry of a shard after verifying its bytes. Raises StoreError with shard, state and remedy."""
         state, entry = self.state(shard, ids_sha256), self.entry(shard)
         if state != "done" or entry is None:
             raise StoreError(
                 f"shard {shard} of {self.folder.name} is {state}",
                 where=self.path(shard),
-                remedy=f"materialize {self.folder.name} again; only what does not verify is computed",
+                remedy=f"materialize {self.folder.name} again; only shards that fail verification are computed",
             )
         return entry
 
@@ -118,7 +118,10 @@ class ShardStore:
         *,
         maker: Mapping[str, Any],
     ) -> Entry:
-        """Publish one shard, then its entry. values (rows, width) float32, finite or StoreError."""
+        """Publish a shard, then its entry. frame (rows,), digest (rows, 16), values (rows, width) float32.
+
+        Raises StoreError if values are not finite, numbers of rows differ, or on a disk error.
+        """
         if not (len(frame_R) == len(digest_RD) == len(values_RW)):
             raise StoreError(
                 f"shard {shard}: {len(frame_R)} ids, {len(values_RW)} rows", where=self.path(shard)
@@ -139,9 +142,9 @@ class ShardStore:
         digest_RD: NDArray[np.uint8],
         sources: Iterable[tuple["ShardStore", Entry]],
     ) -> Entry:
-        """Publish a shard that shows its sources' columns side by side and copies nothing.
+        """Publish a shard that links to the columns of its sources side by side, without copying them.
 
-        A source that goes missing later reads as NaN (the fill value), never as zeros.
+        If a source is missing later, its columns read as NaN (the fill value), never as zeros.
         """
         parts = list(sources)
         width = sum(entry.width for _, entry in parts)
@@ -149,7 +152,7 @@ class ShardStore:
         def fill(file: h5py.File) -> None:
             _describe(file, frame_R, digest_RD, self.identity)
             layout = h5py.VirtualLayout(shape=(len(frame_R), width), dtype=np.float32)
-            layout.dcpl.set_obj_track_times(False)  # a time stamp would make equal content unequal bytes
+            layout.dcpl.set_obj_track_times(False)  # without time stamps equal content gives equal bytes
             column = 0
             for store, entry in parts:
                 relative = Path("..") / store.folder.name / store.path(shard).name
@@ -163,9 +166,9 @@ class ShardStore:
         )
 
     def read(self, shard: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """(frame (rows,), values (rows, width)) of a shard that `require` has passed. Raises StoreError.
+        """(frame (rows,), values (rows, width)) of a shard that `require` has verified. Raises StoreError.
 
-        Only finite values are ever published: others come from a virtual shard whose source could not be opened.
+        All published values are finite. NaN comes from a virtual shard whose source could not be opened.
         """
         try:
             with h5py.File(self.path(shard), "r") as file:
@@ -178,9 +181,9 @@ class ShardStore:
             ) from error
         if not np.isfinite(values_RW).all():
             raise StoreError(
-                "holds NaN: a shard that it shows could not be read",
+                "holds NaN: a shard that it links to could not be read",
                 where=self.path(shard),
-                remedy="run the same command again; if it stays, raise the limit of open files (`ulimit -n`)",
+                remedy="run the same command again; if it fails again, raise the limit of open files (`ulimit -n`)",
             )
         return frame_R, values_RW
 
@@ -195,9 +198,9 @@ class ShardStore:
     ) -> Entry:
         path = self.path(shard)
         image = _image(path, fill)
-        # The digest takes as long as the disk, and neither needs the interpreter.
-        with ThreadPoolExecutor(1) as beside:
-            digest = beside.submit(hashlib.sha256, image)
+        # Hashing takes as long as writing, so both run at the same time; neither holds the interpreter's lock.
+        with ThreadPoolExecutor(1) as background:
+            digest = background.submit(hashlib.sha256, image)
             publish_bytes(path, image)
         entry = Entry(
             shard=shard,
@@ -212,26 +215,26 @@ class ShardStore:
         )
         publish_json(
             path.with_suffix(".json"),
-            {"format": FORMAT, "seal": sha256_json(asdict(entry))} | asdict(entry),
+            {"format": _FORMAT, "seal": sha256_json(asdict(entry))} | asdict(entry),
         )
-        path.with_suffix(RELEASED).unlink(missing_ok=True)
+        path.with_suffix(RELEASED_ENTRY).unlink(missing_ok=True)
         return entry
 
 
 def ids_digest(digest_RD: NDArray[np.uint8]) -> str:
-    """sha256 over the rows' 16-byte frame digests, in row order: ids in = ids out, at 64 characters."""
+    """sha256 (64 hex digits) of the 16-byte frame digests in row order: identifies the rows of a shard."""
     return hashlib.sha256(np.ascontiguousarray(digest_RD).tobytes()).hexdigest()
 
 
 def lane_shards(n_shards: int, rank: int, world_size: int) -> range:
-    """One rank's share, `shards[rank::world_size]`."""
+    """The shards of one rank, `shards[rank::world_size]`. Raises StoreError for a rank out of range."""
     if not 0 <= rank < world_size:
         raise StoreError(f"rank {rank} of {world_size}", remedy="give a rank below the number of GPUs")
     return range(rank, n_shards, world_size)
 
 
 def _image(path: Path, fill: Callable[[h5py.File], None]) -> bytes:
-    """The bytes of an HDF5 file, made in memory: HDF5 may close a file on a full disk without an error."""
+    """The bytes of an HDF5 file, built in memory, since HDF5 may not report an error when the disk is full."""
     with h5py.File(path, "w", driver="core", backing_store=False, libver="v110") as file:
         fill(file)
         file.flush()
@@ -242,7 +245,7 @@ def _image(path: Path, fill: Callable[[h5py.File], None]) -> bytes:
 def _describe(
     file: h5py.File, frame_R: NDArray[np.int64], digest_RD: NDArray[np.uint8], identity: Mapping[str, Any]
 ) -> None:
-    file.attrs["virnucpro_format"] = FORMAT
+    file.attrs["virnucpro_format"] = _FORMAT
     file.attrs["identity"] = json.dumps(identity, sort_keys=True)
     file.create_dataset("frame", data=np.ascontiguousarray(frame_R, dtype=np.int64))
     file.create_dataset("digest", data=np.ascontiguousarray(digest_RD, dtype=np.uint8))

@@ -1,56 +1,57 @@
-"""What a lane computes next: its own shards, then open ones of other lanes, then what is left of its own.
+"""Decides which shard a lane computes next: its own shards, then shards stolen from other lanes, then the rest.
 
-Every shard is claimed right before it is computed (claims.py), not when the loader begins to prepare it: what
-another lane has taken meanwhile is left out. Knows shard numbers and claims; reads no product.
+"The rest" are own shards that other lanes had claimed. A lane claims a shard (`Claims`) right before it computes it,
+not when the loader begins to prepare it. A prepared shard that another lane has claimed in the meantime is skipped.
+Knows shard numbers and claims; reads no product.
 """
 
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
-from virnucpro_core.engine.claims import Claims
+from virnucpro_core.files.locks import Claims
 
-Turn = Literal["own", "others", "left"]
+Phase = Literal["own", "steal", "remaining"]
 
 
-class Alone:
-    """All shards, once, in order; nobody else works on them. The loader iterates over it once a turn."""
+class OwnShards:
+    """No stealing: every shard of `own` once, in order. The loader iterates over this object once for each phase."""
 
     def __init__(self, own: Sequence[int]) -> None:
         self.own = own
-        self._turns = iter(self._plan())
+        self._phases = iter(self._plan())
 
     def __len__(self) -> int:
         return len(self.own)
 
     def __iter__(self) -> Iterator[int]:
-        """Shards to prepare in this turn."""
+        """Shards to prepare in this phase."""
         return iter(self.own)
 
-    def _plan(self) -> Iterator[Turn]:
+    def _plan(self) -> Iterator[Phase]:
         yield "own"
 
-    def next_turn(self) -> bool:
-        """Whether there is more to do. Everything begun must have ended."""
-        return next(self._turns, None) is not None
+    def next_phase(self) -> bool:
+        """Go to the next phase; False if there is none. Call it only when every claimed shard is finished."""
+        return next(self._phases, None) is not None
 
-    def begin(self, shard: int) -> bool:  # noqa: ARG002 - see Share
-        """Whether the shard, prepared by now, is this lane's to compute."""
+    def claim(self, shard: int) -> bool:  # noqa: ARG002 - see Share
+        """Claim a prepared shard. False if this lane must not compute it."""
         return True
 
-    def end(self, shard: int) -> None:
-        """The shard is published."""
+    def finish(self, shard: int) -> None:
+        """Call this after the shard is published: releases the claim."""
 
     def owns(self, shard: int) -> bool:  # noqa: ARG002 - see Share
-        """Whether the shard is one of the lane's own."""
+        """Whether the shard is one of this lane's own."""
         return True
 
 
-class Share(Alone):
-    """What a lane has to see done, `own`, and its part in balancing the lanes that work beside it.
+class Share(OwnShards):
+    """The own shards of a lane, with work stealing between lanes that run at the same time.
 
-    others: the shards of each lane that is at work now. looks_done: by a look at the manifest; is_done: by every byte.
-    `given` are own shards that others computed.
+    others: returns the shards of each other lane that runs now. looks_done: checks the manifest entry only; is_done:
+    verifies every byte. `given`: own shards that other lanes computed.
     """
 
     def __init__(
@@ -70,31 +71,31 @@ class Share(Alone):
         self._computed: set[int] = set()
         self._damaged: set[int] = set()
         self._closed: set[int] = set()
-        self._turn: Turn = "own"
-        self._draw = random.Random(min(own, default=0))  # noqa: S311 - other lanes draw others
+        self._phase: Phase = "own"
+        self._draw = random.Random(min(own, default=0))  # noqa: S311 - each lane has its own seed
 
     def __iter__(self) -> Iterator[int]:
-        turns = {"own": self._open_own, "others": self._of_others, "left": self._left}
-        return turns[self._turn]()
+        shards = {"own": self._open_own, "steal": self._stolen, "remaining": self._remaining}
+        return shards[self._phase]()
 
-    def _plan(self) -> Iterator[Turn]:
+    def _plan(self) -> Iterator[Phase]:
         yield "own"
         while self._offer(set()) is not None:
-            self._turn = "others"
-            yield "others"
+            self._phase = "steal"
+            yield "steal"
         if self._own - self._computed - self.given:
-            self._turn = "left"
-            yield "left"
+            self._phase = "remaining"
+            yield "remaining"
 
     def needed(self) -> bool:
-        """Whether the lane needs a device: others may have done everything while it waited for one."""
+        """Whether the lane still needs a device. While it waited, other lanes may have computed all its shards."""
         for shard in self.own:
             if shard in self.given:
                 continue
             if shard in self._damaged or not self._looks_done(shard):
                 return True
             if not self._is_done(shard):
-                self._damaged.add(shard)  # not to be read again each time
+                self._damaged.add(shard)  # do not verify it again at each call
                 return True
             self.given.add(shard)
         return False
@@ -102,8 +103,8 @@ class Share(Alone):
     def owns(self, shard: int) -> bool:
         return shard in self._own
 
-    def begin(self, shard: int) -> bool:
-        """Claim the shard. False: another lane computes it, or has done so since it was prepared."""
+    def claim(self, shard: int) -> bool:
+        """Claim the shard. False if another lane is computing it, or has published it since it was prepared."""
         if not self.claims.take(shard):
             return False
         if not self._looks_done(shard):
@@ -112,35 +113,35 @@ class Share(Alone):
             if not self._is_done(shard):
                 return True
             self.given.add(shard)
-        self.claims.give(shard)
+        self.claims.release(shard)
         return False
 
-    def end(self, shard: int) -> None:
+    def finish(self, shard: int) -> None:
         self._computed.add(shard)
-        self.claims.give(shard)
+        self.claims.release(shard)
 
     def _open_own(self) -> Iterator[int]:
         return (k for k in self.own if self._is_open(k))
 
-    def _of_others(self) -> Iterator[int]:
+    def _stolen(self) -> Iterator[int]:
         offered: set[int] = set()
         while (shard := self._offer(offered)) is not None:
             offered.add(shard)
             yield shard
 
     def _offer(self, offered: set[int]) -> int | None:
-        """An open shard of the lane that has most of them, far from where its owner is.
+        """A shard to steal: an open shard of the lane with most open shards; None if there is none.
 
-        Drawn from the far half, so that several lanes seldom prepare the same one.
+        It is a random one of the second half, which the owner reaches last, so that lanes seldom choose the same one.
         """
         lanes = [[k for k in lane if k not in offered and self._is_open(k)] for lane in self.others()]
         most = max(lanes, key=len, default=[])
         return self._draw.choice(most[len(most) // 2 :]) if most else None
 
-    def _left(self) -> Iterator[int]:
-        """Own shards that others had claimed, or that only look done: theirs once they verify, else computed here.
+    def _remaining(self) -> Iterator[int]:
+        """Own shards that another lane claimed, or that look done: wait, verify, and compute those that fail.
 
-        A lane comes here without a claim, so no two lanes can wait for each other.
+        A lane holds no other claim here, so two lanes cannot wait for each other.
         """
         for shard in self.own:
             if shard in self._computed or shard in self.given:
@@ -148,7 +149,7 @@ class Share(Alone):
             self.claims.wait(shard)
             if self._looks_done(shard) and self._is_done(shard):
                 self.given.add(shard)
-                self.claims.give(shard)
+                self.claims.release(shard)
             else:
                 yield shard
 

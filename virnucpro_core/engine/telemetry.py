@@ -1,14 +1,14 @@
-"""What a lane measures while it runs: one JSON line per batch and shard, and the summary of them.
+"""Writes and reads a lane's telemetry: one JSON line for each batch and shard, and a summary.
 
-The file is for watching (progress, ETA, plots), never for deciding what is done: that is the manifest's.
-Times are seconds, memory is bytes, tokens count the two special ones of every sequence.
+The file serves progress, remaining time and plots. It never decides which shards are done: the manifest does. Times
+are in seconds, memory in bytes; tokens include the two special tokens of each sequence.
 """
 
 import contextlib
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
@@ -18,17 +18,18 @@ from virnucpro_core.errors import StoreError
 from virnucpro_core.files.disk import disk_errors
 
 if TYPE_CHECKING:  # torch is not needed to read telemetry
-    from virnucpro_core.engine.monitor import Sample
+    from virnucpro_core.engine.monitor import Reading
 
 TAIL_BYTES = 4096
 
 
 @dataclass(slots=True)
 class LaneSummary:
-    """One lane's run of one product. `sequences` and `tokens` count what this run computed, not what it resumed.
+    """The summary of one lane's run of one product.
 
-    shards_given: own ones that other lanes computed; shards_taken: those of other lanes that this one computed.
-    gpu_*: by the driver's counters (monitor.py): mean utilisation (percent) and power (watts), most memory (bytes).
+    sequences, tokens: computed in this run; those found done on resuming are not counted. shards_given: own shards that
+    other lanes computed. shards_taken: shards of other lanes that this lane computed. gpu_*: from the driver's counters
+    (monitor.py): mean utilisation (percent), mean power (watts), largest memory (bytes).
     """
 
     product: str
@@ -67,7 +68,7 @@ class LaneSummary:
 
     @property
     def device_utilisation(self) -> float:
-        """Share of the time between the first batch and the last that the device computed, 0 to 1."""
+        """Part of the time between the first and the last batch in which the device computed, 0 to 1."""
         whole = self.device_busy_seconds + self.device_idle_seconds
         return self.device_busy_seconds / whole if whole else 0.0
 
@@ -88,7 +89,7 @@ class Recorder:
     _stream: IO[str] = field(init=False)
 
     def __enter__(self) -> Self:
-        # A new file, held open: a dying writer of the old one goes on in a file that has no name any more.
+        # Create a new file. A dying process that still has the old file open cannot write into the new one.
         with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.unlink(missing_ok=True)
@@ -99,17 +100,17 @@ class Recorder:
 
     def __exit__(self, kind: object, *_: object) -> None:
         self.close()
-        # What ended the lane is said, not that the same disk then refused this line as well.
+        # If the lane failed, its error is raised, not a disk error of this last line.
         with contextlib.suppress(*((StoreError,) if kind else ())), disk_errors(self.path):
             self._line("end", **asdict(self.summary))
             self._stream.close()
 
     def elapsed(self) -> float:
-        """Seconds since the lane began."""
+        """Seconds since the lane started."""
         return time.monotonic() - self._started
 
     def begin(self, sequences: int, *, own: bool) -> None:
-        """A shard's computation begins; one of another lane's adds to what this lane has to do."""
+        """The lane begins to compute a shard. A stolen shard adds to the total of this lane."""
         if not own:
             self.summary.shards_taken += 1
             self.summary.sequences_total += sequences
@@ -120,7 +121,7 @@ class Recorder:
         self.summary.sequences_total -= sequences
 
     def batch(
-        self, *, tokens: int, sequences: int, budget: int, wait: float, counters: "Sample | None" = None
+        self, *, tokens: int, sequences: int, budget: int, wait: float, counters: "Reading | None" = None
     ) -> None:
         """One batch was issued to the device after waiting `wait` seconds for the loader.
 
@@ -135,26 +136,26 @@ class Recorder:
         self._line("batch", tokens=tokens, sequences=sequences, budget=budget, wait=round(wait, 6), **known)
 
     def device(self, busy: list[float], idle: float) -> None:
-        """Seconds that the device computed, batch by batch, and that it stood between them, by its own events."""
+        """Seconds that the device computed in each batch, and that it was idle between batches (clock.py)."""
         self.summary.device_busy_seconds += sum(busy)
         self.summary.device_idle_seconds += idle
 
     def shard(self, shard: int, rows: int, sha256: str, memory: int, batches: list[float]) -> None:
-        """One shard is on disk and in the manifest; the device computed its `batches` in so many seconds each."""
+        """One shard is on disk and in the manifest. batches: device seconds of each of its batches."""
         self.summary.shards += 1
         self.summary.peak_memory = max(self.summary.peak_memory, memory)
         seconds = [round(s, 5) for s in batches]
         self._line("shard", shard=shard, rows=rows, sha256=sha256, memory=memory, batch_seconds=seconds)
 
-    def counters(self, samples: "Sequence[Sample]") -> None:
-        """What the driver counted while the lane computed."""
+    def counters(self, samples: "Sequence[Reading]") -> None:
+        """Summarise the samples of the driver's counters."""
         for name, combine in (("utilisation", np.mean), ("memory", np.max), ("power", np.mean)):
             known = [getattr(s, name) for s in samples if getattr(s, name) is not None]
             if known:
                 setattr(self.summary, f"gpu_{name}", type(known[0])(combine(known)))
 
     def close(self) -> None:
-        """Fill the summary's figures that need all batches."""
+        """Compute the values of the summary that need all batches."""
         self.summary.seconds = self.elapsed()
         if self.waits:
             p50, p99 = np.percentile(np.asarray(self.waits) * 1e3, [50, 99])
@@ -172,9 +173,9 @@ class Recorder:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a lane's product stands: sequences done of the lane's total, those found done among them.
+    """Progress of a lane: sequences `done` of `total`; `resumed` of the done ones were found done at the start.
 
-    The two rates are of the latest batches, over a few kilobytes of the file; 0 where there are not two.
+    The two rates are those of the latest batches, from the last TAIL_BYTES of the file; 0 with fewer than two batches.
     """
 
     product: str
@@ -190,13 +191,16 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """At the pace of this run so far; None before the first batch. Every shard has the same mix of lengths."""
+        """Estimated from the speed of this run so far; None before the first batch.
+
+        The estimate is good because all shards have the same mix of lengths.
+        """
         computed = self.done - self.resumed
         return (self.total - self.done) * self.seconds / computed if computed else None
 
 
 def read_progress(path: Path) -> Progress | None:
-    """The latest state in a telemetry file, from its first and last line; None before there is one."""
+    """The progress in a telemetry file, from its first and last lines; None if there is no complete line."""
     try:
         with path.open("rb") as stream:
             first = stream.readline()
@@ -229,8 +233,20 @@ def read_progress(path: Path) -> Progress | None:
     )
 
 
+def read_summary(path: Path) -> LaneSummary | None:
+    """The summary of a lane that finished all its shards; None if it did not, or the file cannot be read."""
+    known = {each.name for each in fields(LaneSummary)}
+    try:
+        *_, last = [{}, *read_lines(path)]
+        summary = LaneSummary(**{name: value for name, value in last.items() if name in known})
+    except (ValueError, TypeError):
+        return None
+    done = summary.sequences + summary.sequences_resumed
+    return summary if last.get("event") == "end" and done >= summary.sequences_total else None
+
+
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The file's lines as dictionaries; a line that is still being written is left out."""
+    """The lines of the file as dictionaries, without an incomplete last line."""
     with contextlib.suppress(FileNotFoundError):
         text = path.read_text(encoding="utf-8")
         for line in text.splitlines(keepends=True):

@@ -1,8 +1,8 @@
-"""From pooled rows on the device to published shards: a thread writes behind the computation."""
+"""Publishes computed shards on a thread while the device computes the next one."""
 
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,14 +12,17 @@ from virnucpro_core.encoders.packing import PackedShard
 from virnucpro_core.engine.clock import Spans
 from virnucpro_core.engine.shards import Entry, ShardStore
 from virnucpro_core.engine.telemetry import Recorder
+from virnucpro_core.files.verification import Verification
 from virnucpro_core.sequences.frames import Frames
 
 
 @dataclass(slots=True)
 class Computed:
-    """One shard's pooled rows on their way to disk, in the shard's order.
+    """The pooled rows of one shard before they are written, in the order of the shard.
 
-    rows_RD (rows, dim) float32 and finite_R (rows,) bool are on the host once `ready` has passed.
+    rows_RD (rows, dim) float32 and finite_R (rows,) bool are on the host after the event `ready`. halved: number of
+    batches that were cut in two because device memory ran out. Smaller batches use other kernels, which can change the
+    last bits.
     """
 
     packed: PackedShard
@@ -28,17 +31,18 @@ class Computed:
     ready: torch.cuda.Event | None
     seconds: float
     spans: Spans
+    halved: int = 0
 
     def wait(self) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The rows, and which are not finite; blocks until the copy from the device is done."""
+        """(rows, indices of rows that are not finite). Waits until the copy from the device is done."""
         if self.ready is not None:
             self.ready.synchronize()
         return self.rows_RD.numpy(), np.flatnonzero(~self.finite_R.numpy())
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """What became of a shard: its manifest entry, or the rows that must be computed again in float32."""
+class Outcome:
+    """The result of writing a shard: its manifest entry, or the rows that must be computed again in float32."""
 
     computed: Computed
     entry: Entry | None
@@ -46,7 +50,10 @@ class Settled:
 
 
 class WriteBehind:
-    """Publishes on a thread, one shard at a time: a lane that dies has lost at most one that was computed."""
+    """Publishes shards on a thread, one at a time. A lane that dies loses at most one computed shard.
+
+    Nothing is published before `verification` has passed.
+    """
 
     def __init__(
         self,
@@ -54,11 +61,11 @@ class WriteBehind:
         frames: Frames,
         n_shards: int,
         recorder: Recorder,
-        verified: Callable[[], None],
+        verification: Verification,
     ) -> None:
         self.store, self.frames, self.n_shards, self.recorder = store, frames, n_shards, recorder
-        self.verified = verified
-        self._open: Future[Settled] | None = None
+        self.verification = verification
+        self._open: Future[Outcome] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shard-writer")
 
     def __enter__(self) -> "WriteBehind":
@@ -68,14 +75,14 @@ class WriteBehind:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def submit(self, computed: Computed) -> None:
-        """Hand a shard over. The one before it has been taken with `settled`."""
+        """Start to write a shard. The outcome of the previous shard must have been fetched with `outcome`."""
         assert self._open is None
-        self._open = self._thread.submit(self._settle, computed)
+        self._open = self._thread.submit(self._write, computed)
 
-    def settled(self, *, wait: bool) -> Settled | None:
-        """What became of the shard that was handed over; None if there is none or it is still being written.
+    def outcome(self, *, wait: bool) -> Outcome | None:
+        """The outcome of the submitted shard; None if there is none, or if it is still being written and not `wait`.
 
-        With `wait` blocks until it is not. Raises what its writing raised.
+        With `wait`, waits until it is written. Raises the error of the writing thread.
         """
         future = self._open
         if future is None or not (wait or future.done()):
@@ -83,14 +90,17 @@ class WriteBehind:
         self._open = None
         return future.result()
 
-    def _settle(self, computed: Computed) -> Settled:
+    def _write(self, computed: Computed) -> Outcome:
         values_RD, bad = computed.wait()
         if len(bad):
-            return Settled(computed, None, bad)
-        self.verified()
+            return Outcome(computed, None, bad)
+        self.verification.wait()
         shard = computed.packed.shard
         frame_R = self.frames.shard(shard, self.n_shards)
         summary = self.recorder.summary
-        maker = {"rank": summary.rank, "device": summary.device, "seconds": round(computed.seconds, 3)}
+        maker: dict[str, Any] = {"rank": summary.rank, "device": summary.device}
+        maker["seconds"] = round(computed.seconds, 3)
+        if computed.halved:
+            maker["batches_halved"] = computed.halved
         entry = self.store.write(shard, frame_R, self.frames.digests[frame_R], values_RD, maker=maker)
-        return Settled(computed, entry, bad)
+        return Outcome(computed, entry, bad)

@@ -1,1 +1,1 @@
-"""What lies on disk: whole, digested, locked."""
+"""Files on disk: written atomically, checked by digest, protected by locks."""

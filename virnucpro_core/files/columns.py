@@ -1,8 +1,8 @@
-"""A folder of flat columns and the header that names, measures and digests them.
+"""Writes and reads a column store: a folder of flat arrays with a header that lists their dtype, shape and sha256.
 
-Knows dtypes, shapes and sha256; knows nothing of what the columns mean. `store.json` holds the header, every
-column lies beside it as `NAME.bin`: little-endian numbers in row order, memory-mapped by readers. A list of
-strings is two columns: its bytes, and `NAME_offsets` with one int64 more than there are strings.
+`store.json` is the header. Each column is a file `NAME.bin` in the same folder: little-endian numbers in row order,
+memory-mapped by readers. A list of strings is two columns: its bytes, and `NAME_offsets` (n + 1,) int64. This module
+knows nothing of what the columns mean.
 """
 
 import contextlib
@@ -22,15 +22,15 @@ from virnucpro_core.errors import StoreError
 from virnucpro_core.files.digests import sha256_file, sha256_json
 from virnucpro_core.files.publish import publish_folder
 
-FORMAT = "virnucpro columns"
-VERSION = 1
+_FORMAT = "virnucpro columns"
+_VERSION = 1
 HEADER = "store.json"
-# The header of a store whose columns were let go: it still says what they were.
-RELEASED = "store.released"
+# The header of a store whose columns were deleted to free space: it still lists them.
+RELEASED_HEADER = "store.released"
 
 Array = npt.NDArray[Any]
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
-_REMEDY = "it is redone by the step that wrote it"
+_REMEDY = "run the step that wrote it again"
 
 
 class Strings(Sequence[bytes]):
@@ -80,24 +80,27 @@ class Strings(Sequence[bytes]):
 
 
 def spans(starts: Array, lengths: Array) -> Array:
-    """Flat positions of many ranges one after the other: `arange(s, s + n)` for each (s, n); int64."""
+    """Concatenated `arange(s, s + n)` for each pair (s, n) of `starts` and `lengths`; int64."""
     ends = np.cumsum(lengths)
     return np.repeat(starts - (ends - lengths), lengths) + np.arange(int(ends[-1]) if len(ends) else 0)
 
 
 class ColumnWriter:
-    """Appends to columns on disk and digests on the way; `attrs` must be JSON and is part of the identity."""
+    """Appends to columns on disk and computes their sha256 while writing.
+
+    `attrs` must be JSON; it is part of the store's digest.
+    """
 
     def __init__(self, folder: Path, kind: str) -> None:
         self.attrs: dict[str, Any] = {}
         self._folder, self._kind = folder, kind
         self._columns: dict[str, _Column] = {}
-        self._streams = contextlib.ExitStack()  # closes every one, also where a full disk lets one fail
+        self._streams = contextlib.ExitStack()  # closes all of them, even if closing one fails on a full disk
 
     @classmethod
     @contextlib.contextmanager
     def publishing(cls, path: Path, *, kind: str) -> Iterator[Self]:
-        """A writer whose store appears at `path` whole when the block ends, or not at all."""
+        """A writer for the block. The complete store appears at `path` when the block ends without an error."""
         with publish_folder(path) as folder:
             writer = cls(folder, kind)
             with writer._streams:
@@ -120,7 +123,7 @@ class ColumnWriter:
         self.append_flat(name, np.frombuffer(b"".join(values), np.uint8), lengths)
 
     def append_flat(self, name: str, flat: Array, lengths: Array) -> None:
-        """Add strings that already lie end to end in `flat` (uint8), by their lengths."""
+        """Add strings that are already concatenated in `flat` (uint8); `lengths` are their lengths in bytes."""
         offsets = f"{name}_offsets"
         if offsets not in self._columns:
             self.append(offsets, np.zeros(1, np.int64))
@@ -131,13 +134,13 @@ class ColumnWriter:
     def _header(self) -> dict[str, Any]:
         columns = {name: column.entry() for name, column in sorted(self._columns.items())}
         header = {
-            "format": FORMAT,
-            "version": VERSION,
+            "format": _FORMAT,
+            "version": _VERSION,
             "kind": self._kind,
             "attrs": self.attrs,
             "columns": columns,
         }
-        # Through JSON once, so that the digest is the same for the writer and for every later reader.
+        # Converted to JSON and back, so that the writer and every reader compute the same digest.
         return dict(json.loads(json.dumps(header)))
 
 
@@ -170,7 +173,8 @@ class _Column:
 class ColumnStore:
     """A published store, opened for reading; columns are read-only memory maps.
 
-    `attrs` is what the writer set; `digest` the sha256 of the header, and so the identity of the content.
+    `attrs` is what the writer set. `digest` is the sha256 of the header; since the header lists the sha256 of every
+    column, it identifies the content.
     """
 
     def __init__(self, path: Path, header: dict[str, Any], digest: str) -> None:
@@ -184,27 +188,27 @@ class ColumnStore:
         try:
             header = json.loads((path / HEADER).read_bytes())
             digest = header.pop("digest")
-            sound = sha256_json(header) == digest and header["format"] == FORMAT
+            is_intact = sha256_json(header) == digest and header["format"] == _FORMAT
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            if (path / RELEASED).exists() and not (path / HEADER).exists():
+            if (path / RELEASED_HEADER).exists() and not (path / HEADER).exists():
                 raise StoreError(
-                    "was released, as the sample's results are whole", where=path, remedy=_REMEDY
+                    "was released after the sample's results were complete", where=path, remedy=_REMEDY
                 ) from error
             raise StoreError(f"no readable {HEADER} ({error})", where=path, remedy=_REMEDY) from error
-        if not sound:
+        if not is_intact:
             raise StoreError(f"{HEADER} is damaged", where=path, remedy=_REMEDY)
-        if (header["kind"], header["version"]) != (kind, VERSION):
+        if (header["kind"], header["version"]) != (kind, _VERSION):
             found = f"{header['kind']} of version {header['version']}"
-            raise StoreError(f"holds {found}, not {kind} of version {VERSION}", where=path, remedy=_REMEDY)
+            raise StoreError(f"holds {found}, not {kind} of version {_VERSION}", where=path, remedy=_REMEDY)
         store = cls(path, header, digest)
         for name in store._columns:
-            store._hold(name, "bytes", lambda file: file.stat().st_size)
+            store._check(name, "bytes", lambda file: file.stat().st_size)
         return store
 
     def verify(self) -> None:
-        """Read every byte again and hold it against its sha256. Raises StoreError naming the column."""
+        """Read every column and compare its sha256 with the header. Raises StoreError that names a damaged column."""
         with ThreadPoolExecutor(max(1, len(self._columns)), thread_name_prefix="digest-columns") as threads:
-            list(threads.map(lambda name: self._hold(name, "sha256", sha256_file), self._columns))
+            list(threads.map(lambda name: self._check(name, "sha256", sha256_file), self._columns))
 
     def __contains__(self, name: str) -> bool:
         return name in self._columns
@@ -212,25 +216,26 @@ class ColumnStore:
     def __getitem__(self, name: str) -> Array:
         entry = self._columns[name]
         shape, dtype = tuple(entry["shape"]), np.dtype(entry["dtype"])
-        if not entry["bytes"]:  # a file without bytes cannot be mapped
+        if not entry["bytes"]:  # an empty file cannot be memory-mapped
             return np.empty(shape, dtype)
         return np.memmap(self._file(name), dtype, mode="r", shape=shape).view(np.ndarray)
 
     def stream(self, name: str) -> BinaryIO:
-        """The bytes of a column, for one pass in order: a memory map would stay resident."""
+        """A column as a byte stream, to read it once from start to end. A memory map would keep its pages in memory."""
         return self._file(name).open("rb")
 
     def strings(self, name: str) -> Strings:
-        """The view over the columns `name` and `NAME_offsets`."""
+        """The strings in the columns `name` and `NAME_offsets`."""
         return Strings(self[name], self[f"{name}_offsets"])
 
     def _file(self, name: str) -> Path:
         return self.path / f"{name}.bin"
 
-    def _hold(self, name: str, field: str, measure: Callable[[Path], object]) -> None:
+    def _check(self, name: str, field: str, measure: Callable[[Path], object]) -> None:
+        """Raises StoreError unless `measure(file)` equals the header's `field` of the column."""
         try:
-            sound = measure(self._file(name)) == self._columns[name][field]
+            is_intact = measure(self._file(name)) == self._columns[name][field]
         except OSError as error:
             raise StoreError(f"column {name}: {error.strerror}", where=self.path, remedy=_REMEDY) from error
-        if not sound:
+        if not is_intact:
             raise StoreError(f"column {name} is damaged", where=self.path, remedy=_REMEDY)

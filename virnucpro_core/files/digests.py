@@ -1,4 +1,4 @@
-"""sha256 of files and of JSON values."""
+"""Computes the sha256 of files and of JSON values."""
 
 import hashlib
 import json
@@ -13,5 +13,5 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_json(value: Any) -> str:
-    """Hex sha256 of canonical JSON: the fingerprint of settings and identities."""
+    """Hex sha256 of a value as canonical JSON (sorted keys, no spaces): identifies settings and inputs."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""How much room on disk a sample needs, so that a full disk is foreseen and not met after hours.
+"""Estimates how much disk space a sample needs, and reports disk errors in one line.
 
-Knows bytes of rows and files; the rows and widths are given. The estimates are of what this project writes,
-measured on reads and genomes; a file system's own blocks come on top.
+Space is checked before hours of work start. The estimates were measured on reads and genomes; they cover the bytes
+this project writes, not the overhead of the file system's blocks.
 """
 
 import contextlib
@@ -12,30 +12,30 @@ from pathlib import Path
 
 from virnucpro_core.errors import StoreError
 
-# How the names of files begin that are still being written.
+# Prefix of the names of files that are still being written.
 TEMPORARY = ".tmp-"
-# Chunks and translations a letter of the input: 1.0 to 1.3, and up to 1.8 for reads that are genes throughout.
+# Bytes of chunks and translations for each letter of the input. Measured: 1.0 to 1.3; up to 1.8 for reads of genes.
 BYTES_A_LETTER = 2.5
-# Letters a byte of a compressed sequence file.
+# Letters in each byte of a compressed sequence file.
 LETTERS_PACKED = 4
-# A row's frame number (8) and digest (16) beside its float32 values; a shard's HDF5 header and entry.
+# Bytes of a row besides its float32 values: frame number (8), digest (16). Bytes of a shard's HDF5 header and entry.
 ROW_BYTES, SHARD_BYTES = 24, 12_000
-# Rows of a frame in both tables, written anew beside the old ones, and once more where they are delivered.
+# Bytes of a frame in both result tables: old and new tables exist together for a while, and are copied to --out.
 RESULT_BYTES_A_FRAME, REPORT_BYTES = 300, 1_000_000
 
 
 def reading_bytes(letters: int, *, packed: int) -> int:
-    """Chunks and translations of files of `letters` bytes of text and `packed` compressed bytes, roughly."""
+    """Approximate bytes of the chunks and translations of `letters` bytes of text and `packed` compressed bytes."""
     return int(BYTES_A_LETTER * (letters + LETTERS_PACKED * packed))
 
 
 def sharded_bytes(rows: int, shards: int, width: int) -> int:
-    """Files of one product: `rows` of `width` float32 values in `shards` files. A virtual product has width 0."""
+    """Bytes of one product: `rows` of `width` float32 values in `shards` files. A virtual product has width 0."""
     return rows * (4 * width + ROW_BYTES) + shards * SHARD_BYTES
 
 
 def make_sure_of_room(folder: Path, needed: int, purpose: str) -> None:
-    """Raises StoreError with both numbers when the disk of `folder` has less than `needed` bytes free."""
+    """Raises StoreError, with both numbers, if the disk of `folder` has less than `needed` bytes free."""
     with disk_errors(folder):
         free = shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
     if free < needed:
@@ -52,21 +52,21 @@ _REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room on this disk"
 _REMEDIES |= dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (`ulimit -n`)")
 
 
-_REMEDIES |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check the rights of this folder")
+_REMEDIES |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check the permissions of this folder")
 
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """What the file system refuses inside the block becomes a StoreError: file, reason, free space, remedy.
+    """Convert an OSError of the block to a StoreError that says file, reason, free space and remedy.
 
-    `path` is named where the system names no file, or only a temporary one.
+    The error names `path` if the system names no file, or only a temporary file.
     """
     try:
         yield
     except OSError as error:
         named = str(error.filename or "")
         raise StoreError(
-            f"the disk refuses: {error.strerror or error}{_free_space(path)}",
+            f"disk error: {error.strerror or error}{_free_space(path)}",
             where=path if not named or TEMPORARY in named else named,
             remedy=_REMEDIES.get(error.errno or 0, "check the disk")
             + ", then run the same command again; nothing finished is lost",

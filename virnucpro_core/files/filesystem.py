@@ -1,7 +1,7 @@
-"""What the file system below a home folder does: its kind, and whether locks, renames and fsync hold there.
+"""Tests a folder's file system: its type, and whether locks, atomic renames and fsync work there.
 
-`examine_storage` tries it out with two processes of this machine. What two machines see of each other takes a
-process on each: `hold` on one, `probe` on the other.
+`examine_storage` tests with two processes on this machine. To test locks between two machines, run `hold` on one
+machine and `probe` on the other.
 """
 
 import json
@@ -22,13 +22,13 @@ from virnucpro_core.files.publish import publish_bytes, publish_json
 LOCK, BEACON = "storage.lock", "storage.json"
 # File systems that several machines can mount at once.
 SHARED = ("nfs", "cifs", "smb", "lustre", "ceph", "beegfs", "gpfs", "glusterfs", "9p", "virtiofs", "fuse.")
-# Mount options under which a lock is known to this machine only, or to nobody.
+# Mount options that make locks invisible to other machines, or turn locks off.
 LOCAL_LOCKS = ("nolock", "local_lock=all", "local_lock=flock", "local_lock=posix", "localflock", "nobrl")
 
 
 @dataclass(frozen=True, slots=True)
 class FileSystem:
-    """The mount that a path lies on, as the kernel lists it."""
+    """The mounted file system of a path, as the kernel lists it."""
 
     kind: str
     mount: Path
@@ -36,12 +36,12 @@ class FileSystem:
 
     @property
     def shared(self) -> bool:
-        """Whether this kind can be mounted by several machines; says nothing about whether it is."""
+        """Whether several machines can mount this type of file system. They need not have done so."""
         return self.kind.startswith(SHARED)
 
     @property
     def local_locks(self) -> tuple[str, ...]:
-        """Mount options that keep locks from other machines."""
+        """Mount options that make locks invisible to other machines."""
         return tuple(option for option in self.options if option in LOCAL_LOCKS)
 
 
@@ -54,23 +54,23 @@ def file_system(path: Path) -> FileSystem:
 
 
 def examine_storage(folder: Path) -> None:
-    """Try locks between two processes, atomic replacement and fsync below `folder`. Raises StoreError."""
+    """Test locks between two processes, atomic replacement and fsync in `folder`. Raises StoreError if one fails."""
     lock, beacon = folder / LOCK, folder / BEACON
     for text in (b"one", b"two"):
         publish_bytes(beacon, text)
         if beacon.read_bytes() != text:
-            raise StoreError("a renamed file is not seen", where=beacon, remedy=_REMEDY)
+            raise StoreError("a renamed file does not show its new content", where=beacon, remedy=_REMEDY)
     beacon.unlink()
-    with locked(lock, busy="another process tries the storage", wait=True):
+    with locked(lock, busy="another process tests the storage", wait=True):
         if not _seen_by_another_process(lock):
-            raise StoreError("two processes can hold one lock here", where=lock, remedy=_REMEDY)
+            raise StoreError("two processes can hold the same lock", where=lock, remedy=_REMEDY)
     if _seen_by_another_process(lock):
-        raise StoreError("a lock stays when its holder lets go", where=lock, remedy=_REMEDY)
+        raise StoreError("a lock stays locked after its holder releases it", where=lock, remedy=_REMEDY)
 
 
 def hold(folder: Path, seconds: float, on_held: Callable[[str], None]) -> None:
-    """Hold the storage lock, say so to other machines by a published file, and let go after `seconds`."""
-    with locked(folder / LOCK, busy="another process tries the storage"):
+    """Hold the storage lock for `seconds`, then release it. A published file tells other machines about it."""
+    with locked(folder / LOCK, busy="another process tests the storage"):
         publish_json(folder / BEACON, {"host": socket.gethostname()})
         on_held(socket.gethostname())
         time.sleep(seconds)
@@ -78,21 +78,23 @@ def hold(folder: Path, seconds: float, on_held: Callable[[str], None]) -> None:
 
 
 def probe(folder: Path) -> str:
-    """The host whose lock keeps this process out. Raises StoreError if there is none or it does not."""
+    """The host that holds the storage lock. Raises StoreError if no host holds it, or if this process could take it."""
     try:
         host = str(json.loads((folder / BEACON).read_bytes())["host"])
     except FileNotFoundError:
         raise StoreError(
-            "nobody holds the storage lock",
+            "no process holds the storage lock",
             where=folder / LOCK,
-            remedy="start `virnucpro storage hold` on another machine; if it runs, the folder is not the same one",
+            remedy="start `virnucpro storage hold` on another machine; if it runs already, the two folders differ",
         ) from None
     if not is_locked(folder / LOCK):
-        raise StoreError(f"{host} holds the lock and it is free here", where=folder / LOCK, remedy=_REMEDY)
+        raise StoreError(
+            f"{host} holds the lock, but it is free on this machine", where=folder / LOCK, remedy=_REMEDY
+        )
     return host
 
 
-_REMEDY = "put VIRNUCPRO_HOME on storage whose locks hold: docs/clusters.md lists it"
+_REMEDY = "put VIRNUCPRO_HOME on storage with working locks: docs/clusters.md lists it"
 
 
 def _seen_by_another_process(lock: Path) -> bool:
@@ -100,7 +102,7 @@ def _seen_by_another_process(lock: Path) -> bool:
         words = [sys.executable, "-P", "-m", __name__, str(lock)]
         code = subprocess.run(words, check=False, timeout=60).returncode
     except subprocess.TimeoutExpired as error:
-        raise StoreError("asking for a lock takes a minute", where=lock, remedy=_REMEDY) from error
+        raise StoreError("a lock request took over a minute", where=lock, remedy=_REMEDY) from error
     if code not in (0, 1):
         raise VirnucproError(f"the second process ended with code {code}", where=lock)
     return code == 1

@@ -1,9 +1,9 @@
-"""`manifest.json` of a model folder: what the files are, where they came from, and the size and sha256 of each.
+"""Writes, reads and verifies `manifest.json` of a model folder: the size, sha256 and source of each file.
 
-Knows files and digests; knows nothing of weights. A model is held against its manifest each time that a process is
-about to compute with it: a remembered verdict would have to trust the time stamps of files, which a failing disk does
-not change. A sealed manifest has the sha256 of a large file's blocks as well, for several cores to look at once: one
-core needs longer for 3B weights than it takes to load them.
+Each process verifies a model before it computes with it. The result is not stored: a stored result would rely on
+file times, and a failing disk changes bytes without changing times. A sealed manifest also lists the sha256 of each
+block of a large file, so that several cores can verify it together: one core needs longer to hash 3B weights than to
+load them. Knows files and digests; knows nothing of weights.
 """
 
 import functools
@@ -26,7 +26,7 @@ THREADS = 8
 
 
 def write_manifest(folder: Path, files: Iterable[Path], facts: dict[str, Any]) -> None:
-    """`manifest.json` with the facts, the size and sha256 of each file, those of a large one's blocks, and a seal."""
+    """Publish `manifest.json`: the facts, size and sha256 of each file, sha256 of each block of large files, a seal."""
     entries: dict[str, dict[str, Any]] = {}
     for file in sorted(files):
         entries[file.name] = {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
@@ -40,13 +40,13 @@ def write_manifest(folder: Path, files: Iterable[Path], facts: dict[str, Any]) -
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The folder's manifest; WeightsError when it is missing, lists no files or does not agree with its seal."""
+    """The folder's manifest. Raises WeightsError if it is missing, lists no files or does not match its seal."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
         if "seal" in manifest and manifest["seal"] != sha256_json(
             {key: value for key, value in manifest.items() if key != "seal"}
         ):
-            raise ValueError("it does not agree with its seal")
+            raise ValueError("it does not match its seal")
         files = {str(name): (int(f["bytes"]), str(f["sha256"])) for name, f in manifest["files"].items()}
     except FileNotFoundError as error:
         raise WeightsError("no manifest.json", where=folder, remedy="fetch or import the model") from error
@@ -59,14 +59,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"manifest.json: {error.strerror}", where=folder, remedy="check the disk"
         ) from error
     if any(Path(name).name != name for name in files) or not files:
-        raise WeightsError("manifest.json names no files, or others' files", where=folder)
+        raise WeightsError(
+            "manifest.json lists no files, or files outside of this folder",
+            where=folder,
+            remedy="fetch or import the model again",
+        )
     return dict(manifest)
 
 
 def verify(folder: Path, *, up_to: float = math.inf) -> dict[str, Any]:
-    """Hold every file against the manifest: its size, and its sha256 if it has at most `up_to` bytes; the manifest.
+    """Compare every file with the manifest, and return the manifest.
 
-    Raises WeightsError naming the first file that is missing, cannot be read or differs.
+    Sizes are always compared, the sha256 only of files of at most `up_to` bytes. Raises WeightsError that names the
+    first file that is missing, cannot be read or differs.
     """
     manifest = read_manifest(folder)
     for name, entry in manifest["files"].items():
@@ -75,17 +80,17 @@ def verify(folder: Path, *, up_to: float = math.inf) -> dict[str, Any]:
             raise WeightsError(f"{name} is missing", where=folder, remedy="fetch or import the model again")
         try:
             size = file.stat().st_size
-            sound = size == entry["bytes"] and (
+            is_intact = size == entry["bytes"] and (
                 size > up_to or _has_digest(file, entry, sealed="seal" in manifest)
             )
         except OSError as error:
             raise WeightsError(
                 f"cannot be read: {error.strerror}", where=file, remedy="check the disk"
             ) from error
-        if not sound:
+        if not is_intact:
             raise WeightsError(
-                f"{name} is damaged: {size:,} bytes, {entry['bytes']:,} with sha256 {entry['sha256'][:12]}..."
-                " are expected",
+                f"{name} is damaged: it has {size:,} bytes; {entry['bytes']:,} bytes with sha256 "
+                f"{entry['sha256'][:12]}... are expected",
                 where=folder,
                 remedy="fetch or import the model again",
             )
@@ -93,7 +98,7 @@ def verify(folder: Path, *, up_to: float = math.inf) -> dict[str, Any]:
 
 
 def _has_digest(file: Path, entry: dict[str, Any], *, sealed: bool) -> bool:
-    """Whether the file's bytes are those of the manifest: by its blocks, where a seal vouches for them."""
+    """Whether the file has the digest of the manifest. Block digests are used only if the manifest is sealed."""
     if sealed and "blocks" in entry:
         return bool(_block_digests(file, int(entry["block_bytes"])) == entry["blocks"])
     return bool(sha256_file(file) == entry["sha256"])
@@ -116,16 +121,16 @@ def _block_digests(file: Path, block_bytes: int) -> list[str]:
 
 
 def verify_once(folder: Path) -> None:
-    """`verify` of every byte, the first time that this process meets these files. Raises WeightsError."""
+    """`verify` every byte, but only once in this process for the same files. Raises WeightsError."""
     _verify_once(folder, marks(folder))
 
 
 def marks(folder: Path) -> tuple[object, ...]:
-    """What tells the folder's files from others that may take their place: inode, size and time of change."""
+    """Name, inode, size and modification time of each file: they change if a file is replaced."""
     stats = sorted((f.name, f.stat()) for f in folder.iterdir() if f.is_file())
     return tuple((name, s.st_ino, s.st_size, s.st_mtime_ns) for name, s in stats)
 
 
 @functools.cache
-def _verify_once(folder: Path, files: tuple[object, ...]) -> None:  # noqa: ARG001 - tells these files from later ones
+def _verify_once(folder: Path, files: tuple[object, ...]) -> None:  # noqa: ARG001 - part of the cache key
     verify(folder)

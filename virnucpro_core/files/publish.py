@@ -1,57 +1,58 @@
-"""The only place that publishes a file: temporary name, fsync, rename, fsync of the folder.
+"""Publishes files atomically: write to a temporary name, fsync, rename, fsync of the folder. All files go this way.
 
-A name that can be seen is a whole file. Its writer holds an OS lock on the temporary file as long as it writes, which
-vanishes with the writer, however that dies. So anyone can sweep what nobody locks, whatever the writer's host or
-container, and nobody touches what a living one is writing. Modes are those that the umask leaves.
+So a file under its final name is always complete. A writer locks its temporary file. The operating system releases
+the lock when the writer ends, even if it is killed. So any process, on any host or in any container, can delete
+unlocked temporary files and never deletes one that is still being written. File modes follow the umask.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from virnucpro_core.files.disk import TEMPORARY, disk_errors
-from virnucpro_core.files.locks import same_file
+from virnucpro_core.files.locks import same_file, try_lock
 
-# A temporary folder's lock is a file beside it: network file systems lock no folders.
+# The lock of a temporary folder is a file next to it: network file systems cannot lock folders.
 _LOCK = ".lock"
 _NAME = re.compile(re.escape(TEMPORARY) + r"[0-9a-f]{16}(\..+)?")
 
 
-def publish(path: Path, write: Callable[[Path], None]) -> None:
-    """Make `path` appear whole or not at all: `write(temporary)` fills it, then it is synced and renamed.
+@contextlib.contextmanager
+def publish(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary file for the block to fill; then sync it and rename it to `path`.
 
-    `write` keeps the file that is there: another one under its name would not be locked. Raises StoreError (naming the
-    disk's free space) when the file system refuses.
+    Write into this file; do not replace it, since a new file would not be locked. If the block raises, the temporary
+    file is deleted. Raises StoreError, with the free space of the disk, on a disk error.
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _temporary_file(path.parent, path.suffix) as temporary:
-            write(temporary)
+            yield temporary
             sync(temporary)
             temporary.replace(path)
         sync(path.parent)
 
 
 def publish_bytes(path: Path, data: bytes) -> None:
-    """`publish` of ready bytes."""
-    publish(path, lambda temporary: _write_bytes(temporary, data))
+    """`publish` a file that holds `data`."""
+    with publish(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def publish_json(path: Path, value: Any) -> None:
-    """`publish` of canonical JSON: sorted keys, one trailing newline."""
+    """`publish` a value as JSON with sorted keys and one trailing newline."""
     publish_bytes(path, (json.dumps(value, sort_keys=True, indent=1) + "\n").encode())
 
 
 @contextlib.contextmanager
 def publish_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder that replaces `path` when the block ends without an exception."""
+    """Yield a temporary folder. It replaces `path` when the block ends without an exception."""
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary_folder(path.parent) as temporary:
@@ -67,23 +68,8 @@ def publish_folder(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def passing_file(folder: Path, data: bytes) -> Iterator[Path]:
-    """A file that lasts as long as the block; where its process is killed, until the next one is made here.
-
-    It is the caller's to lock. Raises StoreError.
-    """
-    with contextlib.ExitStack() as held:
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            sweep(folder)
-            file = held.enter_context(temporary_folder(folder)) / "file"
-            file.write_bytes(data)
-        yield file
-
-
-@contextlib.contextmanager
 def temporary_folder(parent: Path) -> Iterator[Path]:
-    """A folder below `parent` that no sweep takes while the block lasts; what is left of it then is deleted."""
+    """A new folder in `parent`, locked against `sweep` during the block and deleted when the block ends."""
     with _temporary_file(parent, _LOCK) as lock:
         temporary = lock.with_suffix("")
         temporary.mkdir()
@@ -94,11 +80,11 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what writers that are dead by now left in `folder`: all temporary names that nobody locks."""
+    """Delete what dead writers left in `folder`: all temporary files and folders that no process has locked."""
     for left in sorted(folder.glob(f"{TEMPORARY}*")):
         if not _NAME.fullmatch(left.name) or left.is_symlink():
-            continue  # another program's
-        # Published, or swept by others, meanwhile; or another user's.
+            continue  # not written by this project
+        # It may be published or swept by another process by now, or belong to another user.
         with contextlib.suppress(FileNotFoundError, PermissionError):
             if left.is_dir():
                 with _unlocked(left.with_name(left.name + _LOCK)) as free:
@@ -119,24 +105,19 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def _write_bytes(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
-
-
 @contextlib.contextmanager
 def _temporary_file(folder: Path, suffix: str = "") -> Iterator[Path]:
-    """A new, empty file under a temporary name, locked while the block lasts; deleted then if it still has the name."""
+    """A new, empty file under a temporary name, locked during the block. Deleted at the end unless it was renamed."""
     while True:
         path = folder / f"{TEMPORARY}{secrets.token_hex(8)}{suffix}"
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            if not same_file(path, handle):
-                continue  # swept before it was locked
+            if not (try_lock(handle) and same_file(path, handle)):
+                continue  # another process swept it before it was locked
             yield path
             return
         finally:
-            # The first error counts; the next sweep takes what is left.
+            # Do not hide an error of the block. The next sweep deletes a file that stays.
             with contextlib.suppress(OSError):
                 if same_file(path, handle):
                     path.unlink()
@@ -145,29 +126,25 @@ def _temporary_file(folder: Path, suffix: str = "") -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _unlocked(path: Path) -> Iterator[bool]:
-    """Whether nobody holds the file's lock, which is held by the block then. There is none where there is no file."""
+    """Yield True if no other process holds the file's lock; the block holds it then. True also if there is no file."""
     try:
         handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         yield True
         return
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield False
-    else:
-        yield same_file(path, handle)
+        yield try_lock(handle) and same_file(path, handle)
     finally:
         os.close(handle)
 
 
 def _is_of_a_folder(file: Path) -> bool:
-    """Whether it is the lock of a temporary folder that is still there."""
+    """Whether the file is the lock of a temporary folder that still exists."""
     return file.suffix == _LOCK and file.with_suffix("").is_dir()
 
 
 def _exchange(path: Path, temporary: Path) -> None:
-    """Put the folder `temporary` in the place of `path`, which comes back if that fails."""
+    """Replace the folder `path` by the folder `temporary`. If that fails, the old folder is put back."""
     with _temporary_file(path.parent, _LOCK) as lock:
         aside = lock.with_suffix("")
         aside.mkdir()
@@ -181,6 +158,6 @@ def _exchange(path: Path, temporary: Path) -> None:
                 raise
             shutil.rmtree(old)
         finally:
-            # Not empty if the old folder could not come back: it is kept there.
+            # If the old folder could not be put back, it stays in here, and rmdir fails.
             with contextlib.suppress(OSError):
                 aside.rmdir()

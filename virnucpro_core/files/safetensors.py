@@ -1,7 +1,7 @@
-"""Writing safetensors files one tensor at a time: flat memory, and the same bytes for the same tensors.
+"""Writes safetensors files one tensor at a time, so that memory use stays low. Equal tensors give equal bytes.
 
-Knows the file format (8 bytes of header length, a JSON header, the values) and nothing of models. Format:
-https://github.com/huggingface/safetensors#format
+The file is 8 bytes of header length, a JSON header, then the values
+(https://github.com/huggingface/safetensors#format). Knows nothing of models.
 """
 
 import json
@@ -16,7 +16,7 @@ import torch
 from virnucpro_core.errors import WeightsError
 from virnucpro_core.files.publish import publish
 
-DTYPES = {
+STORED_DTYPES = {
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
@@ -27,7 +27,7 @@ DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class TensorSource:
-    """A tensor that can be read when its turn comes."""
+    """A tensor that `read` loads when it is written."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -39,29 +39,26 @@ class TensorSource:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, TensorSource], dtype: torch.dtype | None = None) -> int:
-    """Publish `tensors` by sorted name, floats as `dtype` (None: as they are); the number of values written.
+    """Publish `tensors` in the order of their names and return the number of values written.
 
-    Raises WeightsError naming the tensor whose dtype is not supported or whose values are not finite in it.
+    Floats are converted to `dtype` (None: unchanged). Raises WeightsError that names a tensor whose dtype is not
+    supported or whose values are not finite in `dtype`.
     """
     header, place = {}, 0
     for name in sorted(tensors):
         kept = dtype if dtype and tensors[name].dtype.is_floating_point else tensors[name].dtype
-        if kept not in DTYPES:
+        if kept not in STORED_DTYPES:
             raise WeightsError(f"tensor {name!r} is {kept}, which is not supported")
         size = torch.Size(tensors[name].shape).numel() * kept.itemsize
         shape = list(tensors[name].shape)
-        header[name] = {"dtype": DTYPES[kept], "shape": shape, "data_offsets": [place, place + size]}
+        header[name] = {"dtype": STORED_DTYPES[kept], "shape": shape, "data_offsets": [place, place + size]}
         place += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as stream:
-            stream.write(struct.pack("<Q", len(text)) + text)
-            for name in sorted(tensors):
-                stream.write(_values(name, tensors[name], dtype))
-
-    publish(path, write)
+    with publish(path) as temporary, temporary.open("wb") as stream:
+        stream.write(struct.pack("<Q", len(text)) + text)
+        for name in sorted(tensors):
+            stream.write(_values(name, tensors[name], dtype))
     return sum(torch.Size(source.shape).numel() for source in tensors.values())
 
 

@@ -1,1 +1,1 @@
-"""Which weights, from where."""
+"""Model weights: download, import, store, profiles, and training of classifiers."""

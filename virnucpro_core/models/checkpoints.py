@@ -1,8 +1,8 @@
-"""Checkpoint files of PyTorch (.pt, .pth, .bin) read as data: nothing in them is imported or called.
+"""Read PyTorch checkpoint files (.pt, .pth, .bin) as data: nothing in them is imported or called.
 
-Knows the zip layout of `torch.save` (since PyTorch 1.6) and the few names that make a tensor. Everything else
-in the pickle stays an inert record (`inert_pickle`). Tensors are mapped from the file, not read. Knows
-nothing of the models that the tensors belong to.
+Reads the zip layout of `torch.save` (since PyTorch 1.6) and the few names that make a tensor. Everything else
+in the pickle becomes an inert record (`inert_pickle`). Tensors are memory-mapped from the file. Works for any
+model.
 """
 
 import math
@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from virnucpro_core.errors import WeightsError
-from virnucpro_core.models.inert_pickle import Global, Record, read_pickle
+from virnucpro_core.models.inert_pickle import External, Global, Unbuilt, read_pickle
 
-MAX_PICKLE_BYTES = 64 << 20
+MAX_PICKLE_BYTES = 8 << 20  # tensor values are stored outside the pickle: ESM-2 15B needs 0.1 MB
 MAX_MODULES, MAX_DEPTH = 100_000, 32
 _DTYPES = {
     "FloatStorage": torch.float32,
@@ -29,6 +29,9 @@ _DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+_ORDERED = Global("collections", "OrderedDict")
+_TENSORS = ("_rebuild_tensor_v2", "_rebuild_tensor")
+_PARAMETERS = ("_rebuild_parameter", "_rebuild_parameter_with_state")
 _NOT_A_ZIP = (
     "not a zip archive as torch.save writes it since PyTorch 1.6",
     "if it is an older file that you trust, open it with torch.load elsewhere and torch.save it again",
@@ -36,28 +39,44 @@ _NOT_A_ZIP = (
 
 
 def read_checkpoint(path: Path) -> tuple[Any, dict[str, torch.Tensor]]:
-    """(structure, state): the file's inert content, and the state dict in it as name -> mapped tensor.
+    """Return (structure, state): the file's inert content, and its state dict as name -> mapped tensor.
 
-    The state dict is the file itself, its entry `model` or `state_dict`, or that of a whole pickled module.
-    Raises WeightsError (path and remedy) for files that are not such archives, are damaged, or whose tensors
-    claim more than the file holds.
+    The state dict is the top-level object, its entry `model` or `state_dict`, or that of a complete pickled module.
+    Raises WeightsError (path and remedy) for a file that is not such an archive, is damaged, or holds fewer bytes
+    than its tensors claim.
     """
     archive = _Archive(path)
     try:
-        structure = read_pickle(archive.pickle(), rebuild=archive.rebuild, persistent=archive.storage)
-        return structure, state_of(structure)
+        structure = read_pickle(archive.pickle())
+        return structure, _state(structure, archive)
     except WeightsError as error:
         raise WeightsError(error.what, where=path, remedy=error.remedy or "fetch the file again") from error
 
 
-def state_of(structure: Any) -> dict[str, torch.Tensor]:
+def attributes(value: Any) -> dict[str, Any]:
+    """Entries of a dict, attributes of an inert object (an argparse.Namespace, a module), {} for other values."""
+    found = _entries(value)
+    if found is None and isinstance(value, Unbuilt):
+        found = _entries(value.state)
+    return found or {}
+
+
+def _entries(value: Any) -> dict[str, Any] | None:
+    """Entries of a dict or OrderedDict, without its attributes (torch's `_metadata`); None for other values."""
+    if isinstance(value, Unbuilt) and value.source == _ORDERED and value.arguments == ():
+        return value.entries
+    return value if isinstance(value, dict) else None
+
+
+def _state(structure: Any, archive: "_Archive") -> dict[str, torch.Tensor]:
     """The state dict inside an inert structure; WeightsError when there is none."""
-    if isinstance(structure, dict):
-        inner = [structure[key] for key in ("model", "state_dict") if key in structure]
-        structure = inner[0] if inner and isinstance(inner[0], dict | Record) else structure
-    if isinstance(structure, Record):
-        return _module_state(structure)
-    state = attributes(structure)
+    entries = _entries(structure) or {}
+    inner = [entries[key] for key in ("model", "state_dict") if key in entries]
+    if inner and isinstance(inner[0], dict | Unbuilt):
+        structure = inner[0]
+    if isinstance(structure, Unbuilt) and _entries(structure) is None:
+        return _module_state(structure, archive)
+    state = {name: archive.tensor(value) for name, value in attributes(structure).items()}
     if not state or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()):
         raise WeightsError(
             "no state dict in it", remedy="give a file of weights, as torch.save(model) writes it"
@@ -65,16 +84,10 @@ def state_of(structure: Any) -> dict[str, torch.Tensor]:
     return state
 
 
-def attributes(record: Any) -> dict[str, Any]:
-    """Attributes of an inert object (an argparse.Namespace, a module), entries of a dict, else nothing."""
-    state = record.state if isinstance(record, Record) else record
-    return state if isinstance(state, dict) else {}
-
-
-def _module_state(root: Record) -> dict[str, torch.Tensor]:
+def _module_state(root: Unbuilt, archive: "_Archive") -> dict[str, torch.Tensor]:
     """Parameters and buffers of a pickled torch module, names and order as `state_dict()` gives them."""
     found: dict[str, torch.Tensor] = {}
-    waiting = [("", root)]
+    waiting: list[tuple[str, Any]] = [("", root)]
     for _ in range(MAX_MODULES):
         if not waiting:
             return found
@@ -84,7 +97,8 @@ def _module_state(root: Record) -> dict[str, torch.Tensor]:
             raise WeightsError(f"modules nested more than {MAX_DEPTH} deep in it")
         if "_parameters" not in state or "_modules" not in state:
             raise WeightsError(f"{_shown(record)} is in it where a torch module was expected")
-        for name, value in {**attributes(state["_parameters"]), **attributes(state.get("_buffers"))}.items():
+        for name, described in (attributes(state["_parameters"]) | attributes(state.get("_buffers"))).items():
+            value = archive.tensor(described)
             if isinstance(value, torch.Tensor):
                 found[f"{prefix}{name}"] = value
             elif value is not None:
@@ -95,13 +109,13 @@ def _module_state(root: Record) -> dict[str, torch.Tensor]:
 
 
 def _shown(value: Any) -> str:
-    """What a thing from the file is, in a few words (its own text may be endless)."""
-    source = value.source if isinstance(value, Record) else value
+    """A short description of a value from the file, whose own text may be very long."""
+    source = value.source if isinstance(value, Unbuilt) else value
     return f"{str(source)[:80]!r}" if isinstance(source, Global | str) else f"a {type(source).__name__}"
 
 
 class _Archive:
-    """The zip file: where its entries lie, and one private mapping of all its bytes."""
+    """The zip file: the offsets of its entries, and one private memory map of all its bytes."""
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
@@ -124,7 +138,7 @@ class _Archive:
             )
 
     def _start(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> int:
-        """Offset of the entry's data, all of which must lie in the file, uncompressed."""
+        """Offset of the entry's data. Raises BadZipFile unless all of it is inside the file and uncompressed."""
         assert archive.fp is not None
         if entry.header_offset < 0:
             raise zipfile.BadZipFile(f"entry {entry.filename!r} begins before the file")
@@ -150,8 +164,24 @@ class _Archive:
     def pickle(self) -> bytes:
         return self._read(f"{self.prefix}data.pkl", limit=MAX_PICKLE_BYTES)
 
-    def storage(self, identity: Any) -> torch.Tensor:
-        """A persistent id ('storage', type, key, device, elements) -> flat tensor over the mapped entry."""
+    def tensor(self, value: Any) -> Any:
+        """The tensor that a record describes, mapped from the file. Returns any other value unchanged."""
+        while True:
+            match value:
+                case Unbuilt(Global("torch._utils", name), tuple() as parts) if parts and name in _PARAMETERS:
+                    value = parts[0]
+                case Unbuilt(Global("torch._utils", name), tuple() as parts) if (
+                    parts[3:] and name in _TENSORS
+                ):
+                    return _strided(self._storage(parts[0]), *parts[1:4])
+                case _:
+                    return value
+
+    def _storage(self, part: Any) -> torch.Tensor:
+        """An external part ('storage', type, key, device, elements) -> flat tensor over the mapped entry."""
+        if not isinstance(part, External):
+            raise WeightsError("a tensor without a storage")
+        identity = part.identity
         if not (isinstance(identity, tuple) and len(identity) == 5 and identity[0] == "storage"):
             raise WeightsError("an external object that is not a tensor's storage")
         _, kind, key, _, elements = identity
@@ -172,25 +202,12 @@ class _Archive:
             part = part.clone()
         return torch.empty(0, dtype=dtype).set_(part)
 
-    def rebuild(self, source: Global, arguments: tuple[Any, ...]) -> Any:
-        """The names that make tensors and plain containers; all others stay records."""
-        match (source.module, source.name):
-            case ("torch._utils", "_rebuild_tensor_v2" | "_rebuild_tensor") if len(arguments) >= 4:
-                return _strided(*arguments[:4])
-            case ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") if arguments:
-                return arguments[0]
-            case ("collections", "OrderedDict") if not arguments:
-                return {}
-        return Record(source, arguments)
 
-
-def _strided(flat: Any, offset: Any, sizes: Any, strides: Any) -> torch.Tensor:
+def _strided(flat: torch.Tensor, offset: Any, sizes: Any, strides: Any) -> torch.Tensor:
     """A view of a storage; WeightsError when it leaves the storage or its elements overlap."""
-    if not isinstance(flat, torch.Tensor) or flat.ndim != 1:
-        raise WeightsError("a tensor without a storage")
     shaped = isinstance(sizes, tuple) and isinstance(strides, tuple) and len(sizes) == len(strides) <= 16
     if not shaped or not all(_is_size(n) for n in (offset, *sizes, *strides)):
-        raise WeightsError("a tensor whose shape and strides cannot be")
+        raise WeightsError("a tensor with impossible shape and strides")
     count = math.prod(sizes)
     if count == 0:
         return flat.new_empty(sizes)

@@ -1,7 +1,7 @@
-"""The published classifier: one hidden layer over the merged features, two classes; training, scoring, files.
+"""The published classifier: train it, score rows of features with it, save and load it.
 
-Knows the architecture and its numbers. Knows nothing of encoders, shards or calls: a row of features goes in,
-the probabilities of `others` and `virus` come out. Computes in float32 throughout.
+It has one hidden layer over the merged features and two classes. Each row of features gives the probabilities
+of `others` and `virus`. All computations are in float32.
 
 Shapes: N rows, D = DNABERT-S width + ESM-2 width, H hidden units, 2 classes.
 """
@@ -20,6 +20,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from virnucpro_core.devices.compute import usable_device
+from virnucpro_core.encoders.operations import least_rows, padded
 from virnucpro_core.errors import UsageError, WeightsError
 from virnucpro_core.files.publish import publish_json
 from virnucpro_core.files.safetensors import TensorSource, write_tensors
@@ -50,7 +52,7 @@ class ClassifierNet(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class TrainingReport:
-    """What a training run says of itself: mean loss per epoch and the last training accuracy (0 to 1)."""
+    """Outcome of a training run: mean loss per epoch and the last training accuracy (0 to 1)."""
 
     rows: int
     epochs: int
@@ -61,8 +63,8 @@ class TrainingReport:
 class Classifier:
     """A classifier on one device, ready to score.
 
-    `input_dim` is D, `hidden_dim` is H; `chunk_size` is the number of bases it was trained for (None: not
-    stated); `fingerprint` is the sha256 of names, shapes and values, the same wherever the files came from.
+    `input_dim` is D, `hidden_dim` is H; `chunk_size` is the number of bases it was trained for (None: unknown);
+    `fingerprint` is the sha256 of names, shapes and values, which does not depend on the files they came from.
     """
 
     def __init__(
@@ -72,15 +74,17 @@ class Classifier:
         self.device, self.chunk_size = device, chunk_size
         self.state = {name: state[name].detach().to("cpu").contiguous() for name in sorted(state)}
         self.fingerprint = _fingerprint(self.state)
-        with torch.device("meta"):  # no random start to throw away
+        with torch.device("meta"):  # skips the random initialisation, which would be overwritten
             net = ClassifierNet(self.input_dim, self.hidden_dim)
         net.load_state_dict(self.state, assign=True)
         self._net = net.to(device).eval()
+        self._least_rows = max(least_rows(self.input_dim), least_rows(self.hidden_dim))
 
     def score(self, features: Features) -> Features:
         """(N, D) float32 -> (N, 2) float32 softmax probabilities, columns as `CLASSES`.
 
-        Raises WeightsError with both numbers when D is not the classifier's.
+        On the CPU a row's scores are bit-identical whatever other rows are in the batch.
+        Raises WeightsError with both numbers if D differs from the classifier's.
         """
         if features.ndim != 2 or features.shape[1] != self.input_dim:
             raise WeightsError(
@@ -92,7 +96,8 @@ class Classifier:
         with torch.inference_mode():
             for start in range(0, len(features), SCORE_ROWS):
                 rows = np.ascontiguousarray(features[start : start + SCORE_ROWS], np.float32)
-                logits_N2 = self._net(torch.from_numpy(rows.copy()).to(self.device))
+                x_PD = padded(torch.from_numpy(rows.copy()).to(self.device), self._least_rows)
+                logits_N2 = self._net(x_PD)[: len(rows)]
                 scores_N2[start : start + len(rows)] = torch.softmax(logits_N2, dim=1).cpu().numpy()
         return scores_N2
 
@@ -119,9 +124,9 @@ class Classifier:
 
 
 def dimensions(state: Mapping[str, torch.Tensor]) -> tuple[int, int]:
-    """(D, H) of a classifier's state; WeightsError names the first key that is missing, extra or misshapen.
+    """(D, H) of a classifier's state. Raises WeightsError for the first key that is missing, extra or misshapen.
 
-    Every value must be finite; floats are float32.
+    Floats must be float32, and every value finite.
     """
     hidden = state.get("hidden_layer.weight")
     if hidden is None or hidden.ndim != 2:
@@ -148,12 +153,18 @@ def dimensions(state: Mapping[str, torch.Tensor]) -> tuple[int, int]:
     return input_dim, hidden_dim
 
 
-def load_classifier(folder: Path, device: torch.device, *, fingerprint: str = "") -> Classifier:
-    """Read the folder that `Classifier.save` wrote; WeightsError when missing, damaged or inconsistent.
+def load_classifier(
+    folder: str | Path, device: str | torch.device = "cpu", *, fingerprint: str = ""
+) -> Classifier:
+    """Load the folder that `Classifier.save` wrote onto the device "cpu", "cuda" or "cuda:i".
 
-    With a `fingerprint` also when it holds other weights: a folder without a manifest may change between the
-    moment when the sample's scores were given its identity and the moment when they are computed.
+    Raises WeightsError if it is missing, damaged or inconsistent, DeviceError if the device does not exist. With a
+    `fingerprint`, raises WeightsError also if the folder holds other weights: a folder without a manifest may change
+    after its fingerprint became part of the scores' identity and before the scores are computed.
     """
+    folder = Path(folder)
+    if isinstance(device, str):
+        device = usable_device(device, "float32")
     try:
         config = json.loads((folder / "config.json").read_text())
         state = load_file(folder / "model.safetensors")
@@ -197,10 +208,11 @@ def train_classifier(
 ) -> tuple[Classifier, TrainingReport]:
     """Train on (N, D) float32 features and (N,) labels 0 = others, 1 = virus, on the CPU.
 
-    The same seed gives the same bytes. The published recipe (Xavier start, cross-entropy, SGD with momentum
-    0.9, learning rate x 0.85 every ten epochs, batches of 32), with one addition: columns are standardised
-    while training and the scaling is then folded into the first layer, so that encoders of any scale train
-    alike. Raises UsageError when a class has fewer than two rows or a feature is not finite.
+    The same seed gives the same bytes. The recipe is the published one (Xavier initialisation, cross-entropy, SGD
+    with momentum 0.9, learning rate x 0.85 every ten epochs, batches of 32), with one addition: columns are
+    standardised for training and the scaling is then folded into the first layer, so that training does not depend
+    on the scale of an encoder's features. Raises UsageError if a class has fewer than two rows or a feature is not
+    finite.
     """
     counts = np.bincount(labels, minlength=2)
     if len(counts) != 2 or counts.min() < 2 or len(labels) != len(features):
@@ -238,7 +250,7 @@ def _descend(
     batch_size: int,
     learning_rate: float,
 ) -> list[float]:
-    """Fit `net` in place; the mean loss of each epoch. A last batch of one row is left out (BatchNorm)."""
+    """Fit `net` in place and return the mean loss of each epoch. Skips a last batch of one row (BatchNorm)."""
     optimizer = torch.optim.SGD(net.parameters(), lr=learning_rate, momentum=0.9)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=10, gamma=0.85)
     losses = []

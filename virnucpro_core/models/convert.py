@@ -1,8 +1,8 @@
-"""Published model files -> a model folder: config.json, model.safetensors, tokenizer.json, manifest.json.
+"""Convert published model files to a model folder: config.json, model.safetensors, tokenizer.json, manifest.json.
 
-Knows the layouts that models are published in (fair-esm `.pt`, Hugging Face folders, the published classifier
-`.pth`) and writes one layout with canonical names. Nothing is unpickled, no code of a repository is kept. The
-same weights give the same bytes, whichever layout they came in.
+Reads the layouts in which models are published (fair-esm `.pt`, Hugging Face folders, the published classifier
+`.pth`) and writes one layout with canonical names. Nothing is unpickled, and no code of a repository is kept. The
+same weights give the same bytes, whichever layout they were published in.
 """
 
 import json
@@ -25,9 +25,9 @@ from virnucpro_core.files.publish import publish_folder, publish_json
 from virnucpro_core.files.safetensors import TensorSource, write_tensors
 from virnucpro_core.models.checkpoints import attributes, read_checkpoint
 from virnucpro_core.models.classifier import Classifier, load_classifier
-from virnucpro_core.models.sources import Kind
+from virnucpro_core.models.sources import ModelKind
 
-# What the encoders read of a config.json; everything else (remote code, training settings) is left behind.
+# The fields of config.json that the encoders use; all others (remote code, training settings) are dropped.
 ESM2_CONFIG: dict[str, Any] = {
     "model_type": "esm",
     "vocab_size": 33,
@@ -56,7 +56,7 @@ DNABERT_CONFIG: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where the files came from, for the manifest."""
+    """Where the files came from; written to the manifest."""
 
     source: str = "imported by hand"
     revision: str = ""
@@ -65,7 +65,7 @@ class Origin:
 
 
 def import_model(
-    kind: Kind,
+    kind: ModelKind,
     path: Path,
     out: Path,
     *,
@@ -90,12 +90,12 @@ def import_model(
             )
         else:
             numbers = _import_encoder(kind, path, folder, dtype)
-        write_manifest(folder, kind, origin or Origin(), {**numbers, "imported_files": _digests(path)})
+        write_model_manifest(folder, kind, origin or Origin(), {**numbers, "imported_files": _digests(path)})
     return out
 
 
-def write_manifest(folder: Path, kind: str, origin: Origin, numbers: Mapping[str, Any]) -> None:
-    """`manifest.json`: what it is, where it came from, its numbers, and size and sha256 of every file."""
+def write_model_manifest(folder: Path, kind: str, origin: Origin, numbers: Mapping[str, Any]) -> None:
+    """Write `manifest.json`: kind, origin and numbers of the model, and size and sha256 of every file."""
     names = ("config.json", "model.safetensors", "tokenizer.json")
     facts = {
         "kind": kind,
@@ -108,7 +108,7 @@ def write_manifest(folder: Path, kind: str, origin: Origin, numbers: Mapping[str
     manifest.write_manifest(folder, (file for file in folder.iterdir() if file.name in names), facts)
 
 
-def _import_encoder(kind: Kind, path: Path, folder: Path, dtype: torch.dtype | None) -> dict[str, Any]:
+def _import_encoder(kind: ModelKind, path: Path, folder: Path, dtype: torch.dtype | None) -> dict[str, Any]:
     rename = map_esm2_names if kind == "esm2" else map_dnabert_names
     try:
         stored, config = _read_folder(path) if path.is_dir() else _read_fair_esm(kind, path)
@@ -126,7 +126,7 @@ def _import_encoder(kind: Kind, path: Path, folder: Path, dtype: torch.dtype | N
     if kind == "dnabert-s":
         if not (path / "tokenizer.json").is_file():
             raise WeightsError(
-                "no tokenizer.json beside the weights", where=path, remedy="add the model's own"
+                "no tokenizer.json next to the weights", where=path, remedy="add the model's own"
             )
         shutil.copyfile(path / "tokenizer.json", folder / "tokenizer.json")
     return {
@@ -180,7 +180,9 @@ def _read_safetensors(path: Path) -> dict[str, TensorSource]:
     def source(name: str) -> TensorSource:
         piece = handle.get_slice(name)
         shape = tuple(piece.get_shape())
-        start = piece[:0] if shape else handle.get_tensor(name)  # for its dtype; the values come later
+        start = (
+            piece[:0] if shape else handle.get_tensor(name)
+        )  # only for the dtype; the values are read later
         return TensorSource(shape, start.dtype, lambda: handle.get_tensor(name))
 
     return {name: source(name) for name in handle.keys()}  # noqa: SIM118
@@ -190,8 +192,8 @@ def _read_bin(path: Path) -> dict[str, TensorSource]:
     return {name: TensorSource.of(tensor) for name, tensor in read_checkpoint(path)[1].items()}
 
 
-def _read_fair_esm(kind: Kind, path: Path) -> tuple[dict[str, TensorSource], dict[str, Any]]:
-    """A fair-esm `.pt`: dimensions from the shapes, the number of heads from cfg or the rotary table."""
+def _read_fair_esm(kind: ModelKind, path: Path) -> tuple[dict[str, TensorSource], dict[str, Any]]:
+    """Tensors and config of a fair-esm `.pt`: dimensions from the shapes, heads from cfg or the rotary table."""
     if kind != "esm2" or path.suffix not in (".pt", ".pth", ".bin"):
         raise WeightsError(
             "a single file is not enough for this model" if kind != "esm2" else "not a fair-esm .pt file",

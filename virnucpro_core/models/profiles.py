@@ -1,6 +1,6 @@
-"""Which models belong together: two encoders and a classifier per chunk size, under one name.
+"""Profiles: named sets of models that belong together, two encoders and one classifier per chunk size.
 
-Knows names and dimensions; opens only configs and classifiers, never an encoder.
+Resolving a profile opens only configs and classifiers, never an encoder's weights.
 """
 
 from dataclasses import dataclass, field
@@ -16,16 +16,17 @@ from virnucpro_core.files.manifest import MANIFEST, read_manifest, verify
 from virnucpro_core.models.classifier import load_classifier
 from virnucpro_core.models.store import ModelStore
 
+DEMO_PROFILE = "demo"
 DEMO = Path(__file__).parents[1] / "demo"
 NO_MEANING = "The demo's scores carry no biological meaning: its encoders are random and tiny."
 PUBLISHED_SIZES = (300, 500)
-# Configs, tokenizers and classifiers are held against their digests here, an encoder's weights when a lane loads them.
-SMALL_BYTES = 64e6
+# Digests of configs, tokenizers and classifiers are checked here; those of an encoder's weights when a lane loads them.
+DIGESTED_BYTES = 64e6
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A named set of models: names in the model store, or in the package for `demo`.
+    """A named set of models. The model names refer to the model store, those of `demo` to the package.
 
     `classifiers`: chunk size in bases -> model name.
     """
@@ -40,7 +41,7 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedProfile:
-    """The folders and identities that one run uses; dimensions agree."""
+    """The model folders and fingerprints of one run. Their dimensions are known to match."""
 
     profile: Profile
     chunk_size: int
@@ -53,9 +54,14 @@ class ResolvedProfile:
     dnabert_dim: int
     esm2_dim: int
 
+    @property
+    def is_demo(self) -> bool:
+        """Whether these are the demo models, whose scores have no biological meaning."""
+        return self.profile.name == DEMO_PROFILE
+
 
 def _own(size: str, note: str) -> Profile:
-    """A profile whose classifier a user trains."""
+    """A profile without a published classifier; the user trains one."""
     name = f"esm2-{size}"
     classifiers = {chunk: f"virnucpro-{name}-{chunk}" for chunk in PUBLISHED_SIZES}
     return Profile(name, "dnabert-s", name, classifiers, "cuda", note)
@@ -86,14 +92,27 @@ PROFILES: dict[str, Profile] = {
 }
 
 
+def find_models(profile: str, chunk_size: int = 500, *, store: str | Path | None = None) -> ResolvedProfile:
+    """Find the folders of a profile's models: `.dnabert`, `.esm2` and `.classifier`, for chunks of `chunk_size` bases.
+
+    store: the folder of the model store (`virnucpro models list` shows it); the profile "demo" ships with the package
+    and needs none. Raises what `resolve_profile` raises.
+    """
+    if store is None and profile != DEMO_PROFILE and profile in PROFILES:
+        raise UsageError(
+            f"the models of profile {profile} are in a model store", remedy="give its folder as `store`"
+        )
+    return resolve_profile(profile, chunk_size, ModelStore(Path(store or "").expanduser()))
+
+
 def resolve_profile(
     name: str, chunk_size: int, store: ModelStore, *, classifier: Path | None = None
 ) -> ResolvedProfile:
     """Folders, fingerprints and dimensions of a profile for chunks of `chunk_size` bases.
 
-    A chunk size without its own classifier is never served by another one in silence: `classifier` (a folder)
-    must then be given. Raises UsageError for a name or chunk size that there is not, WeightsError for a model
-    that is missing or whose dimensions do not fit the others (both numbers in the message).
+    For a chunk size without its own classifier, `classifier` (a folder) must be given; no other one is chosen
+    silently. Raises UsageError for an unknown profile or chunk size, WeightsError for a model that is missing or
+    whose dimensions do not match the others (both numbers are in the message).
     """
     profile = PROFILES.get(name)
     if profile is None:
@@ -108,7 +127,7 @@ def resolve_profile(
     chosen = classifier or _folder(profile, profile.classifiers[chunk_size], store)
     for folder in (dnabert, esm2, chosen):
         if folder is not classifier or (folder / MANIFEST).exists():
-            verify(folder, up_to=SMALL_BYTES)
+            verify(folder, up_to=DIGESTED_BYTES)
     dnabert_dim, esm2_dim = DnabertShape.read(dnabert).width, Esm2Shape.read(esm2).width
     loaded = load_classifier(chosen, torch.device("cpu"))
     if dnabert_dim + esm2_dim != loaded.input_dim:
@@ -136,7 +155,10 @@ def resolve_profile(
 
 
 def _same_encoders(classifier: Path, fingerprints: dict[str, str]) -> None:
-    """A classifier trained here says on which weights; others of the same width would score nonsense."""
+    """Raise WeightsError if the classifier was trained on other encoder weights, which would give meaningless scores.
+
+    Only classifiers made by `virnucpro train` record which weights they were trained on.
+    """
     trained_on = read_manifest(classifier).get("trained_on", fingerprints)
     for kind, identity in fingerprints.items():
         if trained_on.get(kind) != identity:

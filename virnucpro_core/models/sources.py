@@ -1,7 +1,7 @@
-"""Where the published models come from: repositories pinned to a commit, their files, sizes and digests.
+"""The table of published models: repositories pinned to a commit, with files, sizes and digests; and the downloads.
 
-A table and two ways of downloading. Knows nothing of what is in the files. Only the files named here are ever
-downloaded, each at the pinned revision; no code of a repository is.
+Only the files in this table are ever downloaded, each at the pinned revision. No code of a repository is
+downloaded.
 """
 
 import shutil
@@ -14,12 +14,12 @@ from typing import Literal
 from virnucpro_core.errors import WeightsError
 from virnucpro_core.files.digests import sha256_file
 
-Kind = Literal["esm2", "dnabert-s", "classifier"]
+ModelKind = Literal["esm2", "dnabert-s", "classifier"]
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file of a source; `size` in bytes and `sha256` where they are known beforehand."""
+    """A file of a source, with `size` in bytes and `sha256` if they are known in advance."""
 
     name: str
     size: int | None = None
@@ -28,12 +28,12 @@ class RemoteFile:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One published model. `revision` is a full commit id; `files` is empty where they are not known.
+    """One published model. `revision` is a full commit id; `files` is empty if they are not known.
 
-    `size`: bytes to download, near enough to plan with.
+    `size`: approximate number of bytes to download.
     """
 
-    kind: Kind
+    kind: ModelKind
     host: Literal["huggingface.co", "github.com"]
     repository: str
     revision: str
@@ -55,8 +55,8 @@ def _esm2(repository: str, revision: str, size: int, *files: RemoteFile) -> Sour
 
 
 def _classifier(chunk_size: int) -> Source:
-    # The published models hold 3328 x 512 float32 weights: 6.8 MB. Their digests are not published; the
-    # commit pins them, and the manifest keeps the digest of what was fetched.
+    # The published classifiers hold 3328 x 512 float32 weights: 6.8 MB. Their digests are not published; the
+    # commit pins them, and the manifest records the digests of the downloaded files.
     return Source(
         "classifier",
         "github.com",
@@ -154,7 +154,7 @@ SOURCES: dict[str, Source] = {
             "7560b46fc383c691fb74b915b7d4bcef40d3df181447f16ba4b298845e308d0c",
         ),
     ),
-    # Its files and their digests are not known here, so it is imported by hand.
+    # Its files and their digests are not in this table, so the user has to import it.
     "esm2-15b": _esm2("esm2_t48_15B_UR50D", "5fbca39631164edc1d402a5aa369f982f72ee282", 60_600_000_000),
     "virnucpro-300": _classifier(300),
     "virnucpro-500": _classifier(500),
@@ -162,13 +162,13 @@ SOURCES: dict[str, Source] = {
 
 
 def download(source: Source, name: str, folder: Path) -> Path:
-    """Put one file of the pinned revision into `folder`. Raises OSError when the network refuses."""
+    """Download one file of the pinned revision into `folder`. Raises OSError for network errors."""
     if source.host == "huggingface.co":
-        # Not at the top: whoever reads the table needs no network library.
+        # Imported here, so that reading the table needs no network library.
         from huggingface_hub import hf_hub_download  # noqa: PLC0415
         from huggingface_hub.utils import logging as hub_logging  # noqa: PLC0415
 
-        hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # its retries; what failed in the end is told in one line
+        hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # hides its retries; the final error is reported in one line
         return Path(
             hf_hub_download(source.repository, name, revision=source.revision, local_dir=folder, token=False)
         )
@@ -179,9 +179,9 @@ def download(source: Source, name: str, folder: Path) -> Path:
 
 
 def fetch_files(source: Source, folder: Path, get: Download = download) -> None:
-    """Download every file of `source` into `folder` and hold each against what is known of it.
+    """Download every file of `source` into `folder` and check its size and sha256 if they are known.
 
-    Raises WeightsError: no network, or a file of another size or digest than the pinned one.
+    Raises WeightsError if the network fails, or if a file's size or digest differs from the pinned one.
     """
     for file in source.files:
         try:

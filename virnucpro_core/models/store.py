@@ -1,7 +1,7 @@
-"""The local model store: one folder per model, by name; fetched, imported, checked, or asked for.
+"""The local model store: find, verify and download models. Each model has a folder of its name.
 
-Knows the store's layout and what to tell a person whose model is missing. How files are converted is
-`model_import`, where they come from is `sources`, which models belong together is `profiles`.
+If a model is missing, the error says how to get it. Files are converted in `convert`, the published models are
+listed in `sources`, and `profiles` says which models belong together.
 """
 
 import re
@@ -25,15 +25,17 @@ class ModelStore:
         self.root = root
 
     def path(self, name: str) -> Path:
-        """The folder of a model, there or not. Raises UsageError for what cannot be a name."""
+        """The folder of a model, which need not exist. Raises UsageError for an invalid name."""
         if not _NAME.fullmatch(name):
-            raise UsageError(f"{name!r} is no model name", remedy=f"published models: {', '.join(SOURCES)}")
+            raise UsageError(
+                f"{name!r} is not a model name", remedy=f"published models: {', '.join(SOURCES)}"
+            )
         return self.root / name
 
     def require(self, name: str) -> Path:
-        """The folder of a model whose files are there in full size.
+        """The folder of a model, after checking that all its files exist with their full size.
 
-        Raises WeightsError: what is missing, from where, how large, and the command that brings it.
+        Raises WeightsError that says what is missing, where it comes from, how large it is and how to get it.
         """
         folder = self.path(name)
         if not folder.is_dir():
@@ -44,18 +46,18 @@ class ModelStore:
         return folder
 
     def verify(self, name: str) -> Path:
-        """`require`, and the sha256 of every file."""
+        """Like `require`, and checks the sha256 of every file."""
         folder = self.require(name)
         verify(folder)
         return folder
 
     def fetch(self, name: str, get: Download = download) -> Path:
-        """Download a published model at its pinned revision, check it, convert it; the model's folder.
+        """Download a published model at its pinned revision, verify and convert it. Returns the model's folder.
 
-        A model that is there, whole and of this revision is left as it is. Files that arrived before a
-        failure serve the next attempt; after success the download is deleted. Raises WeightsError where no
-        pinned files are known, the network refuses or a file is not the pinned one; StoreError where the
-        disk has no room or another process fetches the same model.
+        A model that is already complete and of this revision is not changed. After a failure, the next attempt
+        reuses the files that were downloaded; after success they are deleted. Raises WeightsError if the model
+        has no pinned files, the network fails or a file is not the pinned one; StoreError if the disk is too
+        full or another process fetches the same model.
         """
         folder = self.path(name)
         source = SOURCES.get(name)
@@ -76,7 +78,7 @@ class ModelStore:
 
 
 def _is_current(folder: Path, source: Source) -> bool:
-    """Whether `folder` holds `source` at its revision, every byte as its manifest says."""
+    """Whether `folder` holds `source` at its revision and every file matches its manifest."""
     try:
         return bool(verify(folder).get("revision") == source.revision)
     except WeightsError:
@@ -84,7 +86,7 @@ def _is_current(folder: Path, source: Source) -> bool:
 
 
 def remedy(name: str, folder: Path) -> str:
-    """How a person gets the model `name` into `folder`: from where, how large, by which command."""
+    """What the user has to do to get the model `name` into `folder`: source, size and command."""
     source = SOURCES.get(name)
     if source is None:
         return (

@@ -1,10 +1,10 @@
-"""A classifier for a pair of encoders, trained and judged on FASTA files of viral and non-viral sequences.
+"""Train and evaluate a classifier for a pair of encoders, from FASTA files of viral and non-viral sequences.
 
-The demo's classifiers are made by it, and so is a user's for another size of ESM-2 (`virnucpro train`).
+`virnucpro train` uses it, for instance for another size of ESM-2; the demo's classifiers were made with it too.
 
-Every record is cut into blocks of 5,000 bases; a fifth of the blocks of each class is held out, never trained
-on, and judges the result. Blocks become chunks, frames and features by the code that a sample runs through.
-Knows no published model. The features of all frames are held in memory (4 bytes x width each).
+Every record is cut into blocks of 5,000 bases. A fifth of the blocks of each class is held out: never used for
+training, only for the evaluation. Blocks become chunks, frames and features by the same code as a sample. The
+features of all frames are held in memory (4 bytes x width each).
 
 Shapes: N frames, U unique frames, D features.
 """
@@ -13,33 +13,30 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from virnucpro_core.encoders.encoder import Encoder, load_encoder
-from virnucpro_core.encoders.packing import pack
 from virnucpro_core.errors import UsageError
 from virnucpro_core.files.publish import publish_folder
 from virnucpro_core.models.classifier import CLASSES, Classifier, Features, train_classifier
-from virnucpro_core.models.convert import Origin, write_manifest
+from virnucpro_core.models.convert import Origin, write_model_manifest
 from virnucpro_core.sequences.chunks import write_chunks
 from virnucpro_core.sequences.fasta import read_records
-from virnucpro_core.sequences.frames import SHARD_ROWS, write_frames
+from virnucpro_core.sequences.frames import write_frames
 
 BLOCK_BASES = 5_000
 HELD_OUT = 0.2
-TOKEN_BUDGET = 16_384
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSettings:
-    """What a training run is made with.
+    """The settings of a training run.
 
-    `chunk_size` in bases; `shifts`: how often the training blocks are cut into chunks, each time from another
-    first base (more frames of a small set); the rest as `train_classifier` has it.
+    `chunk_size` in bases. `shifts`: how often the training blocks are cut into chunks, each time from another
+    first base (this gives more frames from a small set). The others are arguments of `train_classifier`.
     """
 
     chunk_size: int = 500
@@ -54,10 +51,10 @@ class TrainingSettings:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How a classifier did on frames and chunks that it was not trained on; fractions from 0 to 1.
+    """The accuracy of a classifier on frames and chunks that it was not trained on; fractions from 0 to 1.
 
-    A chunk is viral if its highest score for virus is at least its highest for others, over its frames, as
-    the published tool calls it. `chunk_recall`: fraction of each class's chunks called right.
+    A chunk is called virus if its highest score for virus is at least its highest for others, over its frames,
+    as in the published tool. `chunk_recall`: for each class, the fraction of its chunks with the correct call.
     """
 
     frames: int
@@ -86,15 +83,14 @@ def train_from_fasta(
     settings: TrainingSettings,
     origin: Origin | None = None,
 ) -> Evaluation:
-    """Train a classifier and publish it as the model folder `out`; how it did on the held-out blocks.
+    """Train a classifier, publish it as the model folder `out` and return its accuracy on the held-out blocks.
 
-    Classes of unequal size are made equal by repeating rows of the smaller one. The manifest says which
-    encoder weights it belongs to. Raises InputError, WeightsError, DeviceError, or UsageError when a class
-    has too few blocks or frames.
+    Rows of the smaller class are repeated until both classes have the same size. The manifest records the
+    fingerprints of the encoders. Raises InputError, WeightsError, DeviceError, or UsageError if a class has too
+    few blocks or frames.
     """
-    options: dict[str, Any] = {"device": torch.device(settings.device), "dtype": torch.float32}
-    dnabert = load_encoder("dnabert-s", dnabert_folder, attention="reference", **options)
-    esm2 = load_encoder("esm2", esm2_folder, attention="reference", **options)
+    dnabert = load_encoder("dnabert-s", dnabert_folder, device=settings.device)
+    esm2 = load_encoder("esm2", esm2_folder, device=settings.device)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         blocks = [
@@ -130,14 +126,14 @@ def train_from_fasta(
     }
     with publish_folder(out) as published:
         classifier.save(published)
-        write_manifest(published, "classifier", origin or Origin("trained here"), numbers)
+        write_model_manifest(published, "classifier", origin or Origin("trained here"), numbers)
     return evaluation
 
 
 def split_blocks(files: Sequence[Path], prefix: Path, settings: TrainingSettings) -> tuple[Path, Path]:
-    """(training, held-out) FASTA files of a class, named from `prefix`: its blocks, dealt out by the seed.
+    """Write the (training, held-out) FASTA files of a class: its blocks, divided at random by the seed.
 
-    Raises UsageError when the class has fewer than two blocks.
+    File names begin with `prefix`. Raises UsageError if the class has fewer than two blocks.
     """
     blocks = [
         (f"{record.id}:{start + 1}", record.sequence[start : start + BLOCK_BASES])
@@ -149,8 +145,8 @@ def split_blocks(files: Sequence[Path], prefix: Path, settings: TrainingSettings
     n_held = max(1, round(HELD_OUT * len(blocks)))
     if n_held >= len(blocks):
         raise UsageError(
-            f"class {prefix.name!r} has {len(blocks)} blocks of {BLOCK_BASES:,} bases; some to train on and"
-            " some to hold out are needed",
+            f"class {prefix.name!r} has {len(blocks)} blocks of {BLOCK_BASES:,} bases; training needs at least"
+            " two, one of which is held out",
             remedy="give more or longer sequences",
         )
     first_bases = [n * settings.chunk_size // settings.shifts for n in range(settings.shifts)]
@@ -161,7 +157,7 @@ def split_blocks(files: Sequence[Path], prefix: Path, settings: TrainingSettings
 
 
 def _write_fasta(path: Path, blocks: Sequence[tuple[str, bytes]], first_bases: Sequence[int]) -> None:
-    """Every block from each of the first bases on, where it is that long."""
+    """Write every block once per first base, beginning there; blocks that are too short for it are skipped."""
     with path.open("wb") as stream:
         for name, sequence in blocks:
             for first in first_bases:
@@ -174,7 +170,7 @@ def labelled_frames(
 ) -> LabelledFrames:
     """Frames of two FASTA files (others, virus) with their features: DNABERT-S first, ESM-2 second.
 
-    Chunks are numbered over both files. Raises UsageError when a file has no stop-free frame.
+    Chunks are numbered across both files. Raises UsageError if a file has no stop-free frame.
     """
     features, labels, chunk = [], [], []
     first_chunk = 0
@@ -186,7 +182,7 @@ def labelled_frames(
                 f"class {CLASSES[label]!r} has no stop-free frame in chunks of {chunk_size} bases"
             )
         unique_UD = np.concatenate(
-            [embed(encoders[0], frames.nucleotides), embed(encoders[1], frames.proteins)], axis=1
+            [encoders[0].embed(frames.nucleotides), encoders[1].embed(frames.proteins)], axis=1
         )
         features.append(unique_UD[frames.frame_unique])
         labels.append(np.full(frames.n_frames, label))
@@ -195,19 +191,8 @@ def labelled_frames(
     return LabelledFrames(np.concatenate(features), np.concatenate(labels), np.concatenate(chunk))
 
 
-def embed(encoder: Encoder, sequences: Sequence[bytes]) -> Features:
-    """(U, dim) float32 features of all sequences, in order."""
-    rows_UD = np.empty((len(sequences), encoder.dim), np.float32)
-    for start in range(0, len(sequences), SHARD_ROWS):
-        tokens_T, lengths_B = encoder.tokenizer.encode(sequences[start : start + SHARD_ROWS])
-        for batch in pack(tokens_T, lengths_B, TOKEN_BUDGET):
-            pooled = encoder.forward(batch.to(encoder.device, non_blocking=False)).cpu().numpy()
-            rows_UD[start + np.asarray(batch.rows_B)] = pooled
-    return rows_UD
-
-
 def equal_classes(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
-    """Rows to train on: all, and rows of the smaller class again until both classes count the same."""
+    """Row numbers to train on: all rows, and rows of the smaller class repeated until both classes are equal."""
     counts = np.bincount(labels, minlength=len(CLASSES))
     smaller = np.flatnonzero(labels == counts.argmin())
     generator = np.random.Generator(np.random.PCG64(seed))
@@ -216,7 +201,7 @@ def equal_classes(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.in
 
 
 def evaluate(classifier: Classifier, frames: LabelledFrames) -> Evaluation:
-    """Accuracy per frame and per chunk; both classes must be there."""
+    """Accuracy per frame and per chunk; `frames` must contain both classes."""
     scores_N2 = classifier.score(frames.features)
     is_right = scores_N2.argmax(axis=1) == frames.labels
     chunk, first, inverse = np.unique(frames.chunk, return_index=True, return_inverse=True)

@@ -1,1 +1,1 @@
-"""The steps that the assets call."""
+"""The steps of a prediction, from input files to results. The Dagster assets call them."""

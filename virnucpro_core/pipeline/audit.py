@@ -1,7 +1,7 @@
-"""Independent looks at what lies on disk: every finding re-reads the product, none trusts who wrote it."""
+"""Independent checks of the products on disk. Every check reads the product again and does not trust its writer."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,8 @@ import numpy as np
 from virnucpro_core.files.digests import sha256_file
 from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.retention import was_released
-from virnucpro_core.results.folder import CONTIGS, RUN
-from virnucpro_core.results.folder import PREDICTIONS as PREDICTIONS_FILE
-from virnucpro_core.samples.products import DNABERT, ESM, MERGED, PREDICTIONS
+from virnucpro_core.results.folder import CONTIGS, FRAME_CALLS, RUN
+from virnucpro_core.samples.products import CHUNKS, PRODUCTS, SHARDED, TRANSLATIONS
 from virnucpro_core.samples.sample import Sample
 from virnucpro_core.sequences.chunks import Chunks
 from virnucpro_core.sequences.frames import Frames
@@ -24,7 +23,7 @@ PROBABILITY_TOLERANCE = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Outcome of one look: `what` says in words what was compared, `facts` are its figures."""
+    """Outcome of one check: `what` says in words what was compared, `facts` are its figures."""
 
     name: str
     passed: bool
@@ -33,7 +32,7 @@ class Finding:
 
 
 def audit_chunks(sample: Sample) -> list[Finding]:
-    """Bytes against digests; every record either has the chunks the arithmetic gives or a reason."""
+    """Check the bytes against their digests, and that every record has all its chunks or a reason for having none."""
     chunks = Chunks.open(sample.chunks)
     chunks.store.verify()
     usable = chunks.reasons.lengths == 0
@@ -63,7 +62,9 @@ def audit_chunks(sample: Sample) -> list[Finding]:
 
 
 def audit_translations(sample: Sample) -> list[Finding]:
-    """Bytes against digests; every frame names a chunk and a unique frame, every unique frame is in one shard."""
+    """Check the bytes against their digests, that every frame refers to a chunk and a unique frame, and that every
+    unique frame is in exactly one shard.
+    """
     chunks, frames = Chunks.open(sample.chunks), Frames.open(sample.translations)
     frames.store.verify()
     shards = frames.n_shards(sample.settings.shard_rows)
@@ -84,21 +85,16 @@ def audit_translations(sample: Sample) -> list[Finding]:
         Finding(
             "ids_conserved",
             lost == 0 and stray == 0,
-            "every frame has a chunk, every unique frame a place in exactly one shard",
+            "every frame has a chunk, every unique frame is in exactly one shard",
             {"frames": frames.n_frames, "unique_frames": frames.n_unique, "lost": lost, "stray": stray},
         ),
     ]
 
 
 def audit_lane(lane: Lane, product: str) -> list[Finding]:
-    """Digests, ids, finiteness, and for merged features that both encoders' rows stand in the same order."""
-    store = lane.store(product)
-    bad: dict[str, list[int]] = {
-        "digests_verify": [],
-        "ids_conserved": [],
-        "values_finite": [],
-        "row_order_equal": [],
-    }
+    """Check digests, ids and finite values; for merged features also that both encoders' rows have the same order."""
+    store, facts_of = lane.store(product), PRODUCTS[product]
+    bad: dict[str, list[int]] = {name: [] for name in LANE_FINDINGS[product]}
     rows = 0
     for shard in lane.shards:
         expected_R = lane.frames.shard(shard, lane.n_shards)
@@ -109,19 +105,17 @@ def audit_lane(lane: Lane, product: str) -> list[Finding]:
             digests_RD, values = file["digest"][:], file[store.dataset][:]
             if not np.array_equal(digests_RD, lane.frames.digests[expected_R]):
                 bad["ids_conserved"].append(shard)
-            if not _plausible(product, values):
+            if not _plausible(values, probabilities=facts_of.classifier):
                 bad["values_finite"].append(shard)
-            if product == MERGED and not _same_rows(lane, shard, file["frame"][:]):
+            if facts_of.virtual and not _same_rows(lane, facts_of.sources, shard, file["frame"][:]):
                 bad["row_order_equal"].append(shard)
         rows += len(values)
-    if product != MERGED:
-        del bad["row_order_equal"]
     expected_rows = lane.rows(lane.shards)
     words = {
         "digests_verify": "every shard's manifest entry verifies against its bytes",
-        "ids_conserved": "the rows are the lane's unique frames, all of them, in order",
-        "values_finite": "no NaN or infinity" + (", scores sum to 1" if product == PREDICTIONS else ""),
-        "row_order_equal": "both encoders' rows stand in the merged order",
+        "ids_conserved": "the rows are all unique frames of the lane, in order",
+        "values_finite": "no NaN or infinity" + (", scores sum to 1" if facts_of.classifier else ""),
+        "row_order_equal": "both encoders' rows have the order of the merged rows",
     }
     facts = {"shards": len(lane.shards), "rows": rows, "rows_expected": expected_rows}
     return [
@@ -136,11 +130,11 @@ def audit_lane(lane: Lane, product: str) -> list[Finding]:
 
 
 def audit_results(sample: Sample) -> Finding:
-    """One row a record in contigs.tsv, one row a frame in prediction_results.txt; files equal run.json's digests.
+    """Check that contigs.tsv has one row per record and prediction_results.txt one row per frame, and the digests.
 
-    Where chunks and frames were released, their numbers are those that `run.json` holds.
+    The digests and, if chunks and frames were released, the expected numbers are those in `run.json`.
     """
-    rows = {name: _lines(sample.results / name) - 1 for name in (CONTIGS, PREDICTIONS_FILE)}
+    rows = {name: _lines(sample.results / name) - 1 for name in (CONTIGS, FRAME_CALLS)}
     facts = json.loads((sample.results / RUN).read_bytes())
     damaged = [n for n, f in facts["files"].items() if sha256_file(sample.results / n) != f["sha256"]]
     records, frames = facts["counts"]["records"], facts["counts"]["frames"]
@@ -151,21 +145,21 @@ def audit_results(sample: Sample) -> Finding:
         )
     return Finding(
         "ids_conserved",
-        rows[CONTIGS] == records and rows[PREDICTIONS_FILE] == frames and not damaged,
-        "one row a record in contigs.tsv, one row a frame in prediction_results.txt, digests of run.json",
+        rows[CONTIGS] == records and rows[FRAME_CALLS] == frames and not damaged,
+        "one row per record in contigs.tsv, one row per frame in prediction_results.txt, digests of run.json",
         {
             "records": records,
             "contigs_rows": rows[CONTIGS],
             "frames": frames,
-            "prediction_rows": rows[PREDICTIONS_FILE],
+            "prediction_rows": rows[FRAME_CALLS],
             "damaged": str(damaged),
         },
     )
 
 
 def released_findings(names: Iterable[str], entries: int) -> list[Finding]:
-    """Of a product that was let go once the results were whole: nothing of it is left to be wrong."""
-    what = "released: the results are whole, of the data the digests are kept"
+    """Passing findings for a product that was released when the results were complete: there is nothing to check."""
+    what = "released: the results are complete; the product's data were deleted, their digests are kept"
     return [Finding(name, passed=True, what=what, facts={"released": entries}) for name in names]
 
 
@@ -174,24 +168,27 @@ def _lines(path: Path) -> int:
         return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
 
 
-def _plausible(product: str, values_RW: np.ndarray[Any, Any]) -> bool:
+def _plausible(values_RW: np.ndarray[Any, Any], *, probabilities: bool) -> bool:
     finite = bool(np.isfinite(values_RW).all())
-    if product != PREDICTIONS:
+    if not probabilities:
         return finite
     return finite and bool(np.allclose(values_RW.sum(axis=1), 1.0, atol=PROBABILITY_TOLERANCE))
 
 
-def _same_rows(lane: Lane, shard: int, frame_R: np.ndarray[Any, Any]) -> bool:
-    return all(np.array_equal(lane.store(product).read(shard)[0], frame_R) for product in (DNABERT, ESM))
+def _same_rows(lane: Lane, sources: Sequence[str], shard: int, frame_R: np.ndarray[Any, Any]) -> bool:
+    return all(np.array_equal(lane.store(source).read(shard)[0], frame_R) for source in sources)
 
 
 LANE_FINDINGS: dict[str, tuple[str, ...]] = {
-    DNABERT: ("digests_verify", "ids_conserved", "values_finite"),
-    ESM: ("digests_verify", "ids_conserved", "values_finite"),
-    MERGED: ("digests_verify", "ids_conserved", "values_finite", "row_order_equal"),
-    PREDICTIONS: ("digests_verify", "ids_conserved", "values_finite"),
+    name: (
+        "digests_verify",
+        "ids_conserved",
+        "values_finite",
+        *(("row_order_equal",) if PRODUCTS[name].virtual else ()),
+    )
+    for name in SHARDED
 }
 SAMPLE_AUDITS: dict[str, Callable[[Sample], list[Finding]]] = {
-    "chunks": audit_chunks,
-    "translations": audit_translations,
+    CHUNKS: audit_chunks,
+    TRANSLATIONS: audit_translations,
 }

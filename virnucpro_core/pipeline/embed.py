@@ -1,74 +1,67 @@
-"""One lane's part of the embeddings, computed together with the lanes beside it.
+"""Compute one lane's share of the embeddings, in cooperation with the sample's other lanes.
 
-A lane computes its own missing shards, then takes open ones of lanes that are still at work, then waits for its own
-that others have taken. What is done is decided by the manifests; who computes is decided by claims; a shard's bytes
-are the same whoever does. Knows nothing of how a shard is computed.
+A lane first computes its own missing shards. Then it steals open shards of lanes that are still running. Then it waits
+for those of its own shards that other lanes have claimed. The manifests say which shards are done; claims decide which
+lane computes a shard. Its bytes are the same whichever lane computes it.
 """
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 
 from virnucpro_core.devices.compute import DTYPES, Compute, LoaderSettings, device_name, usable_device
-from virnucpro_core.encoders.encoder import Encoder, Kind, encoder_input
-from virnucpro_core.encoders.loaded import begun_encoder, free_encoders
-from virnucpro_core.engine.claims import Claims
+from virnucpro_core.encoders.encoder import Encoder, encoder_input
+from virnucpro_core.encoders.loaded import cached_encoder, free_encoders
 from virnucpro_core.engine.inference import embed_shards
 from virnucpro_core.engine.loading import Feed, ShardDataset, start_worker_server, token_budget_of
 from virnucpro_core.engine.shards import lane_shards
 from virnucpro_core.engine.sharing import Share
-from virnucpro_core.engine.telemetry import LaneSummary, Recorder
+from virnucpro_core.engine.telemetry import LaneSummary, Recorder, read_summary
 from virnucpro_core.files.disk import make_sure_of_room
-from virnucpro_core.files.locks import is_locked
+from virnucpro_core.files.locks import Claims, is_locked
+from virnucpro_core.files.verification import Verification
 from virnucpro_core.pipeline.lane import Lane, LaneResult, OnShard, collected, lane_lock, survey
-from virnucpro_core.samples.products import DNABERT, ESM, Embedding
-
-KINDS: dict[Embedding, Kind] = {DNABERT: "dnabert-s", ESM: "esm2"}
+from virnucpro_core.samples.products import EMBEDDINGS, Embedding
 
 
 def embed_lane(lane: Lane, product: Embedding, compute: Compute, *, on_shard: OnShard) -> LaneResult:
-    """See the lane's shards embedded, by this process or by those beside it. The model is loaded only if needed.
+    """Return when all shards of the lane are embedded, by this process or by other lanes. Loads the model if needed.
 
     `on_shard` is called with each shard that this process computed. Raises DeviceError, DeviceLostError (a new
-    process can go on), WeightsError, StoreError; what was published before stays.
+    process can continue), WeightsError, StoreError; shards that were published before remain.
     """
-    with lane_lock(lane, product), _told_by(lane.frames_behind()) as sound:
+    with lane_lock(lane, product), Verification() as verification:
+        lane.open_frames(verification)
+        store, telemetry = lane.store(product), lane.sample.telemetry(product, lane.rank)
+        if not lane.shards:
+            return collected(lane, store, 0, {}, None)
         if compute.loader.workers and lane.n_shards > 1:
             start_worker_server()
-        store = lane.store(product)
         todo, states = survey(lane, store)
+        if not todo:  # the summary of the run that computed the lane is kept
+            return collected(lane, store, len(lane.shards), states, _measured(lane, telemetry))
         summary = LaneSummary(
             product=product,
             rank=lane.rank,
             world_size=lane.world_size,
             device=compute.device,
             precision=lane.precision(product),
-            attention=compute.kernel(lane.precision(product)),
+            attention=lane.kernel(product),
             shards_resumed=len(lane.shards) - len(todo),
             sequences_resumed=lane.rows(set(lane.shards) - set(todo)),
             sequences_total=lane.rows(lane.shards),
         )
-        with Recorder(lane.sample.telemetry(product, lane.rank), summary) as recorder:
-            if todo:
-                make_sure_of_room(
-                    lane.sample.folder, lane.bytes_to_come(), "for the sample's shards and results"
-                )
-                _embed(lane, product, todo, compute, recorder, on_shard, sound)
-                free_encoders()
+        with Recorder(telemetry, summary) as recorder:
+            make_sure_of_room(lane.sample.folder, lane.bytes_to_come(), "for the sample's shards and results")
+            _embed(lane, product, todo, compute, recorder, on_shard, verification)
+            free_encoders()
         return collected(lane, store, len(lane.shards) - len(todo), states, summary)
 
 
-@contextlib.contextmanager
-def _told_by(sound: Callable[[], None]) -> Iterator[Callable[[], None]]:
-    """The block ends well only where `sound` does; where it fails, `sound` says why, if it knows."""
-    try:
-        yield sound
-    except Exception:
-        sound()
-        raise
-    sound()
+def _measured(lane: Lane, telemetry: Path) -> LaneSummary | None:
+    found = read_summary(telemetry)
+    return found if found and (found.rank, found.world_size) == (lane.rank, lane.world_size) else None
 
 
 def _embed(
@@ -78,7 +71,7 @@ def _embed(
     compute: Compute,
     recorder: Recorder,
     on_shard: OnShard,
-    sound: Callable[[], None],
+    verification: Verification,
 ) -> None:
     store, ids = lane.store(product), functools.cache(lane.ids)
     with Claims(lane.sample.claims(product)) as claims:
@@ -91,31 +84,27 @@ def _embed(
         )
         with compute.held_while(share.needed) as name:
             if name is not None:
-                device = usable_device(name, recorder.summary.precision)
+                device = usable_device(name, lane.sample.settings.precision)
                 with _feed(lane, product, share, compute.loader, device) as feed:
-                    encoder, weights_sound = _encoder(lane, product, device, recorder)
-
-                    def verified() -> None:
-                        sound()
-                        weights_sound()
-
-                    embed_shards(encoder, feed, store, recorder, on_shard=on_shard, verified=verified)
+                    encoder = _encoder(lane, product, device, recorder, verification)
+                    embed_shards(encoder, feed, store, recorder, on_shard=on_shard, verification=verification)
     recorder.given(len(share.given), lane.rows(share.given))
 
 
 def lanes_beside(lane: Lane) -> list[range]:
-    """Shards of the sample's other lanes that a process works on now, be it with the other encoder."""
+    """Shards of the sample's other lanes that are running now, with either encoder."""
     return [
         lane_shards(lane.n_shards, rank, lane.world_size)
         for rank in range(lane.world_size)
-        if rank != lane.rank and any(is_locked(lane.sample.lock(f"{p}-{rank}")) for p in (DNABERT, ESM))
+        if rank != lane.rank and any(is_locked(lane.sample.lock(f"{p}-{rank}")) for p in EMBEDDINGS)
     ]
 
 
 def _feed(
     lane: Lane, product: Embedding, share: Share, settings: LoaderSettings, device: torch.device
 ) -> Feed:
-    taken = encoder_input(KINDS[product], lane.weights(product), DTYPES[lane.precision(product)])
+    files = lane.encoder(product)
+    taken = encoder_input(files.kind, files.folder, DTYPES[lane.precision(product)])
     dataset = ShardDataset(
         lane.sample.translations,
         taken,
@@ -127,20 +116,18 @@ def _feed(
 
 
 def _encoder(
-    lane: Lane, product: Embedding, device: torch.device, recorder: Recorder
-) -> tuple[Encoder, Callable[[], None]]:
-    """The product's encoder on the device, and a call that waits until its files are verified.
-
-    How long loading took and what the device is go into the summary.
-    """
-    summary, started = recorder.summary, recorder.elapsed()
-    encoder, verified = begun_encoder(
-        KINDS[product],
-        lane.weights(product),
+    lane: Lane, product: Embedding, device: torch.device, recorder: Recorder, verification: Verification
+) -> Encoder:
+    """Load the product's encoder onto the device. Records the loading time and the device in the summary."""
+    summary, started, files = recorder.summary, recorder.elapsed(), lane.encoder(product)
+    encoder = cached_encoder(
+        files.kind,
+        files.folder,
         device=device,
         dtype=DTYPES[summary.precision],
         attention=summary.attention,
         overlong=lane.sample.settings.overlong,
+        verification=verification,
     )
     summary.load_seconds, summary.device = recorder.elapsed() - started, device_name(device)
-    return encoder, verified
+    return encoder

@@ -1,7 +1,7 @@
-"""One lane's part of each sharded product: what to compute, what is done already, what it depends on.
+"""One lane's share of each sharded product: which shards it has, which are done, and what they depend on.
 
-`merge_lane`, `score_lane` and `collect_scores` are what the assets call, and `embed_lane` (embedding.py). They
-decide by the manifests alone, hold the lane's lock while they write, and return what they found and did.
+The assets call `embed_lane` (embed.py), `merge_lane`, `score_lane` and `collect_scores` (score.py). These use only the
+manifests to decide what is done, hold the lane's lock while they write, and return what they found and did.
 """
 
 import contextlib
@@ -10,18 +10,20 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
+from virnucpro_core.devices.compute import default_attention
 from virnucpro_core.engine.shards import Entry, ShardStore, ids_digest, lane_shards
 from virnucpro_core.engine.telemetry import LaneSummary
 from virnucpro_core.errors import StoreError
-from virnucpro_core.files.background import begun
 from virnucpro_core.files.digests import sha256_json
 from virnucpro_core.files.disk import REPORT_BYTES, RESULT_BYTES_A_FRAME, disk_errors, sharded_bytes
 from virnucpro_core.files.locks import locked
 from virnucpro_core.files.publish import sweep
+from virnucpro_core.files.verification import Verification
 from virnucpro_core.models.profiles import ResolvedProfile
-from virnucpro_core.samples.occupancy import in_use
-from virnucpro_core.samples.products import DNABERT, ESM, MERGED, PREDICTIONS
+from virnucpro_core.samples.occupancy import shared_lock
+from virnucpro_core.samples.products import CHUNKS, EMBEDDINGS, PRODUCTS, SHARDED, TRANSLATIONS, is_current
 from virnucpro_core.samples.sample import Sample
 from virnucpro_core.sequences.chunks import Chunks
 from virnucpro_core.sequences.frames import Frames
@@ -29,38 +31,48 @@ from virnucpro_core.sequences.frames import Frames
 OnShard = Callable[[Entry], None]
 
 
+@dataclass(frozen=True, slots=True)
+class EncoderFiles:
+    """An encoder's folder, the fingerprint of its weights, and the number of columns of its embeddings."""
+
+    kind: Literal["dnabert-s", "esm2"]
+    folder: Path
+    fingerprint: str
+    width: int
+
+
 @dataclass(frozen=True)
 class Lane:
-    """A sample's share for one rank, with its stores opened. Stores are named by all their content depends on."""
+    """A sample's share for one rank, with its stores. Each store is identified by everything its content depends on.
+
+    attention: the kernel that was asked for; "" selects the default of the precision.
+    """
 
     sample: Sample
     profile: ResolvedProfile
     rank: int
     world_size: int
+    attention: str = ""
 
     @cached_property
     def frames(self) -> Frames:
-        """The frame store, every byte of it held against its digest. Raises StoreError."""
+        """The frame store, with every byte checked against its digest. Raises StoreError."""
         frames = self._opened()
         frames.store.verify()
         return frames
 
-    def frames_behind(self) -> Callable[[], None]:
-        """Have `frames` at once; nothing may be published before the call that this returns, which verifies it."""
-        if "frames" in self.__dict__:
-            return lambda: None
-        self.__dict__["frames"] = frames = self._opened()
-        return begun(frames.store.verify)
+    def open_frames(self, verification: Verification) -> None:
+        """Open `frames` without waiting for their verification, which runs in `verification`."""
+        if "frames" not in self.__dict__:
+            self.__dict__["frames"] = frames = self._opened()
+            verification.start(frames.store.verify)
 
     def _opened(self) -> Frames:
         frames = Frames.open(self.sample.translations)
-        chunks = Chunks.open(self.sample.chunks)
-        if frames.attrs["chunks"] != chunks.digest:
-            raise StoreError(
-                "translations belong to other chunks",
-                where=self.sample.translations,
-                remedy="materialize translations",
-            )
+        if frames.attrs["chunks"] != open_chunks(self.sample).digest:
+            raise _outdated(self.sample, TRANSLATIONS, "of other chunks")
+        if not is_current(frames.attrs, TRANSLATIONS):
+            raise _outdated(self.sample, TRANSLATIONS, "of another version of the program")
         return frames
 
     @cached_property
@@ -76,68 +88,94 @@ class Lane:
         return sum(len(self.frames.shard(shard, self.n_shards)) for shard in shards)
 
     def ids(self, shard: int) -> str:
-        """Digest of the frame ids that the shard has to hold, in order."""
+        """Digest of the frame ids that the shard must hold, in order."""
         return ids_digest(self.frames.digests[self.frames.shard(shard, self.n_shards)])
 
     def precision(self, product: str) -> str:
-        """What the product is computed in; fp8 is a mode of ESM-2, DNABERT-S then computes float16."""
-        asked = self.sample.settings.precision
-        return "float16" if asked == "fp8" and product == DNABERT else asked
+        """The precision in which the product's encoder computes."""
+        return PRODUCTS[product].precision(self.sample.settings.precision)
 
-    def weights(self, product: str) -> Path:
-        """The folder of the product's encoder."""
-        return self.profile.dnabert if product == DNABERT else self.profile.esm2
+    def kernel(self, product: str) -> str:
+        """The attention kernel that the product's encoder computes with."""
+        return self.attention or default_attention("cuda", self.precision(product))
 
-    def embeddings(self, product: str) -> ShardStore:
+    def encoder(self, product: str) -> EncoderFiles:
+        """The product's encoder."""
         profile = self.profile
-        encoder = profile.dnabert_fingerprint if product == DNABERT else profile.esm2_fingerprint
-        identity = {
-            "product": product,
-            "frames": self.frames.digest,
-            "shards": self.n_shards,
-            "encoder": encoder,
-            "precision": self.precision(product),
-        }
-        if product == ESM:
-            identity["overlong"] = self.sample.settings.overlong
-        return ShardStore(self.sample.product(product), dataset="embeddings", identity=identity)
+        if PRODUCTS[product].encoder == "dnabert-s":
+            return EncoderFiles(
+                "dnabert-s", profile.dnabert, profile.dnabert_fingerprint, profile.dnabert_dim
+            )
+        return EncoderFiles("esm2", profile.esm2, profile.esm2_fingerprint, profile.esm2_dim)
+
+    def recipe(self, product: str) -> dict[str, str]:
+        """How the product is made: algorithm version; for an encoder's product also precision, kernel and settings."""
+        facts = {"version": PRODUCTS[product].version}
+        if PRODUCTS[product].encoder:
+            facts |= {"precision": self.precision(product), "attention": self.kernel(product)}
+            facts |= {name: getattr(self.sample.settings, name) for name in PRODUCTS[product].settings}
+        return facts
+
+    @property
+    def recipes(self) -> dict[str, dict[str, str]]:
+        """How each product is made."""
+        return {name: self.recipe(name) for name in PRODUCTS}
+
+    @property
+    def models(self) -> dict[str, str]:
+        """Fingerprints of the weights that the sample's scores depend on, by model."""
+        encoders = {str(PRODUCTS[name].encoder): self.encoder(name).fingerprint for name in EMBEDDINGS}
+        return encoders | {"classifier": self.profile.classifier_fingerprint}
+
+    def store(self, product: str) -> ShardStore:
+        """The product's shards."""
+        return self._stores[product]
 
     @cached_property
-    def merged(self) -> ShardStore:
-        sources = {p: self.embeddings(p).identity_sha256 for p in (DNABERT, ESM)}
-        return ShardStore(
-            self.sample.product(MERGED), dataset="features", identity={"product": MERGED} | sources
-        )
-
-    @cached_property
-    def predictions(self) -> ShardStore:
-        identity = {
-            "product": PREDICTIONS,
-            MERGED: self.merged.identity_sha256,
-            "classifier": self.profile.classifier_fingerprint,
-        }
-        return ShardStore(self.sample.product(PREDICTIONS), dataset="scores", identity=identity)
+    def _stores(self) -> dict[str, ShardStore]:
+        stores: dict[str, ShardStore] = {}
+        for name in SHARDED:
+            product = PRODUCTS[name]
+            identity: dict[str, Any] = {"product": name} | self.recipe(name)
+            if product.encoder:
+                identity |= {"frames": self.frames.digest, "shards": self.n_shards}
+                identity |= {"encoder": self.encoder(name).fingerprint}
+            if product.classifier:
+                identity |= {"classifier": self.profile.classifier_fingerprint}
+            identity |= {s: stores[s].identity_sha256 for s in product.sources if s in stores}
+            stores[name] = ShardStore(self.sample.product(name), dataset=product.dataset, identity=identity)
+        return stores
 
     def bytes_to_come(self) -> int:
-        """Room that the sample's missing shards, of all ranks and products, and its results will take."""
-        widths = {DNABERT: self.profile.dnabert_dim, ESM: self.profile.esm2_dim, MERGED: 0, PREDICTIONS: 2}
+        """Disk space in bytes for the sample's missing shards, of all ranks and products, and its results."""
         needed = RESULT_BYTES_A_FRAME * self.frames.n_frames + REPORT_BYTES
-        for product, width in widths.items():
-            store = self.store(product)
+        for name in SHARDED:
+            store, product = self.store(name), PRODUCTS[name]
+            width = self.encoder(name).width if product.encoder else product.columns
             missing = [k for k in range(self.n_shards) if not store.path(k).exists()]
             needed += sharded_bytes(self.rows(missing), len(missing), width)
         return needed
 
-    def store(self, product: str) -> ShardStore:
-        """The store of a product by its asset name."""
-        if product in (DNABERT, ESM):
-            return self.embeddings(product)
-        return self.merged if product == MERGED else self.predictions
+
+def open_chunks(sample: Sample) -> Chunks:
+    """The sample's chunks. Raises StoreError, also if another version of the program made them."""
+    chunks = Chunks.open(sample.chunks)
+    if not is_current(chunks.attrs, CHUNKS):
+        raise _outdated(sample, CHUNKS, "of another version of the program")
+    return chunks
+
+
+def _outdated(sample: Sample, product: str, what: str) -> StoreError:
+    return StoreError(
+        f"{product} are {what}",
+        where=sample.product(product),
+        remedy=f"materialize {product} again, or run `virnucpro predict` again",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class LaneResult:
-    """What a lane holds now: every shard's entry, which of them were found done, and the run's telemetry."""
+    """The state of a lane after a step: every shard's entry, how many were already done, and the run's telemetry."""
 
     entries: tuple[Entry, ...]
     resumed: int
@@ -150,13 +188,13 @@ class LaneResult:
 
     @property
     def digest(self) -> str:
-        """Identity of the lane's content: over the shards' numbers and sha256."""
+        """Identity of the lane's content: a digest over the shards' numbers and sha256."""
         return sha256_json([[e.shard, e.sha256] for e in self.entries])
 
 
 def survey(lane: Lane, store: ShardStore) -> tuple[list[int], dict[str, int]]:
-    """The lane's shards that must be computed, and how many were found in each state."""
-    # Digesting ids is most of the work, and what has no entry needs none.
+    """The lane's shards that must be computed, and the number of shards in each state."""
+    # Hashing the ids is most of the work; it is skipped for shards without an entry.
     states: dict[int, str] = {
         shard: store.state(shard, lane.ids(shard) if store.entry(shard) else "") for shard in lane.shards
     }
@@ -166,7 +204,7 @@ def survey(lane: Lane, store: ShardStore) -> tuple[list[int], dict[str, int]]:
 def collected(
     lane: Lane, store: ShardStore, resumed: int, states: dict[str, int], summary: LaneSummary | None
 ) -> LaneResult:
-    """What the lane holds now. Raises StoreError where a shard has no manifest entry."""
+    """The present state of the lane. Raises StoreError if a shard has no manifest entry."""
     entries = tuple(e for e in map(store.entry, lane.shards) if e is not None)
     if len(entries) != len(lane.shards):
         raise StoreError(
@@ -177,10 +215,10 @@ def collected(
 
 @contextlib.contextmanager
 def lane_lock(lane: Lane, product: str) -> Iterator[None]:
-    """The product's lock for this rank; what the disk refuses under it is one line that names the file."""
+    """Hold the product's lock for this rank. Disk errors inside the block become a StoreError that names the file."""
     busy = f"another process works on {product} of sample {lane.sample.name!r}, rank {lane.rank}"
     with disk_errors(lane.sample.product(product)):
         sweep(lane.sample.product(product))
         own = locked(lane.sample.lock(f"{product}-{lane.rank}"), busy=busy, wait=True)
-        with in_use(lane.sample.folder), own:
+        with shared_lock(lane.sample.folder), own:
             yield

@@ -1,45 +1,41 @@
-"""Which layers of the graph a prediction has to go through: all, or what was released needs to be made again."""
+"""Decide which layers of the graph a prediction must run, so that released products are not made again needlessly."""
 
 from typing import Literal
 
 from virnucpro_core.errors import StoreError
-from virnucpro_core.models.profiles import ResolvedProfile
 from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.retention import is_cleaned, require_results
-from virnucpro_core.samples.sample import Sample, made_from
+from virnucpro_core.samples.products import PREDICTIONS
+from virnucpro_core.samples.sample import made_from
 from virnucpro_core.sequences.chunks import Chunks
 
 Layer = Literal["sequences", "lane", "results"]
 EVERYTHING: tuple[Layer, ...] = ("sequences", "lane", "results")
 
 
-def open_layers(sample: Sample, profile: ResolvedProfile) -> tuple[Layer, ...]:
-    """The layers that a prediction has to go through.
+def open_layers(lane: Lane) -> tuple[Layer, ...]:
+    """The layers that a prediction of the lane's sample must run.
 
-    All of them, each of which finds out what is there already; but what was released is not made again where the
-    results, or with other results asked for the scores, are whole and of the same settings and models.
+    Normally all of them; each skips what is done already. A sample with released products needs none if its results
+    are complete and were made with the same settings, models, algorithm versions, precision and attention kernels. If
+    they were not (another cut-off, say), it needs only the results layer as long as all its scores verify.
     """
-    if not is_cleaned(sample):
+    if not is_cleaned(lane.sample):
         return EVERYTHING
     try:
-        made_with = require_results(sample)["digests"]
+        facts = require_results(lane.sample)
     except StoreError:
-        made_with = {}
-    models = {
-        "dnabert-s": profile.dnabert_fingerprint,
-        "esm2": profile.esm2_fingerprint,
-        "classifier": profile.classifier_fingerprint,
-    }
-    if models.items() <= made_with.items():
+        facts = {}
+    if facts and lane.models.items() <= facts["digests"].items() and facts.get("products") == lane.recipes:
         return ()
-    return ("results",) if _has_scores(Lane(sample, profile, 0, 1)) else EVERYTHING
+    return ("results",) if _has_scores(lane) else EVERYTHING
 
 
 def _has_scores(lane: Lane) -> bool:
-    """Whether every shard of scores verifies, and the chunks and frames are those of the settings."""
+    """Whether every shard of scores verifies, and chunks and frames match the settings."""
     try:
-        for shard in lane.shards:
-            lane.predictions.require(shard, lane.ids(shard))
+        for shard in range(lane.n_shards):
+            lane.store(PREDICTIONS).require(shard, lane.ids(shard))
         return made_from(Chunks.open(lane.sample.chunks), lane.sample)
     except StoreError:
         return False

@@ -1,7 +1,7 @@
-"""How far each sample is, told by its folder alone: products, lanes, results, refusals, disk, what is left.
+"""Show the progress of each sample, from its folder alone: products, lanes, results, refusals, disk use, time left.
 
-Counts names and looks at sizes; reads no shard. What is true of the bytes is for the lanes to verify. A folder that
-cannot be understood is a damaged sample, never an error: the others are listed all the same.
+Counts file names and adds up sizes; reads no shard and verifies nothing. A folder that cannot be read is listed as a
+damaged sample and is never an error, so the other samples are always listed.
 """
 
 import json
@@ -12,31 +12,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from virnucpro_core.engine.shards import RELEASED, lane_shards
+from virnucpro_core.engine.shards import RELEASED_ENTRY, lane_shards
 from virnucpro_core.engine.telemetry import Progress, read_progress
 from virnucpro_core.errors import StoreError, VirnucproError, printable
 from virnucpro_core.results.folder import RUN
 from virnucpro_core.samples.occupancy import workers
-from virnucpro_core.samples.products import DNABERT, ESM, MERGED, PREDICTIONS
+from virnucpro_core.samples.products import EMBEDDINGS, PREDICTIONS, SHARDED
 from virnucpro_core.samples.sample import Sample, open_sample, read_refusal
 from virnucpro_core.sequences.chunks import Chunks
 from virnucpro_core.sequences.frames import Frames
 
-State = Literal[
+SampleState = Literal[
     "damaged", "registered", "refused", "chunked", "translated", "embedding", "embedded", "scored", "called"
 ]
-SHARDED = (DNABERT, ESM, MERGED, PREDICTIONS)
 _UNREADABLE = (VirnucproError, OSError, ValueError, KeyError, TypeError, AttributeError)
-# Of one manifest entry, roughly; what is estimated is said to be.
+# Approximate size of one manifest entry; sums that use it are marked as estimated.
 _ENTRY_BYTES = 700
 
 
 @dataclass(frozen=True, slots=True)
 class LaneState:
-    """One product on one rank. `done` of `total` shards, whoever made them.
+    """One product on one rank. `done` of `total` shards, whichever lane computed them.
 
-    state: `working` while a process holds the lane, else `done`, `released` or `open`. The rates are the latest of its
-    latest run.
+    state: `working` while a process holds the lane's lock, else `done`, `released` or `open`. The rates are the last
+    ones of its last run.
     """
 
     product: str
@@ -52,15 +51,15 @@ class LaneState:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """One sample. shards: product -> (shards there, shards in all); released: product -> shards let go.
+    """One sample. shards: product -> (shards present, shards in total); released: product -> shards released.
 
-    bytes: product -> bytes on disk, `estimated` where shards were counted and one of them measured. since: when it
-    was registered; changed: when its results were written, else when it was registered (seconds since 1970).
-    reason: why its input was refused, or what is damaged. seconds_left: of the lanes that compute now, the longest.
+    bytes: product -> bytes on disk; `estimated` if shards were counted and only one of them measured. since: when it
+    was registered; changed: when its results were written, or if there are none when it was registered (seconds since
+    1970). reason: why its input was refused, or what is damaged. seconds_left: the longest of the running lanes.
     """
 
     name: str
-    state: State
+    state: SampleState
     profile: str = ""
     records: int | None = None
     shards: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -83,15 +82,15 @@ class Overview:
 
 
 def overviews(home: Path) -> Iterator[Overview]:
-    """All samples by name, in about a millisecond each; sizes of shards are estimated."""
+    """All samples, sorted by name, in about a millisecond each; sizes of shards are estimated."""
     folders = sorted(p for p in (home / "samples").glob("*") if p.is_dir())
     return (overview(home, folder.name) for folder in folders if _is_sample(folder))
 
 
 def overview(home: Path, name: str, *, exact: bool = False) -> Overview:
-    """How far this sample is. `exact` measures every file, and tells the lanes of a finished sample too.
+    """The progress of this sample. `exact` measures every file, and includes the lanes of a finished sample.
 
-    Raises UsageError for a name that is not there; damage is a state.
+    Raises UsageError for an unknown name. A damaged sample is not an error but a state.
     """
     folder = home / "samples" / name
     if not _is_sample(folder):
@@ -142,24 +141,24 @@ def _overview(sample: Sample, *, exact: bool) -> Overview:
     )
 
 
-def _state(shards: dict[str, tuple[int, int]], chunks: Chunks | None) -> State:
+def _state(shards: dict[str, tuple[int, int]], chunks: Chunks | None) -> SampleState:
     if not shards:
         return "chunked" if chunks else "registered"
     whole = {product for product, (there, total) in shards.items() if there >= total}
     if PREDICTIONS in whole:
         return "scored"
-    if {DNABERT, ESM} <= whole:
+    if set(EMBEDDINGS) <= whole:
         return "embedded"
     return "embedding" if any(there for there, _ in shards.values()) else "translated"
 
 
 def _count(folder: Path) -> tuple[int, int, int]:
-    """Shards with an entry, shards that were let go, and bytes: all shards are alike, one is measured."""
+    """Number of shards with an entry, number of released shards, and bytes estimated from the size of one shard."""
     names: list[str] = []
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         names = [entry.name for entry in entries if entry.name[0].isdigit()]
     there = {name[:-5] for name in names if name.endswith(".json")}
-    released = {name.removesuffix(RELEASED) for name in names if name.endswith(RELEASED)} - there
+    released = {name.removesuffix(RELEASED_ENTRY) for name in names if name.endswith(RELEASED_ENTRY)} - there
     data = [name for name in names if name.endswith(".h5")]
     size = len(data) * (folder / min(data)).stat().st_size if data else 0
     return len(there), len(released), size + _ENTRY_BYTES * (len(there) + len(released))
@@ -177,7 +176,7 @@ def _measure(sample: Sample, counted: dict[str, int], *, exact: bool) -> dict[st
 
 
 def _bytes(folder: Path) -> int:
-    """Of all files below; scandir asks the disk half as often as a glob, which tells with 10,000 samples."""
+    """Total size of all files below. `scandir` makes half as many system calls as a glob: felt with 10,000 samples."""
     with os.scandir(folder) as entries:
         return sum(
             _bytes(Path(e.path)) if e.is_dir(follow_symlinks=False) else e.stat(follow_symlinks=False).st_size
@@ -187,7 +186,7 @@ def _bytes(folder: Path) -> int:
 
 def _lanes(sample: Sample, total: int, busy: dict[str, str]) -> Iterator[LaneState]:
     """Both encoders' lanes that have run, by product and rank."""
-    for product in (DNABERT, ESM):
+    for product in EMBEDDINGS:
         folder = sample.product(product)
         for file in sorted((sample.folder / "telemetry").glob(f"{product}-*.jsonl")):
             progress = _progress(file)
@@ -195,7 +194,7 @@ def _lanes(sample: Sample, total: int, busy: dict[str, str]) -> Iterator[LaneSta
                 continue
             own = lane_shards(total, progress.rank, progress.world_size)
             done = sum((folder / f"{k:05d}.json").exists() for k in own)
-            gone = sum((folder / f"{k:05d}{RELEASED}").exists() for k in own)
+            gone = sum((folder / f"{k:05d}{RELEASED_ENTRY}").exists() for k in own)
             working = f"{product}-{progress.rank}" in busy
             yield LaneState(
                 product=product,
@@ -217,7 +216,7 @@ def _lanes(sample: Sample, total: int, busy: dict[str, str]) -> Iterator[LaneSta
 
 
 def _progress(file: Path) -> Progress | None:
-    """None before there is a line, and for lines that nobody wrote: telemetry is to look at, it decides nothing."""
+    """The last progress line; None if there is none or it is damaged: telemetry is only shown and decides nothing."""
     try:
         found = read_progress(file)
     except (ValueError, KeyError, TypeError):
@@ -240,5 +239,5 @@ def _frames(sample: Sample) -> Frames | None:
 
 
 def _is_sample(folder: Path) -> bool:
-    """A registered sample, or what is left of one; a folder with nothing but locks was discarded."""
+    """Whether the folder is a registered sample or the rest of one. A folder with only locks was a deleted sample."""
     return (folder / "sample.json").exists() or any(entry.name != "locks" for entry in folder.glob("*"))

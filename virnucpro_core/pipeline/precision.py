@@ -1,9 +1,9 @@
-"""Are stored embeddings what float32 gives? A few rows of a lane, stratified by length, computed again by the reference
-operations, in one batch and so with each layer upcast once.
+"""Check that stored embeddings agree with float32: compute a few rows of a lane again and compare them.
 
-It also notices rows that belong to another frame: the recomputed vector would not match. The model is loaded in
-the compute type (float16 where the lane computed in fp8, whose weights are rounded once more) and upcast layer by
-layer, so the audit needs no second copy of it.
+The rows are stratified by length and computed by the reference operations (`Encoder.embed` with float32), usually in
+one batch, so that each layer is upcast only once. The check also finds rows that belong to another frame, because the
+recomputed vector would differ. The model is loaded in the compute type (float16 if the lane computed in fp8, whose
+weights are rounded once more) and upcast layer by layer, so that no second copy of it is needed.
 
 Shapes: N audited rows, D width.
 """
@@ -14,23 +14,25 @@ from numpy.typing import NDArray
 
 from virnucpro_core.devices.compute import DTYPES, Compute, usable_device
 from virnucpro_core.encoders.loaded import verified_encoder
-from virnucpro_core.encoders.packing import pack
 from virnucpro_core.pipeline.audit import Finding
 from virnucpro_core.pipeline.lane import Lane
-from virnucpro_core.samples.products import DNABERT, Embedding
+from virnucpro_core.samples.products import Embedding
 
 NAME = "precision_holds"
 AUDITED_ROWS = 8
-# A small lane is audited by fewer rows, or the audit would cost as much as the lane.
+# Fewer rows are checked for a small lane, or the check would cost as much as the lane.
 ROWS_AN_AUDITED_ROW = 200
-# Least cosine to float32 over the audited rows.
+# Smallest allowed cosine to float32 over the audited rows.
 THRESHOLDS = {"float32": 0.99999, "float16": 0.9999, "fp8": 0.995}
 
 
 def audit_precision(lane: Lane, product: Embedding, compute: Compute) -> Finding:
-    """Cosine of stored rows to float32; fails below the precision's threshold. Raises DeviceError, WeightsError."""
+    """Compare stored rows with float32 by cosine; fails below the precision's threshold.
+
+    Raises DeviceError, WeightsError.
+    """
     places = _places(lane)
-    precision = lane.precision(product)
+    precision, files = lane.precision(product), lane.encoder(product)
     if not places:
         return Finding(NAME, passed=True, what="the lane has no rows", facts={"rows": 0})
     stored_ND = np.stack([_stored(lane, product, shard, row) for shard, row in places])
@@ -39,18 +41,15 @@ def audit_precision(lane: Lane, product: Embedding, compute: Compute) -> Finding
     with compute.held() as name:
         device = usable_device(name, precision)
         encoder = verified_encoder(
-            "dnabert-s" if product == DNABERT else "esm2",
-            lane.weights(product),
+            files.kind,
+            files.folder,
             device=device,
             dtype=DTYPES[loaded],
-            attention=compute.kernel(loaded),
+            attention=lane.kernel(product),
             overlong=lane.sample.settings.overlong,
         )
-        strings = lane.frames.nucleotides if product == DNABERT else lane.frames.proteins
-        tokens_T, lengths_N = encoder.tokenizer.encode(strings.take(np.asarray(frames_N)))
-        (batch,) = pack(tokens_T, lengths_N, len(tokens_T))
-        float32_ND = np.empty_like(stored_ND)
-        float32_ND[batch.rows_B] = encoder.forward_float32(batch.to(device)).cpu().numpy()
+        strings = lane.frames.nucleotides if files.kind == "dnabert-s" else lane.frames.proteins
+        float32_ND = encoder.embed(strings.take(np.asarray(frames_N)), float32=True)
     cosine_N = cosine(stored_ND, float32_ND)
     distance = np.linalg.norm(stored_ND - float32_ND) / np.linalg.norm(float32_ND)
     lengths = sorted(int(lane.frames.protein_lengths[f]) for f in frames_N)

@@ -1,9 +1,8 @@
-"""What of a sample stays once its results are whole, and how the rest is let go.
+"""Release products of a sample once its results are complete: delete their data, keep their digests.
 
-A product is released: its data are deleted, its digests stay (`00012.released` where `00012.json` was, and
-`store.released`). Entries are renamed and the folder synced before the first byte of data goes. So there is never
-an entry without its data, and whatever stops a release, nothing that it took is believed damaged: it is released.
-Knows files, names and what `run.json` says; knows no model and no policy's clock.
+The entry `00012.json` of a released shard becomes `00012.released`; a released column store has `store.released`.
+Entries are renamed and the folder is synced before any data are deleted, so there is never an entry without its data.
+If a release is interrupted, the products concerned count as released, not as damaged.
 """
 
 import time
@@ -18,24 +17,28 @@ from virnucpro_core.files import columns
 from virnucpro_core.files.disk import disk_errors
 from virnucpro_core.files.publish import sync
 from virnucpro_core.results.folder import RUN, read_results
-from virnucpro_core.samples.occupancy import alone
-from virnucpro_core.samples.products import DNABERT, ESM, MERGED, PREDICTIONS
-from virnucpro_core.samples.sample import Sample, shown_settings
+from virnucpro_core.samples.occupancy import exclusive_lock
+from virnucpro_core.samples.products import PRODUCTS
+from virnucpro_core.samples.sample import Sample
+from virnucpro_core.samples.settings import shown_settings
 
 Keep = Literal["all", "scores", "results"]
-CHUNKS, TRANSLATIONS = "chunks", "translations"
-# What goes, in this order: what shows others' data before the data. Embeddings are nearly all of a sample's bytes;
-# with the scores kept, another cut-off needs no GPU.
+# The products that a policy releases, in this order: virtual products before the data they show, embeddings before
+# scores. Embeddings are nearly all of a sample's bytes; as long as the scores are kept, another cut-off needs no GPU.
 RELEASES: dict[str, tuple[str, ...]] = {
-    "all": (),
-    "scores": (MERGED, DNABERT, ESM),
-    "results": (MERGED, DNABERT, ESM, PREDICTIONS, TRANSLATIONS, CHUNKS),
+    keep: tuple(
+        name
+        for first in (True, False)
+        for name, product in reversed(PRODUCTS.items())
+        if keep in product.released_by and ("scores" in product.released_by) == first
+    )
+    for keep in ("all", "scores", "results")
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """What went, or would go: bytes and files of data by product."""
+    """What was released or would be: bytes and files of data by product."""
 
     bytes: dict[str, int]
     files: dict[str, int]
@@ -46,15 +49,15 @@ class Released:
 
 
 def check_keep(keep: str) -> Keep:
-    """The policy's name. Raises UsageError."""
+    """Return `keep` if it is the name of a retention policy. Raises UsageError otherwise."""
     for known in ("all", "scores", "results"):
         if keep == known:
             return known  # type: ignore[return-value]
-    raise UsageError(f"{keep!r} is no retention policy", remedy=f"keep one of {', '.join(RELEASES)}")
+    raise UsageError(f"{keep!r} is not a retention policy", remedy=f"give one of {', '.join(RELEASES)}")
 
 
 def releasable(sample: Sample, keep: Keep) -> Released:
-    """What `release` would delete now; looks at sizes, verifies nothing."""
+    """What `release` would delete now. Reads only sizes and verifies nothing."""
     found = {product: list(_data(sample.product(product))) for product in RELEASES[keep]}
     return Released(
         {product: sum(f.stat().st_size for f in files) for product, files in found.items() if files},
@@ -63,14 +66,14 @@ def releasable(sample: Sample, keep: Keep) -> Released:
 
 
 def release(sample: Sample, keep: Keep) -> Released:
-    """Let go of what `keep` does not keep. The same call again goes on wherever an earlier one was stopped.
+    """Release the products that `keep` does not keep. After an interruption, the same call continues.
 
-    Raises StoreError, having deleted nothing, if a process works on the sample, or if its results are not complete,
-    not what `run.json` says, or of other sequences or settings than the sample now has.
+    Raises StoreError, before anything is deleted, if a process works on the sample, or if its results are incomplete,
+    do not match `run.json`, or were made from other sequences or settings than the sample has now.
     """
     with (
         disk_errors(sample.folder),
-        alone(sample.folder, f"sample {sample.name!r} is not cleaned, a process works on it"),
+        exclusive_lock(sample.folder, f"sample {sample.name!r} was not cleaned: a process works on it"),
     ):
         require_results(sample)
         found = releasable(sample, keep)
@@ -80,11 +83,11 @@ def release(sample: Sample, keep: Keep) -> Released:
 
 
 def require_results(sample: Sample) -> dict[str, Any]:
-    """`run.json` of results that verify and are of this sample as it is registered now; else StoreError."""
+    """`run.json` of the sample's results. Raises StoreError if they do not verify or are not of the present sample."""
     facts = read_results(sample.results)
     if facts["digests"]["sample"] != sample.content or facts["settings"] != shown_settings(sample.settings):
         raise StoreError(
-            "the results are of other sequences or settings than the sample has now",
+            "the results were made from other sequences or settings than the sample has now",
             where=sample.results,
             remedy="predict the sample again",
         )
@@ -92,22 +95,22 @@ def require_results(sample: Sample) -> dict[str, Any]:
 
 
 def is_cleaned(sample: Sample) -> bool:
-    """Whether anything of the sample was released."""
+    """Whether any product of the sample was released."""
     return any(was_released(sample, product) for product in RELEASES["results"])
 
 
 def was_released(sample: Sample, product: str) -> bool:
-    """Whether some of the product was let go and not made again."""
+    """Whether a part of the product was released and has not been made again."""
     folder = sample.product(product)
-    if (folder / columns.RELEASED).exists():
+    if (folder / columns.RELEASED_HEADER).exists():
         return not (folder / columns.HEADER).exists()
-    return any(not note.with_suffix(".json").exists() for note in folder.glob(f"*{shards.RELEASED}"))
+    return any(not note.with_suffix(".json").exists() for note in folder.glob(f"*{shards.RELEASED_ENTRY}"))
 
 
 def released_entries(sample: Sample, product: str, rank: int, world_size: int) -> dict[int, shards.Entry]:
-    """Entries of a lane's shards by number, if all of them were let go; {} where one was made again.
+    """Entries of a lane's shards by number, if all of them are released; {} if one was made again.
 
-    Needs no frames: those may have been let go as well.
+    Needs no frames, which may be released as well.
     """
     store = shards.ShardStore(sample.product(product), dataset="", identity={})
     own = {int(f.stem) for f in store.folder.glob("[0-9]*.*") if int(f.stem) % world_size == rank}
@@ -116,9 +119,9 @@ def released_entries(sample: Sample, product: str, rank: int, world_size: int) -
 
 
 def is_due(sample: Sample, keep: Keep, days: float) -> bool:
-    """Whether the results are at least `days` old and there is something that `keep` does not keep.
+    """Whether the results are at least `days` old and there are products that `keep` does not keep.
 
-    That may be entries alone, of data that a backup left out.
+    Entries without data count too: a backup may have left the data out.
     """
     run = sample.results / RUN
     if not run.exists() or time.time() - run.stat().st_mtime < days * 86_400:
@@ -129,7 +132,7 @@ def is_due(sample: Sample, keep: Keep, days: float) -> bool:
 
 def _release(folder: Path) -> None:
     for entry in list(_entries(folder)):
-        entry.replace(entry.with_suffix(shards.RELEASED))
+        entry.replace(entry.with_suffix(shards.RELEASED_ENTRY))
     data = list(_data(folder))
     if data:
         sync(folder)

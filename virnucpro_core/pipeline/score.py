@@ -1,4 +1,4 @@
-"""From two encoders' shards to scores: merge, classify, collect."""
+"""Compute scores from both encoders' shards: merge the embeddings, classify them, collect the scores."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,33 +7,35 @@ from virnucpro_core.devices.compute import Compute, device_name, usable_device
 from virnucpro_core.errors import StoreError
 from virnucpro_core.models.classifier import load_classifier
 from virnucpro_core.pipeline.lane import Lane, LaneResult, OnShard, collected, lane_lock, survey
-from virnucpro_core.samples.products import DNABERT, ESM, MERGED, PREDICTIONS
+from virnucpro_core.samples.products import MERGED, PREDICTIONS, PRODUCTS
 
 
 def merge_lane(lane: Lane, *, on_shard: OnShard) -> LaneResult:
-    """DNABERT-S columns, then ESM-2 columns, per shard, as virtual datasets; the sources must verify."""
+    """Write one virtual dataset per shard: DNABERT-S columns, then ESM-2 columns. Verifies the source shards."""
     with lane_lock(lane, MERGED):
-        sources = [lane.embeddings(p) for p in (DNABERT, ESM)]
+        merged = lane.store(MERGED)
+        sources = [lane.store(source) for source in PRODUCTS[MERGED].sources]
         resumed = 0
         states: dict[str, int] = {}
         for shard in lane.shards:
             ids = lane.ids(shard)
             entries = [s.require(shard, ids) for s in sources]
-            state, known = lane.merged.state(shard, ids), lane.merged.entry(shard)
+            state, known = merged.state(shard, ids), merged.entry(shard)
             states[state] = states.get(state, 0) + 1
             if state == "done" and known and known.sources == tuple(e.sha256 for e in entries):
                 resumed += 1
                 continue
             frame_R = lane.frames.shard(shard, lane.n_shards)
             pairs = list(zip(sources, entries, strict=True))
-            on_shard(lane.merged.write_virtual(shard, frame_R, lane.frames.digests[frame_R], pairs))
-        return collected(lane, lane.merged, resumed, states, None)
+            on_shard(merged.write_virtual(shard, frame_R, lane.frames.digests[frame_R], pairs))
+        return collected(lane, merged, resumed, states, None)
 
 
 def score_lane(lane: Lane, compute: Compute, *, on_shard: OnShard) -> LaneResult:
-    """Classifier scores (rows, 2) float32, others then virus, of the lane's merged shards."""
+    """Score the lane's merged shards: (rows, 2) float32 per shard, columns others and virus."""
     with lane_lock(lane, PREDICTIONS):
-        todo, states = survey(lane, lane.predictions)
+        merged, predictions = lane.store(MERGED), lane.store(PREDICTIONS)
+        todo, states = survey(lane, predictions)
         if todo:
             with compute.held() as name:
                 device = usable_device(name, lane.sample.settings.precision)
@@ -42,35 +44,32 @@ def score_lane(lane: Lane, compute: Compute, *, on_shard: OnShard) -> LaneResult
                 )
                 for shard in todo:
                     ids = lane.ids(shard)
-                    for product in (DNABERT, ESM):
-                        lane.store(product).require(shard, ids)
-                    lane.merged.require(shard, ids)
-                    frame_R, features_RF = lane.merged.read(shard)
+                    for source in (*PRODUCTS[MERGED].sources, MERGED):
+                        lane.store(source).require(shard, ids)
+                    frame_R, features_RF = merged.read(shard)
                     scores_R2 = classifier.score(features_RF)
                     maker = {"rank": lane.rank, "device": device_name(device)}
-                    on_shard(
-                        lane.predictions.write(
-                            shard, frame_R, lane.frames.digests[frame_R], scores_R2, maker=maker
-                        )
-                    )
-        return collected(lane, lane.predictions, len(lane.shards) - len(todo), states, None)
+                    digest_RD = lane.frames.digests[frame_R]
+                    on_shard(predictions.write(shard, frame_R, digest_RD, scores_R2, maker=maker))
+        return collected(lane, predictions, len(lane.shards) - len(todo), states, None)
 
 
 def collect_scores(lane: Lane) -> NDArray[np.float32]:
-    """Scores of all unique frames of the sample, (n_unique, 2) float32, whichever rank computed them.
+    """Scores of all unique frames of the sample, (n_unique, 2) float32, from all ranks.
 
-    Raises StoreError naming the first shard that is missing, stale or damaged, or whose ids differ.
+    Raises StoreError that names the first shard that is missing, stale or damaged, or whose ids differ.
     """
+    predictions = lane.store(PREDICTIONS)
     scores_U2 = np.full((lane.frames.n_unique, 2), np.nan, dtype=np.float32)
     for shard in range(lane.n_shards):
-        lane.predictions.require(shard, lane.ids(shard))
-        frame_R, values_R2 = lane.predictions.read(shard)
+        predictions.require(shard, lane.ids(shard))
+        frame_R, values_R2 = predictions.read(shard)
         if not np.array_equal(frame_R, lane.frames.shard(shard, lane.n_shards)):
-            raise StoreError("rows are not the shard's frames", where=lane.predictions.path(shard))
+            raise StoreError("rows are not the shard's frames", where=predictions.path(shard))
         scores_U2[frame_R] = values_R2
     if np.isnan(scores_U2).any():
         raise StoreError(
             f"{int(np.isnan(scores_U2).any(axis=1).sum())} frames have no score",
-            where=lane.predictions.folder,
+            where=predictions.folder,
         )
     return scores_U2

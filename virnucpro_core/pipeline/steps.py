@@ -1,6 +1,6 @@
-"""The sample-wide steps before and after the lanes: files to chunks, chunks to frames, scores to results.
+"""The steps for a whole sample, before and after the lanes: files to chunks, chunks to frames, scores to results.
 
-Each is reused where what lies on disk was made from the same input and verifies, and made anew otherwise.
+A product on disk is reused if it was made from the same input and verifies; otherwise it is made again.
 """
 
 import contextlib
@@ -13,25 +13,29 @@ from virnucpro_core.errors import InputError, StoreError, printable
 from virnucpro_core.files.disk import disk_errors, make_sure_of_room, reading_bytes
 from virnucpro_core.files.locks import locked
 from virnucpro_core.files.publish import publish_json, sweep
-from virnucpro_core.pipeline.lane import Lane
+from virnucpro_core.pipeline.lane import Lane, open_chunks
 from virnucpro_core.pipeline.score import collect_scores
 from virnucpro_core.results.folder import write_results
-from virnucpro_core.results.summary import InputFile, ResultSummary, RunInfo
-from virnucpro_core.samples.occupancy import in_use
-from virnucpro_core.samples.products import DNABERT, ESM
-from virnucpro_core.samples.sample import Sample, made_from, shown_settings
+from virnucpro_core.results.summary import ResultSummary, RunInfo, RunInput
+from virnucpro_core.samples.content import with_content
+from virnucpro_core.samples.inputs import passing_error
+from virnucpro_core.samples.occupancy import shared_lock
+from virnucpro_core.samples.products import CHUNKS, EMBEDDINGS, PRODUCTS, TRANSLATIONS, is_current
+from virnucpro_core.samples.sample import Sample, made_from
+from virnucpro_core.samples.settings import shown_settings
 from virnucpro_core.sequences.chunks import Chunks, write_chunks
 from virnucpro_core.sequences.frames import Frames, write_frames
 from virnucpro_core.sequences.names import is_packed
 
-DEMO_PROFILE = "demo"
 PACKAGES = ("torch", "numpy", "h5py", "dnaio")
 
 
 def chunk_sample(sample: Sample) -> Chunks:
-    """Read the inputs and cut them. A refusal is remembered beside the sample and raised (InputError)."""
+    """Read the inputs and cut them into chunks. A refused input is recorded in the sample's folder (InputError)."""
+    with disk_errors(sample.chunks), _refusals(sample):
+        sample = with_content(sample)
     with _locked(sample, "chunks"):
-        with contextlib.suppress(StoreError):  # not there or not sound: made below
+        with contextlib.suppress(StoreError):  # missing or damaged: made below
             made = Chunks.open(sample.chunks)
             if made_from(made, sample):
                 made.store.verify()
@@ -41,44 +45,61 @@ def chunk_sample(sample: Sample) -> Chunks:
         make_sure_of_room(
             sample.folder, reading_bytes(letters, packed=packed), "to read and translate the sample"
         )
-        try:
+        with _refusals(sample):
             made = write_chunks(
                 [f.path for f in sample.inputs],
                 sample.chunks,
                 chunk_size=sample.settings.chunk_size,
                 duplicates=sample.settings.duplicates,
+                version=PRODUCTS[CHUNKS].version,
             )
             if not made_from(made, sample):
                 raise InputError(
                     "changed since the sample was registered",
                     path=sample.inputs[0].path,
-                    remedy="predict it anew",
+                    remedy="predict it again",
                 )
-        except InputError as error:
-            publish_json(sample.rejected, {"reason": str(error), "content": sample.content})
-            raise
         sample.rejected.unlink(missing_ok=True)
         return made
 
 
+@contextlib.contextmanager
+def _refusals(sample: Sample) -> Iterator[None]:
+    """Record an InputError of the block in the sample's folder, so that no schedule tries the sample again.
+
+    A file that cannot be read at this moment is not recorded; it becomes a StoreError.
+    """
+    try:
+        yield
+    except InputError as error:
+        passing = passing_error(error)
+        if passing is not None:
+            remedy = "check its permissions and the disk, then run the same command again"
+            raise StoreError(
+                f"cannot be read: {passing.strerror}", where=error.path, remedy=remedy
+            ) from error
+        publish_json(sample.rejected, {"reason": str(error), "content": sample.content})
+        raise
+
+
 def translate_sample(sample: Sample) -> Frames:
-    """Six-frame translation of the sample's chunks, identical frames kept once."""
+    """Translate the sample's chunks in six frames and keep identical frames once."""
     with _locked(sample, "translations"):
-        chunks = Chunks.open(sample.chunks)
+        chunks = open_chunks(sample)
         with contextlib.suppress(StoreError):
             made = Frames.open(sample.translations)
-            if made.attrs["chunks"] == chunks.digest:
+            if made.attrs["chunks"] == chunks.digest and is_current(made.attrs, TRANSLATIONS):
                 made.store.verify()
                 return made
         chunks.store.verify()
-        return write_frames(chunks, sample.translations)
+        return write_frames(chunks, sample.translations, version=PRODUCTS[TRANSLATIONS].version)
 
 
 def call_sample(lane: Lane) -> ResultSummary:
-    """Join all lanes' scores and write the sample's results folder. Raises StoreError for shards that do not verify."""
+    """Join the scores of all lanes and write the results folder. Raises StoreError for shards that do not verify."""
     sample = lane.sample
     with _locked(sample, "consensus"):
-        chunks = Chunks.open(sample.chunks)
+        chunks = open_chunks(sample)
         chunks.store.verify()
         return write_results(
             chunks,
@@ -91,40 +112,38 @@ def call_sample(lane: Lane) -> ResultSummary:
 
 
 def run_info(lane: Lane) -> RunInfo:
-    """What the sample's scores were made from and with."""
+    """The inputs, settings, models and versions that the sample's scores were made with."""
     sample, profile = lane.sample, lane.profile
     digests = {
         "sample": sample.content,
         "chunks": Chunks.open(sample.chunks).digest,
         "translations": lane.frames.digest,
-        "dnabert-s": profile.dnabert_fingerprint,
-        "esm2": profile.esm2_fingerprint,
-        "classifier": profile.classifier_fingerprint,
-    }
+    } | lane.models
     return RunInfo(
         sample=sample.name,
         profile=sample.settings.profile,
-        note=profile.profile.note if profile.profile.name == DEMO_PROFILE else "",
-        inputs=[InputFile(printable(f.path.name), f.bytes, f.sha256) for f in sample.inputs],
+        note=profile.profile.note if profile.is_demo else "",
+        inputs=[RunInput(printable(f.path.name), f.bytes, f.sha256) for f in sample.inputs],
         settings=shown_settings(sample.settings),
         versions={"virnucpro": __version__} | {name: importlib.metadata.version(name) for name in PACKAGES},
         digests=digests,
-        telemetry={product: _makers(lane, product) for product in (DNABERT, ESM)},
+        products=lane.recipes,
+        telemetry={product: _makers(lane, product) for product in EMBEDDINGS},
     )
 
 
 def _makers(lane: Lane, product: str) -> dict[str, Any]:
-    """On what the product's shards were computed. No times: equal input and devices give equal results folders."""
+    """The devices that computed the product's shards. No times: equal input and devices give equal results folders."""
     makers = [e.maker for e in map(lane.store(product).entry, range(lane.n_shards)) if e is not None]
     return {"shards": len(makers), "devices": sorted({str(m["device"]) for m in makers})}
 
 
 @contextlib.contextmanager
 def _locked(sample: Sample, product: str) -> Iterator[None]:
-    """The product's lock; what the disk refuses under it is one line that names the file."""
+    """Hold the product's lock. Disk errors inside the block become a StoreError that names the file."""
     busy = f"another process works on {product} of sample {sample.name!r}"
     with disk_errors(sample.product(product)):
         sweep(sample.folder)
         sweep(sample.results)
-        with in_use(sample.folder), locked(sample.lock(product), busy=busy, wait=True):
+        with shared_lock(sample.folder), locked(sample.lock(product), busy=busy, wait=True):
             yield

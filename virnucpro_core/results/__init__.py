@@ -1,1 +1,1 @@
-"""From scores to what people read."""
+"""Turn the scores of a sample into tables, calls and a report, and copy them to the user's folder."""

@@ -1,11 +1,10 @@
-"""The published tool's two result tables: one row per frame, and one call per chunk.
+"""Write the two result tables of the published tool: one row per frame, and one call per chunk.
 
 `prediction_results.txt` holds the classifier's two scores of every frame: score1 = others, score2 = virus.
 `prediction_results_highestscore.csv` calls a chunk virus when its highest score2 is at least its highest
 score1; the two maxima may come from different frames, and equal maxima count as virus. Its rows are sorted by
-chunk id, by code point. Both tables are tab separated and byte for byte what the published tool writes.
-
-Knows rows and scores; knows nothing of records (`contigs.py`) or of where scores come from.
+chunk id, by code point. Both tables are tab separated and byte for byte what the published tool writes. Calls per
+record are in `record_calls.py`.
 """
 
 import heapq
@@ -59,7 +58,7 @@ def check_scores(scores_N2: NDArray[np.float32], where: str) -> None:
 
 
 def write_prediction_rows(stream: BinaryIO, frame_ids: Sequence[str], scores_N2: NDArray[np.float32]) -> None:
-    """Append rows of `prediction_results.txt`; scores as numpy prints a float32, equal scores give others."""
+    """Append rows of `prediction_results.txt`: scores as numpy prints a float32, equal scores count as others."""
     text_N2 = scores_N2.astype("U")
     names = np.where(scores_N2[:, 1] > scores_N2[:, 0], "virus", "others")
     rows = zip(frame_ids, names.tolist(), text_N2[:, 0].tolist(), text_N2[:, 1].tolist(), strict=True)
@@ -67,9 +66,10 @@ def write_prediction_rows(stream: BinaryIO, frame_ids: Sequence[str], scores_N2:
 
 
 class ChunkCalls:
-    """Rows (chunk id, score1, score2) in any order and number -> one call per chunk, in order of chunk id.
+    """Collects rows (chunk id, score1, score2) in any order and writes one call per chunk, in order of chunk id.
 
-    Keeps RUN_ROWS rows in memory; more are sorted in runs that go to unnamed files in `folder` and merged.
+    Keeps at most `run_rows` rows in memory. More rows are sorted in runs, written to unnamed files in `folder` and
+    merged at the end.
     """
 
     def __init__(self, folder: Path, run_rows: int = RUN_ROWS) -> None:
@@ -82,7 +82,7 @@ class ChunkCalls:
         self._rows.extend(rows)
         if len(self._rows) >= self._run_rows:
             self._rows.sort()
-            # Closed by `write`, which follows at once or not at all; the file has no name that could be left.
+            # `write` closes it. If `write` is never called, nothing remains on disk: the file has no name.
             run = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
             run.writelines(self._rows)
             run.seek(0)
@@ -116,25 +116,19 @@ class ChunkCalls:
 
 
 def consensus_from_predictions(path: Path, out: Path) -> int:
-    """Write the table of chunk calls `out` from a predictions table, also one of the published tool.
+    """Write the table of chunk calls `out` from a predictions table, ours or one of the published tool.
 
-    Rows may come in any order. Returns the number of chunks. Raises InputError, with the line, for a table
-    that is not one: wrong header, an id that does not end in a frame, scores that are not from 0 to 1.
+    Rows may come in any order. Returns the number of chunks. Raises InputError with the line number for a malformed
+    table: wrong header, an id that does not end in a frame, scores that are not from 0 to 1.
     """
-    number = 0
-
-    def write(temporary: Path) -> None:
-        nonlocal number
+    if not path.is_file():
+        raise InputError("no such file", path=path, remedy="give the path of a prediction_results.txt")
+    with publish(out) as temporary:
         calls = ChunkCalls(out.parent)
         for rows in _prediction_rows(path):
             calls.add_rows(rows)
         with temporary.open("wb") as stream:
-            number = calls.write(stream)
-
-    if not path.is_file():
-        raise InputError("no such file", path=path, remedy="give the path of a prediction_results.txt")
-    publish(out, write)
-    return number
+            return calls.write(stream)
 
 
 def _prediction_rows(path: Path) -> Iterator[list[bytes]]:
@@ -163,7 +157,7 @@ def _parsed(line: bytes, path: Path, number: int) -> bytes:
         if match and float(match[2]) <= 1 and float(match[3]) <= 1:
             return b"%b\t%b\t%b\n" % match.group(1, 2, 3)
     except ValueError:
-        pass  # digits and points that are no number, such as 0.1.2: refused below
+        pass  # digits and points that are not a number, such as 0.1.2: refused below
     raise InputError(
         f"malformed row {line[:80].decode(errors='replace')!r}: expected an id that ends in a frame "
         "(F1 to R3), virus or others, and two scores from 0 to 1, with tabs between",

@@ -1,6 +1,6 @@
-"""Results in the folder that the user has named: whether they may be put there, and putting them there.
+"""Copy a sample's results into the folder that the user has named, and check beforehand that this is allowed.
 
-Knows the names of result files and whose they are by `run.json`. What else lies in the folder is left alone.
+`run.json` in the folder says which sample its results belong to. Other files in the folder are never touched.
 """
 
 import json
@@ -14,17 +14,17 @@ from virnucpro_core.files.publish import publish, publish_json, sweep, temporary
 from virnucpro_core.results.folder import RESULT_FILES, RUN
 from virnucpro_core.samples.inputs import content_digest, digest_inputs
 
-# Says whose results are being put into the folder, until `run.json` does.
+# Says which sample's results are being copied into the folder, as long as there is no `run.json`.
 UNFINISHED = ".virnucpro-delivery.json"
 
 
 def check_out(
     out: Path, sample: str, inputs: Sequence[Path], *, force: bool = False, fresh: bool = False
 ) -> None:
-    """Raises UsageError where the results of `sample` cannot, or must not, be put into `out`.
+    """Raises UsageError if the results of `sample` cannot, or must not, be copied into `out`.
 
-    They must not replace files that are not this sample's results: of the same name and the same inputs, or with
-    `fresh` of the same name. `force` replaces whatever has their names.
+    They may replace only earlier results of the same sample: same name and same inputs, or with `fresh` only the same
+    name. `force` replaces any files of these names.
     """
     check_writable(out)
     taken = [name for name in RESULT_FILES if (out / name).exists()]
@@ -35,7 +35,7 @@ def check_out(
     if same and (fresh or owner == (sample, content_digest(digest_inputs(inputs)))):
         return
     if owner is None:
-        what = f"holds a {taken[0]} that is no result of this sample"
+        what = f"holds a {taken[0]} that is not a result of this sample"
     elif same:
         what = f"holds the results of other sequences under the name {sample!r}"
     else:
@@ -44,21 +44,21 @@ def check_out(
 
 
 def check_replaceable(out: Path, *, force: bool = False) -> None:
-    """Raises UsageError where a new folder cannot, or without `force` must not, take the place of `out`."""
+    """Raises UsageError if a new folder cannot replace `out`, or must not because it has content and not `force`."""
     check_writable(out)
     if not force and out.is_dir() and any(out.iterdir()):
         raise UsageError(
-            "is there already, and would be replaced as a whole",
+            "already exists, and the whole folder would be replaced",
             where=out,
             remedy="give another --out, or --force to replace it",
         )
 
 
 def check_writable(out: Path) -> None:
-    """Raises UsageError where a folder `out` cannot be made or written, found out by trying."""
+    """Raises UsageError if a folder `out` cannot be made or written. Checks by writing a temporary folder."""
     place = next(p for p in (out, *out.absolute().parents) if p.exists())
     if not place.is_dir():
-        raise UsageError("is no folder", where=place, remedy="give another --out")
+        raise UsageError("is not a folder", where=place, remedy="give another --out")
     try:
         with temporary_folder(place):
             pass
@@ -66,14 +66,14 @@ def check_writable(out: Path) -> None:
         raise UsageError(
             f"cannot be written: {error.strerror or error}",
             where=place,
-            remedy="give another --out, or check its rights",
+            remedy="give another --out, or check its permissions",
         ) from error
 
 
 def deliver(results: Path, out: Path) -> None:
-    """Copy a sample's results folder to `out`, each file whole, `run.json` last. Memory does not grow with them.
+    """Copy a sample's results folder to `out`, each file atomically, `run.json` last. Needs little memory.
 
-    Raises StoreError where the disk refuses. Stopped anywhere, the same call again ends it.
+    Raises StoreError for disk errors. If it was interrupted, the same call completes it.
     """
     facts = json.loads((results / RUN).read_bytes())
     publish_json(out / UNFINISHED, {"sample": facts["sample"], "content": facts["digests"]["sample"]})
@@ -82,12 +82,13 @@ def deliver(results: Path, out: Path) -> None:
         (out / RUN).unlink()
     for file in sorted(results.iterdir(), key=lambda f: f.name == RUN):
         if file.is_file() and not file.name.startswith("."):
-            publish(out / file.name, lambda temporary, source=file: _copy(source, temporary))  # type: ignore[misc]
+            with publish(out / file.name) as temporary:
+                shutil.copyfile(file, temporary)
     (out / UNFINISHED).unlink()
 
 
 def _owner(out: Path) -> tuple[str, str] | None:
-    """Name and content of the sample whose results these are; None where nothing says so."""
+    """Name and content of the sample whose results are in `out`; None if no file says so."""
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         facts = json.loads((out / RUN).read_bytes())
         return str(facts["sample"]), str(facts["digests"]["sample"])
@@ -95,7 +96,3 @@ def _owner(out: Path) -> tuple[str, str] | None:
         facts = json.loads((out / UNFINISHED).read_bytes())
         return str(facts["sample"]), str(facts["content"])
     return None
-
-
-def _copy(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)

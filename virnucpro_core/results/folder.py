@@ -1,16 +1,18 @@
-"""The results folder of a sample: two tables of the published tool, a call per record, the page, the facts.
+"""Write and verify the results folder of a sample: the published tool's two tables, one call per record, the report
+and `run.json`.
 
-Knows the file names and the order of publishing; the formats are those of `consensus.py`, `contigs.py` and
-`report.py`. Files of the user in the folder are left alone. A folder with a `run.json` is whole: that file is
-taken away before the first file is replaced, and published last.
+The formats are defined in `chunk_calls.py`, `record_calls.py` and `report.py`. Other files in the folder are never
+touched. A folder with a `run.json` is complete: that file is removed before the first file is replaced, and published
+last.
 
-Apart from `telemetry` in `run.json`, the same scores and settings give the same bytes: no file holds a time.
+Apart from `telemetry` in `run.json`, the same scores and settings give the same bytes: no file contains a time.
 """
 
+import contextlib
 import dataclasses
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -39,16 +41,16 @@ from virnucpro_core.results.summary import Counts, ResultFile, ResultSummary, Ru
 from virnucpro_core.sequences.chunks import Chunks
 from virnucpro_core.sequences.frames import Frames
 
-PREDICTIONS = "prediction_results.txt"
+FRAME_CALLS = "prediction_results.txt"
 CHUNK_CALLS = "prediction_results_highestscore.csv"
 CONTIGS = "contigs.tsv"
 VIRAL = "viral.fasta"
 REPORT = "report.html"
 RUN = "run.json"
-# All that a sample's results folder may hold; whoever puts another file there names it here.
-RESULT_FILES = (PREDICTIONS, CHUNK_CALLS, CONTIGS, VIRAL, REPORT, RUN)
+# All files of a sample's results folder. Add every new result file to this list.
+RESULT_FILES = (FRAME_CALLS, CHUNK_CALLS, CONTIGS, VIRAL, REPORT, RUN)
 
-BLOCK_CHUNKS = 100_000
+TABLE_CHUNKS = 100_000
 
 
 def write_results(
@@ -60,11 +62,11 @@ def write_results(
     cutoff: float,
     run: RunInfo,
 ) -> ResultSummary:
-    """Write all result files of a sample to `out` and return what they say.
+    """Write all result files of a sample to `out` and return a summary of them.
 
     `unique_scores` (n_unique, 2) float32, columns others and virus, may be a memory map. Memory does not grow
-    with the sample. Raises UsageError for a cut-off outside 0 to 1, StoreError for scores that do not fit the
-    frames or are no probabilities, and for the disk.
+    with the sample. Raises UsageError for a cut-off outside 0 to 1, StoreError for scores that do not match the
+    frames or are not probabilities, and for disk errors.
     """
     if not 0 <= cutoff <= 1:
         raise UsageError(f"cut-off {cutoff} is not from 0 to 1", remedy="0.5 is the published tool's")
@@ -75,9 +77,8 @@ def write_results(
             remedy="recompute the predictions of this sample",
         )
     tally, selection = Tally(), Selection(chunks)
-
-    def write_tables(streams: Sequence[BinaryIO]) -> None:
-        predictions, chunk_calls, contigs, viral = streams
+    tables = (FRAME_CALLS, CHUNK_CALLS, CONTIGS, VIRAL)
+    with _published_together([out / name for name in tables]) as (predictions, chunk_calls, contigs, viral):
         with tempfile.TemporaryFile(dir=out) as spill:
             chunk_score = _write_frames(chunks, frames, unique_scores, (predictions, chunk_calls, spill))
             contigs.write(CONTIGS_HEADER)
@@ -87,9 +88,6 @@ def write_results(
                 tally.add(block)
                 selection.add(block)
         (out / RUN).unlink(missing_ok=True)
-
-    tables = (PREDICTIONS, CHUNK_CALLS, CONTIGS, VIRAL)
-    _publish_together([out / name for name in tables], write_tables)
     summary = ResultSummary(
         sample=run.sample,
         profile=run.profile,
@@ -107,11 +105,11 @@ def write_results(
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """What `run.json` says, after every file it names was held against its sha256.
+    """The content of `run.json`, after the sha256 of every file that it lists was checked.
 
-    Raises StoreError naming what is missing or damaged.
+    Raises StoreError that names the missing or damaged file.
     """
-    remedy = "predict the sample again: the results are written anew"
+    remedy = "predict the sample again: the results are written again"
     try:
         facts: dict[str, Any] = json.loads((folder / RUN).read_bytes())
         files = {str(name): str(file["sha256"]) for name, file in facts["files"].items()}
@@ -123,7 +121,7 @@ def read_results(folder: Path) -> dict[str, Any]:
     for name, sha256 in files.items():
         file = folder / Path(name).name
         if not file.is_file() or sha256_file(file) != sha256:
-            raise StoreError("missing or not what run.json says", where=file, remedy=remedy)
+            raise StoreError("missing, or its sha256 is not the one in run.json", where=file, remedy=remedy)
     return facts
 
 
@@ -133,12 +131,12 @@ def _write_frames(
     unique_scores: NDArray[np.float32],
     streams: tuple[BinaryIO, BinaryIO, Any],
 ) -> NDArray[np.float64]:
-    """Write the published tool's two tables; returns s of all chunks, mapped to the third stream's file."""
+    """Write the published tool's two tables. Returns s of all chunks (n_chunks,), mapped from the third stream."""
     predictions, chunk_calls, spill = streams
     predictions.write(PREDICTIONS_HEADER)
     calls = ChunkCalls(Path(predictions.name).parent)
-    for lo in range(0, chunks.n_chunks, BLOCK_CHUNKS):
-        hi = min(lo + BLOCK_CHUNKS, chunks.n_chunks)
+    for lo in range(0, chunks.n_chunks, TABLE_CHUNKS):
+        hi = min(lo + TABLE_CHUNKS, chunks.n_chunks)
         a, b = np.searchsorted(frames.frame_chunk, [lo, hi]).tolist()
         scores_N2 = np.asarray(unique_scores[frames.frame_unique[a:b]])
         check_scores(scores_N2, f"frames {a:,} to {b:,}")
@@ -153,21 +151,11 @@ def _write_frames(
     return np.memmap(spill, dtype=np.float64, mode="r", shape=(chunks.n_chunks,))
 
 
-def _publish_together(paths: Sequence[Path], write: Callable[[Sequence[BinaryIO]], None]) -> None:
-    """`durable.publish` of files that one `write` fills side by side; none appears before it returns."""
-
-    def step(streams: list[BinaryIO]) -> None:
-        if len(streams) == len(paths):
-            write(streams)
-            return
-
-        def fill(temporary: Path) -> None:
-            with temporary.open("wb") as stream:
-                step([*streams, stream])
-
-        publish(paths[len(streams)], fill)
-
-    step([])
+@contextlib.contextmanager
+def _published_together(paths: Sequence[Path]) -> Iterator[list[BinaryIO]]:
+    """Open one stream per path. None of the files appears before the block has ended."""
+    with contextlib.ExitStack() as files:
+        yield [files.enter_context(files.enter_context(publish(path)).open("wb")) for path in paths]
 
 
 def _measured(path: Path) -> ResultFile:
@@ -185,6 +173,7 @@ def _run_facts(run: RunInfo, counts: Counts, cutoff: float, files: dict[str, Res
         "settings": dict(run.settings),
         "versions": dict(run.versions),
         "digests": dict(run.digests),
+        "products": {name: dict(recipe) for name, recipe in run.products.items()},
         "counts": dataclasses.asdict(counts),
         "files": {name: {"bytes": file.bytes, "sha256": file.sha256} for name, file in files.items()},
         "telemetry": dict(run.telemetry),

@@ -1,16 +1,14 @@
-"""A call for every record: the formula, `contigs.tsv` and `viral.fasta`.
+"""Call every record from the scores of its chunks, and write `contigs.tsv` and `viral.fasta`.
 
 A chunk's score is s = max(score2) / (max(score1) + max(score2)) over its frames, in float64, so s >= 0.5
 exactly when the published tool calls the chunk virus. A record's score is the mean of s over its chunks that
-have a frame; the record is called virus when the score is at least the cut-off, else others. No frame that
-becomes more virus-like can lower it. A record without any frame gets no call, and a reason.
+have a frame; the record is called virus when the score is at least the cut-off, else others. A higher score2 of
+a frame never lowers the record's score. A record without any frame gets no call, and a reason.
 
 `contigs.tsv` is data for programs: every record in input order, ids and scores verbatim (the score as the
 shortest decimal that reads back as the same float64; empty where there is no call). An id may begin with
 `=`, `+`, `-` or `@`, which a spreadsheet would take for a formula: import the column as text. Ids hold no tab
 or line break, because the reader refuses control characters; `report.html` escapes them for display.
-
-Knows chunk scores and records; knows nothing of frames, encoders or classifiers.
 """
 
 import re
@@ -122,7 +120,9 @@ def write_viral_records(stream: BinaryIO, chunks: Chunks, block: RecordCalls) ->
 
 
 def _block_bounds(chunks: Chunks, first: int) -> Array:
-    """Chunk offsets of the next records: bounded in number and, unless it is one record, in chunks."""
+    """Chunk offsets of the next block: at most BLOCK_RECORDS records and, except for a single record, BLOCK_CHUNKS
+    chunks.
+    """
     bounds = np.asarray(chunks.chunk_offsets[first : first + BLOCK_RECORDS + 1])
     last = int(np.searchsorted(bounds, bounds[0] + BLOCK_CHUNKS, side="right")) - 1
     return bounds[: max(last, 1) + 1]
@@ -148,7 +148,7 @@ def _why_no_frame(chunks: Chunks, record: int) -> str:
     sequence = chunks.sequence(record)
     if len(sequence) < 3:
         return TOO_SHORT
-    # Chunk by chunk: three readable bases that lie across a border of chunks are a codon of neither.
+    # Search chunk by chunk: three readable bases across the border of two chunks are a codon of neither chunk.
     whole = len(sequence) <= chunks.chunk_size
     starts = [0] if whole else chunk_starts(len(sequence), chunks.chunk_size).tolist()
     readable = any(_CODON.search(sequence, start, start + chunks.chunk_size) for start in starts)

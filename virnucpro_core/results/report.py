@@ -1,13 +1,13 @@
-"""`report.html`: one self-contained page over a sample's calls.
+"""Write `report.html`: one self-contained page that shows a sample's calls.
 
-Knows what people look at and in which order; computes no score. Everything is inside the file: no font or
-script is fetched, and its content security policy forbids it to. Scripts and styles run only with the
-digest that the policy names, so markup in an id could not run even if it were not escaped.
+The page loads nothing from outside: no font or script is fetched, and its content security policy forbids it.
+Scripts and styles run only with the digest that the policy names, so markup in an id could not run even if it
+were not escaped.
 
-A page has limits that a sample has not. The table holds at most TABLE_ROWS records of each call: the longest,
-of equal length those with the highest score. Tracks are drawn for TRACKS records of those with at least
-TRACK_CHUNKS chunks: those with the most chunks called virus first, then the longest. A track has at most
-TRACK_BARS bars; beyond that a bar is the mean of neighbouring chunks. The page says so.
+The page shows a selection of the records, and says so. The table holds at most REPORT_ROWS records of each call:
+the longest, of equal length those with the highest score. At most TRACKS tracks are drawn, of records with at
+least TRACK_CHUNKS chunks: first those with the most chunks called virus, then the longest. A track has at most
+TRACK_BARS bars; in a longer one, each bar is the mean of neighbouring chunks.
 """
 
 import base64
@@ -24,13 +24,14 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from virnucpro_core.errors import printable
 from virnucpro_core.files.columns import Array
 from virnucpro_core.files.publish import publish_bytes
 from virnucpro_core.results.record_calls import CALLS, NO_CALL, VIRUS, RecordCalls
 from virnucpro_core.results.summary import BINS, ResultSummary, RunInfo, TopRecord
 from virnucpro_core.sequences.chunks import Chunks
 
-TABLE_ROWS = (3_000, 1_000, 1_000)  # called virus, others, without a call
+REPORT_ROWS = (3_000, 1_000, 1_000)  # called virus, others, without a call
 TRACKS = 50
 TRACK_CHUNKS = 5
 TRACK_BARS = 1_000
@@ -56,7 +57,7 @@ Ranked = tuple[tuple[float, ...], dict[str, Any]]
 
 
 class Selection:
-    """Keeps, while the blocks of calls pass, the records that the page shows; see the module's rules."""
+    """Receives the blocks of calls one by one and keeps the records that the page shows (rules: see the module)."""
 
     def __init__(self, chunks: Chunks) -> None:
         self._chunks = chunks
@@ -65,10 +66,10 @@ class Selection:
         self.track_candidates = 0
 
     def add(self, block: RecordCalls) -> None:
-        """Consider the records of one block."""
+        """Add the records of one block to the selection."""
         record = block.first + np.arange(len(block.call))
         keys = np.stack([-block.length, -np.nan_to_num(block.score), record], axis=1)
-        for call, limit in enumerate(TABLE_ROWS):
+        for call, limit in enumerate(REPORT_ROWS):
             chosen = np.flatnonzero(block.call == call)
             self._rows[call] = _best(self._rows[call], keys[chosen], limit, partial(self._row, block, chosen))
 
@@ -101,8 +102,8 @@ class Selection:
         called = block.call[k] != NO_CALL
         return {
             "number": block.first + k + 1,
-            "id": printable(block.ids[k]),
-            "description": printable(self._chunks.descriptions[block.first + k].decode(errors="replace")),
+            "id": page_text(block.ids[k]),
+            "description": page_text(self._chunks.descriptions[block.first + k].decode(errors="replace")),
             "length": int(block.length[k]),
             "call": CALLS[block.call[k]],
             "score": float(block.score[k]) if called else None,
@@ -183,14 +184,13 @@ def script_json(value: Any) -> Markup:
     return Markup(text)  # noqa: S704 - escaped above
 
 
-def printable(text: str) -> str:
-    """`text` with control and direction characters spelt out, cut to a length that a page can hold."""
-    text = text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+def page_text(text: str) -> str:
+    """`text` with control and direction characters escaped, cut to at most _LONGEST_TEXT characters."""
+    return printable(text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…")
 
 
 def _best(kept: list[Ranked], keys: Array, limit: int, make: Callable[[int], dict[str, Any]]) -> list[Ranked]:
-    """The `limit` entries with the smallest keys, of those kept and of candidates by `keys` (n, k)."""
+    """The `limit` entries with the smallest keys, among those kept and the candidates with `keys` (n, k)."""
     new: list[Ranked] = []
     for k in np.lexsort(keys.T[::-1])[:limit].tolist():
         key = tuple(keys[k].tolist())
@@ -201,9 +201,9 @@ def _best(kept: list[Ranked], keys: Array, limit: int, make: Callable[[int], dic
 
 
 def _bars(s_C: Array, firsts: Array) -> list[float | None]:
-    """Mean of s over the scored chunks from each of `firsts` to the next; None where there is none.
+    """Mean of s over the scored chunks from each of `firsts` to the next; None for a bar without scored chunks.
 
-    Cut, not rounded, to 4 decimals: a value below 0.5 must not turn into 0.5.
+    Truncated, not rounded, to 4 decimals: a value below 0.5 must not become 0.5.
     """
     scored = ~np.isnan(s_C)
     sums, counts = (np.add.reduceat(v, firsts) for v in (np.where(scored, s_C, 0.0), scored.astype(np.int64)))
@@ -212,7 +212,7 @@ def _bars(s_C: Array, firsts: Array) -> list[float | None]:
 
 
 def _shares(summary: ResultSummary, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The parts of the headline's bar: place and width in percent of all records, and how many are shown."""
+    """The parts of the bar below the headline: position and width in percent of all records, and records shown."""
     total = max(summary.counts.records, 1)
     parts, x = [], 0.0
     for kind, words, noun in zip(CALLS, _WORDS, _NOUNS, strict=True):
@@ -236,7 +236,7 @@ def _shares(summary: ResultSummary, rows: list[dict[str, Any]]) -> list[dict[str
 
 
 def _split(histogram: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """A histogram of s as two: bins from 0.5 on (virus), bins below (others)."""
+    """Split a histogram of s in two of the same length: bins from 0.5 on (virus), bins below 0.5 (others)."""
     half = BINS // 2
     return (0,) * half + histogram[half:], histogram[:half] + (0,) * half
 
@@ -284,5 +284,5 @@ def _template_text(name: str) -> str:
 
 
 def _source(text: str) -> str:
-    """The content security policy's name of an inline script or style."""
+    """The hash source of an inline script or style for the content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

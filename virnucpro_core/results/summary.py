@@ -1,7 +1,4 @@
-"""What a finished sample is known by: RunInfo goes into the results, ResultSummary comes out of them.
-
-Knows counts and names; reads no file.
-"""
+"""Data classes that describe a finished sample: RunInfo is the input of the results, ResultSummary their outcome."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,8 +15,8 @@ BINS = 20  # of 0.05 each; the last one includes 1
 
 
 @dataclass(frozen=True, slots=True)
-class InputFile:
-    """An input file by content: its name without folders, size and sha256."""
+class RunInput:
+    """An input file: its name without folders, its size in bytes and its sha256."""
 
     name: str
     bytes: int
@@ -30,25 +27,27 @@ class InputFile:
 class RunInfo:
     """How the scores of a sample were made; written to `run.json`, shown in the report.
 
-    `note` is printed wherever results are shown, such as the demo profile's "scores carry no biological
-    meaning"; empty for none. `digests` names what the scores depend on (chunks, translations, encoders,
-    classifier). `telemetry` is the only part that may differ between two runs over the same data: it is in
-    `run.json` alone, so that every other file is byte for byte reproducible.
+    `note` is printed wherever results are shown, for instance the demo profile's "scores carry no biological
+    meaning"; empty for none. `digests` identifies everything that the scores depend on (chunks, translations,
+    encoders, classifier); `products` says how each product was made (version, precision, attention kernel).
+    `telemetry` is the only part that may differ between two runs over the same data. It is written to `run.json`
+    only, so that every other file is byte for byte reproducible.
     """
 
     sample: str
     profile: str
     note: str = ""
-    inputs: Sequence[InputFile] = ()
+    inputs: Sequence[RunInput] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
+    products: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     telemetry: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class TopRecord:
-    """A record at the head of the report's table."""
+    """A record at the top of the report's table."""
 
     id: str
     length: int
@@ -60,7 +59,7 @@ class TopRecord:
 
 @dataclass(frozen=True, slots=True)
 class ResultFile:
-    """A published file: where it is, its size and sha256."""
+    """A published file: its path, size in bytes and sha256."""
 
     path: Path
     bytes: int
@@ -89,7 +88,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class ResultSummary:
-    """What was found in a sample and where it was written; `files` by file name, `run.json` included."""
+    """The counts of a sample and its result files; `files` by file name, `run.json` included."""
 
     sample: str
     profile: str

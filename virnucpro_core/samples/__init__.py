@@ -1,1 +1,1 @@
-"""What a sample is, before anything is computed."""
+"""Samples: their input files, settings, folders and locks, and the inbox through which files arrive."""

@@ -1,140 +1,323 @@
-"""Which dropped files are whole, and which sample each belongs to. Remembers through a plain dictionary.
+"""Scan the inbox: find the files that have arrived completely, register them as samples, move unusable entries away.
 
-A file is whole when its size and modification time have not changed for `stable_seconds` as seen from here,
-or at once when an empty `NAME.done` lies beside it. A folder is one sample of all its files. Two mates
-(R1, R2) are one sample; a lone mate waits MATE_PATIENCE times as long for the other.
+A scan ("look" in the names below) is short. It reads sizes, times and the beginning of new files; runs read the rest.
+A file is complete when its size and time have not changed for `stable_seconds` as seen by the scans, or at once when a
+file NAME.done lies next to it. A folder is one sample made of its sequence files. Two mates (R1, R2) are one sample; a
+single mate waits PATIENCE times as long for the other one. A problem with one entry is recorded in its row and does not
+affect the other entries.
 """
 
 import contextlib
 import os
-import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from virnucpro_core.errors import VirnucproError
+from virnucpro_core.errors import IncompleteError, InputError, StoreError, VirnucproError
+from virnucpro_core.files.digests import sha256_json
 from virnucpro_core.files.disk import disk_errors
+from virnucpro_core.files.locks import locked
 from virnucpro_core.files.publish import publish_bytes
-from virnucpro_core.samples.sample import check_key
-from virnucpro_core.sequences.fasta import read_records
+from virnucpro_core.samples.inbox_entry import Entry, examine, final_name, is_partial
+from virnucpro_core.samples.inbox_state import PROBLEMS, InboxState, Kind, Row, shown
+from virnucpro_core.samples.inputs import look_at_inputs, passing_error
+from virnucpro_core.samples.sample import NameTakenError, Sample, open_sample, register_unread
+from virnucpro_core.samples.settings import SampleSettings
+from virnucpro_core.sequences.fasta import check_head
 from virnucpro_core.sequences.names import join_mates, named_as_mate, sample_name
 
-MATE_PATIENCE = 20
+PATIENCE = 20
+# Dagster stops a scan after 60 s. Entries that are not registered within LOOK_SECONDS wait for the next scan.
+LOOK_SECONDS = 15.0
 _NAME_BYTES = 230
-PARTIAL = (".part", ".partial", ".tmp", ".crdownload", ".filepart", ".done")
+_REFUSED = "no FASTA or FASTQ file in this folder"
 
 
 @dataclass(frozen=True, slots=True)
-class Arrival:
-    """A whole sample: its name and files. `entries` are the things in the inbox that it is made of."""
+class News:
+    """One message for the user: which entries of the inbox, what happened to them (`kind`) and why (`said`)."""
 
-    name: str
-    paths: tuple[Path, ...]
-    entries: tuple[Path, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Something in the inbox that cannot be a sample, and where it was set aside."""
-
-    entry: Path
-    reason: str
-    moved_to: Path
+    kind: Kind
+    entries: tuple[bytes, ...]
+    said: str
+    sample: str = ""
+    moved_to: Path | None = None
 
 
 @dataclass(slots=True)
-class Scan:
-    """One look at the inbox. `memory` goes into the next look."""
+class Look:
+    """The outcome of one scan.
 
-    arrivals: list[Arrival] = field(default_factory=list)
-    refusals: list[Refusal] = field(default_factory=list)
-    waiting: list[str] = field(default_factory=list)
-    memory: dict[str, Any] = field(default_factory=dict)
+    number: of this scan. registered: samples registered by scans after the last one that was reported (`heard`).
+    arriving: number of entries that are not complete yet. problems: rows of entries with a problem.
+    """
+
+    number: int
+    news: list[News] = field(default_factory=list)
+    registered: list[str] = field(default_factory=list)
+    arriving: int = 0
+    problems: list[Row] = field(default_factory=list)
 
 
-def scan(inbox: Path, memory: Mapping[str, Any], *, now: float, stable_seconds: float) -> Scan:
-    """Look at the inbox once; `now` in seconds. Refused entries are moved beside the inbox, with their reason."""
-    found = Scan()
-    whole: dict[Path, float] = {}
-    inbox.mkdir(parents=True, exist_ok=True)
-    for entry in sorted(inbox.iterdir()):
-        if entry.name.startswith(".") or entry.suffix in PARTIAL:
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    name: str
+    files: tuple[Path, ...]
+    entries: tuple[Entry, ...]
+
+    @property
+    def before(self) -> str:
+        """The sample that these entries were registered as before they changed; "" if there is none."""
+        names = {entry.row.sample for entry in self.entries}
+        return names.pop() if len(names) == 1 else ""
+
+    @property
+    def is_marked(self) -> bool:
+        return any(entry.marked for entry in self.entries)
+
+
+def look(
+    home: Path,
+    settings: SampleSettings,
+    *,
+    now: float,
+    stable_seconds: float,
+    heard: int | None = None,
+    seconds: float = LOOK_SECONDS,
+) -> Look:
+    """Scan `home/inbox` once and register the entries that are complete.
+
+    now: the time in seconds of `inbox_state.clock`. heard: number of the latest scan whose samples were reported; None
+    if unknown. seconds: time limit, after which this scan registers nothing more. Raises StoreError if the inbox or its
+    state file cannot be read, or if another process scans the inbox.
+    """
+    inbox = home / "inbox"
+    with disk_errors(inbox):
+        inbox.mkdir(parents=True, exist_ok=True)
+    busy = "an earlier scan of the inbox is still running"
+    with locked(home / "inbox.lock", busy=busy), InboxState(home) as state:
+        found = Look(max(state.last_look, heard or 0) + 1)
+        if state.damaged:
+            said = f"{state.file} was damaged and was moved aside: all of the inbox is scanned again"
+            found.news.append(News("failing", (), said))
+        with disk_errors(inbox):
+            names = sorted(os.listdir(inbox))  # noqa: PTH208 - names alone
+        entries = list(_entries(inbox, names, state, now))
+        looker = _Looker(home, settings, state, found, stable_seconds)
+        looker.work(entries, names, time.monotonic() + seconds)
+        rows = state.rows.values()
+        found.arriving = sum(row.kind == "arriving" for row in rows)
+        found.problems = [row for row in rows if row.kind in PROBLEMS]
+        found.registered = sorted(
+            {r.sample for r in rows if r.kind == "registered" and r.look > (heard or 0)}
+        )
+        return found
+
+
+def was_begun(sample: Sample) -> bool:
+    """Whether a run or the command line has already read the sample's files, as they are registered now."""
+    return sample.content != "" or sample.rejected.exists()
+
+
+def _entries(inbox: Path, names: Sequence[str], state: InboxState, now: float) -> Iterator[Entry]:
+    """All entries that may become a sample, with their rows. Rows of entries that no longer exist are dropped."""
+    gone = set(state.rows)
+    for name in names:
+        if name.startswith(".") or is_partial(name):
             continue
-        signature = _signature(entry)
-        known = memory.get(entry.name)
-        since = float(known["since"]) if known and known["signature"] == signature else now
-        handled = bool(known and known["signature"] == signature and known["handled"])
-        found.memory[entry.name] = {"signature": signature, "since": since, "handled": handled}
-        if handled:
-            continue
-        marked = _is_marked(entry)
-        if marked or (now - since >= stable_seconds and signature):
-            whole[entry] = now - since
+        key = os.fsencode(name)
+        entry = examine(inbox / name, state.rows.get(key) or Row(key), now)
+        if entry is not None:
+            gone.discard(key)
+            state.rows[key] = entry.row
+            yield entry
+    for key in gone:
+        del state.rows[key]
+
+
+class _Looker:
+    """Processes the entries of one scan."""
+
+    def __init__(
+        self, home: Path, settings: SampleSettings, state: InboxState, found: Look, stable_seconds: float
+    ) -> None:
+        self.home, self.settings, self.state, self.found = home, settings, state, found
+        self.stable = stable_seconds
+
+    def work(self, entries: Sequence[Entry], names: Sequence[str], deadline: float) -> None:
+        for entry in entries:
+            if entry.trouble:
+                self._note((entry,), "unreadable", entry.trouble)
+        arrivals = list(self._whole(entries, names))
+        # Entries that failed before come last, so that they cannot use up the time of every scan.
+        for arrival in sorted(arrivals, key=lambda a: any(e.row.kind in PROBLEMS for e in a.entries)):
+            if time.monotonic() > deadline:
+                new = [entry for entry in arrival.entries if entry.row.kind == "arriving"]
+                self._wait(new, "more files than one scan can register: waits for the next scan")
+            else:
+                self._take(arrival)
+
+    def _whole(self, entries: Sequence[Entry], names: Sequence[str]) -> Iterator[_Arrival]:
+        """Samples whose entries have stopped changing, or are marked as complete (NAME.done)."""
+        for entry in entries:
+            if entry.trouble or entry.is_handled:
+                continue
+            if entry.refusal:
+                yield _Arrival("", (), (entry,))
+            elif entry.is_folder and self._is_whole_folder(entry):
+                yield _Arrival(sample_name(entry.path), entry.files, (entry,))
+        files = {e.path: e for e in entries if not e.is_folder and not e.refusal and not e.trouble}
+        # Wait for a mate that cannot be read now or that still has a partial name.
+        absent = {e.path for e in entries if e.trouble}
+        absent |= {self.home / "inbox" / final_name(name) for name in names if is_partial(name)}
+        absent -= files.keys()
+        open_or_mates = [p for p, e in files.items() if not e.is_handled or named_as_mate(p)]
+        for name, group in join_mates(sorted({*open_or_mates, *filter(named_as_mate, absent)})):
+            present = tuple(files[p] for p in group if p in files)
+            if present and not all(e.is_handled for e in present):
+                missing = [p for p in group if p not in files]
+                if self._is_whole_group(present, missing):
+                    yield _Arrival(name, tuple(group), present)
+
+    def _is_whole_folder(self, entry: Entry) -> bool:
+        if not (entry.marked or entry.age >= self.stable):
+            self._wait((entry,), "")
+        elif not entry.files and not entry.others and not entry.marked:
+            self._wait((entry,), "an empty folder")
+        elif (not entry.files or entry.partial) and not entry.marked and entry.age < PATIENCE * self.stable:
+            what = f"{entry.partial[0]} is still arriving" if entry.partial else _REFUSED
+            self._wait((entry,), f"{what}: waiting for more files")
         else:
-            found.waiting.append(entry.name)
-    for arrival in _arrivals(whole, found, patience=MATE_PATIENCE * stable_seconds):
+            return True
+        return False
+
+    def _is_whole_group(self, present: tuple[Entry, ...], missing: Sequence[Path]) -> bool:
+        late = [e.path for e in present if not (e.is_handled or e.marked or e.age >= self.stable)]
+        marked = any(e.marked for e in present)
+        if late or (missing and not marked):
+            others = [shown(os.fsencode(p.name)) for p in (*late, *missing)]
+            self._wait(present, f"waits for {others[0]}" if len(present) + len(missing) > 1 else "")
+            return False
+        first = present[0]
+        if (
+            len(present) == 1
+            and named_as_mate(first.path)
+            and not marked
+            and first.age < PATIENCE * self.stable
+        ):
+            self._wait(present, "waits for its mate")
+            return False
+        return True
+
+    def _take(self, arrival: _Arrival) -> None:
+        """Register the arrival or record why that failed. An error here never stops the other arrivals."""
         try:
-            check_key(arrival.name)
-            for path in arrival.paths:
-                next(read_records([path]), None)  # refuses at the first record what is no sequence file
-        except VirnucproError as error:
-            for entry in arrival.entries:
-                found.refusals.append(_set_aside(inbox, entry, str(error)))
-                found.memory.pop(entry.name, None)
-            continue
-        found.arrivals.append(arrival)
+            self._register(arrival)
+        except (VirnucproError, OSError, ValueError) as error:
+            passing, text = passing_error(error), str(error)
+            ages = [entry.age for entry in arrival.entries if not entry.is_handled]
+            patient = not arrival.is_marked and min(ages) < PATIENCE * self.stable
+            if isinstance(error, IncompleteError) and patient:
+                self._wait(arrival.entries, f"looks incomplete: {text}")
+            elif not all(path.exists() for path in arrival.files):
+                self._wait(arrival.entries, "vanished during the scan")
+            elif isinstance(error, InputError) and passing is None:
+                self._refuse(arrival, text)
+            else:
+                is_file = isinstance(error, (InputError, OSError))
+                self._note(arrival.entries, "unreadable" if is_file else "failing", text)
+
+    def _register(self, arrival: _Arrival) -> None:
+        entry = arrival.entries[0]
+        if entry.refusal or not arrival.files:
+            raise InputError(entry.refusal or _REFUSED, path=entry.path, remedy="give FASTA or FASTQ files")
+        for path in arrival.files:
+            check_head(path)
+        notes = [f"not sequence files, ignored: {_some(e.ignored)}" for e in arrival.entries if e.ignored]
+        if len(arrival.files) == 1 and named_as_mate(arrival.files[0]):
+            notes.append("the file of the other mate did not arrive: registered as single-end reads")
+        sample, note = self._named(arrival)
+        notes += [note] if note else []
+        for one in arrival.entries:
+            one.row.kind, one.row.said, one.row.sample = "registered", "; ".join(notes), sample.name
+            one.row.look, one.row.marker = self.found.number, one.marker or one.row.marker
+        if notes:
+            self._tell(arrival.entries, "registered", "; ".join(notes), sample.name)
+
+    def _named(self, arrival: _Arrival) -> tuple[Sample, str]:
+        """Register the arrival under its own name or a free one. Returns the sample and a note on its name, or ""."""
+
+        def enter(name: str, *, replaces: bool = False) -> Sample:
+            return register_unread(self.home, name, arrival.files, self.settings, replaces=replaces)
+
+        name = arrival.before or arrival.name
+        try:
+            return enter(name), ""
+        except NameTakenError as error:
+            known, files = open_sample(self.home, name), look_at_inputs(arrival.files)
+            # `unread`: an earlier scan was killed after it registered the sample and before it saved its row. No run
+            # has read the earlier files, so the changed files may replace them.
+            unread = not known.content and {f.path for f in known.inputs} & {f.path for f in files}
+            if arrival.before or unread:
+                what = f"changed after it became sample {name!r}, which now stands for the later files"
+                note = f"{what}; results of the earlier ones move to superseded/"
+                return enter(name, replaces=True), note
+            own = sha256_json([[str(f.path), f.bytes, f.mtime_ns] for f in files])[:8]
+            sample = enter(f"{name[:55]}-{own}")
+            return sample, f"{error.what}: this one is sample {sample.name!r}"
+
+    def _refuse(self, arrival: _Arrival, reason: str) -> None:
+        """Move entries that cannot become a sample to `set_aside`. If that fails, report it once and leave it."""
         for entry in arrival.entries:
-            found.memory[entry.name]["handled"] = True
-    return found
+            try:
+                moved_to = _set_aside(self.home, entry.path, reason)
+            except OSError as error:
+                said = f"{reason}; left in the inbox, it cannot be moved: {error.strerror or error}"
+                entry.row.marker = entry.marker or entry.row.marker
+                self._note((entry,), "refused", said)
+            else:
+                self.state.rows.pop(entry.row.name, None)
+                self.found.news.append(News("refused", (entry.row.name,), reason, moved_to=moved_to))
+
+    def _wait(self, entries: Sequence[Entry], said: str) -> None:
+        for entry in entries:
+            if not entry.is_handled:
+                entry.row.kind, entry.row.said = "arriving", said
+
+    def _note(self, entries: Sequence[Entry], kind: Kind, said: str) -> None:
+        """Record a problem in the entries' rows. It is reported once, when it first occurs."""
+        concerned = [entry for entry in entries if not entry.is_handled]
+        is_news = any(entry.row.kind != kind for entry in concerned)
+        for entry in concerned:
+            entry.row.kind, entry.row.said = kind, said
+        if is_news:
+            self._tell(concerned, kind, said, "")
+
+    def _tell(self, entries: Sequence[Entry], kind: Kind, said: str, sample: str) -> None:
+        self.found.news.append(News(kind, tuple(e.row.name for e in entries), said, sample))
 
 
-def _arrivals(whole: Mapping[Path, float], found: Scan, *, patience: float) -> list[Arrival]:
-    arrivals = [
-        Arrival(sample_name(folder), tuple(_files(folder)), (folder,)) for folder in whole if folder.is_dir()
-    ]
-    for name, paths in join_mates([p for p in whole if not p.is_dir()]):
-        marked = any(map(_is_marked, paths))
-        if len(paths) == 1 and named_as_mate(paths[0]) and whole[paths[0]] < patience and not marked:
-            found.waiting.append(paths[0].name)
-        else:
-            arrivals.append(Arrival(name, tuple(paths), tuple(paths)))
-    return arrivals
+def _set_aside(home: Path, entry: Path, reason: str) -> Path:
+    """Rename the entry into the folder `set_aside`, never copy it, and write the reason next to it.
 
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(
-        p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".") and p.suffix not in PARTIAL
-    )
-
-
-def _is_marked(entry: Path) -> bool:
-    """Whether an empty `NAME.done` lies beside it; beside a name of almost 255 bytes none can."""
-    with contextlib.suppress(OSError):
-        return entry.with_name(entry.name + ".done").exists()
-    return False
-
-
-def _signature(entry: Path) -> list[list[Any]]:
-    """Name, size and modification time of every file of the entry; empty for an empty folder."""
-    files = _files(entry) if entry.is_dir() else [entry]
-    return [
-        [str(f.relative_to(entry.parent)), f.stat().st_size, f.stat().st_mtime_ns]
-        for f in files
-        if f.exists()
-    ]
-
-
-def _set_aside(inbox: Path, entry: Path, reason: str) -> Refusal:
-    """Move the entry to `set_aside` beside the inbox and write why; an older one of the same name stays."""
-    folder = inbox.parent / "set_aside"
+    An older entry of the same name is kept. Raises OSError if the entry cannot be renamed; nothing is changed then.
+    """
+    folder = home / "set_aside"
     folder.mkdir(parents=True, exist_ok=True)
-    name = os.fsdecode(os.fsencode(entry.name)[-_NAME_BYTES:])  # room for what is added before and behind
+    name = os.fsdecode(os.fsencode(entry.name)[-_NAME_BYTES:])  # leaves room for the prefix and the suffix
     target, count = folder / name, 1
     while os.path.lexists(target):
         count += 1
         target = folder / f"{count}-{name}"
-    with disk_errors(target):
-        shutil.move(entry, target)
-    publish_bytes(target.with_name(target.name + ".reason.txt"), (reason + "\n").encode())
-    return Refusal(entry, reason, target)
+    entry.rename(target)
+    with contextlib.suppress(OSError):  # a remaining marker would mark the next file of this name as complete
+        entry.with_name(entry.name + ".done").unlink()
+    with contextlib.suppress(StoreError):  # the reason is also in the news
+        publish_bytes(target.with_name(target.name + ".reason.txt"), (reason + "\n").encode())
+    return target
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
+    return ", ".join(shown(os.fsencode(name)) for name in names[:10]) + more

@@ -1,6 +1,6 @@
-"""Which samples hold the same data: an index from `Sample.content` to names, so that nobody reads every sample.
+"""An index from `Sample.content` to sample names, which finds samples with the same data without reading every sample.
 
-Only a hint: whoever finds a name asks the sample itself. Knows digests and names, no samples.
+The index is only a hint: entries may be outdated, so callers check the sample itself.
 """
 
 import contextlib
@@ -18,20 +18,25 @@ def exists(home: Path) -> bool:
 
 
 def note(home: Path, content: str, name: str) -> None:
-    """Remember that the sample `name` is of this content."""
+    """Record that the sample `name` has this content."""
     with disk_errors(_folder(home)):
         _note(_folder(home), content, name)
 
 
 def names(home: Path, content: str) -> list[str]:
-    """Names that were noted under the content, sorted; some may stand for other data by now, or for none."""
+    """Names that were recorded for the content, sorted. Some may be outdated: changed or removed samples."""
     return sorted(entry.name for entry in _place(_folder(home), content).glob("*"))
+
+
+def one_at_a_time(home: Path) -> contextlib.AbstractContextManager[None]:
+    """Lock on the index: held while it is made, and from the search for a content until that content is recorded."""
+    return locked(home / "contents.lock", busy="another process uses the index of contents", wait=True)
 
 
 @contextlib.contextmanager
 def publishing(home: Path) -> Iterator[Callable[[str, str], None]]:
-    """Make the index: the block notes (content, name) of all samples. It is there as a whole or not at all."""
-    with locked(home / "contents.lock", busy="another process makes the index of contents", wait=True):
+    """Make the index in one atomic step: the block calls the yielded function with (content, name) of every sample."""
+    with one_at_a_time(home):
         if exists(home):  # made while we waited
             yield lambda _content, _name: None
             return

@@ -1,7 +1,6 @@
-"""Who is at work in a sample's folder: many at once, or one alone.
+"""The lock on a sample's folder: shared while products are made, exclusive while they are changed or deleted.
 
-Knows the lock files below `locks/`; knows nothing of what the work is. Whoever makes a product holds `sample.lock`
-together with the others; whoever changes what the sample is, or takes away from it, holds it alone.
+The lock files are in the sample's folder `locks/`.
 """
 
 import contextlib
@@ -11,24 +10,27 @@ from pathlib import Path
 from virnucpro_core.files.locks import is_locked, locked
 
 LOCKS, WHOLE, DRIVER = "locks", "sample.lock", "driver.lock"
+# The lock of the process that registers the name; `exclusive_lock` may be taken while it is held.
+REGISTRATION = "registration.lock"
 
 
 @contextlib.contextmanager
-def in_use(folder: Path) -> Iterator[None]:
-    """Work in the sample's folder beside others; waits for whoever has it alone."""
+def shared_lock(folder: Path) -> Iterator[None]:
+    """Hold the shared lock on the sample's folder. Waits while another process holds the exclusive lock."""
     busy = f"sample {folder.name!r} is being changed or cleaned up"
     with locked(folder / LOCKS / WHOLE, busy=busy, wait=True, shared=True):
         yield
 
 
 @contextlib.contextmanager
-def alone(folder: Path, busy: str) -> Iterator[None]:
-    """Have the sample's folder to oneself. Raises StoreError, which begins with `busy` and names the holder.
+def exclusive_lock(folder: Path, busy: str) -> Iterator[None]:
+    """Hold the exclusive lock on the sample's folder.
 
-    The locks of single products are asked first: unlike the shared one they know who holds them.
+    Raises StoreError if it is not free; the message begins with `busy` and names the holder. The locks of single
+    products are tried first because, unlike the shared lock, they record who holds them.
     """
     locks = folder / LOCKS
-    named = {locks / DRIVER, *locks.glob("*.lock")} - {locks / WHOLE}
+    named = {locks / DRIVER, *locks.glob("*.lock")} - {locks / WHOLE, locks / REGISTRATION}
     with contextlib.ExitStack() as held:
         for path in (*sorted(named), locks / WHOLE):
             held.enter_context(locked(path, busy=busy))
@@ -36,7 +38,7 @@ def alone(folder: Path, busy: str) -> Iterator[None]:
 
 
 def workers(folder: Path) -> dict[str, str]:
-    """What is being worked on at this moment (`driver`, `chunks`, `esm_embeddings-0`, ...) and by whom."""
+    """The locks held at this moment (`driver`, `chunks`, `esm_embeddings-0`, ...) and who holds each of them."""
     found = {}
     for lock in (folder / LOCKS).glob("*.lock"):
         if lock.name != WHOLE and is_locked(lock):

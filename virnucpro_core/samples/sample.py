@@ -1,6 +1,6 @@
-"""The folder of one sample: its inputs, its settings and where each product lies.
+"""Register, open and remove samples. A sample is one folder with its inputs, its settings and its products.
 
-Knows names and paths only; reads and writes nothing but `sample.json`, which is sealed by its own sha256.
+Of the files in the folder only `sample.json` is read and written here; its field `seal` is its own sha256.
 """
 
 import contextlib
@@ -9,78 +9,75 @@ import logging
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from virnucpro_core.errors import StoreError, UsageError, VirnucproError
+from virnucpro_core.errors import InputError, StoreError, UsageError, VirnucproError
 from virnucpro_core.files.digests import sha256_json
 from virnucpro_core.files.disk import disk_errors
+from virnucpro_core.files.locks import locked
 from virnucpro_core.files.publish import publish_json
 from virnucpro_core.samples import index
-from virnucpro_core.samples.inputs import InputFile, content_digest, digest_inputs
-from virnucpro_core.samples.occupancy import alone
+from virnucpro_core.samples.inputs import (
+    InputFile,
+    content_digest,
+    digest_inputs,
+    is_same_file,
+    look_at_inputs,
+    read_inputs,
+)
+from virnucpro_core.samples.occupancy import LOCKS, REGISTRATION, exclusive_lock
+from virnucpro_core.samples.products import CHUNKS, is_current
+from virnucpro_core.samples.settings import SampleSettings
 from virnucpro_core.sequences.chunks import Chunks
 
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
-FORMAT = 2
+# Format 2 stores no modification times; all its samples have a sha256.
+_FORMAT, _FORMATS = 3, (2, 3)
 SMALL_BYTES = 16_000_000
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class SampleSettings:
-    """What the numbers of a sample depend on, beside its sequences.
-
-    chunk_size: bases; shard_rows: unique frames a shard, at most 10,000; cutoff: of the record's score.
-    """
-
-    profile: str = "esm2-3b"
-    chunk_size: int = 500
-    classifier: str = ""
-    duplicates: Literal["refuse", "rename"] = "refuse"
-    overlong: Literal["truncate", "isolate"] = "truncate"
-    precision: Literal["float32", "float16", "fp8"] = "float32"
-    cutoff: float = 0.5
-    shard_rows: int = 10_000
-
-    def __post_init__(self) -> None:
-        """Raises UsageError that names the setting and its range."""
-        ranges = {
-            "chunk_size": (6 <= self.chunk_size <= 1_000_000, "6 to 1,000,000 bases"),
-            "cutoff": (0.0 <= self.cutoff <= 1.0, "0 to 1"),
-            "shard_rows": (1 <= self.shard_rows <= 10_000, "1 to 10,000 rows"),
-            "duplicates": (self.duplicates in ("refuse", "rename"), "refuse or rename"),
-            "overlong": (self.overlong in ("truncate", "isolate"), "truncate or isolate"),
-            "precision": (self.precision in ("float32", "float16", "fp8"), "float32, float16 or fp8"),
-        }
-        for name, (good, allowed) in ranges.items():
-            if not good:
-                raise UsageError(f"{name} is {getattr(self, name)!r}", remedy=f"give {allowed}")
+class NameTakenError(UsageError):
+    """The sample name is already in use for other sequences."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A registered sample. `folder` holds every product; names below are the only place that spells them."""
+    """A registered sample. `folder` holds every product; the paths below it are defined only in this class.
+
+    earlier: `content` of the earlier files that the present ones replaced, as long as products of them may exist; ""
+    for none.
+    """
 
     name: str
     folder: Path
     inputs: tuple[InputFile, ...]
     settings: SampleSettings
+    earlier: str = field(default="", compare=False)
+
+    @property
+    def home(self) -> Path:
+        """VIRNUCPRO_HOME."""
+        return self.folder.parents[1]
 
     @property
     def content(self) -> str:
-        """sha256 over the inputs' digests: the same data under any path is the same content."""
+        """sha256 over the inputs' digests: the same data under any path has the same content.
+
+        "" as long as the complete files have not been read; `content.with_content` reads them.
+        """
         return content_digest(self.inputs)
 
     @property
     def bytes(self) -> int:
-        """Of all inputs, as they are on disk."""
+        """Total size of all inputs in bytes, as stored on disk (compressed or not)."""
         return sum(f.bytes for f in self.inputs)
 
     @property
     def is_small(self) -> bool:
-        """Whether it is computed in less time than a model loads, so that it better shares one with others."""
+        """Whether computing it takes less time than loading a model, so that it should share a loaded model."""
         return self.bytes <= SMALL_BYTES
 
     @property
@@ -97,7 +94,7 @@ class Sample:
 
     @property
     def rejected(self) -> Path:
-        """Written when the inputs were refused: the reason, so that nobody tries the same bytes again."""
+        """File with the reason why the inputs were refused. It stops schedules from trying the same bytes again."""
         return self.folder / "rejected.json"
 
     def product(self, name: str) -> Path:
@@ -116,7 +113,7 @@ class Sample:
 
 
 def check_key(name: str) -> str:
-    """The sample's name, if it is fit for a partition key and a folder; else UsageError."""
+    """Return the name if it can serve as a partition key and a folder name; raise UsageError otherwise."""
     if not KEY.fullmatch(name):
         raise UsageError(
             f"{name[:80]!r} is not a sample name",
@@ -128,71 +125,161 @@ def check_key(name: str) -> str:
 def register(
     home: Path, name: str, paths: Sequence[Path], settings: SampleSettings, *, fresh: bool = False
 ) -> Sample:
-    """Write `sample.json`; products that no longer fit new settings are noticed by their fingerprints.
+    """Compute the files' sha256 and write `sample.json`. Only one process at a time can register a name.
 
-    Raises UsageError if the name stands for other sequences already and `fresh` is false, StoreError naming the
-    holder if there is something to change while a process works on the sample.
+    Products that do not fit new settings are detected later by their fingerprints. Raises NameTakenError if the name is
+    in use for other sequences, unless `fresh`; StoreError, naming the holder, if a process works on the sample and its
+    files or settings would change.
     """
-    folder = home / "samples" / check_key(name)
-    inputs = digest_inputs(paths)
-    sample = Sample(name, folder, inputs, settings)
-    with disk_errors(folder):
-        if fresh and folder.exists():
-            discard(folder)
-        is_new = not (folder / "sample.json").exists()
-    known = None if is_new else _known(home, sample)
-    if known is not None:
-        if known.content != sample.content:
-            raise UsageError(
-                f"sample {name!r} already stands for other sequences ({known.inputs[0].path.name})",
-                where=folder,
-                remedy="give --sample OTHER_NAME, or --fresh to discard the old one",
-            )
-        if known == sample:
-            return known
-    facts = {
-        "format": FORMAT,
-        "name": name,
-        "inputs": [asdict(f) | {"path": str(f.path)} for f in inputs],
-        "settings": asdict(settings),
-    }
-    changing = alone(folder, f"sample {name!r} cannot take other settings, a process works on it")
-    with contextlib.nullcontext() if is_new else changing:
-        publish_json(folder / "sample.json", facts | {"seal": sha256_json(facts)})
-    _make_index(home)
-    index.note(home, sample.content, name)
+    sample = Sample(check_key(name), home / "samples" / name, digest_inputs(paths), settings)
+    return _enter(home, sample, fresh=fresh)
+
+
+def register_unread(
+    home: Path, name: str, paths: Sequence[Path], settings: SampleSettings, *, replaces: bool = False
+) -> Sample:
+    """Write `sample.json` with the files' sizes and times only. A run reads the files later (`content.with_content`).
+
+    If the sample already has exactly these files, it is returned unchanged. `replaces`: the name was in use for the
+    same files before they changed; they replace the earlier ones. Raises what `register` raises.
+    """
+    sample = Sample(check_key(name), home / "samples" / name, look_at_inputs(paths), settings)
+    return _enter(home, sample, replaces=replaces)
+
+
+def registering(sample: Sample) -> contextlib.AbstractContextManager[None]:
+    """Lock on the registration of the name. A scan of the inbox, whose samples have no sha256, does not wait for it."""
+    busy = f"another process registers sample {sample.name!r}"
+    return locked(sample.folder / LOCKS / REGISTRATION, busy=busy, wait=sample.content != "")
+
+
+def _enter(home: Path, sample: Sample, *, fresh: bool = False, replaces: bool = False) -> Sample:
+    with registering(sample):
+        if fresh:
+            with disk_errors(sample.folder):
+                discard(sample.folder)
+        is_new = not is_registered(home, sample.name)
+        known = None if is_new else _known(home, sample)
+        busy = f"sample {sample.name!r} cannot take other settings, a process works on it"
+        if known is not None and _is_same(known, sample):
+            as_it_was = known == sample and all(map(is_same_file, known.inputs, sample.inputs))
+            if not sample.content or (as_it_was and known.content):
+                return known
+            sample = replace(sample, earlier=known.earlier)
+        elif known is not None:
+            if not replaces:
+                raise NameTakenError(
+                    f"sample {sample.name!r} already stands for other sequences ({known.inputs[0].path.name})",
+                    where=sample.folder,
+                    remedy="give --sample OTHER_NAME, or --fresh to discard the old one",
+                )
+            sample = replace(sample, earlier=known.content or known.earlier)
+            busy = f"sample {sample.name!r} cannot take the changed files, a process works on it"
+        return write(sample, known, busy, is_new=is_new)
+
+
+def write(sample: Sample, known: Sample | None, busy: str, *, is_new: bool) -> Sample:
+    """Publish `sample.json`. The caller holds `registering`.
+
+    Adding only the sha256 needs no exclusive lock, because it does not disturb a process that works on the sample.
+    """
+    outdated = sample.content != "" and sample.earlier not in ("", sample.content)
+    changes = not is_new and (known != sample or outdated)
+    with exclusive_lock(sample.folder, busy) if changes else contextlib.nullcontext():
+        if outdated:
+            _supersede(sample)
+        if sample.content:
+            sample = replace(sample, earlier="")
+        else:  # an earlier refusal was about files that the new ones replace
+            sample.rejected.unlink(missing_ok=True)
+        facts = {
+            "format": _FORMAT,
+            "name": sample.name,
+            "inputs": [asdict(f) | {"path": str(f.path)} for f in sample.inputs],
+            "settings": asdict(sample.settings),
+            "earlier": sample.earlier,
+        }
+        publish_json(sample.folder / "sample.json", facts | {"seal": sha256_json(facts)})
+    if sample.content:
+        make_index(sample.home)
+        index.note(sample.home, sample.content, sample.name)
     return sample
 
 
-def discard(folder: Path) -> None:
-    """Delete all of a sample's folder but its locks, held meanwhile. Raises StoreError if one is not free.
+def _supersede(sample: Sample) -> None:
+    """Delete the products of the sample's earlier files. Their results move to `superseded/` in the home folder."""
+    with disk_errors(sample.folder):
+        if sample.results.exists():
+            kept = sample.home / "superseded" / f"{sample.name}-{sample.earlier[:8]}"
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(kept, ignore_errors=True)
+            sample.results.replace(kept)
+            log.warning("%s: the results of its earlier files are kept in %s", sample.name, kept)
+        _empty(sample.folder, keep=(LOCKS, "sample.json"))
+    _withdraw_twin_refusals(sample.home, sample.earlier)
 
-    `sample.json` goes first: what is left of a folder without it is no sample.
+
+def _is_same(known: Sample, sample: Sample) -> bool:
+    """Whether both have the same sequences, by sha256 if both have one, else by the files' sizes and times."""
+    if known.content and sample.content:
+        return known.content == sample.content
+    same = len(known.inputs) == len(sample.inputs) and all(map(is_same_file, known.inputs, sample.inputs))
+    if same or not sample.content:
+        return same
+    try:
+        return content_digest(read_inputs(known.inputs)) == sample.content
+    except InputError:  # missing or changed: the bytes can no longer be compared
+        return False
+
+
+def _withdraw_twin_refusals(home: Path, content: str) -> None:
+    """Withdraw the refusal of samples that were refused only because a sample, now removed, held the same bytes."""
+    for name in index.names(home, content) if content else ():
+        with contextlib.suppress(VirnucproError):
+            if not (twin := open_sample(home, name)).content:
+                twin.rejected.unlink(missing_ok=True)
+
+
+def discard(folder: Path) -> None:
+    """Delete everything in a sample's folder but the locks, which are held meanwhile.
+
+    `sample.json` is deleted first: a folder without it is not a sample. Raises StoreError if a lock is not free.
     """
-    with alone(folder, f"sample {folder.name!r} cannot be discarded, a process works on it"):
+    home, content = folder.parents[1], ""
+    with exclusive_lock(folder, f"sample {folder.name!r} cannot be discarded, a process works on it"):
+        with contextlib.suppress(VirnucproError):
+            content = open_sample(home, folder.name).content
         (folder / "sample.json").unlink(missing_ok=True)
-        for entry in folder.iterdir():
-            if entry.is_dir() and entry.name != "locks":
-                shutil.rmtree(entry)
-            elif not entry.is_dir():
-                entry.unlink()
+        _empty(folder, keep=(LOCKS,))
+    _withdraw_twin_refusals(home, content)
+
+
+def _empty(folder: Path, *, keep: Sequence[str]) -> None:
+    for entry in folder.iterdir():
+        if entry.name in keep:
+            continue
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
 
 
 def remove_sample(home: Path, name: str) -> None:
-    """Delete the sample's folder, or what an earlier attempt left of it. Raises StoreError if it is worked on."""
+    """Delete the sample's folder, also a partly deleted one. Raises StoreError if a process works on the sample."""
     folder = home / "samples" / check_key(name)
     with disk_errors(folder):
         if folder.is_dir():
             discard(folder)
-            # Whoever waits for a lock that is deleted notices it and asks for a new one.
-            with alone(folder, f"sample {name!r} cannot be removed, a process works on it"):
+            # A process that waits for a deleted lock file notices that and opens the new one.
+            with exclusive_lock(folder, f"sample {name!r} cannot be removed, a process works on it"):
                 shutil.rmtree(folder)
 
 
 def _known(home: Path, sample: Sample) -> Sample | None:
-    """The sample as it was registered; None where `sample.json` is damaged, but its chunks are of these inputs.
+    """The sample as it was registered; None if `sample.json` is damaged but the chunks were made from these inputs.
 
-    Then it can be written anew without a doubt whose products lie there. Raises StoreError otherwise.
+    In the second case the products certainly belong to these inputs, so `sample.json` can be written again. Raises
+    StoreError for any other damage.
     """
     try:
         return open_sample(home, sample.name)
@@ -200,7 +287,7 @@ def _known(home: Path, sample: Sample) -> Sample | None:
         with contextlib.suppress(StoreError):
             files = Chunks.open(sample.chunks).attrs["files"]
             if [f["sha256"] for f in files] == [f.sha256 for f in sample.inputs]:
-                log.warning("%s: written anew, the sample's chunks are of the same input", error)
+                log.warning("%s: written again, because the sample's chunks are of the same input", error)
                 return None
         raise
 
@@ -219,11 +306,13 @@ def open_sample(home: Path, name: str) -> Sample:
         )
     try:
         raw: dict[str, Any] = json.loads(text)
-        if raw.pop("seal", "") != sha256_json(raw) or raw["format"] != FORMAT:
-            raise ValueError("it does not agree with its seal")
-        inputs = tuple(InputFile(Path(f["path"]), int(f["bytes"]), str(f["sha256"])) for f in raw["inputs"])
+        if raw.pop("seal", "") != sha256_json(raw):
+            raise ValueError("its content does not match its seal")
+        if raw["format"] not in _FORMATS:
+            raise ValueError(f"its format is {raw['format']!r}; this version reads {_FORMATS}")
+        inputs = tuple(InputFile(**f | {"path": Path(f["path"])}) for f in raw["inputs"])
         settings = replace(SampleSettings(), **raw["settings"])
-        named = raw["name"]
+        named, earlier = raw["name"], str(raw.get("earlier", ""))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         remedy = (
             f"run `virnucpro predict FILE --sample {name}` with the same file; --fresh discards the sample"
@@ -231,7 +320,7 @@ def open_sample(home: Path, name: str) -> Sample:
         raise StoreError(f"damaged ({error})", where=file, remedy=remedy) from error
     if named != name or not inputs:
         raise StoreError("damaged: it describes another sample", where=file, remedy="run with --fresh")
-    return Sample(name, folder, inputs, settings)
+    return Sample(name, folder, inputs, settings, earlier)
 
 
 def read_refusal(sample: Sample) -> str:
@@ -242,30 +331,14 @@ def read_refusal(sample: Sample) -> str:
         return ""
 
 
-def read_priority(sample: Sample) -> int | None:
-    """The place in the queue that was asked for the sample; None where nobody asked. Raises StoreError if damaged."""
-    file = sample.folder / "priority.json"
-    try:
-        return int(json.loads(file.read_bytes())["priority"])
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"damaged ({error})", where=file, remedy="give it again with `virnucpro priority`"
-        ) from error
-
-
-def write_priority(sample: Sample, priority: int) -> None:
-    """Remember the sample's place in the queue; it changes nothing that is computed."""
-    publish_json(sample.folder / "priority.json", {"priority": priority})
-
-
 def same_content(home: Path, content: str) -> list[str]:
-    """Names of the samples whose `Sample.content` this is, sorted; one that cannot be read is left out and said.
+    """Names of the samples with this `Sample.content`, sorted. Samples that cannot be read are logged and left out.
 
-    Found by the index that `register` keeps, so that the cost does not grow with the number of samples.
+    Uses the index that `register` maintains, so the cost does not grow with the number of samples.
     """
-    _make_index(home)
+    if not content:
+        return []
+    make_index(home)
     found = []
     for name in index.names(home, content):
         try:
@@ -277,18 +350,19 @@ def same_content(home: Path, content: str) -> list[str]:
 
 
 def is_registered(home: Path, name: str) -> bool:
-    """Whether the name stands for a sample, sound or damaged."""
+    """Whether there is a sample of this name, intact or damaged."""
     return (home / "samples" / check_key(name) / "sample.json").exists()
 
 
-def _make_index(home: Path) -> None:
-    """The index of all samples, where there is none."""
+def make_index(home: Path) -> None:
+    """Make the index of all samples if there is none."""
     if index.exists(home):
         return
     with index.publishing(home) as note:
         for name in list_samples(home):
             try:
-                note(open_sample(home, name).content, name)
+                if content := open_sample(home, name).content:
+                    note(content, name)
             except VirnucproError as error:
                 log.warning("%s", error)
 
@@ -299,15 +373,11 @@ def list_samples(home: Path) -> list[str]:
 
 
 def made_from(chunks: Chunks, sample: Sample) -> bool:
-    """Whether the chunks are of these inputs, cut as the settings say."""
+    """Whether the chunks were made from these inputs, with these settings, by this version of the algorithm."""
     settings = sample.settings
     return (
-        chunks.attrs["chunk_size"] == settings.chunk_size
+        is_current(chunks.attrs, CHUNKS)
+        and chunks.attrs["chunk_size"] == settings.chunk_size
         and chunks.attrs["duplicates"] == settings.duplicates
         and [f["sha256"] for f in chunks.attrs["files"]] == [f.sha256 for f in sample.inputs]
     )
-
-
-def shown_settings(settings: SampleSettings) -> dict[str, Any]:
-    """The settings as `run.json` has them: those that say something."""
-    return {name: value for name, value in asdict(settings).items() if value != ""}

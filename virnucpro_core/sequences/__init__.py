@@ -1,1 +1,1 @@
-"""From a file to unique frames."""
+"""Reads sequence files, cuts records into chunks and translates chunks into unique frames."""

@@ -1,8 +1,8 @@
-"""The text inside a file, whatever it is packed in: plain, gzip (many members, bgzip), bzip2, xz or zstd.
+"""Opens a text file that is plain or compressed: gzip (also with many members, and bgzip), bzip2, xz or zstd.
 
-Knows compression and bytes; knows no sequence format. The packing is told by the first bytes, never by the
-name. An archive that ends early, is damaged anywhere or is followed by something else is refused: the readers
-of the standard library stop in silence at the last two, so the decompressors are driven here.
+The first bytes of the file decide which compression it has, never its name. A compressed file is refused if it ends
+early, is damaged or has other data after its end. This module calls the decompressors itself, because the readers of
+the standard library ignore damaged or extra data at the end. Knows compression; knows no sequence format.
 """
 
 import bz2
@@ -13,12 +13,13 @@ import os
 import re
 import stat
 import sys
-import zlib
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
-from virnucpro_core.errors import InputError
+from isal.igzip_lib import DECOMP_GZIP, IgzipDecompressor, IsalError
+
+from virnucpro_core.errors import IncompleteError, InputError
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -27,11 +28,11 @@ else:
 
 _READ = 1 << 16
 _WRITE = 1 << 20
-# Sequences with their ids never pack this well: what goes beyond is made to fill a disk.
+# Real sequence files never compress this well. A higher ratio means a file that was made to fill the disk.
 _RATIO, _RATIO_FROM = 250, 64 << 20
 _XZ_MEMORY = 256 << 20
 _BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
-# An empty FASTQ record at the end, but for the line of its qualities.
+# An empty FASTQ record at the end of a file whose (empty) line of qualities is missing.
 _EMPTY_RECORD, _TAIL = re.compile(rb"\n\r?\n\+[^\n]*$"), 1 << 12
 _ESCAPE = b"\x1b"
 _TO_ESCAPE = re.compile(rb"[\x1b\x80-\xff]")
@@ -39,24 +40,22 @@ _ESCAPED = re.compile(rb"\x1b([0-9a-f]{2})")
 
 
 def open_text(path: Path) -> io.BufferedReader:
-    """The unpacked bytes of a regular file, as ASCII: `unescape` gives other bytes back.
+    """The decompressed text of a regular file as ASCII. Other bytes are escaped; `unescape` restores them.
 
-    A UTF-8 byte order mark is dropped and so are empty lines at the end. Raises InputError, here or
-    while reading: not a regular file, unreadable, cut, damaged, binary, or a file that unpacks to far too
-    much.
+    Drops a UTF-8 byte order mark and empty lines at the end. Raises InputError, here or while reading, if the file is
+    not a regular file, unreadable, cut, damaged or binary, or if it decompresses to far more than its size.
     """
     return io.BufferedReader(_Blocks(_escaped(path, _unpacked(path))), _WRITE)
 
 
 def unescape(text: str) -> bytes:
-    """The bytes of the file that a string read through `open_text` stands for."""
+    """The original bytes of a string that was read with `open_text`."""
     data = text.encode("ascii")
     return _ESCAPED.sub(lambda match: bytes.fromhex(match[1].decode()), data) if _ESCAPE in data else data
 
 
 def stat_regular(path: Path) -> os.stat_result:
-    """Size and times of a regular file. Raises InputError for others: a pipe would block, a folder has no
-    bytes."""
+    """Size and times of a regular file. Raises InputError for anything else, such as a folder or a pipe."""
     try:
         found = path.stat()
     except OSError as error:
@@ -67,9 +66,10 @@ def stat_regular(path: Path) -> os.stat_result:
 
 
 def is_cut_bgzip(path: Path) -> bool:
-    """Whether a file in bgzip's blocks lacks the empty one that should be last, so that it may be cut.
+    """Whether the file is in bgzip format but lacks the empty block at its end. Then it was probably cut.
 
-    Of FASTQ this says little: sequencers' software leaves the last block out, and half a record shows a cut.
+    For FASTQ files the missing block proves nothing: the software of some sequencers never writes it. A cut FASTQ file
+    is recognised by its incomplete last record.
     """
     with path.open("rb") as stream:
         head = stream.read(18)
@@ -80,7 +80,7 @@ def is_cut_bgzip(path: Path) -> bool:
 
 
 class _Blocks(io.RawIOBase):
-    """An iterator of blocks as a stream."""
+    """Makes an iterator of byte blocks readable as a stream."""
 
     def __init__(self, blocks: Generator[bytes]) -> None:
         self._blocks, self._rest = blocks, memoryview(b"")
@@ -103,30 +103,6 @@ class _Blocks(io.RawIOBase):
         super().close()
 
 
-class _Gzip:
-    """zlib's decompressor in the manner of those of bz2, lzma and zstd."""
-
-    def __init__(self) -> None:
-        self._zlib, self._full = zlib.decompressobj(wbits=31), False
-
-    @property
-    def eof(self) -> bool:
-        return self._zlib.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._zlib.unused_data
-
-    @property
-    def needs_input(self) -> bool:
-        return not (self._full or self._zlib.unconsumed_tail or self._zlib.eof)
-
-    def decompress(self, data: bytes, max_length: int) -> bytes:
-        out = self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
-        self._full = len(out) == max_length
-        return out
-
-
 class _Packing(NamedTuple):
     name: str
     magic: re.Pattern[bytes]
@@ -134,23 +110,24 @@ class _Packing(NamedTuple):
 
 
 _PACKINGS = (
-    _Packing("gzip", re.compile(rb"\x1f\x8b"), _Gzip),
+    _Packing("gzip", re.compile(rb"\x1f\x8b"), lambda: IgzipDecompressor(flag=DECOMP_GZIP)),
     _Packing("bzip2", re.compile(rb"BZh[1-9](1AY&SY|\x17\x72\x45\x38\x50\x90)"), bz2.BZ2Decompressor),
     _Packing(
         "xz",
         re.compile(rb"\xfd7zXZ\x00"),
         lambda: lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=_XZ_MEMORY),
     ),
-    # A frame, or a frame to be skipped, which pzstd begins with.
+    # A data frame, or a skippable frame: files of pzstd begin with one.
     _Packing(
         "zstd", re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", re.DOTALL), zstd.ZstdDecompressor
     ),
 )
-_DAMAGE = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zstd.ZstdError)
+_ISAL_ERROR = cast(type[Exception], IsalError)  # the type stub wrongly declares an instance
+_DAMAGE = (OSError, EOFError, ValueError, _ISAL_ERROR, lzma.LZMAError, zstd.ZstdError)
 
 
 def _unpacked(path: Path) -> Generator[bytes]:
-    """Blocks of the file's content, each of at most `_WRITE` bytes."""
+    """The decompressed content of the file in blocks of at most `_WRITE` bytes."""
     stat_regular(path)
     try:
         with path.open("rb") as stream:
@@ -170,8 +147,7 @@ def _decompressed(path: Path, stream: BinaryIO, packing: _Packing) -> Generator[
     data = b""
     while True:
         if decoder.eof:
-            # Padding with zeros is allowed between and after members; anything else is another member or
-            # damage.
+            # Zero bytes are allowed between and after members. Anything else is another member, or damage.
             data = decoder.unused_data.lstrip(b"\0")
             while not data:
                 data = stream.read(_READ)
@@ -185,7 +161,7 @@ def _decompressed(path: Path, stream: BinaryIO, packing: _Packing) -> Generator[
             read += len(data)
             if not data:
                 what = f"the {packing.name} file ends too early"
-                raise InputError(
+                raise IncompleteError(
                     what, path=path, remedy="it was cut while it was copied or written: fetch it again"
                 )
         else:
@@ -197,14 +173,14 @@ def _decompressed(path: Path, stream: BinaryIO, packing: _Packing) -> Generator[
             raise InputError(what, path=path, remedy="fetch or make it again") from error
         written += len(block)
         if written > max(_RATIO_FROM, _RATIO * read):
-            what = f"unpacks to over {_RATIO:,} times its size"
-            raise InputError(what, path=path, remedy="if it is meant so, unpack it first")
+            what = f"decompresses to over {_RATIO:,} times its size"
+            raise InputError(what, path=path, remedy="if this is intended, decompress it first")
         if block:
             yield block
 
 
 def _escaped(path: Path, blocks: Generator[bytes]) -> Generator[bytes]:
-    """Text fit for an ASCII parser: no mark, no NUL, bytes outside ASCII as ESC and two hex digits."""
+    """Text for an ASCII parser: no byte order mark, no NUL, other bytes than ASCII as ESC and two hex digits."""
     mark, held, tail = b"\xef\xbb\xbf", b"", b""
     with contextlib.closing(blocks):
         for block in blocks:
@@ -213,7 +189,7 @@ def _escaped(path: Path, blocks: Generator[bytes]) -> Generator[bytes]:
                 raise InputError("binary data, not text", path=path, remedy="give FASTA or FASTQ as UTF-8")
             if not text.isascii() or _ESCAPE in text:
                 text = _TO_ESCAPE.sub(lambda match: b"\x1b%02x" % match[0][0], text)
-            # Line ends at the end of a block are held back: empty last lines are no FASTQ record.
+            # Line ends at the end of a block are kept for later: at the end of the file, empty lines are dropped.
             body = text.rstrip(b"\r\n")
             if body:
                 yield held + body

@@ -1,8 +1,7 @@
-"""The records of a sample and the windows they are cut into; exactly the published arithmetic.
+"""Stores the records of a sample and cuts them into overlapping chunks, exactly as the published tool does.
 
-Knows records, their windows and their ids; knows no reading frame. A record that cannot be scored as it
-stands is kept with its reason and has no chunks. Nothing is held per chunk: a chunk is a number, and its
-record, start and length follow from the record's length.
+A record that cannot be scored is stored with its reason and has no chunks. Chunks themselves are not stored: a chunk
+is a number, and its record, start and length are computed from the lengths of the records. Knows no reading frame.
 """
 
 import os
@@ -20,7 +19,7 @@ from virnucpro_core.sequences.archives import stat_regular
 from virnucpro_core.sequences.fasta import Duplicates, Record, read_records
 from virnucpro_core.sequences.names import in_order
 
-KIND = "chunks"
+_KIND = "chunks"
 
 _BATCH_RECORDS = 10_000
 _BATCH_BASES = 1 << 22
@@ -28,8 +27,10 @@ _BATCH_BASES = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """A range of chunks, each array (n,) int64: index of the record, number of the chunk in its record from
-    0, start in the record and length, in bases."""
+    """Positions of n chunks; each array is (n,) int64.
+
+    record: index of the record. number: index of the chunk in its record, from 0. start, length: in bases.
+    """
 
     record: Array
     number: Array
@@ -38,7 +39,7 @@ class Windows:
 
 
 def chunk_counts(lengths: Array, size: int) -> Array:
-    """Number of chunks of records of these lengths, int64."""
+    """Number of chunks of each record, int64; `lengths` and `size` in bases."""
     return -(-lengths // size)
 
 
@@ -49,11 +50,10 @@ def chunk_starts(length: int, size: int) -> Array:
 
 
 def _starts(length: Array, number: Array, size: int) -> Array:
-    """Start of chunk `number` (from 0) of a record of `length`: the published tool's overlaps, summed.
+    """Start of chunk `number` (from 0) of a record of `length` bases, from the overlaps of the published tool.
 
-    N chunks cover R = N * size - length bases too many; gap g overlaps R // N + 1 bases if
-    g < up, else R // N,
-    where up = R - (R // N) * (N - 1).
+    N chunks of `size` bases have R = N * size - length bases more than the record. Chunks g and g + 1 overlap by
+    R // N + 1 bases if g < up, else by R // N, where up = R - (R // N) * (N - 1).
     """
     count = chunk_counts(length, size)
     surplus = count * size - length
@@ -66,10 +66,10 @@ def _starts(length: Array, number: Array, size: int) -> Array:
 class Chunks:
     """An opened store of records and chunks.
 
-    `ids`, `descriptions`, `reasons` and `sequences` are Strings over the records, in the order they were
-    read; `chunk_offsets` (n_records + 1,) int64: record i has chunks `chunk_offsets[i]` to `chunk_offsets[i +
-    1] - 1`; `file` (n_records,) int32 indexes `attrs["files"]`, `number` (n_records,) int64 counts records of
-    that file from 1; `uracils` (n_records,) int64 is the number of U that were read as T.
+    `ids`, `descriptions`, `reasons` and `sequences` are Strings with one entry for each record, in input order.
+    `chunk_offsets` (n_records + 1,) int64: record i has the chunks `chunk_offsets[i]` to `chunk_offsets[i + 1] - 1`.
+    `file` (n_records,) int32 is an index into `attrs["files"]`. `number` (n_records,) int64 is the number of the record
+    in its file, from 1. `uracils` (n_records,) int64 is how many U were read as T.
     """
 
     def __init__(self, store: ColumnStore) -> None:
@@ -85,7 +85,7 @@ class Chunks:
     @classmethod
     def open(cls, path: Path) -> "Chunks":
         """Raises StoreError."""
-        return cls(ColumnStore.open(path, kind=KIND))
+        return cls(ColumnStore.open(path, kind=_KIND))
 
     @property
     def lengths(self) -> Array:
@@ -93,7 +93,7 @@ class Chunks:
         return self.sequences.lengths
 
     def sequence(self, record: int) -> bytes:
-        """Letters of a record as they were read, U as T, case kept."""
+        """Letters of a record: U is replaced by T, upper and lower case are kept."""
         return self.sequences[record]
 
     def record_ids(self, lo: int, hi: int) -> list[str]:
@@ -101,7 +101,7 @@ class Chunks:
         return [name.decode() for name in self.ids[lo:hi]]
 
     def locate(self, chunk: Array) -> Windows:
-        """Where chunks lie; `chunk` (n,) int64."""
+        """Positions of chunks; `chunk` (n,) int64."""
         record = np.searchsorted(self.chunk_offsets, chunk, side="right") - 1
         length = self.sequences.offsets[record + 1] - self.sequences.offsets[record]
         number = chunk - self.chunk_offsets[record]
@@ -109,7 +109,7 @@ class Chunks:
         return Windows(record, number, start, np.minimum(length - start, self.chunk_size))
 
     def windows(self, lo: int, hi: int) -> Windows:
-        """Where chunks lo to hi - 1 lie."""
+        """Positions of the chunks lo to hi - 1."""
         return self.locate(np.arange(lo, hi))
 
     def names(self, chunk: Array) -> list[str]:
@@ -125,9 +125,9 @@ class Chunks:
         return self.names(np.arange(lo, hi))
 
     def blocks(self, n_bases: int) -> Iterator[tuple[int, bytes, Array, Array]]:
-        """All chunks in ranges whose bases lie within about `n_bases`: (first chunk, bases, starts, lengths).
+        """All chunks in blocks that span about `n_bases` bases: (first chunk, bases, starts, lengths).
 
-        `starts` and `lengths` (n,) int64 are windows into `bases`. A block holds at least one chunk.
+        `starts` and `lengths` (n,) int64 are the positions of the chunks in `bases`. A block has at least one chunk.
         """
         lo = 0
         with self.store.stream("sequences") as letters:
@@ -142,33 +142,60 @@ class Chunks:
 
 
 def write_chunks(
-    paths: Sequence[Path], out: Path, *, chunk_size: int, duplicates: Duplicates = "refuse"
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    chunk_size: int,
+    duplicates: Duplicates = "refuse",
+    version: str = "",
 ) -> Chunks:
-    """Read the files of one sample and publish its store at `out`.
+    """Read the files of one sample and publish its store at `out`. `version` becomes part of the store's digest.
 
-    Raises InputError for files that are refused, UsageError for a chunk size below 3, StoreError for the
-    disk.
+    Raises InputError for a file that is refused, UsageError for a chunk size below 3, StoreError for a disk error.
     """
-    if chunk_size < 3:
-        raise UsageError(f"chunk size {chunk_size} holds no codon", remedy="use 300 or 500")
+    _check_size(chunk_size)
     files = in_order(paths)
     before = [stat_regular(path) for path in files]
-    with ColumnWriter.publishing(out, kind=KIND) as writer:
-        writer.append("chunk_offsets", np.zeros(1, np.int64))
-        chunks = uracils = 0
-        for batch in _batches(read_records(paths, duplicates=duplicates)):
-            _append(writer, batch)
-            lengths = np.array([0 if r.reason else len(r.sequence) for r in batch], np.int64)
-            offsets = chunks + np.cumsum(chunk_counts(lengths, chunk_size))
-            writer.append("chunk_offsets", offsets)
-            chunks, uracils = int(offsets[-1]), uracils + sum(r.uracils for r in batch)
+    with ColumnWriter.publishing(out, kind=_KIND) as writer:
+        uracils = _append_records(writer, read_records(paths, duplicates=duplicates), chunk_size)
         writer.attrs |= {"chunk_size": chunk_size, "uracils": uracils, "duplicates": duplicates}
+        writer.attrs["version"] = version
         writer.attrs["files"] = [_identity(path, stat) for path, stat in zip(files, before, strict=True)]
     return Chunks.open(out)
 
 
+def write_records(records: Iterable[Record], out: Path, *, chunk_size: int) -> Chunks:
+    """Publish the store of records from memory at `out`.
+
+    Raises UsageError for a chunk size below 3, StoreError for a disk error.
+    """
+    _check_size(chunk_size)
+    with ColumnWriter.publishing(out, kind=_KIND) as writer:
+        uracils = _append_records(writer, records, chunk_size)
+        writer.attrs |= {"chunk_size": chunk_size, "uracils": uracils}
+    return Chunks.open(out)
+
+
+def _check_size(chunk_size: int) -> None:
+    if chunk_size < 3:
+        raise UsageError(f"chunk size {chunk_size} is shorter than a codon", remedy="use 300 or 500")
+
+
+def _append_records(writer: ColumnWriter, records: Iterable[Record], chunk_size: int) -> int:
+    """Write the columns and return how many U were read as T."""
+    writer.append("chunk_offsets", np.zeros(1, np.int64))
+    chunks = uracils = 0
+    for batch in _batches(records):
+        _append(writer, batch)
+        lengths = np.array([0 if r.reason else len(r.sequence) for r in batch], np.int64)
+        offsets = chunks + np.cumsum(chunk_counts(lengths, chunk_size))
+        writer.append("chunk_offsets", offsets)
+        chunks, uracils = int(offsets[-1]), uracils + sum(r.uracils for r in batch)
+    return uracils
+
+
 def _identity(path: Path, before: os.stat_result) -> dict[str, Any]:
-    """Name, size and sha256 of a file that has been read. Raises InputError if it is not as it was."""
+    """Name, size and sha256 of a file that has been read. Raises InputError if it changed since `before`."""
     try:
         digest = sha256_file(path)
     except OSError as error:
@@ -190,7 +217,7 @@ def _append(writer: ColumnWriter, batch: Sequence[Record]) -> None:
 
 
 def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
-    """Runs of records, bounded in number and in bases; never empty."""
+    """Records in batches of limited number and bases; no batch is empty."""
     batch: list[Record] = []
     bases = 0
     for record in records:

@@ -1,7 +1,4 @@
-"""Chunks and frames as the three files that the published tool writes, byte for byte.
-
-Knows their names and their form; computes nothing.
-"""
+"""Writes chunks and frames as the three FASTA files of the published tool, byte for byte the same."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -26,17 +23,13 @@ def export_translations(chunks: Chunks, frames: Frames, out: Path, name: str) ->
         f"{name}_identified_protein.faa": _frame_entries(chunks, frames, frames.proteins),
     }
     for file, entries in texts.items():
-        publish(out / file, lambda path, entries=entries: _write(path, entries))  # type: ignore[misc]
+        with publish(out / file) as temporary, temporary.open("wb") as stream:
+            stream.writelines(entries)
     return [out / file for file in texts]
 
 
-def _write(path: Path, entries: Iterable[bytes]) -> None:
-    with path.open("wb") as stream:
-        stream.writelines(entries)
-
-
 def _chunk_entries(chunks: Chunks) -> Iterable[bytes]:
-    """One entry a chunk, wrapped, in the case of the input."""
+    """One FASTA entry for each chunk, in lines of 60 letters; the case of the input is kept."""
     for lo, bases, starts, lengths in chunks.blocks(1 << 20):
         ids = chunks.chunk_ids(lo, lo + len(starts))
         for name, start, end in zip(ids, starts.tolist(), (starts + lengths).tolist(), strict=True):
@@ -45,7 +38,7 @@ def _chunk_entries(chunks: Chunks) -> Iterable[bytes]:
 
 
 def _frame_entries(chunks: Chunks, frames: Frames, letters: Strings) -> Iterable[bytes]:
-    """One entry a frame, not wrapped."""
+    """One FASTA entry for each frame, its letters in one line."""
     for lo in range(0, frames.n_frames, _ROWS):
         hi = min(lo + _ROWS, frames.n_frames)
         ids = frames.frame_ids(lo, hi, chunks)

@@ -1,21 +1,23 @@
-"""FASTA and FASTQ files as a stream of records; nothing that a file holds disappears.
+"""Reads FASTA and FASTQ files as a stream of records. No record is dropped silently.
 
-Knows the two formats, ids, letters and mates; knows no chunk. Parsing is dnaio's. A record that cannot be
-scored comes with a reason; a file that cannot be trusted is refused with InputError.
+A record that cannot be scored is returned with a reason. A damaged or wrong file raises InputError. dnaio parses the
+files; this module checks ids and letters and pairs mates. Knows no chunk.
 """
 
 import contextlib
 import io
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
+from unicodedata import category
 
 import dnaio
 import numpy as np
 
-from virnucpro_core.errors import InputError
+from virnucpro_core.errors import IncompleteError, InputError
 from virnucpro_core.sequences.archives import is_cut_bgzip, open_text, unescape
 from virnucpro_core.sequences.identical import Identities
 from virnucpro_core.sequences.names import in_order, mates
@@ -23,10 +25,16 @@ from virnucpro_core.sequences.names import in_order, mates
 Duplicates = Literal["refuse", "rename"]
 Format = Literal["fasta", "fastq"]
 
+# A FASTQ quality is a printable ASCII character.
+_QUALITIES = bytes(range(ord("!"), ord("~") + 1))
+_BLANK = re.compile(rb"[ \t\x0b\x0c]")
+_WRAPPED = "one FASTQ record is four lines; the file may be cut or wrapped"
+_DAMAGED = "the file was damaged or edited: fetch or make it again"
 NUCLEOTIDES = b"ACGTURYSWKMBDHVNacgturyswkmbdhvn"
-# Not X: it also masks vectors and repeats in DNA, so alone it makes no protein.
+# X is not in the list: it also masks vectors and repeats in DNA.
 AMINO_ACIDS_ONLY = b"EFILPQZJO*efilpqzjo"
-_PROTEIN_SHARE = 0.1
+HEAD_BYTES = 1 << 20
+PROTEIN_SHARE = 0.1
 _STRANGE = re.compile(rb"[^" + NUCLEOTIDES + rb"]")
 _U_TO_T = bytes.maketrans(b"Uu", b"Tt")
 _FOREIGN = (
@@ -42,9 +50,9 @@ _FOREIGN = (
 class Record:
     """One entry of a sample.
 
-    `description` is the header after the id; `sequence` ASCII letters, case kept, U as T (`uracils` of them);
-    `file` indexes the sorted files of the sample, `number` counts records of the file from 1. A `reason` says
-    why the record cannot be scored.
+    `description` is the rest of the header after the id. `sequence` has ASCII letters in their original case, with U
+    replaced by T (`uracils` times). `file` is an index into the sample's files sorted by name. `number` is the number
+    of the record in its file, from 1. `reason` says why the record cannot be scored; empty if it can.
     """
 
     id: str
@@ -59,10 +67,11 @@ class Record:
 def read_records(paths: Sequence[Path], *, duplicates: Duplicates = "refuse") -> Iterator[Record]:
     """All records of one sample's files, in the order of the file names.
 
-    A FASTA line that begins with `#` is a comment; blanks inside a sequence are dropped.
-    Ids are distinct over the sample: mates get `/1` and `/2`, and equal ids are refused when the last record
-    has been read, or made distinct as `id_2`, `id_3`, ... if `duplicates` is "rename" (the files are then
-    read twice). Raises InputError.
+    An id ends at the first ASCII white space. A FASTA line that begins with `#` is a comment. Blanks inside a FASTA
+    sequence are dropped; in FASTQ they are refused, and so are qualities outside `!` to `~`. Mates get `/1` and `/2`
+    after their id. Ids must be unique in the sample. With `duplicates="refuse"` a repeated id raises InputError after
+    the last record; with "rename" repeats become `id_2`, `id_3`, ... (the files are then read twice).
+    Raises InputError.
     """
     files = in_order(paths)
     if duplicates == "rename":
@@ -77,6 +86,23 @@ def read_records(paths: Sequence[Path], *, duplicates: Duplicates = "refuse") ->
     repeats = np.flatnonzero(first != np.arange(len(first)))
     if len(repeats):
         _refuse_duplicate(files, counts, int(first[repeats[0]]), int(repeats[0]))
+
+
+def check_head(path: Path) -> None:
+    """Check the first HEAD_BYTES of a file: is it FASTA or FASTQ?
+
+    The first record is checked as in `read_records`, if it is complete in these bytes. Raises InputError, or
+    IncompleteError for a file that ends too early.
+    """
+    with open_text(path) as stream:
+        head = stream.read(HEAD_BYTES)
+    kind = _format(path, head)
+    if kind == "fastq" and len(head) == HEAD_BYTES and head.count(b"\n") < 4:
+        return  # a long read; its end is checked when the sample is read
+    with contextlib.closing(_Lines(path, kind)) as lines:
+        first = next(_parsed(path, 0, io.BufferedReader(io.BytesIO(head)), lines), None)
+    if first is None and len(head) < HEAD_BYTES:
+        raise InputError("no records", path=path, remedy="give FASTA or FASTQ")
 
 
 def _read_files(files: Sequence[Path]) -> Iterator[Record]:
@@ -95,6 +121,11 @@ def _read_file(path: Path, index: int, mate: int) -> Iterator[Record]:
             for record in records:
                 count += 1
                 yield record
+    _check_end(path, count, kind)
+
+
+def _check_end(path: Path, count: int, kind: Format) -> None:
+    """Raises InputError for a file without records, or for FASTA in bgzip format without the last block."""
     if not count:
         raise InputError("no records", path=path, remedy="give FASTA or FASTQ")
     if kind == "fasta" and is_cut_bgzip(path):
@@ -106,7 +137,7 @@ def _read_file(path: Path, index: int, mate: int) -> Iterator[Record]:
 def _format(path: Path, head: bytes) -> Format:
     text = head.lstrip()
     if not text:
-        raise InputError("the file is empty", path=path, remedy="give FASTA or FASTQ")
+        raise IncompleteError("the file is empty", path=path, remedy="give FASTA or FASTQ")
     for start, name, remedy in _FOREIGN:
         if text.startswith(start):
             raise InputError(f"{name}, not FASTA or FASTQ", path=path, remedy=remedy)
@@ -120,36 +151,77 @@ def _format(path: Path, head: bytes) -> Format:
     )
 
 
+def read_entries(path: Path) -> Iterator[tuple[str, bytes]]:
+    """(id, letters) of every record, in order. Letters may be of any alphabet; blanks are dropped.
+
+    Ids need not be unique. Raises InputError if the file is not FASTA or FASTQ, is cut, or has a record without an id.
+    """
+    number = 0
+    with open_text(path) as stream:
+        with contextlib.closing(_Lines(path, _format(path, stream.peek(1 << 12)))) as lines:
+            for number, entry in _entries(path, stream, lines):
+                name, _ = _header(entry, number, lines)
+                yield name, unescape(entry.sequence).translate(None, b" \t")
+        _check_end(path, number, lines.kind)
+
+
+def line_of(path: Path, number: int, letter: int | None = None) -> int:
+    """Line number, from 1, of the header of record `number` (from 1) in a file.
+
+    With `letter`: line number of that letter of the sequence, counted from 0 without blanks.
+    """
+    with open_text(path) as stream:
+        kind = _format(path, stream.peek(1 << 12))
+    with contextlib.closing(_Lines(path, kind)) as lines:
+        return lines.of(number, letter)
+
+
 def _parsed(path: Path, index: int, stream: io.BufferedReader, lines: "_Lines") -> Iterator[Record]:
+    for number, entry in _entries(path, stream, lines):
+        yield _record(entry, index, number, lines)
+
+
+def _entries(
+    path: Path, stream: io.BufferedReader, lines: "_Lines"
+) -> Iterator[tuple[int, dnaio.SequenceRecord]]:
     try:
         with dnaio.open(stream, fileformat=lines.kind) as reader:
-            for number, entry in enumerate(reader, 1):
-                yield _record(entry, index, number, lines)
+            yield from enumerate(reader, 1)
     except dnaio.FileFormatError as error:
         what = error.message.splitlines()[0].replace(r"'\n'", "an empty line")
-        if "Premature end" in what:
+        is_cut = "Premature end" in what
+        if is_cut:
             what = "the last record is incomplete"
         line = None if error.line is None else error.line + 1
-        remedy = (
-            "one FASTQ record is four lines; the file may be cut or wrapped" if lines.kind == "fastq" else ""
-        )
-        raise InputError(what, path=path, line=line, remedy=remedy) from error
+        if line is not None and "qualities differ" in what:
+            raise _unequal(path, -(-line // 4)) from error
+        remedy = _WRAPPED if lines.kind == "fastq" else ""
+        kind = IncompleteError if is_cut else InputError
+        raise kind(what, path=path, line=line, remedy=remedy) from error
 
 
-def _record(entry: dnaio.SequenceRecord, index: int, number: int, lines: "_Lines") -> Record:
-    try:
-        words = unescape(entry.name).decode().split(None, 1)
+def _header(entry: dnaio.SequenceRecord, number: int, lines: "_Lines") -> tuple[str, str]:
+    """Id and description. Raises InputError for a missing or invalid id."""
+    try:  # split as bytes: only ASCII white space ends an id, not a no-break space of Unicode
+        words = [word.decode() for word in unescape(entry.name).split(None, 1)]
     except UnicodeDecodeError as error:
         raise lines.error(
-            f"the header of record {number:,} is not UTF-8", number, remedy="mend its characters"
+            f"the header of record {number:,} is not UTF-8", number, remedy="save the file as UTF-8"
         ) from error
     if not words:
         raise lines.error(f"record {number:,} has no id", number, remedy="give it one")
     name, description = words[0], words[1] if len(words) > 1 else ""
-    if not name.isprintable():
+    if not (name.isprintable() or all(c.isprintable() or category(c) == "Zs" for c in name)):
         raise lines.error("control characters in the id", number, record=name, remedy="rename the record")
+    return name, description
+
+
+def _record(entry: dnaio.SequenceRecord, index: int, number: int, lines: "_Lines") -> Record:
+    name, description = _header(entry, number, lines)
     sequence = entry.sequence.encode("ascii")
-    if b" " in sequence or b"\t" in sequence:
+    if lines.kind == "fastq":
+        _check_qualities((entry.qualities or "").encode("ascii"), name, number, lines.path)
+    elif b" " in sequence or b"\t" in sequence:
         sequence = sequence.translate(None, b" \t")
     reason = "" if sequence else "empty record"
     if sequence.translate(None, NUCLEOTIDES):
@@ -161,12 +233,49 @@ def _record(entry: dnaio.SequenceRecord, index: int, number: int, lines: "_Lines
     return Record(name, description, sequence, index, number, reason, uracils)
 
 
+def _check_qualities(qualities: bytes, name: str, number: int, path: Path) -> None:
+    """Raises InputError for a byte that is not a quality: the file was damaged, or edited as text."""
+    wrong = qualities.translate(None, _QUALITIES)
+    if wrong:
+        at = qualities.index(wrong[:1])
+        byte = unescape(qualities[at : at + 3].decode("latin-1"))[0] if wrong[:1] == b"\x1b" else wrong[0]
+        what = f"byte 0x{byte:02x} at position {at + 1:,} of the qualities; only '!' to '~' are allowed"
+        raise InputError(what, path=path, record=name, line=4 * number, remedy=_DAMAGED)
+
+
+def _unequal(path: Path, number: int) -> InputError:
+    """The error for a record with unequal numbers of letters and qualities.
+
+    The numbers of the parser may be wrong, since it counts escaped bytes. So the record is read again here.
+    """
+    with open_text(path) as stream:
+        header, letters, _, qualities = (
+            unescape(line.decode("ascii").removesuffix("\n").removesuffix("\r"))
+            for line in itertools.islice(stream, 4 * number - 4, 4 * number)
+        )
+    name = b" ".join(header[1:].split(None, 1)[:1]).decode(errors="replace")
+    try:
+        _check_qualities(qualities, name, number, path)
+    except InputError as error:
+        return error
+    strange = _STRANGE.search(letters)
+    if strange is not None:
+        what = f"byte 0x{strange[0][0]:02x} at position {strange.start() + 1:,} of the sequence"
+        return InputError(what, path=path, record=name, line=4 * number - 2, remedy=_DAMAGED)
+    what = f"{len(letters):,} letters and {len(qualities):,} qualities"
+    return InputError(what, path=path, record=name, line=4 * number, remedy=_WRAPPED)
+
+
 def _strange(name: str, sequence: bytes, number: int, lines: "_Lines") -> str:
-    """Why a sequence with other letters is not scored. Raises InputError where the file is at fault."""
+    """Why a sequence with letters other than nucleotides is not scored. Raises InputError if the file is wrong."""
     at = _STRANGE.search(sequence)
     assert at is not None
+    blank = _BLANK.search(sequence) if lines.kind == "fastq" else None
+    if blank is not None:
+        what = f"a blank at position {blank.start() + 1:,} of the sequence"
+        raise lines.error(what, number, record=name, letter=blank.start(), remedy=_DAMAGED)
     amino = len(sequence) - len(sequence.translate(None, AMINO_ACIDS_ONLY))
-    if amino >= _PROTEIN_SHARE * len(sequence):
+    if amino >= PROTEIN_SHARE * len(sequence):
         raise lines.error("looks like protein", number, record=name, remedy="give nucleotide sequences")
     if b">" in sequence and lines.kind == "fasta":
         what = "'>' inside a sequence"
@@ -179,22 +288,22 @@ def _strange(name: str, sequence: bytes, number: int, lines: "_Lines") -> str:
 
 
 class _Lines:
-    """Line numbers of records, for messages: the parser has none, so a second reading finds them on demand.
+    """Finds line numbers of records for messages. The parser has none, so the file is read a second time if needed.
 
-    Records must be asked for in order; the file is then read at most once more.
+    Ask for records in ascending order; then one more pass over the file is enough.
     """
 
     def __init__(self, path: Path, kind: Format) -> None:
-        self._path, self.kind = path, kind
+        self.path, self.kind = path, kind
         self._stream: io.TextIOWrapper | None = None
         self._line = self._records = 0
 
     def of(self, number: int, letter: int | None = None) -> int:
-        """The line, from 1, of the header of record `number`, or of its letter (from 0, without spaces)."""
+        """As `line_of`, for record `number`."""
         if self.kind == "fastq":
             return 4 * number - (3 if letter is None else 2)
         if self._stream is None:
-            self._stream = io.TextIOWrapper(open_text(self._path), encoding="ascii")
+            self._stream = io.TextIOWrapper(open_text(self.path), encoding="ascii")
         while self._records < number:
             self._records += self._next().startswith(">")
         if letter is not None:
@@ -207,9 +316,9 @@ class _Lines:
     def error(
         self, what: str, number: int, *, record: str = "", letter: int | None = None, remedy: str
     ) -> InputError:
-        """An InputError that names this place."""
+        """An InputError that names file, record and line."""
         line = self.of(number, letter)
-        return InputError(what, path=self._path, record=record, line=line, remedy=remedy)
+        return InputError(what, path=self.path, record=record, line=line, remedy=remedy)
 
     def close(self) -> None:
         if self._stream is not None:
@@ -226,7 +335,7 @@ def _named_mate(record: Record, mate: int) -> Record:
 
 
 def _interleaved(records: Iterator[Record]) -> Iterator[Record]:
-    """Two records of one id after each other are mates."""
+    """Two consecutive records with the same id are mates; they get `/1` and `/2`."""
     held: Record | None = None
     for record in records:
         if held is not None and record.id == held.id:
@@ -242,7 +351,7 @@ def _interleaved(records: Iterator[Record]) -> Iterator[Record]:
 
 
 def _place(files: Sequence[Path], counts: Sequence[int], ordinal: int) -> tuple[Path, int]:
-    """File and number in it of a record counted over the sample from 0."""
+    """File and number in the file (from 1) of record `ordinal` of the sample (from 0)."""
     for path, count in zip(files, counts, strict=True):
         if ordinal < count:
             return path, ordinal + 1
@@ -253,10 +362,7 @@ def _place(files: Sequence[Path], counts: Sequence[int], ordinal: int) -> tuple[
 def _refuse_duplicate(files: Sequence[Path], counts: Sequence[int], first: int, second: int) -> None:
     places = []
     for path, number in (_place(files, counts, first), _place(files, counts, second)):
-        with open_text(path) as stream:
-            kind = _format(path, stream.peek(1 << 12))
-        with contextlib.closing(_Lines(path, kind)) as lines:
-            places.append((path, lines.of(number)))
+        places.append((path, line_of(path, number)))
     (first_path, first_line), (path, line) = places
     where = "" if first_path == path else f"{first_path}, "
     record = next(r.id for i, r in enumerate(_read_files(files)) if i == second)
@@ -267,7 +373,7 @@ def _refuse_duplicate(files: Sequence[Path], counts: Sequence[int], first: int, 
 
 
 def _renamed(files: Sequence[Path]) -> Iterator[Record]:
-    """Records with `_2`, `_3`, ... after the second, third, ... use of an id, leaving out ids that exist."""
+    """Records with `_2`, `_3`, ... added to the second, third, ... use of an id, skipping ids that exist."""
     identities = Identities()
     for record in _read_files(files):
         identities.add(record.id.encode())

@@ -1,7 +1,7 @@
-"""The stop-free frames of a sample, each different one kept once, and their division into shards.
+"""Stores the frames of a sample that have no stop codon, equal frames only once, and divides them into shards.
 
-Knows frames, unique frames and shards; knows no encoder. Two frames are one unique frame if nucleotide slice
-and protein are both equal: where codons with N are skipped, one slice can go with several proteins.
+Two frames are equal if both their nucleotides and their proteins are equal. Both must be compared: since codons with
+N are skipped, equal nucleotides can have different proteins. Knows no encoder.
 """
 
 from collections.abc import Iterator
@@ -14,23 +14,23 @@ from virnucpro_core.sequences.chunks import Chunks
 from virnucpro_core.sequences.identical import Identities
 from virnucpro_core.sequences.translation import FRAMES, Translation, translate
 
-KIND = "frames"
+_KIND = "frames"
 SHARD_ROWS = 10_000
-# Numbers of shards that 1, 2, 4 and 8 lanes, from 24 on also 3 and 6, share evenly; and the rows from which a shard is
-# worth its files: half a second of ESM-2 3B on one H200.
+# Numbers of shards that 1, 2, 4 and 8 lanes share evenly (24 and 48: also 3 and 6 lanes).
 EVEN = (48, 24, 8)
+# Rows that a shard needs to be worth its own files: half a second of ESM-2 3B on one H200.
 WORTHWHILE_ROWS = 1_000
 
-_BLOCK_BASES = 1 << 18  # the working set of a translation then lies in a core's cache
+_BLOCK_BASES = 1 << 18  # small enough that a translation stays in the cache of one core
 
 
 class Frames:
     """An opened store of frames.
 
-    Over the frames, in frame order: `frame_chunk` int64, `frame_code` uint8 (an index into FRAMES),
-    `frame_unique` int64. Over the unique frames, in the order of their first use: `proteins` and
-    `nucleotides` Strings, `protein_lengths` int32, `digests` (n_unique, 16) uint8. `order` (n_unique,) int64
-    sorts them by protein length, equal lengths by index.
+    One entry for each frame, in frame order: `frame_chunk` int64, `frame_code` uint8 (an index into FRAMES),
+    `frame_unique` int64 (index of its unique frame). One entry for each unique frame, in the order of first use:
+    `proteins` and `nucleotides` Strings, `protein_lengths` int32, `digests` (n_unique, 16) uint8. `order` (n_unique,)
+    int64 lists the unique frames by protein length; equal lengths by index.
     """
 
     def __init__(self, store: ColumnStore) -> None:
@@ -48,7 +48,7 @@ class Frames:
     @classmethod
     def open(cls, path: Path) -> "Frames":
         """Raises StoreError."""
-        return cls(ColumnStore.open(path, kind=KIND))
+        return cls(ColumnStore.open(path, kind=_KIND))
 
     def frame_ids(self, lo: int, hi: int, chunks: Chunks) -> list[str]:
         """`{record}_chunk_{k}{frame}` of frames lo to hi - 1."""
@@ -58,18 +58,18 @@ class Frames:
         ]
 
     def n_shards(self, shard_rows: int = SHARD_ROWS) -> int:
-        """How many shards of at most `shard_rows` unique frames there are; it depends on the sample alone."""
+        """Number of shards of at most `shard_rows` unique frames. It does not depend on the number of lanes."""
         return shards_of(self.n_unique, shard_rows)
 
     def shard(self, k: int, n_shards: int) -> Array:
-        """Unique frames of shard k, `order[k::n_shards]`: every shard has the same mix of lengths."""
+        """Indices of the unique frames of shard k, `order[k::n_shards]`: all shards have the same mix of lengths."""
         return self.order[k::n_shards]
 
 
 def shards_of(n_unique: int, shard_rows: int) -> int:
-    """Shards of at most `shard_rows` frames: as few as there can be, but so many that usual numbers of lanes are even.
+    """Number of shards of at most `shard_rows` frames: as few as possible, but a number that lanes can share evenly.
 
-    Eight lanes would else be within 2 % of each other only from 50 shards a lane on.
+    With any other number, eight lanes would differ by more than 2 % of the work unless each had 50 shards or more.
     """
     least = -(-n_unique // shard_rows)
     even = next((number for number in EVEN if n_unique >= number * WORTHWHILE_ROWS), 1)
@@ -77,14 +77,14 @@ def shards_of(n_unique: int, shard_rows: int) -> int:
     return min(n_unique, -(-max(least, even) // multiple) * multiple)
 
 
-def write_frames(chunks: Chunks, out: Path) -> Frames:
-    """Translate all chunks and publish the store at `out`. Raises StoreError.
+def write_frames(chunks: Chunks, out: Path, *, version: str = "") -> Frames:
+    """Translate all chunks and publish the store at `out`. `version` becomes part of the store's digest.
 
-    The chunks are translated twice, which is cheaper than writing every copy of a frame to disk: first for
-    the digests, which tell the unique frames, then for the unique frames' letters.
+    The chunks are translated twice: first to find the unique frames by their digests, then to write their letters.
+    This is cheaper than writing every copy of a frame to disk. Raises StoreError.
     """
-    with ColumnWriter.publishing(out, kind=KIND) as writer:
-        writer.attrs["chunks"] = chunks.digest
+    with ColumnWriter.publishing(out, kind=_KIND) as writer:
+        writer.attrs |= {"chunks": chunks.digest, "version": version}
         identities = Identities()
         _append_frames(writer, np.empty(0, np.int64), np.empty(0, np.uint8))
         for lo, frames in _translations(chunks):

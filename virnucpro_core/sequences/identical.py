@@ -1,7 +1,7 @@
-"""Which of many things are the same, told by 16-byte digests; flat memory, 16 bytes a thing and no objects.
+"""Finds equal byte strings among many by their 16-byte digests; needs 16 bytes of memory for each.
 
-Knows digests; knows nothing of the things. With 128 bits of BLAKE2b equal digests mean equal things (10
-million things collide by chance with a probability below 1e-24), so nothing is compared again.
+Equal 128-bit BLAKE2b digests are taken as equal strings, and the strings are not compared: for 10 million strings
+the probability of a collision is below 1e-24.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,7 +15,7 @@ SIZE = 16
 
 
 class Identities:
-    """Digests of things in the order they were added."""
+    """The digests of byte strings ("things"), in the order they were added."""
 
     def __init__(self) -> None:
         self._digests = bytearray()
@@ -37,9 +37,9 @@ class Identities:
         return np.frombuffer(self._digests, np.uint8).reshape(-1, SIZE).copy()
 
     def first(self) -> Array:
-        """For each thing the number of the first one equal to it, (n,) int64; about 60 bytes a thing."""
+        """For each thing the index of the first equal one, (n,) int64. Needs about 60 bytes of memory for each."""
         keys = np.frombuffer(self._digests, np.uint64).reshape(-1, 2)
-        order = np.lexsort((keys[:, 1], keys[:, 0]))  # stable: equal things stay in the order they came
+        order = np.lexsort((keys[:, 1], keys[:, 0]))  # stable: equal things keep their order
         is_new = np.ones(len(keys), np.bool_)
         for half in (0, 1):
             key = keys[order, half]
@@ -50,8 +50,7 @@ class Identities:
         return first
 
     def lookup(self) -> Callable[[bytes], bool]:
-        """A test whether a thing was added, by half a digest: it may say yes for a new thing, once in
-        1e12."""
+        """A function that tests whether a thing was added. It compares half a digest: 1 wrong yes in 1e12 calls."""
         heads = np.sort(np.frombuffer(self._digests, np.uint64)[::2])
 
         def is_known(thing: bytes) -> bool:

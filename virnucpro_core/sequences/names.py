@@ -1,7 +1,4 @@
-"""How file names make samples: suffixes, names, mates, order.
-
-Knows names alone; opens no file.
-"""
+"""Groups files into samples by their names: suffixes, sample names, mates, order. Opens no file."""
 
 import re
 from collections.abc import Sequence
@@ -16,7 +13,7 @@ _MATE = re.compile(r"(?<=[._-])[Rr]([12])(?=[._-]|$)(?!.*[._-][Rr][12](?:[._-]|$
 
 
 def in_order(paths: Sequence[Path]) -> list[Path]:
-    """The files of a sample sorted by name. Raises UsageError for none, InputError for one given twice."""
+    """The files of a sample sorted by name. Raises UsageError if there is none, InputError if one is given twice."""
     if not paths:
         raise UsageError("no input file")
     files = sorted(paths, key=lambda path: (path.name, str(path)))
@@ -24,7 +21,7 @@ def in_order(paths: Sequence[Path]) -> list[Path]:
     for path in files:
         try:
             resolved = path.resolve()
-        except (OSError, RuntimeError) as error:  # before Python 3.13 a loop is a RuntimeError
+        except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError before Python 3.13
             raise InputError("a link that leads nowhere", path=path, remedy="give the file itself") from error
         if resolved in seen:
             raise InputError("the same file is given twice", path=path, remedy="give it once")
@@ -33,9 +30,9 @@ def in_order(paths: Sequence[Path]) -> list[Path]:
 
 
 def mates(paths: Sequence[Path]) -> list[int]:
-    """For each file 1 or 2 if another one is its mate, else 0.
+    """For each file: 1 or 2 if another file is its mate, else 0.
 
-    Mates are FASTQ by suffix, and their names differ in nothing but an R1 and R2, or a last 1 and 2.
+    Mates have a FASTQ suffix, and their names differ only in R1 and R2, or in a 1 and 2 at the end.
     """
     keys = [_mate_key(path) for path in paths]
     present = set(keys)
@@ -43,13 +40,16 @@ def mates(paths: Sequence[Path]) -> list[int]:
 
 
 def named_as_mate(path: Path) -> bool:
-    """Whether a FASTQ's name says that it is one of two."""
+    """Whether the name of a FASTQ file says that it is one of two mates."""
     return _mate_key(path) is not None
 
 
 def sample_name(path: Path, *, is_mate: bool = False) -> str:
-    """The sample that a file makes: its name without suffixes, other characters than `[A-Za-z0-9_-]` as `_`,
-    at most 64; for a mate without the R1 or R2. Raises InputError for a name of suffixes only."""
+    """The sample name of a file: the file name without suffixes, and for a mate without R1 or R2.
+
+    Characters other than `[A-Za-z0-9_-]` become `_`; at most 64 characters. Raises InputError if the file name
+    consists of suffixes only.
+    """
     stem = _stem(path)[0]
     if is_mate:
         stem = re.sub(r"[._-]{2,}", lambda run: run[0][0], _MATE.sub("", stem)).rstrip("._-") or stem
@@ -59,9 +59,9 @@ def sample_name(path: Path, *, is_mate: bool = False) -> str:
 
 
 def group_samples(paths: Sequence[Path]) -> list[tuple[str, list[Path]]]:
-    """Mates together, every other file for itself: (sample name, files) in the order of the names.
+    """Samples as (name, files), sorted by name. Two mates are one sample, every other file is a sample of its own.
 
-    Raises UsageError for no file, and when two samples would have one name.
+    Raises UsageError if there is no file, or if two samples have the same name.
     """
     groups = join_mates(in_order(paths))
     taken: dict[str, Path] = {}
@@ -74,7 +74,7 @@ def group_samples(paths: Sequence[Path]) -> list[tuple[str, list[Path]]]:
 
 
 def join_mates(files: Sequence[Path]) -> list[tuple[str, list[Path]]]:
-    """`group_samples` without its demand: names may repeat, and there may be no file at all."""
+    """As `group_samples`, but without its errors: names may repeat, and `files` may be empty."""
     groups: dict[object, tuple[str, list[Path]]] = {}
     for path, mate in zip(files, mates(files), strict=True):
         key = _mate_key(path)
@@ -84,17 +84,17 @@ def join_mates(files: Sequence[Path]) -> list[tuple[str, list[Path]]]:
 
 
 def looks_like_sequence_file(path: Path) -> bool:
-    """By suffix: FASTA or FASTQ, packed or not, and not hidden."""
+    """Whether the suffix is that of a FASTA or FASTQ file, compressed or not, and the file is not hidden."""
     return _stem(path)[1] != "" and not path.name.startswith(".")
 
 
 def is_packed(path: Path) -> bool:
-    """By suffix: whether the file is compressed."""
+    """Whether the suffix is that of a compressed file."""
     return path.name.lower().endswith(_PACKED_SUFFIXES)
 
 
 def _stem(path: Path) -> tuple[str, str]:
-    """Name without suffixes, and the suffix that names the format, or ""."""
+    """Name without suffixes, and the suffix of the sequence format, or ""."""
     name = path.name
     for suffix in _PACKED_SUFFIXES:
         if name.lower().endswith(suffix):
@@ -107,7 +107,7 @@ def _stem(path: Path) -> tuple[str, str]:
 
 
 def _mate_key(path: Path) -> tuple[tuple[Path, str], int] | None:
-    """What two mates share, and which of them this is."""
+    """A key that two mates share, and 1 or 2 for the mate that this file is; None if the name is not a mate's."""
     stem, suffix = _stem(path)
     match = _MATE.search(stem)
     if suffix not in _FASTQ_SUFFIXES or not match:

@@ -1,12 +1,11 @@
-"""Six reading frames of many chunks at once: which are free of stops, their proteins and their nucleotides.
+"""Translates many chunks in all six reading frames and keeps the frames without a stop codon.
 
-Knows the standard genetic code and the published tool's frames; does no reading and no writing. Every base of
-both strands gets the number of the codon that starts there; stops and unreadable codons are found by
-position, and only the frames that are kept, about one in ten of short reads, are translated, gathered by
-index arithmetic.
+Uses the standard genetic code and the frames of the published tool. First every position of both strands gets the
+number of the codon that starts there, and stops and unreadable codons are found. Then only the frames that are kept
+(about one in ten for short reads) are translated, all at once with numpy. Reads and writes no file.
 
-Legend: P positions of both strands laid end to end (forward, then reverse complement), W windows of both
-strands (forward ones, then the same in reverse), 3 the frames of a strand, K kept frames.
+Shapes: P positions of both strands one after the other (forward, then reverse complement), W windows of both strands
+(all forward, then all reverse), 3 frames of a strand, K kept frames.
 """
 
 from dataclasses import dataclass
@@ -23,8 +22,8 @@ FRAMES = ("F1", "F2", "F3", "R1", "R2", "R3")
 class Translation:
     """The kept frames of a block, in frame order (chunk by chunk; F1, F2, F3, R1, R2, R3 within a chunk).
 
-    `chunk` (k,) int64 index of the window in the block; `code` (k,) uint8, an index into FRAMES; `proteins`
-    and `nucleotides` k strings each.
+    `chunk` (K,) int64 is the index of the window in the block. `code` (K,) uint8 is an index into FRAMES. `proteins`
+    and `nucleotides` have K strings each.
     """
 
     chunk: Array
@@ -34,12 +33,11 @@ class Translation:
 
 
 def translate(bases: bytes, starts: Array, lengths: Array) -> Translation:
-    """Frames of the windows `bases[starts[i]:starts[i] + lengths[i]]`; windows may overlap.
+    """The kept frames of the windows `bases[starts[i]:starts[i] + lengths[i]]`; windows may overlap.
 
-    `starts`, `lengths` (n,) int64. A frame is kept if its protein is non-empty and has no stop anywhere;
-    codons with a letter outside ACGT are skipped, so that the protein closes up. The nucleotide slice of
-    frame f is `s[f:f + 1 + 3 * len(protein)]` of the strand s: one base more than the codons, where there is
-    one.
+    `starts`, `lengths` (n,) int64. A frame is kept if its protein is not empty and has no stop. Codons with a letter
+    other than ACGT are skipped: they add no amino acid to the protein. The nucleotides of frame f are
+    `s[f:f + 1 + 3 * len(protein)]` of the strand s: one base more than the codons, if the strand has one.
     """
     n = len(bases)
     digits = np.frombuffer(bases.translate(_DIGITS), np.uint8)
@@ -68,9 +66,11 @@ def translate(bases: bytes, starts: Array, lengths: Array) -> Translation:
 
 
 def _both_strands(values: Array, n: int) -> Array:
-    """What starts at each position of both strands of n bases, (2n,) uint8: reversed and with the high bit
-    set on the reverse strand. Positions too near a strand's end to start anything are 0; no window reaches
-    them."""
+    """`values` on both strands of n bases, (2n,) uint8. On the reverse strand: in reverse order, with the high bit set.
+
+    `values` has one entry for each position at which something starts. The last positions of a strand, which have
+    none, are 0; no window uses them.
+    """
     both = np.zeros(2 * n, np.uint8)
     both[: len(values)] = values
     both[n : n + len(values)] = values[::-1] | _REVERSE
@@ -78,7 +78,7 @@ def _both_strands(values: Array, n: int) -> Array:
 
 
 def _stops(codons_P: Array) -> Array:
-    """(2n,) bool."""
+    """Where stop codons start, (2n,) bool."""
     forward, reverse = np.split(codons_P, 2)
     return np.concatenate([_is_any(forward, _STOPS), _is_any(reverse, _REVERSE_STOPS)])
 
@@ -91,7 +91,7 @@ def _is_any(values: Array, wanted: list[int]) -> Array:
 
 
 def _unreadable(digits: Array) -> Array:
-    """Where codons with a letter outside ACGT start, (2n,) bool; (0,) if there is none."""
+    """Where codons with a letter other than ACGT start, (2n,) bool; (0,) if there is none."""
     other = digits == _OTHER
     if not other.any():
         return np.empty(0, np.bool_)
@@ -101,7 +101,7 @@ def _unreadable(digits: Array) -> Array:
 
 
 def _count(is_hit_P: Array, starts_W: Array, lengths_W: Array) -> Array:
-    """How many codons of each frame of each window are hits: (W, 3) int64."""
+    """Number of hits among the codons of each frame of each window, (W, 3) int64."""
     counts = np.zeros((len(starts_W), 3), np.int64)
     for phase in range(3):
         # Codons at positions phase, phase + 3, ... belong to frame (phase - start) mod 3 of a window.
@@ -117,7 +117,7 @@ def _by_chunk(values_W3: Array) -> Array:
 
 
 def _spans_of_3(starts: Array, counts: Array) -> Array:
-    """As `spans`, in steps of three."""
+    """As `spans`, but in steps of three: `arange(s, s + 3 * n, 3)`."""
     ends = np.cumsum(counts)
     total = int(ends[-1]) if len(ends) else 0
     return np.repeat(starts - 3 * (ends - counts), counts) + 3 * np.arange(total)
@@ -128,9 +128,11 @@ def _offsets(lengths: Array) -> Array:
 
 
 def _codon_tables() -> tuple[bytes, bytes, list[int], list[int]]:
-    """By codon number (25 a + 5 b + c; plus 128 when it was read on the forward strand and lies on the
-    reverse): amino acids; the numbers to drop; the numbers of stops on the forward strand and on the
-    reverse."""
+    """Tables by codon number: amino acids; numbers to drop; numbers of stops on the forward and on the reverse strand.
+
+    The number of a codon is 25 a + 5 b + c, for the digits of its bases. A codon of the reverse strand has the number
+    of its bases as they are on the forward strand, plus 128.
+    """
     code = CodonTable.unambiguous_dna_by_id[1]
     aminos = dict(code.forward_table) | dict.fromkeys(code.stop_codons, "*")
     table = bytearray(256)
@@ -156,6 +158,6 @@ _OTHER = 4
 _REVERSE = 0x80
 _DIGITS = _digits()
 _AMINO_ACIDS, _UNREADABLE, _STOPS, _REVERSE_STOPS = _codon_tables()
-# Upper case; complemented where the high bit says reverse strand.
+# Letters in upper case; complemented if the high bit marks the reverse strand.
 _UPPER = bytes(range(_REVERSE)).upper()
 _LETTERS = _UPPER + _UPPER.translate(bytes.maketrans(b"ACGT", b"TGCA"))

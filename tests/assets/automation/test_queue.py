@@ -21,7 +21,7 @@ from virnucpro_assets.graph.retention import nightly_clean_up
 from virnucpro_assets.platform.environment import time_zone
 from virnucpro_assets.platform.instance import CONFIG
 from virnucpro_assets.platform.resource import Platform
-from virnucpro_assets.platform.tags import LAYER_TAG, PRIORITY_TAG, batch_config, batch_tags
+from virnucpro_assets.platform.tags import DEVICE_TAG, LAYER_TAG, PRIORITY_TAG, RANGE_TAGS, keys_in, keys_tags
 from virnucpro_core.files.locks import locked
 from virnucpro_core.samples import sample as registry
 from virnucpro_core.samples.sample import Sample, register
@@ -35,14 +35,16 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dags
         yield instance
 
 
-def submit(instance: dg.DagsterInstance, job: str, key: str, tags: dict[str, str] | None = None) -> str:
-    """A run of the sample or lane, into the queue as from the UI or the automation. Its id."""
+def submit(
+    instance: dg.DagsterInstance, job: str, key: str | None, tags: dict[str, str] | None = None
+) -> str:
+    """A run of the sample or lane, or of what `tags` say, into the queue as from the UI or the automation. Its id."""
     definition = defs.resolve_job_def(job)
     kind = definition.partitions_def
     assert kind is not None
     made = instance.create_run_for_job(
         definition,
-        tags=dict(definition.tags) | dict(kind.get_tags_for_partition_key(key)) | (tags or {}),
+        tags=dict(definition.tags) | dict(kind.get_tags_for_partition_key(key) if key else {}) | (tags or {}),
         remote_job_origin=RemoteRepositoryOrigin(
             RegisteredCodeLocationOrigin("here"), "__repository__"
         ).get_job_origin(job),
@@ -133,8 +135,10 @@ def test_what_waits_works_or_fails_every_night_is_not_asked_for_again(
     assert asked() == []
     instance.report_run_failed(waiting)
     assert asked() == [NAME]
+    instance.add_dynamic_partitions(str(SAMPLES.name), ["other"])
+    job = defs.resolve_job_def("sequences")
     batched = instance.create_run_for_job(
-        defs.resolve_job_def("batch"), tags=batch_tags(0), run_config=batch_config([NAME], 0, hand_over=True)
+        job, tags=dict(job.tags) | keys_tags([NAME, "other"], [NAME, "other"])
     )
     assert asked() == []
     instance.report_run_failed(batched)
@@ -170,17 +174,38 @@ def test_a_stopped_sample_is_left_alone_until_it_is_asked_for(
     assert missing_partitions(instance, platform)["lane"]
 
 
-def test_a_stopped_batch_is_left_alone(
+def test_a_stopped_run_of_several_leaves_its_samples_alone(
     sample: Sample, instance: dg.DagsterInstance, platform: Platform
 ) -> None:
     assert missing_partitions(instance, platform)["sequences"] == [NAME]
-    config = batch_config([NAME], 0, hand_over=True)
-    stopped = instance.create_run_for_job(
-        defs.resolve_job_def("batch"), run_config=config, tags=batch_tags(0)
-    )
+    instance.add_dynamic_partitions(str(SAMPLES.name), ["other"])
+    job = defs.resolve_job_def("sequences")
+    tags = dict(job.tags) | keys_tags([NAME, "other"], [NAME, "other"])
+    stopped = instance.create_run_for_job(job, tags=tags)
     instance.report_run_canceled(stopped)
     assert not any(missing_partitions(instance, platform).values())
 
 
 def test_nights_are_those_of_this_machine() -> None:
     assert {schedule.execution_timezone for schedule in (*NIGHTLY, nightly_clean_up)} == {time_zone()}
+
+
+def test_runs_of_several_and_of_one_lane_share_the_rank_s_place_in_the_queue(
+    platform: Platform, shipped: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three_samples(platform, shipped, monkeypatch)
+    tags = dict(zip(RANGE_TAGS, ("0|early", "0|late"), strict=True))
+    backfill = submit(shipped, "lane", None, tags)  # as a backfill in the web UI asks for it
+    group = submit(
+        shipped, "lane", None, keys_tags(["0|early", "1|early"], ["early", "late"]) | {DEVICE_TAG: "1"}
+    )
+    lane, other = (submit(shipped, "lane", lane_key("early", rank)) for rank in (0, 1))
+    assert set(turn(shipped)) == {backfill, group}
+    found = shipped.get_run_by_id(backfill)
+    assert found is not None
+    assert (keys_in(found.tags), found.tags[DEVICE_TAG]) == (["0|early", "0|late"], "0")
+    reading = submit(shipped, "sequences", None, dict(zip(RANGE_TAGS, ("large", "late"), strict=True)))
+    found = shipped.get_run_by_id(reading)
+    assert found is not None
+    assert (keys_in(found.tags), found.tags[LAYER_TAG]) == (["large", "early", "late"], "sample")
+    assert {lane, other}.isdisjoint(turn(shipped))

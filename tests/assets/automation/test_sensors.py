@@ -2,12 +2,12 @@
 
 import json
 import os
-import time
 from pathlib import Path
 from unittest import mock
 
 import dagster as dg
 import pytest
+from click.testing import CliRunner
 from dagster._core.definitions.declarative_automation.automation_condition_evaluator import (
     get_automation_tick_settle_delay_seconds,
 )
@@ -15,12 +15,14 @@ from dagster._core.definitions.declarative_automation.automation_condition_evalu
 from tests.assets.conftest import NAME, run
 from virnucpro_assets.automation.nightly import missing_partitions
 from virnucpro_assets.automation.sensors import inbox_sensor
+from virnucpro_assets.cli.samples import samples
 from virnucpro_assets.definitions import defs
 from virnucpro_assets.graph.partitions import SAMPLES, lane_key
 from virnucpro_assets.platform.environment import SETTLE, export
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.platform.tags import DRIVER_TAG
-from virnucpro_core.samples.sample import Sample, open_sample, register
+from virnucpro_core.pipeline.overview import overview
+from virnucpro_core.samples.sample import Sample, open_sample, read_refusal, register
 
 ASSETS = (
     "chunks",
@@ -40,22 +42,36 @@ class Sensor:
         self, instance: dg.DagsterInstance, platform: Platform, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         self.instance, self.platform, self.cursor = instance, platform, None
-        self.now = time.time()
-        monkeypatch.setattr("virnucpro_assets.automation.sensors.time.time", lambda: self.now)
+        self.now = 1000.0
+        monkeypatch.setattr("virnucpro_assets.automation.sensors.clock", lambda: self.now)
 
-    def tick(self, seconds: float = 0.0) -> dg.SensorResult:
+    @property
+    def stable(self) -> float:
+        return self.platform.inbox_stable_seconds
+
+    def evaluate(self, seconds: float = 0.0) -> dg.SensorResult:
+        """A tick whose outcome the daemon does not come to store."""
         self.now += seconds
         context = dg.build_sensor_context(
             instance=self.instance, cursor=self.cursor, resources={"platform": self.platform}
         )
         result = inbox_sensor(context)
         assert isinstance(result, dg.SensorResult)
-        self.cursor = result.cursor
-        for request in result.dynamic_partitions_requests or []:
-            self.instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))
+        return result
+
+    def tick(self, seconds: float = 0.0) -> dg.SensorResult:
+        result = self.evaluate(seconds)
         for event in result.asset_events:
             self.instance.report_runless_asset_event(event)  # type: ignore[arg-type]
+        for request in result.dynamic_partitions_requests or []:
+            self.instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))
+        self.cursor = result.cursor
         return result
+
+    def drop(self, name: str, content: bytes) -> Path:
+        file = self.platform.inbox / name
+        file.write_bytes(content)
+        return file
 
     def samples(self) -> list[str]:
         return sorted(self.instance.get_dynamic_partitions(str(SAMPLES.name)))
@@ -77,48 +93,97 @@ def test_a_file_that_arrives_slowly_becomes_one_sample_when_it_is_whole(
         os.utime(file, ns=(part, part))
         assert sensor.tick(20).asset_events == []
     assert sensor.samples() == []
-    result = sensor.tick(sensor.platform.inbox_stable_seconds)
+    result = sensor.tick(sensor.stable)
     assert sensor.samples() == ["slow"]
     (event,) = result.asset_events
     assert event.partition == "slow"
-    sample = open_sample(sensor.platform.folder, "slow")
-    assert event.metadata["sha256"].value == sample.content
-    assert sample.settings == sensor.platform.sample_settings()
+    assert event.metadata["bytes"].value == len(text)
+    assert open_sample(sensor.platform.folder, "slow").settings == sensor.platform.sample_settings()
     assert sensor.tick(1000).asset_events == []
+    assert run("sequences", "slow", sensor.instance, sensor.platform).success
+    assert open_sample(sensor.platform.folder, "slow").content
 
 
-def test_the_same_data_is_not_run_twice_and_another_file_of_the_name_gets_a_name_of_its_own(
-    sensor: Sensor, genomes: Path
-) -> None:
-    inbox = sensor.platform.inbox
-    (inbox / "s.fa").write_bytes(genomes.read_bytes())
+def test_the_same_bytes_are_run_once_and_who_looks_is_told(sensor: Sensor, genomes: Path) -> None:
+    """Under another name: refused by the run that reads them. Another file of the name gets a name of its own."""
+    home = sensor.platform.folder
+    sensor.drop("s.fa", genomes.read_bytes())
     sensor.tick()
     sensor.tick(100)
-    (inbox / "copy.fa").write_bytes(genomes.read_bytes())
+    assert run("sequences", "s", sensor.instance, sensor.platform).success
+    sensor.drop("copy.fa", genomes.read_bytes())
     sensor.tick()
     sensor.tick(100)
-    assert sensor.samples() == ["s"]
-    (inbox / "s.fasta").write_bytes(b">other\nACGTACGT\n")
+    failed = run("sequences", "copy", sensor.instance, sensor.platform, raise_on_error=False)
+    (failure,) = failed.get_step_failure_events()
+    assert "holds the same bytes as sample 's'" in str(failure.event_specific_data)
+    assert overview(home, "copy").state == "refused"
+    assert "the same bytes as sample 's'" in overview(home, "copy").reason
+    sensor.drop("s.fasta", b">other\nACGTACGT\n")
+    sensor.tick()
+    (told, event) = sensor.tick(100).asset_events
+    assert isinstance(told, dg.AssetObservation)
+    assert "already stands for other sequences" in str(told.description)
+    assert str(event.partition).startswith("s-")
+    assert len(sensor.samples()) == 3
+    # A person who asks for it has it.
+    made = register(home, "copy", [sensor.platform.inbox / "copy.fa"], sensor.platform.sample_settings())
+    assert run("sequences", "copy", sensor.instance, sensor.platform).success
+    assert read_refusal(made) == ""
+
+
+def test_the_same_bytes_with_other_settings_are_run_and_said(sensor: Sensor, genomes: Path) -> None:
+    sensor.drop("s.fa", genomes.read_bytes())
     sensor.tick()
     sensor.tick(100)
-    names = sensor.samples()
-    assert len(names) == 2
-    assert names[1].startswith("s-")
+    assert run("sequences", "s", sensor.instance, sensor.platform).success
+    home = sensor.platform.home
+    sensor.platform = Platform(home=home, gpus=2, device="cpu", profile="demo", chunk_size=500, workers=0)
+    sensor.drop("s500.fa", genomes.read_bytes())
+    sensor.tick()
+    sensor.tick(100)
+    done = run("sequences", "s500", sensor.instance, sensor.platform)
+    (made,) = [m for m in done.get_asset_materialization_events() if m.asset_key == dg.AssetKey("chunks")]
+    assert made.materialization.metadata["same_bytes_as"].value == ["s"]
+
+
+def test_of_two_files_of_the_same_bytes_that_come_together_one_is_run(sensor: Sensor, genomes: Path) -> None:
+    for name in ("a.fa", "b.fa"):
+        sensor.drop(name, genomes.read_bytes())
+    sensor.tick()
+    sensor.tick(100)
+    done = [run("sequences", n, sensor.instance, sensor.platform, raise_on_error=False) for n in ("b", "a")]
+    assert [d.success for d in done] == [True, False]
 
 
 def test_a_sensor_that_died_after_registering_reports_the_sample_at_the_next_tick(
     sensor: Sensor, genomes: Path
 ) -> None:
-    file = sensor.platform.inbox / "s.fa"
-    file.write_bytes(genomes.read_bytes())
+    file = sensor.drop("s.fa", genomes.read_bytes())
     register(sensor.platform.folder, "s", [file], sensor.platform.sample_settings())
     sensor.tick()
     sensor.tick(100)
     assert sensor.samples() == ["s"]
 
 
+def test_a_tick_whose_outcome_was_not_stored_is_made_good_by_the_next(sensor: Sensor, genomes: Path) -> None:
+    sensor.drop("s.fa", genomes.read_bytes())
+    sensor.tick()
+    for _ in range(3):
+        (event,) = sensor.evaluate(100).asset_events
+        assert event.partition == "s"
+    sensor.tick()
+    assert sensor.tick().asset_events == []
+    sensor.cursor = None  # as somebody can have it in the web UI, or with a new instance
+    (event,) = sensor.tick().asset_events
+    assert event.partition == "s"
+    assert run("sequences", "s", sensor.instance, sensor.platform).success
+    sensor.cursor = '{"s.fa": {"signature": [], "since": 0, "handled": true}}'  # of an earlier version
+    assert sensor.tick().asset_events == []
+
+
 def test_a_bad_file_is_reported_once_and_set_aside(sensor: Sensor) -> None:
-    (sensor.platform.inbox / "protein.fa").write_text(">p\nMKLFEILQ\n")
+    sensor.drop("protein.fa", b">p\nMKLFEILQ\n")
     sensor.tick()
     (event,) = sensor.tick(100).asset_events
     assert isinstance(event, dg.AssetObservation)
@@ -126,6 +191,62 @@ def test_a_bad_file_is_reported_once_and_set_aside(sensor: Sensor) -> None:
     assert (sensor.platform.folder / "set_aside" / "protein.fa").exists()
     assert sensor.tick(100).asset_events == []
     assert sensor.samples() == []
+
+
+def test_a_changed_file_takes_the_name_and_runs_again(sensor: Sensor, genomes: Path) -> None:
+    text = genomes.read_bytes()
+    sensor.drop("s.fa", text[: text.rindex(b">")])
+    sensor.tick()
+    sensor.tick(100)
+    assert run("sequences", "s", sensor.instance, sensor.platform).success
+    sensor.drop("s.fa", text)
+    sensor.tick()
+    told, event = sensor.tick(100).asset_events
+    assert "changed after it became sample 's'" in str(told.description)
+    assert (event.partition, sensor.samples()) == ("s", ["s"])
+    done = run("sequences", "s", sensor.instance, sensor.platform)
+    (made,) = [m for m in done.get_asset_materialization_events() if m.asset_key == dg.AssetKey("chunks")]
+    assert made.materialization.metadata["records"].value == 4
+
+
+def test_a_file_that_changes_before_its_run_is_refused_and_comes_again(sensor: Sensor, genomes: Path) -> None:
+    sensor.drop("s.fa", b">a\nACGT\n")
+    sensor.tick()
+    sensor.tick(100)
+    sensor.drop("s.fa", genomes.read_bytes())
+    assert not run("sequences", "s", sensor.instance, sensor.platform, raise_on_error=False).success
+    assert "changed since" in read_refusal(sensor.platform.sample("s"))
+    sensor.tick()
+    assert sensor.tick(100).asset_events[-1].partition == "s"
+    assert read_refusal(sensor.platform.sample("s")) == ""
+    assert run("sequences", "s", sensor.instance, sensor.platform).success
+
+
+@pytest.mark.filterwarnings("ignore:Non-compliant tag keys")  # Dagster's own, of a partition
+def test_the_cursor_stays_small_however_many_files_there_are(sensor: Sensor) -> None:
+    for number in range(300):
+        sensor.drop(f"s{number:03}.fa", b">a\nACGT\n")
+    sensor.tick()
+    sensor.tick(100)
+    assert len(sensor.samples()) == 300
+    assert len(str(sensor.cursor)) < 10
+    quiet = sensor.tick(100)
+    assert quiet.asset_events == []
+    assert quiet.cursor == sensor.cursor
+
+
+def test_problems_show_in_the_ticks_and_in_the_list_of_samples(
+    sensor: Sensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (sensor.platform.inbox / "nowhere.fa").symlink_to("missing")
+    (event,) = sensor.tick().asset_events
+    assert "a link that leads nowhere" in str(event.description)
+    idle = sensor.tick()
+    assert idle.skip_reason is not None
+    assert "files with problems: 1, such as nowhere.fa: a link that leads nowhere" in str(idle.skip_reason)
+    monkeypatch.setenv("VIRNUCPRO_HOME", sensor.platform.home)
+    said = CliRunner().invoke(samples, [])
+    assert "inbox: nowhere.fa: a link that leads nowhere (will be tried again)" in said.output
 
 
 def requested(result: dg.EvaluateAutomationConditionsResult) -> dict[str, set[str]]:

@@ -17,7 +17,7 @@ from virnucpro_assets.cli.models import metrics as command
 from virnucpro_assets.platform.instance import open_instance
 from virnucpro_assets.platform.tags import OWN_TAGS
 from virnucpro_core.files.locks import locked
-from virnucpro_core.samples.occupancy import in_use
+from virnucpro_core.samples.occupancy import shared_lock
 
 Figures = dict[tuple[str, ...], float]
 
@@ -50,7 +50,7 @@ def test_samples_disk_and_lanes(site: Finished, tmp_path: Path) -> None:
     assert 0 < figures[("virnucpro_disk_free_bytes",)] < figures[("virnucpro_disk_bytes",)]
     assert not any(name.startswith(("virnucpro_lane", "virnucpro_runs")) for name, *_ in figures)
     shutil.rmtree(site.sample.results)
-    with locked(site.sample.lock("esm_embeddings-1"), busy=""), in_use(site.sample.folder):
+    with locked(site.sample.lock("esm_embeddings-1"), busy=""), shared_lock(site.sample.folder):
         figures = written(tmp_path)
     assert figures["virnucpro_lane_tokens_per_second", "esm_embeddings", "1", NAME] >= 0
     assert ("virnucpro_lane_tokens_per_second", "esm_embeddings", "0", NAME) not in figures

@@ -15,7 +15,7 @@ from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.running.runs import latest_failure, latest_failures
 from virnucpro_core.files.locks import locked
 from virnucpro_core.pipeline.overview import overview, overviews
-from virnucpro_core.samples.occupancy import in_use
+from virnucpro_core.samples.occupancy import shared_lock
 from virnucpro_core.samples.products import DNABERT, ESM, MERGED, PREDICTIONS
 from virnucpro_core.samples.sample import Sample, register
 
@@ -105,7 +105,7 @@ def test_a_damaged_sample_is_listed_beside_the_others(finished: Finished, file: 
 
 def test_who_works_on_a_sample_is_told(finished: Finished) -> None:
     shutil.rmtree(finished.sample.results)
-    with locked(finished.sample.lock("esm_embeddings-1"), busy=""), in_use(finished.sample.folder):
+    with locked(finished.sample.lock("esm_embeddings-1"), busy=""), shared_lock(finished.sample.folder):
         found = overview(finished.platform.folder, NAME)
     assert found.workers == {"esm_embeddings-1": f"process {os.getpid()} on {socket.gethostname()}"}
     assert [lane.state for lane in found.lanes] == ["done", "done", "done", "working"]

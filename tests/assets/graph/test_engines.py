@@ -62,5 +62,5 @@ def test_runs_of_a_cluster_are_not_taken_for_dead(tmp_path: Path, instance: dg.D
     with dg.build_sensor_context(instance=instance, resources={"platform": cluster}) as context:
         skipped = dead_runs(context)
     assert isinstance(skipped, dg.SkipReason)
-    assert "watched by their launcher" in str(skipped.skip_message)
+    assert "the run launcher watches" in str(skipped.skip_message)
     assert cluster.asked().executor == "in_process"

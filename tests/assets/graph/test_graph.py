@@ -5,6 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 from virnucpro_assets.definitions import defs
+from virnucpro_core.samples.products import PRODUCTS
 
 SNAPSHOT = Path(__file__).with_name("graph.txt")
 
@@ -51,6 +52,12 @@ def test_every_check_blocks_and_every_asset_says_what_it_is() -> None:
     graph = defs.resolve_asset_graph()
     assert all(graph.get_check_spec(key).blocking for key in graph.asset_check_keys)
     assert all(graph.get(key).description for key in graph.get_all_asset_keys())
+
+
+def test_an_asset_s_code_version_is_its_product_s() -> None:
+    graph = defs.resolve_asset_graph()
+    versions = {name: graph.get(dg.AssetKey(name)).code_version for name in PRODUCTS}
+    assert versions == {name: product.version for name, product in PRODUCTS.items()}
 
 
 if __name__ == "__main__":

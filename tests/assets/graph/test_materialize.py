@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from tests.assets.conftest import NAME, Finished, make_platform, run, whole_graph
-from virnucpro_assets.graph.checks import manifest_of, records_agree
-from virnucpro_assets.graph.partitions import lane_key
+from virnucpro_assets.graph.checks import lane_findings, manifest_of, recorded_metadata, records_agree
+from virnucpro_assets.graph.partitions import SAMPLES, lane_key
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_core.encoders import encoder
 from virnucpro_core.pipeline.audit import audit_lane
@@ -141,11 +141,52 @@ def test_a_check_fails_when_the_records_and_the_manifest_disagree(finished: Fini
         digest_RD = file["digest"][:]
     store.write(0, frame_R, digest_RD, values_RD + 1, maker={})
 
-    with dg.build_op_context(instance=finished.instance, partition_key=key) as context:
-        lane = finished.platform.lane(NAME, 0)
-        assert [f.name for f in audit_lane(lane, ESM) if not f.passed] == []
-        assert not records_agree(context, manifest_of(lane, ESM), ESM).passed
-        assert records_agree(context, manifest_of(lane, DNABERT), DNABERT).passed
+    lane = finished.platform.lane(NAME, 0)
+    assert [f.name for f in audit_lane(lane, ESM) if not f.passed] == []
+    recorded = {asset: recorded_metadata(finished.instance, key, asset) for asset in (DNABERT, ESM)}
+    assert not records_agree(recorded[ESM], manifest_of(lane, ESM)).passed
+    assert records_agree(recorded[DNABERT], manifest_of(lane, DNABERT)).passed
+
+
+@pytest.mark.parametrize("gpus", [1, 3])
+def test_the_checks_look_at_the_lane_that_was_recorded_whatever_the_number_of_gpus_now(
+    finished: Finished, gpus: int
+) -> None:
+    platform = make_platform(finished.platform.folder, gpus=gpus)
+    for asset in PRODUCTS:
+        for rank in (0, 1):
+            key = lane_key(NAME, rank)
+            found = lane_findings(finished.instance, platform, key, asset, platform.compute)
+            assert [(f.name, f.facts) for f in found if not f.passed] == []
+            assert len(found) >= 4
+
+
+def test_a_finished_lane_that_is_materialized_again_keeps_what_was_measured(finished: Finished) -> None:
+    key = lane_key(NAME, 0)
+    before = materialization(finished.instance, ESM, key)
+    assert run("lane", key, finished.instance, finished.platform).success
+    again = materialization(finished.instance, ESM, key)
+    assert again.metadata["shards_resumed"] == again.metadata["shards"]
+    measured = set(before.metadata) - {"shards_resumed", "shard_table"}
+    assert {name: again.metadata[name] for name in measured} == {
+        name: before.metadata[name] for name in measured
+    }
+    assert before.metadata["tokens"].value > 0  # type: ignore[operator]
+
+
+def test_a_lane_to_which_no_shard_falls_is_recorded_as_that(
+    platform: Platform, instance: dg.DagsterInstance, genomes: Path
+) -> None:
+    instance.add_dynamic_partitions(str(SAMPLES.name), ["small"])
+    small = register(platform.folder, "small", [genomes], platform.sample_settings(shard_rows=10_000))
+    results = whole_graph(small, instance, platform)
+    assert all(result.success for result in results)
+    for asset in PRODUCTS:
+        made = materialization(instance, asset, lane_key("small", 1))
+        assert made.metadata["shards"].value == 0
+        assert made.metadata["note"].value == "rank 1 has none of the sample's shards (1 in total)"
+        assert set(made.metadata) == {"dagster/row_count", "shards", "world_size", "manifest", "note"}
+    assert not small.telemetry(ESM, 1).exists()
 
 
 def test_the_precision_audit_notices_rows_of_other_frames(finished: Finished) -> None:

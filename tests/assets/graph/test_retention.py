@@ -7,11 +7,12 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner
 from dagster._core.storage.event_log import SqlEventLogStorage
+from sqlalchemy import create_engine
 
 from tests.assets.conftest import NAME, Finished, run
 from virnucpro_assets.cli.samples import samples
 from virnucpro_assets.definitions import defs
-from virnucpro_assets.graph.checks import manifest_of, recorded_findings, sample_findings
+from virnucpro_assets.graph.checks import lane_findings, manifest_of, sample_findings
 from virnucpro_assets.graph.partitions import lane_key
 from virnucpro_assets.graph.retention import clean_up, nightly_clean_up, retention
 from virnucpro_assets.platform.instance import open_instance, quick_event_log
@@ -44,8 +45,8 @@ def clean_all(finished: Finished, keep: str, days: float = 0.0) -> dg.ExecuteInP
 
 def checked(finished: Finished, asset: str, rank: int) -> dict[str, bool]:
     """The outcome of the asset's checks for one lane."""
-    with dg.build_op_context(instance=finished.instance, partition_key=lane_key(NAME, rank)) as context:
-        findings = recorded_findings(context, finished.platform, NAME, rank, asset)
+    platform = finished.platform
+    findings = lane_findings(finished.instance, platform, lane_key(NAME, rank), asset, platform.compute)
     return {finding.name: finding.passed for finding in findings}
 
 
@@ -127,13 +128,16 @@ def typed(*words: str) -> str:
 
 
 def test_a_finished_and_cleaned_sample_is_not_predicted_again(site: Finished) -> None:
-    assert "would go" in typed("clean", NAME, "--keep", "results", "--dry-run")
+    assert "would be deleted" in typed("clean", NAME, "--keep", "results", "--dry-run")
     assert list(site.sample.product(ESM).glob("*.h5"))
     assert "deleted (merged_features" in typed("clean", NAME, "--keep", "results")
     assert "nothing to delete" in typed("clean", NAME, "--keep", "results")
     assert "released" in typed()
     told: list[str] = []
-    predict(site.sample, site.platform, Watch(told.append, lambda _: None))
+    done: list[str] = []
+    watch = Watch(lambda _, what: told.append(what), lambda *_: None, lambda one, _: done.append(one.name))
+    assert predict([site.sample], site.platform, watch) == {}
+    assert done == [NAME]
     assert len(told) == 1
     assert "nothing to compute" in told[0]
     assert not list(site.sample.folder.rglob("*.h5"))
@@ -158,7 +162,7 @@ def test_the_listing_for_people_and_programs(site: Finished) -> None:
         lane["total"] for lane in json.loads(detail)["lanes"]
     ]
     text = typed(NAME)
-    for words in ("rank 1 of 2", "esm_embeddings", "in all"):
+    for words in ("rank 1 of 2", "esm_embeddings", "total"):
         assert words in text
     with pytest.raises(UsageError, match="not known"):
         typed("absent")
@@ -183,8 +187,9 @@ def test_a_prediction_whose_settings_were_changed_meanwhile_is_refused(site: Fin
     files = [f.path for f in site.sample.inputs]
     changed = site.platform.sample_settings(cutoff=0.9)
     register(site.platform.folder, NAME, files, changed)
-    with pytest.raises(UsageError, match="other settings by another process"):
-        predict(site.sample, site.platform, Watch(lambda _: None, lambda _: None))
+    failures = predict([site.sample], site.platform, Watch(*[lambda *_: None] * 3))
+    assert isinstance(failures[NAME], UsageError)
+    assert "has just changed the settings" in str(failures[NAME])
 
 
 def test_a_configuration_that_dagster_cannot_use_is_one_line(site: Finished, tmp_path: Path) -> None:
@@ -204,6 +209,10 @@ def test_a_quick_event_log_is_kept_open_and_not_synced_until_the_block_ends(tmp_
         with log.index_connection() as connection:
             return connection.exec_driver_sql("PRAGMA synchronous").scalar()
 
+    def of_somebody_else() -> object:
+        with create_engine(f"sqlite:///{tmp_path / 'other.db'}").connect() as connection:
+            return connection.exec_driver_sql("PRAGMA synchronous").scalar()
+
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
         log = instance.event_log_storage
         assert isinstance(log, SqlEventLogStorage)
@@ -215,7 +224,7 @@ def test_a_quick_event_log_is_kept_open_and_not_synced_until_the_block_ends(tmp_
             for _ in range(2):
                 instance.report_runless_asset_event(dg.AssetMaterialization("made"))
                 assert written_ahead.exists()
-            assert (full, synchronous()) == (2, 1)
+            assert (full, synchronous(), of_somebody_else()) == (2, 1, 2)
         assert not written_ahead.exists()
         assert synchronous() == full
         assert len(instance.fetch_materializations(dg.AssetKey("made"), limit=9).records) == 3

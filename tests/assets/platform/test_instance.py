@@ -127,7 +127,7 @@ def test_a_half_made_database_without_history_is_made_anew(
         assert instance.get_runs() == []
         assert instance.all_instigator_state() == []
     assert half_made(home) == []
-    assert _instance(home).text == "is whole"
+    assert _instance(home).text == "complete"
 
 
 def test_two_versions_with_history_become_one_and_the_history_stays(home: Path, whole: Path) -> None:
@@ -186,7 +186,7 @@ def test_killed_at_any_moment_the_next_start_makes_it_whole(
 def test_a_file_that_is_no_database_is_said_in_one_line(home: Path) -> None:
     prepare_instance()
     (home / "history" / "runs.db").write_bytes(b"no database" * 1000)
-    with pytest.raises(StoreError, match="the Dagster instance's database refuses: file is not a database"):
+    with pytest.raises(StoreError, match="error in the Dagster instance's database: file is not a database"):
         prepare_instance()
     report = _instance(home)
     assert report.good is False
@@ -209,6 +209,6 @@ def test_another_storage_is_the_sites_own(home: Path, monkeypatch: pytest.Monkey
         config.write_text(text)
         assert {str(database.folder) for database in databases(home)} == ({folder} if folder else set())
     config.write_text("{")
-    with pytest.raises(UsageError, match="is no YAML"):
+    with pytest.raises(UsageError, match="is not valid YAML"):
         databases(home)
     assert _instance(home).good is False

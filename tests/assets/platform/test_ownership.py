@@ -14,8 +14,8 @@ from virnucpro_assets.definitions import defs
 from virnucpro_assets.platform import presence
 from virnucpro_assets.platform.history import latest_run, samples_under_way, was_cancelled
 from virnucpro_assets.platform.ownership import is_own, own_runs
-from virnucpro_assets.platform.presence import mark_dead_runs, mark_tagged_runs
-from virnucpro_assets.platform.tags import HOME_TAG, PRIORITY_TAG, driver_tags
+from virnucpro_assets.platform.presence import mark_dead_runs, mark_orphans
+from virnucpro_assets.platform.tags import DRIVER, HOME_TAG, PRIORITY_TAG, driver_tags
 from virnucpro_assets.running.runs import latest_failures
 from virnucpro_core.samples.sample import Sample
 
@@ -82,17 +82,17 @@ def test_runs_of_another_project_are_not_marked_as_dead(instance: dg.DagsterInst
         create(instance, other_job, STARTED, driver_tags(NAME)),  # of an earlier version
     ]
     assert set(mark_dead_runs(instance, tmp_path)) == set(own)
-    assert mark_tagged_runs(instance, tmp_path, {"dagster/partition": NAME}) == []
+    assert mark_orphans(instance, tmp_path) == []
     assert statuses(instance, foreign) == {STARTED}
 
 
 def test_runs_of_another_home_are_not_marked_as_dead(instance: dg.DagsterInstance, tmp_path: Path) -> None:
     job = defs.resolve_job_def("results")
     here, there = (
-        create(instance, job, STARTED, driver_tags(NAME) | {HOME_TAG: str(tmp_path / name)})
+        create(instance, job, STARTED, driver_tags(f"{DRIVER}gone") | {HOME_TAG: str(tmp_path / name)})
         for name in ("here", "there")
     )
-    assert mark_tagged_runs(instance, tmp_path / "here", driver_tags(NAME)) == [here]
+    assert mark_orphans(instance, tmp_path / "here") == [here]
     assert mark_dead_runs(instance, tmp_path / "here") == []
     assert statuses(instance, [there]) == {STARTED}
 

@@ -17,9 +17,9 @@ SERVER = shutil.which("initdb") or next(map(str, Path("/usr/lib/postgresql").glo
 NAME = "kept"
 LANE = ("dnabert_embeddings", "esm_embeddings", "merged_features", "predictions")
 RUN_LANE = f"""
-from virnucpro_assets.graph.partitions import lane_key
-from virnucpro_assets.running.runs import run_job
-assert not run_job("lane", lane_key({NAME!r}, 0), {NAME!r}).failure
+from virnucpro_assets.running.runs import run_task
+from virnucpro_assets.running.tasks import Task
+assert not run_task(Task("lane", ("0|" + {NAME!r},), driver={NAME!r})).failure
 """
 needs_postgres = pytest.mark.skipif(
     not SERVER or not importlib.util.find_spec("dagster_postgres"),
@@ -65,7 +65,7 @@ def test_a_database_that_does_not_answer_is_said_in_one_line_and_nothing_is_made
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
     monkeypatch.setenv(instance.POSTGRES_URL, "postgresql+psycopg2://u:secret@127.0.0.1:1/d")
     with pytest.raises(
-        StoreError, match="the Dagster instance's database refuses: connection to server"
+        StoreError, match="error in the Dagster instance's database: connection to server"
     ) as caught:
         instance.prepare_instance()
     assert "secret" not in str(caught.value)

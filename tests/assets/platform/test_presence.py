@@ -14,8 +14,9 @@ from tests.assets.conftest import run
 from tests.support import ROOT
 from virnucpro_assets.definitions import defs
 from virnucpro_assets.platform import presence
-from virnucpro_assets.platform.presence import hold_presence, mark_dead_runs, mark_tagged_runs
+from virnucpro_assets.platform.presence import hold_driver, hold_presence, mark_dead_runs, mark_orphans
 from virnucpro_assets.platform.resource import Platform
+from virnucpro_assets.platform.tags import driver_tags
 from virnucpro_core.files.locks import is_locked
 from virnucpro_core.samples.sample import Sample
 
@@ -68,6 +69,16 @@ def test_runs_without_a_process_are_marked_and_the_living_and_the_young_are_not(
     assert status(instance, alive) == dg.DagsterRunStatus.STARTED
 
 
+def test_a_terminated_run_without_a_process_is_canceled_and_not_tried_again(
+    instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    job = defs.resolve_job_def("results")
+    run = instance.create_run_for_job(job, tags=dict(job.tags))
+    instance.report_run_canceling(run)
+    assert mark_dead_runs(instance, tmp_path) == [run.run_id]
+    assert status(instance, run.run_id) == dg.DagsterRunStatus.CANCELED
+
+
 def test_nothing_is_marked_where_the_launcher_watches_over_its_runs(
     instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -81,16 +92,25 @@ def test_nothing_is_marked_where_the_launcher_watches_over_its_runs(
 def test_what_a_killed_driver_left_is_marked_at_once_and_only_that(
     instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    mine, other = started_run(instance, {"driver": "a"}), started_run(instance, {"driver": "b"})
-    assert mark_tagged_runs(instance, tmp_path, {"driver": "a"}) == [mine]
-    assert status(instance, other) == dg.DagsterRunStatus.STARTED
+    """Not what a living driver is just starting, nor what a dead one's worker still ends, nor anybody else's."""
+    with hold_driver(tmp_path) as gone:
+        orphan, ending = (started_run(instance, driver_tags(gone)) for _ in range(2))
+        hold_presence(tmp_path, ending)
+        assert mark_orphans(instance, tmp_path) == []
+    with hold_driver(tmp_path) as alive:
+        assert alive != gone
+        starting = started_run(instance, driver_tags(alive))
+        others = [started_run(instance, tags) for tags in ({}, driver_tags("inbox group"))]
+        assert mark_orphans(instance, tmp_path) == [orphan]
+        assert {status(instance, run) for run in (starting, ending, *others)} == {dg.DagsterRunStatus.STARTED}
+    assert mark_orphans(instance, tmp_path) == [starting]
 
 
 def test_what_mirrors_the_output_of_a_dead_run_ends_with_it(
     instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     """Dagster leaves it, where the run is killed before it has it watched."""
-    dead, alive = started_run(instance, {"driver": "a"}), started_run(instance, {"driver": "a"})
+    dead, alive = (started_run(instance, driver_tags("predict-a")) for _ in range(2))
     hold_presence(tmp_path, alive)
     mirrors = {}
     for run_id in (dead, alive):
@@ -99,7 +119,7 @@ def test_what_mirrors_the_output_of_a_dead_run_ends_with_it(
         output.touch()
         mirrors[run_id] = subprocess.Popen(["tail", "-F", "-c", "+0", str(output)])
     try:
-        assert mark_tagged_runs(instance, tmp_path, {"driver": "a"}) == [dead]
+        assert mark_orphans(instance, tmp_path) == [dead]
         assert mirrors[dead].wait(10) == -signal.SIGTERM
         assert mirrors[alive].poll() is None
     finally:
@@ -131,10 +151,10 @@ def test_a_run_worker_ends_with_the_server_that_started_it(tmp_path: Path) -> No
     assert not is_locked(tmp_path / "locks" / "runs" / "r.lock")
 
 
-def test_a_lane_ends_when_its_driver_is_gone_even_while_it_is_still_starting(tmp_path: Path) -> None:
+def test_a_worker_ends_when_its_driver_is_gone_even_while_it_is_still_starting(tmp_path: Path) -> None:
     reader, writer = os.pipe()
-    lane = subprocess.Popen(
-        [sys.executable, "-m", "virnucpro_assets.running.lane", "nobody", "0"],
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "virnucpro_assets.running.worker", "gpu-0"],
         stdin=reader,
         env=dict(os.environ)
         | {
@@ -145,11 +165,13 @@ def test_a_lane_ends_when_its_driver_is_gone_even_while_it_is_still_starting(tmp
     )
     os.close(reader)
     os.close(writer)
-    assert lane.wait(60) in (-signal.SIGTERM, 130)
+    assert worker.wait(60) in (-signal.SIGTERM, 130)
 
 
 def test_what_a_loader_worker_imports_of_its_lane_brings_neither_dagster_nor_torch() -> None:
     """A spawned process imports its parent's main module again; the loader worker then brings torch alone."""
-    look = "import sys, virnucpro_assets.running.lane; print(sorted({'dagster', 'torch'} & set(sys.modules)))"
+    look = (
+        "import sys, virnucpro_assets.running.worker; print(sorted({'dagster', 'torch'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -14,49 +14,67 @@ from virnucpro_assets.graph.partitions import lane_key
 from virnucpro_assets.platform import environment, resource
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.running import workers
-from virnucpro_assets.running.workers import Worker
+from virnucpro_assets.running.tasks import Outcome, Task
+from virnucpro_assets.running.workers import Worker, at_work
 from virnucpro_core.devices.visible import Board, Device
 from virnucpro_core.errors import DeviceLostError, StoreError
 from virnucpro_core.pipeline.lane import LaneResult
 
-LANE = """
-import sys
+WORKER = """
+import os, sys, time
 from pathlib import Path
-starts = Path(sys.argv[1])
+starts = Path(os.environ["STARTS"])
 starts.write_text(starts.read_text() + "x" if starts.exists() else "x")
-print("GPU-1 was lost", flush=True)
-sys.exit([int(c) for c in sys.argv[2]][min(len(starts.read_text()), len(sys.argv[2])) - 1])
+assert "lane" in sys.stdin.readline()
+codes = os.environ["CODES"]
+code = int(codes[min(len(starts.read_text()), len(codes)) - 1])
+if code:
+    print("GPU-1 was lost", flush=True)
+    sys.exit(code)
+print('{"outcome": {}}', flush=True)
+sys.stdin.readline()
 """
 
 
-def _run_to_the_end(lane: Worker) -> int | None:
+def _outcome(worker: Worker) -> Outcome:
     deadline = time.monotonic() + 60
-    while lane.goes_on() and time.monotonic() < deadline:
+    while (outcome := worker.poll()) is None:
+        assert time.monotonic() < deadline
         time.sleep(0.01)
-    lane.close()
-    return lane.process.returncode
+    return outcome
 
 
 @pytest.mark.parametrize(
-    ("codes", "ends", "starts"), [(440, 0, 3), (4, 4, 1 + workers.RESTARTS), (3, 3, 1), (43, 3, 2), (0, 0, 1)]
+    ("codes", "ends", "starts"),
+    [("440", 0, 3), ("4", 4, 1 + workers.RESTARTS), ("3", 3, 1), ("43", 3, 2), ("0", 0, 1)],
 )
-def test_a_lane_whose_device_is_lost_is_started_anew_a_few_times(
+def test_a_worker_whose_device_is_lost_is_started_anew_a_few_times(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    codes: int,
+    codes: str,
     ends: int,
     starts: int,
 ) -> None:
-    (tmp_path / "losing_lane.py").write_text(LANE)
+    (tmp_path / "losing_worker.py").write_text(WORKER)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("STARTS", str(tmp_path / "starts"))
+    monkeypatch.setenv("CODES", codes)
+    monkeypatch.setattr(workers, "MODULE", "losing_worker")
     monkeypatch.setattr(workers, "RESTART_SECONDS", 0.01)
-    lane = Worker(["losing_lane", str(tmp_path / "starts"), str(codes)], "lane", tmp_path / "lane-0")
-    lane.start()
-    assert _run_to_the_end(lane) == ends
-    assert (tmp_path / "starts").read_text() == "x" * starts
-    assert lane.said() == ["GPU-1 was lost"] * starts
-    assert caplog.text.count("started anew") == starts - 1
+    worker = Worker("gpu-0", tmp_path / "gpu-0")
+    with at_work([worker]):
+        worker.give(Task("lane", ("0|a",), "predict-test"))
+        outcome = _outcome(worker)
+        assert (outcome.exit_code, outcome.failure) == (ends, "GPU-1 was lost" if ends else "")
+        assert worker.task is None
+        assert (tmp_path / "starts").read_text() == "x" * starts
+        assert caplog.text.count("starting again") == starts - 1
+        if not ends:
+            return
+        monkeypatch.setenv("CODES", "0")  # the next task has a process of its own
+        worker.give(Task("lane", ("0|b",), "predict-test"))
+        assert _outcome(worker) == Outcome()
 
 
 def test_the_daemon_tries_a_run_again_whose_device_was_lost(

@@ -11,7 +11,7 @@ from esm.model.esm2 import ESM2
 from safetensors.torch import save_file
 from transformers import EsmConfig, EsmModel
 
-from virnucpro_core.encoders.encoder import Encoder, load_encoder
+from virnucpro_core.encoders.encoder import Encoder, full_batch, load_encoder
 from virnucpro_core.encoders.operations import bytes_per_token
 from virnucpro_core.encoders.packing import pack
 from virnucpro_core.encoders.weights import map_esm2_names
@@ -192,6 +192,10 @@ def test_token_budget_fits_the_memory_and_is_never_tiny(folder: Path) -> None:
     assert bytes_per_token(2560, 10240, torch.float16) == 71_680
     encoder = _load(folder)
     per_token = bytes_per_token(WIDTH, 4 * WIDTH, torch.float32)
-    assert encoder.input.token_budget(24 * 10**9) == 16_384
+    assert encoder.input.token_budget(24 * 10**9) == 65_536  # narrow: more tokens
+    assert full_batch("esm2", 71_680) == 16_384
+    assert full_batch("esm2", bytes_per_token(1280, 5120, torch.float16)) == 65_536
+    assert full_batch("esm2", bytes_per_token(5120, 20480, torch.float16)) == 16_384
+    assert full_batch("dnabert-s", bytes_per_token(768, 3072, torch.float16)) == 65_536
     assert encoder.input.token_budget(4 * 5000 * per_token) == 4992
     assert encoder.input.token_budget(0) == 1024

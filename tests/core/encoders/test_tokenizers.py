@@ -39,7 +39,7 @@ def test_an_empty_sequence_is_refused(shared: Path) -> None:
 
 def test_dnabert_refuses_what_would_split_a_sequence(shared: Path) -> None:
     tokenizer = DnabertTokenizer(shared / "golden" / "dnabert_s_tiny" / "tokenizer.json")
-    with pytest.raises(UsageError, match="sequence 1: letter ' '"):
+    with pytest.raises(UsageError, match="sequence 1: letter ' ' at base 3 "):
         tokenizer.encode([b"ACGT", b"AC GT"])
 
 

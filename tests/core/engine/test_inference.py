@@ -18,12 +18,14 @@ import torch
 from tests.support import ROOT
 from virnucpro_core.devices.compute import LoaderSettings
 from virnucpro_core.encoders.encoder import Encoder, load_encoder
-from virnucpro_core.encoders.packing import PackedBatch, pack_shard
+from virnucpro_core.encoders.packing import PackedBatch, PackedShard, pack_shard
 from virnucpro_core.engine.inference import embed_shards
-from virnucpro_core.engine.loading import Feed, ShardDataset, assert_cpu_only
+from virnucpro_core.engine.loading import Feed, ShardDataset, assert_cpu_only, end_workers, shard_loader
 from virnucpro_core.engine.shards import Entry, ShardStore, ids_digest
+from virnucpro_core.engine.sharing import OwnShards
 from virnucpro_core.engine.telemetry import LaneSummary, Recorder, read_lines, read_progress
 from virnucpro_core.errors import DeviceError, StoreError
+from virnucpro_core.files.verification import Verification
 from virnucpro_core.models.profiles import DEMO
 from virnucpro_core.pipeline.lane import OnShard
 from virnucpro_core.sequences.chunks import write_chunks
@@ -73,7 +75,14 @@ class Lane:
         )
         feed = Feed(dataset, self.settings, torch.device("cpu"))
         with feed, Recorder(self.telemetry, self.summary) as recorder:
-            embed_shards(self.encoder, feed, self.store, recorder, on_shard=on_shard or self.entries.append)
+            embed_shards(
+                self.encoder,
+                feed,
+                self.store,
+                recorder,
+                on_shard=on_shard or self.entries.append,
+                verification=Verification(),
+            )
 
 
 def test_every_row_is_the_embedding_of_its_frame(tmp_path: Path, frames: Path, esm: Encoder) -> None:
@@ -112,6 +121,30 @@ def test_workers_end_with_the_lane_whoever_still_looks_at_it(
     assert len(kept) == N_SHARDS
     assert isinstance(kept[0].f_locals["feed"], Feed)
     assert set(multiprocessing.active_children()) == before
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_relied_on_in_torch_to_end_workers(frames: Path, esm: Encoder, workers: int) -> None:
+    """torch has no public way: with workers that stay, iterating a DataLoader anew gives the same iterator, whose
+    `_shutdown_workers` ends them, also in the middle and also twice."""
+    dataset = ShardDataset(frames, esm.input, range(N_SHARDS), n_shards=N_SHARDS, token_budget=700)
+    loader = shard_loader(
+        dataset, LoaderSettings(workers=workers), torch.device("cpu"), OwnShards(range(N_SHARDS))
+    )
+    shards = iter(loader)
+    assert hasattr(shards, "_shutdown_workers") == (workers > 0)
+    if not workers:
+        return
+    assert sum(isinstance(shard, PackedShard) for shard in shards) == N_SHARDS
+    assert iter(loader) is shards
+    next(shards)
+    children = multiprocessing.active_children()
+    assert len(children) >= workers
+    started = time.monotonic()
+    end_workers(shards)
+    end_workers(shards)
+    assert time.monotonic() - started < 4.0  # torch's own wait for one that does not listen is 5 s
+    assert not set(multiprocessing.active_children()) & set(children)
 
 
 def test_a_worker_that_has_touched_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,6 +262,10 @@ def test_out_of_memory_halves_the_batches_and_loses_nothing(
         np.testing.assert_allclose(
             lane.store.read(shard)[1], whole.store.read(shard)[1], rtol=2e-5, atol=2e-5
         )
+    assert not any("batches_halved" in entry.maker for entry in whole.entries)
+    assert any(
+        entry.maker.get("batches_halved", 0) > 0 for entry in lane.entries
+    )  # it says that it is another kind
 
 
 def test_one_sequence_that_does_not_fit_ends_the_lane_with_a_remedy(

@@ -128,7 +128,7 @@ def test_a_virtual_shard_copies_nothing_and_shows_missing_sources_as_nan(tmp_pat
         values = file["features"][:]
     assert np.array_equal(values[:, :WIDTH], values_RW)
     assert np.isnan(values[:, WIDTH:]).all()
-    with pytest.raises(StoreError, match="a shard that it shows could not be read"):
+    with pytest.raises(StoreError, match="a shard that it links to could not be read"):
         merged.read(0)
 
 

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import ROOT
-from virnucpro_core.engine.claims import Claims
 from virnucpro_core.engine.shards import lane_shards
 from virnucpro_core.engine.sharing import Share
+from virnucpro_core.files.locks import Claims
 
 UNIT = 0.001
 
@@ -47,9 +47,9 @@ class Work:
                 looks_done=self.is_done,
                 is_done=self.is_done,
             )
-            while share.next_turn():
+            while share.next_phase():
                 for shard in _prepared(iter(share), ahead):
-                    if not share.begin(shard):
+                    if not share.claim(shard):
                         continue
                     began = time.monotonic()
                     time.sleep(delay)
@@ -59,7 +59,7 @@ class Work:
                         return
                     dies_after -= 1
                     self.done.append((shard, rank))
-                    share.end(shard)
+                    share.finish(shard)
             assert all(map(self.is_done, own))
             assert len(share.given) == sum(k in own and r != rank for k, r in self.done)
         self.at_work.discard(rank)
@@ -132,11 +132,11 @@ def test_a_damaged_shard_of_its_own_is_computed_though_it_looks_done(tmp_path: P
     with Claims(tmp_path / "claims") as claims:
         share = Share([3], claims, others=list, looks_done=lambda _: True, is_done=lambda _: False)
         assert share.needed()
-        while share.next_turn():
+        while share.next_phase():
             for shard in share:
-                assert share.begin(shard)
+                assert share.claim(shard)
                 computed.append(shard)
-                share.end(shard)
+                share.finish(shard)
     assert computed == [3]
     assert share.given == set()
 
@@ -144,7 +144,7 @@ def test_a_damaged_shard_of_its_own_is_computed_though_it_looks_done(tmp_path: P
 CLAIMER = """
 import sys, time
 from pathlib import Path
-from virnucpro_core.engine.claims import Claims
+from virnucpro_core.files.locks import Claims
 with Claims(Path(sys.argv[1])) as claims:
     assert claims.take(5)
     print("taken", flush=True)

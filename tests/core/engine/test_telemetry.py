@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from virnucpro_core.engine.monitor import Sample
+from virnucpro_core.engine.monitor import Reading
 from virnucpro_core.engine.telemetry import LaneSummary, Recorder, read_lines, read_progress
 
 
@@ -32,8 +32,8 @@ def test_a_writer_that_goes_on_after_its_successor_began_is_not_seen(tmp_path: P
 def test_the_drivers_counters_are_summed_up_and_what_it_does_not_count_stays_unknown(tmp_path: Path) -> None:
     """A MIG slice has memory, and no utilisation."""
     with Recorder(tmp_path / "lane.jsonl", summary(0)) as recorder:
-        recorder.counters([Sample(None, 3_000, 90.0), Sample(None, 5_000, 110.0)])
-        recorder.batch(tokens=9, sequences=3, budget=10, wait=0.0, counters=Sample(None, 5_000, 110.0))
+        recorder.counters([Reading(None, 3_000, 90.0), Reading(None, 5_000, 110.0)])
+        recorder.batch(tokens=9, sequences=3, budget=10, wait=0.0, counters=Reading(None, 5_000, 110.0))
     assert (recorder.summary.gpu_utilisation, recorder.summary.gpu_memory) == (None, 5_000)
     assert recorder.summary.gpu_power == 100.0
     (batch,) = [line for line in read_lines(tmp_path / "lane.jsonl") if line["event"] == "batch"]

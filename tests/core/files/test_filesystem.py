@@ -27,7 +27,7 @@ def test_locks_that_do_not_exclude_or_never_end_are_noticed(
 def test_probe_tells_a_holder_from_nobody_and_from_a_lock_that_does_not_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(StoreError, match="nobody holds"):
+    with pytest.raises(StoreError, match="no process holds"):
         probe(tmp_path)
     held = threading.Event()
     holder = threading.Thread(target=hold, args=(tmp_path, 1.0, lambda _: held.set()))
@@ -36,7 +36,7 @@ def test_probe_tells_a_holder_from_nobody_and_from_a_lock_that_does_not_hold(
     host = probe(tmp_path)
     assert host == filesystem.socket.gethostname()
     monkeypatch.setattr(filesystem, "is_locked", lambda _: False)
-    with pytest.raises(StoreError, match="free here"):
+    with pytest.raises(StoreError, match="free on this machine"):
         probe(tmp_path)
     holder.join()
     assert not (tmp_path / filesystem.BEACON).exists()

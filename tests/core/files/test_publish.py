@@ -15,7 +15,14 @@ import pytest
 from virnucpro_core.errors import StoreError
 from virnucpro_core.files.digests import sha256_file
 from virnucpro_core.files.locks import is_locked, locked
-from virnucpro_core.files.publish import TEMPORARY, publish_bytes, publish_folder, publish_json, sweep
+from virnucpro_core.files.publish import (
+    TEMPORARY,
+    publish,
+    publish_bytes,
+    publish_folder,
+    publish_json,
+    sweep,
+)
 
 
 def test_a_failing_writer_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
@@ -23,10 +30,18 @@ def test_a_failing_writer_leaves_the_old_file_and_no_litter(tmp_path: Path) -> N
     publish_bytes(file, b"old")
     with pytest.raises(RuntimeError, match="half way"):
         _half_a_folder(tmp_path / "b")
-    with pytest.raises(StoreError, match=r"the disk refuses: .* GB free\); check the disk"):
+    with pytest.raises(RuntimeError, match="half way"):
+        _half_a_file(file)
+    with pytest.raises(StoreError, match=r"disk error: .* GB free\); check the disk"):
         publish_bytes(tmp_path / "a.txt" / "below-a-file", b"new")
     assert file.read_bytes() == b"old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.txt"]
+
+
+def _half_a_file(path: Path) -> None:
+    with publish(path) as temporary:
+        temporary.write_bytes(b"ne")
+        raise RuntimeError("half way")
 
 
 def _half_a_folder(path: Path) -> None:
@@ -60,9 +75,11 @@ def write(temporary):
     sys.stdin.read()
 
 with publish_folder(Path(sys.argv[1]) / "store") as folder:
-    publish(folder / "inner.h5", lambda temporary: None)
+    with publish(folder / "inner.h5"):
+        pass
     print(folder.name, flush=True)
-    publish(Path(sys.argv[1]) / "a.h5", write)
+    with publish(Path(sys.argv[1]) / "a.h5") as temporary:
+        write(temporary)
 """
 
 

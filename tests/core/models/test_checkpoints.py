@@ -22,11 +22,7 @@ from hypothesis import strategies as st
 from tests.support import ROOT
 from virnucpro_core.errors import WeightsError
 from virnucpro_core.models.checkpoints import attributes, read_checkpoint
-from virnucpro_core.models.inert_pickle import Global, Record, read_pickle
-
-
-def read_plain(data: bytes):
-    return read_pickle(data, rebuild=Record, persistent=lambda identity: identity)
+from virnucpro_core.models.inert_pickle import Global, read_pickle
 
 
 def archive(path: Path, data: bytes, entries: dict[str, bytes] | None = None) -> Path:
@@ -117,7 +113,7 @@ plain = st.recursive(
 @settings(max_examples=60, deadline=None)
 @given(plain, st.integers(3, 5))
 def test_plain_data_reads_as_pickle_reads_it(value: object, protocol: int) -> None:
-    assert read_plain(pickle.dumps(value, protocol=protocol)) == value
+    assert read_pickle(pickle.dumps(value, protocol=protocol)) == value
 
 
 @settings(max_examples=150, deadline=None)
@@ -127,7 +123,7 @@ def test_mutilated_pickles_end_in_one_kind_of_error(data: st.DataObject) -> None
     place = data.draw(st.integers(0, len(good) - 1))
     bad = good[:place] + data.draw(st.binary(max_size=3)) + good[place + 1 :]
     with contextlib.suppress(WeightsError):
-        read_plain(bad)
+        read_pickle(bad)
 
 
 @settings(max_examples=200, deadline=None)
@@ -230,7 +226,7 @@ def test_registered_extensions_are_not_looked_up(tmp_path: Path, code: bytes) ->
     copyreg.add_extension("posix", "system", 0xF0)
     try:
         assert pickle.loads(b"\x80\x02" + code + b".") is os.system
-        found = read_plain(b"\x80\x02" + code + short(command(witness)) + b"\x85R.")
+        found = read_pickle(b"\x80\x02" + code + short(command(witness)) + b"\x85R.")
     finally:
         copyreg.remove_extension("posix", "system", 0xF0)
     assert found.source == Global("copyreg", "extension 240")
@@ -240,7 +236,7 @@ def test_registered_extensions_are_not_looked_up(tmp_path: Path, code: bytes) ->
 def test_endless_nesting_costs_nothing(tmp_path: Path) -> None:
     bomb = b"\x80\x02)" + b"2\x86" * 200
     with pytest.raises(WeightsError, match="a key of type tuple"):
-        read_plain(b"\x80\x02}" + bomb[2:] + b"K\x01s.")
+        read_pickle(b"\x80\x02}" + bomb[2:] + b"K\x01s.")
     for data in (bomb + b".", bomb + b"Q.", bomb + b"K\x01\x85R."):
         with pytest.raises(WeightsError):
             read_checkpoint(archive(tmp_path / "x.pt", data))
@@ -297,12 +293,12 @@ def test_the_hand_made_tensor_reads(tmp_path: Path) -> None:
         ({"key": "../data.pkl"}, "is not in the archive"),
         ({"kind": "QInt8Storage"}, "storage type 'torch.QInt8Storage', which is not supported"),
         ({"offset": 1}, r"shape \(2, 4\) at offset 1 leaves its storage of 8"),
-        ({"offset": -1}, "shape and strides cannot be"),
+        ({"offset": -1}, "impossible shape and strides"),
         ({"sizes": (1 << 40, 1 << 40)}, "overlap|leaves its storage"),
         ({"sizes": (1 << 40,), "strides": (0,)}, "strides .* overlap"),
         ({"sizes": (2, 4), "strides": (1, 1)}, "strides .* overlap"),
-        ({"sizes": (2, 4), "strides": (4, -1)}, "cannot be"),
-        ({"sizes": (2, 4), "strides": (4,)}, "cannot be"),
+        ({"sizes": (2, 4), "strides": (4, -1)}, "impossible shape"),
+        ({"sizes": (2, 4), "strides": (4,)}, "impossible shape"),
         ({"sizes": (2, 4), "strides": (1 << 61, 1)}, "leaves its storage"),
     ],
 )

@@ -44,6 +44,16 @@ def test_no_rows_give_no_scores_and_many_rows_keep_their_order() -> None:
     np.testing.assert_allclose(classifier.score(x)[8998:], classifier.score(x[8998:]), rtol=1e-6)
 
 
+@pytest.mark.parametrize(("inputs", "hidden"), [(128, 512), (960, 64), (3328, 512)])
+def test_a_row_s_bits_do_not_depend_on_the_rows_beside_it(inputs: int, hidden: int) -> None:
+    classifier = Classifier(random_state(inputs, hidden), device=CPU)
+    x = np.random.default_rng(3).normal(size=(4500, inputs)).astype(np.float32)
+    whole = classifier.score(x)
+    for rows in [*range(1, 20), 63, 64, 65, 300, 1000, 4097]:
+        assert np.array_equal(classifier.score(x[:rows]), whole[:rows]), rows
+        assert np.array_equal(classifier.score(x[-rows:]), whole[-rows:]), rows
+
+
 def test_wrong_width_names_both_numbers() -> None:
     with pytest.raises(WeightsError, match=r"takes 12 features.*\(3, 13\)"):
         Classifier(random_state(), device=CPU).score(np.zeros((3, 13), np.float32))

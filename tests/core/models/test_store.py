@@ -405,7 +405,7 @@ def test_missing_model_message(tmp_path: Path) -> None:
         f" `virnucpro models import esm2 PATH --out {tmp_path}/esm2-3b`"
     )
     for name in ("../x", "", "A", ".tmp-1"):
-        with pytest.raises(UsageError, match="is no model name"):
+        with pytest.raises(UsageError, match="is not a model name"):
             ModelStore(tmp_path).require(name)
 
 

@@ -113,7 +113,7 @@ def test_a_release_that_is_killed_anywhere_goes_on_and_nothing_looks_damaged(
                 assert store.entry(int(data.stem)) or store.released(int(data.stem)), (at, data)
         assert results(sample) == before
         if at:  # the first thing that happens is the renaming of an entry
-            assert open_layers(sample, first.profile) == ()
+            assert open_layers(first.lane(sample, 0)) == ()
         release(sample, keep)
         assert tree(sample) == expected, at
         shutil.rmtree(tmp_path / f"{keep}{at}")
@@ -157,13 +157,13 @@ def test_after_a_release_everything_can_be_computed_again_with_the_same_bytes(pi
     sample = known(pipeline)
     release(sample, "results")
     (sample.results / "contigs.tsv").unlink()
-    assert open_layers(sample, pipeline.profile) == EVERYTHING
+    assert open_layers(pipeline.lane(sample, 0)) == EVERYTHING
     with pytest.raises(StoreError, match="contigs"):
         release(sample, "results")
     pipeline.run()
     assert pipeline.products() == before
     assert not list(sample.folder.rglob("*.released"))
-    assert open_layers(sample, pipeline.profile) == EVERYTHING  # which finds everything there
+    assert open_layers(pipeline.lane(sample, 0)) == EVERYTHING  # which finds everything there
 
 
 def test_another_cutoff_needs_the_scores_only_and_other_chunks_need_all(pipeline: Pipeline) -> None:
@@ -172,12 +172,12 @@ def test_another_cutoff_needs_the_scores_only_and_other_chunks_need_all(pipeline
     changed = register(pipeline.home, "reads", [pipeline.reads], replace(settings, cutoff=0.9))
     with pytest.raises(StoreError, match="other sequences or settings"):
         release(changed, "results")
-    assert open_layers(changed, pipeline.profile) == ("results",)
+    assert open_layers(pipeline.lane(changed, 0)) == ("results",)
     call_sample(pipeline.lane(changed, 0))
-    assert open_layers(changed, pipeline.profile) == ()
+    assert open_layers(pipeline.lane(changed, 0)) == ()
     for name, value in (("chunk_size", 200), ("shard_rows", 3), ("overlong", "isolate")):
         other = register(pipeline.home, "reads", [pipeline.reads], replace(settings, **{name: value}))
-        assert open_layers(other, pipeline.profile) == EVERYTHING, name
+        assert open_layers(pipeline.lane(other, 0)) == EVERYTHING, name
 
 
 @pytest.mark.parametrize("lock", ["driver", "chunks", "dnabert_embeddings-5"])
@@ -186,7 +186,7 @@ def test_nothing_goes_while_a_process_works_on_the_sample(pipeline: Pipeline, lo
     before = tree(sample)
     with (
         locked(sample.lock(lock), busy=""),
-        pytest.raises(StoreError, match=r"is not cleaned.*\(process \d+ on .+\)"),
+        pytest.raises(StoreError, match=r"was not cleaned.*\(process \d+ on .+\)"),
     ):
         release(sample, "results")
     assert tree(sample) == before
@@ -212,7 +212,7 @@ def test_a_policy_waits_for_its_days_and_ends_when_nothing_is_left(pipeline: Pip
     release(sample, "scores")
     assert not is_due(sample, "scores", 0.0)
     assert is_due(sample, "results", 0.0)
-    with pytest.raises(UsageError, match="no retention policy"):
+    with pytest.raises(UsageError, match="not a retention policy"):
         check_keep("nothing")
     assert [check_keep(name) for name in RELEASES] == list(RELEASES)
 
@@ -221,8 +221,8 @@ def test_a_backup_without_the_data_becomes_a_released_sample(pipeline: Pipeline)
     sample = known(pipeline)
     for data in [*sample.folder.rglob("*.h5"), *sample.folder.rglob("*.bin")]:
         data.unlink()
-    assert open_layers(sample, pipeline.profile) == EVERYTHING
+    assert open_layers(pipeline.lane(sample, 0)) == EVERYTHING
     assert is_due(sample, "results", 0.0)
     assert release(sample, "results").total == 0
-    assert open_layers(sample, pipeline.profile) == ()
+    assert open_layers(pipeline.lane(sample, 0)) == ()
     assert not is_due(sample, "results", 0.0)

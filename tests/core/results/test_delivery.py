@@ -53,7 +53,7 @@ def test_a_delivery_that_was_stopped_is_ended_by_the_same_command(sample: Scored
     inputs, out = results_of(sample, tmp_path / "results"), tmp_path / "out"
     deliver(tmp_path / "results", out)
     (out / RUN).rename(tmp_path / RUN)
-    with pytest.raises(UsageError, match="no result of this sample"):
+    with pytest.raises(UsageError, match="not a result of this sample"):
         check_out(out, NAME, inputs)
     publish_json(out / UNFINISHED, {"sample": NAME, "content": content_digest(digest_inputs(inputs))})
     check_out(out, NAME, inputs)
@@ -77,7 +77,7 @@ def test_others_results_and_files_are_not_replaced_unless_it_is_said(sample: Sco
         own = tmp_path / f"own-{name}"
         own.mkdir()
         (own / name).write_text("my table")
-        with pytest.raises(UsageError, match=f"holds a {name} that is no result of this sample"):
+        with pytest.raises(UsageError, match=f"holds a {name} that is not a result of this sample"):
             check_out(own, NAME, inputs, fresh=True)
 
 
@@ -94,7 +94,7 @@ def test_a_folder_that_would_be_replaced_as_a_whole_must_be_empty(tmp_path: Path
     check_replaceable(tmp_path / "new")
     check_replaceable(tmp_path)
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(UsageError, match="replaced as a whole; give another --out, or --force"):
+    with pytest.raises(UsageError, match="would be replaced; give another --out, or --force"):
         check_replaceable(tmp_path)
     check_replaceable(tmp_path, force=True)
 

@@ -85,7 +85,7 @@ def test_blocks_do_not_show(sample: Scored, tmp_path: Path, monkeypatch: pytest.
     whole = sample.write(tmp_path / "whole")
     monkeypatch.setattr(record_calls, "BLOCK_RECORDS", 4)
     monkeypatch.setattr(record_calls, "BLOCK_CHUNKS", 5)
-    monkeypatch.setattr(folder, "BLOCK_CHUNKS", 3)
+    monkeypatch.setattr(folder, "TABLE_CHUNKS", 3)
     pieces = sample.write(tmp_path / "pieces")
     assert {n: f.sha256 for n, f in pieces.files.items()} == {n: f.sha256 for n, f in whole.files.items()}
     assert pieces.counts == whole.counts

@@ -216,7 +216,7 @@ def embedded(path: Path) -> dict[str, Any]:
 def test_a_large_sample_shows_a_part_and_says_which(
     sample: Scored, rows: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "TABLE_ROWS", (6, 5, 2))
+    monkeypatch.setattr(report, "REPORT_ROWS", (6, 5, 2))
     monkeypatch.setattr(report, "TRACKS", 4)
     sample.write(tmp_path)
     data, text = embedded(tmp_path / "report.html"), (tmp_path / "report.html").read_text()
@@ -268,5 +268,5 @@ def test_script_json_reads_back_and_cannot_end_its_element(value: Any) -> None:
 
 
 @given(st.text())
-def test_printable_text_has_no_direction_or_control_characters(text: str) -> None:
-    assert report.printable(text).isprintable()
+def test_page_text_has_no_direction_or_control_characters(text: str) -> None:
+    assert report.page_text(text).isprintable()

@@ -1,25 +1,34 @@
 """A sample's name is a safe key, its content is its bytes, its settings are checked where they are made."""
 
+import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from virnucpro_core.errors import InputError, StoreError, UsageError
+from virnucpro_core.files.digests import sha256_json
 from virnucpro_core.files.locks import locked
+from virnucpro_core.pipeline.steps import chunk_sample
+from virnucpro_core.samples.content import with_content
 from virnucpro_core.samples.inputs import files_of
-from virnucpro_core.samples.occupancy import in_use
+from virnucpro_core.samples.occupancy import shared_lock
 from virnucpro_core.samples.sample import (
-    SampleSettings,
+    NameTakenError,
     check_key,
     list_samples,
     open_sample,
+    read_refusal,
     register,
+    register_unread,
     remove_sample,
     same_content,
 )
+from virnucpro_core.samples.settings import SampleSettings
 
 SETTINGS = SampleSettings(profile="demo")
 
@@ -80,7 +89,7 @@ def test_other_settings_wait_until_nobody_works_on_the_sample(tmp_path: Path) ->
         ):
             register(tmp_path, "s", [file], other)
         assert open_sample(tmp_path, "s") == sample
-    with in_use(sample.folder), pytest.raises(StoreError, match="cannot take other settings"):
+    with shared_lock(sample.folder), pytest.raises(StoreError, match="cannot take other settings"):
         register(tmp_path, "s", [file], other)
     with locked(sample.lock("driver"), busy=""):
         assert register(tmp_path, "s", [file], SETTINGS) == sample  # nothing changes, nobody is disturbed
@@ -156,3 +165,119 @@ def test_a_folder_stands_for_the_sequence_files_in_it(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no FASTA or FASTQ file"):
         files_of([tmp_path / "empty"])
+
+
+def test_two_registrations_of_one_new_name_are_one_and_the_other_is_told(tmp_path: Path) -> None:
+    """With real processes, which all begin at one moment."""
+    files = []
+    for number in range(6):
+        file = tmp_path / f"{number}.fa"
+        file.write_text(f">r{number}\nACGTTGCA\n")
+        files.append(file)
+    start = tmp_path / "start"
+    program = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from virnucpro_core.errors import VirnucproError\n"
+        "from virnucpro_core.samples.sample import register\n"
+        "from virnucpro_core.samples.settings import SampleSettings\n"
+        "home, file, start = map(Path, sys.argv[1:])\n"
+        "print('ready', flush=True)\n"
+        "while not start.exists(): time.sleep(0.001)\n"
+        "try: print(register(home, 's', [file], SampleSettings(profile='demo')).content)\n"
+        "except VirnucproError as error: print(error)\n"
+    )
+    words = [sys.executable, "-c", program, str(tmp_path / "home")]
+    for again in range(3):
+        start.unlink(missing_ok=True)
+        shutil.rmtree(tmp_path / "home", ignore_errors=True)
+        workers = [
+            subprocess.Popen([*words, str(file), str(start)], stdout=subprocess.PIPE, text=True)
+            for file in files
+        ]
+        for worker in workers:
+            assert worker.stdout is not None
+            worker.stdout.readline()
+        start.touch()
+        said = [worker.communicate()[0].strip() for worker in workers]
+        winner = open_sample(tmp_path / "home", "s").content
+        assert said.count(winner) == 1, (again, said)
+        assert sum("already stands for other sequences" in line for line in said) == 5, said
+
+
+def test_a_sample_of_the_format_before_is_read_and_registered_again(tmp_path: Path) -> None:
+    shutil.copytree(Path(__file__).parents[2] / "data" / "sample_v2", tmp_path, dirs_exist_ok=True)
+    old = open_sample(tmp_path, "plant")
+    assert (old.settings.chunk_size, old.settings.cutoff, old.earlier) == (300, 0.7, "")
+    assert [str(f.path) for f in old.inputs] == ["/data/plant_R1.fq", "/data/plant_R2.fq"]
+    assert same_content(tmp_path, old.content) == ["plant"]
+    files = [tmp_path / "plant_R1.fq", tmp_path / "plant_R2.fq"]
+    for file, bases in zip(files, ("ACGT", "TTTT"), strict=True):
+        file.write_text(f"@a\n{bases}\n+\nIIII\n")
+    new = register(tmp_path, "plant", files, old.settings)
+    assert new.content == old.content
+    assert open_sample(tmp_path, "plant").inputs[0].mtime_ns == files[0].stat().st_mtime_ns
+
+
+def test_a_later_format_is_refused_and_not_taken_for_damage(tmp_path: Path) -> None:
+    file = tmp_path / "a.fa"
+    file.write_text(">a\nACGT\n")
+    known = register(tmp_path, "s", [file], SETTINGS).folder / "sample.json"
+    facts = json.loads(known.read_text()) | {"format": 99}
+    del facts["seal"]
+    known.write_text(json.dumps(facts | {"seal": sha256_json(facts)}))
+    with pytest.raises(StoreError, match="its format is 99; this version reads"):
+        open_sample(tmp_path, "s")
+
+
+def test_files_are_read_when_somebody_needs_their_content(tmp_path: Path) -> None:
+    file, same = tmp_path / "a.fa", tmp_path / "same.fa"
+    for one in (file, same):
+        one.write_text(">a\nACGT\n")
+    unread = register_unread(tmp_path, "s", [file], SETTINGS)
+    assert (unread.content, same_content(tmp_path, "")) == ("", [])
+    assert register_unread(tmp_path, "s", [file], replace(SETTINGS, cutoff=0.9)).settings == SETTINGS
+    with pytest.raises(NameTakenError):
+        register_unread(tmp_path, "s", [same], SETTINGS)
+    read = with_content(unread)
+    assert read == open_sample(tmp_path, "s")
+    assert read.content == register(tmp_path, "other", [same], SETTINGS).content
+    assert same_content(tmp_path, read.content) == ["other", "s"]
+    # A person gives the same bytes under another path while the sample is unread: they are compared.
+    register_unread(tmp_path, "t", [file], SETTINGS)
+    assert register(tmp_path, "t", [same], SETTINGS).content == read.content
+    register_unread(tmp_path, "u", [file], SETTINGS)
+    file.write_text(">a\nACGTA\n")
+    with pytest.raises(UsageError, match="already stands"):
+        register(tmp_path, "u", [same], SETTINGS)
+    with pytest.raises(InputError, match="changed since the sample was registered"):
+        with_content(open_sample(tmp_path, "u"))
+
+
+def test_a_sample_that_was_refused_for_its_twin_may_run_when_the_twin_is_gone(tmp_path: Path) -> None:
+    file, same = tmp_path / "a.fa", tmp_path / "same.fa"
+    for one in (file, same):
+        one.write_text(">a\nACGT\n")
+    for way in ("removed", "superseded"):
+        holder = with_content(register_unread(tmp_path, f"s_{way}", [file], SETTINGS))
+        twin = register_unread(tmp_path, f"t_{way}", [same], SETTINGS)
+        with pytest.raises(InputError, match=f"the same bytes as sample 's_{way}'"):
+            chunk_sample(twin)
+        assert read_refusal(twin)
+        assert same_content(tmp_path, holder.content) == [holder.name]
+        if way == "removed":
+            remove_sample(tmp_path, holder.name)
+        else:
+            file.write_text(">a\nACGTAAAA\n")
+            with_content(register_unread(tmp_path, holder.name, [file], SETTINGS, replaces=True))
+        assert read_refusal(twin) == ""
+        assert chunk_sample(twin).n_records == 1
+        remove_sample(tmp_path, twin.name)
+
+
+def test_two_equal_files_of_an_unread_sample_are_refused_when_they_are_read(tmp_path: Path) -> None:
+    files = [tmp_path / "a.fa", tmp_path / "b.fa"]
+    for one in files:
+        one.write_text(">a\nACGT\n")
+    with pytest.raises(InputError, match="two input files hold the same bytes"):
+        with_content(register_unread(tmp_path, "s", files, SETTINGS))

@@ -37,7 +37,7 @@ def fastq(*entries: tuple[str, str]) -> bytes:
         b"\xef\xbb\xbf>a x y\nACGTacgtn\n\n>b\nAC",
         b"\n\n# note\n>a x y\nACG Tac\tgtn\n>b\nAC\n\n\n",
         b">a x y\rACGTacgtn\r>b\rAC\r",
-        gzip.compress(b">a x y\nACGTacgtn\n") + gzip.compress(b">b\nAC\n"),
+        gzip.compress(b">a x y\nACGTacgtn\n", mtime=0) + gzip.compress(b">b\nAC\n"),
     ],
     ids=["wrapped", "CRLF", "BOM, no last line end", "comments and spaces", "CR", "two members"],
 )
@@ -54,7 +54,7 @@ def test_fasta_forms(tmp_path: Path, data: bytes) -> None:
         b"@a x\nACGT\n+\nIIII\n@b\nac\n+b\n@@\n",
         b"@a x\r\nACGT\r\n+\r\nIIII\r\n@b\r\nac\r\n+\r\nII",
         b"\xef\xbb\xbf@a x\nACGT\n+\nIIII\n@b\nac\n+\nII\n\n\n",
-        gzip.compress(b"@a x\nACGT\n+\nII") + gzip.compress(b"II\n@b\nac\n+\nII\n"),
+        gzip.compress(b"@a x\nACGT\n+\nII", mtime=0) + gzip.compress(b"II\n@b\nac\n+\nII\n"),
     ],
     ids=["plain", "CRLF", "BOM and empty last lines", "two members"],
 )
@@ -122,13 +122,13 @@ def test_reasons_in_fastq(tmp_path: Path) -> None:
     [
         (b"", "the file is empty; give FASTA or FASTQ"),
         (b"\n \n", "the file is empty; give FASTA or FASTQ"),
-        (gzip.compress(b""), "the file is empty; give FASTA or FASTQ"),
+        (gzip.compress(b"", mtime=0), "the file is empty; give FASTA or FASTQ"),
         (b"# nothing\n", "no records; give FASTA or FASTQ"),
         (b"hello\n", "line 1: neither FASTA nor FASTQ: the first character is neither '>' nor '@'"),
         (b"\n\nACGT\n>a\nAC\n", "line 3: neither FASTA nor FASTQ"),
         (b"\x7fELF\x02\x01\x00\x00", "binary data, not text"),
         (">a\nACGT\n".encode("utf-16"), "binary data, not text"),
-        (gzip.compress(gzip.compress(b">a\nACGT\n", mtime=1)), "binary data, not text"),
+        (gzip.compress(gzip.compress(b">a\nACGT\n", mtime=1), mtime=0), "binary data, not text"),
         (b"@HD\tVN:1.6\n", "SAM, not FASTA or FASTQ"),
         (b"# note\nACGT\n", "line 2: Expected '>' at beginning of record, but got 'ACGT'."),
         (b"##gff-version 3\n", "GFF, not FASTA or FASTQ"),
@@ -151,7 +151,23 @@ def test_fasta_refusals(tmp_path: Path, data: bytes, message: str) -> None:
     ("data", "message"),
     [
         (b"@a\nACGT\n+\nIIII\n@b\nAC\n", "the last record is incomplete; one FASTQ record is four lines"),
-        (b"@a\nACGT\n+\nIII\n@b\nAC\n+\nII\n", "line 4: Length of sequence and qualities differ"),
+        (b"@a\nACGT\n+\nIII\n@b\nAC\n+\nII\n", "record 'a', line 4: 4 letters and 3 qualities; one FASTQ"),
+        (b"@a x\nACGT\n+\nII\tI\n", "record 'a', line 4: byte 0x09 at position 3 of the qualities"),
+        (b"@a\nACGT\n+\nII\x7fI\n", "record 'a', line 4: byte 0x7f at position 3 of the qualities"),
+        (
+            b"@a\nACGT\n+\nIII\r\r\n@b\nA\n+\nI\n",
+            "record 'a', line 4: byte 0x0d at position 4 of the qualities",
+        ),
+        (b"@a\nACGT\n+\nII\xe9I\n", "record 'a', line 4: byte 0xe9 at position 3 of the qualities"),
+        (b"@a\nACGT\n+\nI\x1bII\n", "record 'a', line 4: byte 0x1b at position 2 of the qualities"),
+        (b"@a\nACGT\n+\nIIII \n", "record 'a', line 4: byte 0x20 at position 5 of the qualities"),
+        (b"@a\nAC GT\n+\nIIIII\n", "record 'a', line 2: a blank at position 3 of the sequence"),
+        (b"@a\n\tACGT\n+\nIIIII\n", "record 'a', line 2: a blank at position 1 of the sequence"),
+        (b"@a\nACGT \n+\nIIII\n", "record 'a', line 2: byte 0x20 at position 5 of the sequence"),
+        (
+            b"@z\nA\n+\nI\n@a\nAC\xe9T\n+\nIIII\n",
+            "record 'a', line 6: byte 0xe9 at position 3 of the sequence",
+        ),
         (b"@a\nACGT\nACGT\n+\nIIIIIIII\n", "line 3: Line expected to start with '+'"),
         (b"@a\nACGT\n+\nIIII\n@\nAC\n+\nII\n", "line 5: record 2 has no id"),
         (
@@ -229,3 +245,51 @@ def test_a_reader_left_early_closes_its_file(tmp_path: Path) -> None:
     stream = read_records([tmp_path / "x.fa"])
     assert next(stream).id == "a"  # type: ignore[attr-defined]
     stream.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("blank_in_sequence", "record 'a', line 4: byte 0x20 at position 21 of the qualities"),
+        ("delete_character", "record 'a', line 4: byte 0x7f at position 31 of the qualities"),
+        ("tab_in_quality", "record 'a', line 4: byte 0x09 at position 60 of the qualities"),
+        ("unit_separator", "record 'a', line 4: byte 0x1f at position 31 of the qualities"),
+    ],
+)
+def test_damaged_qualities_are_refused_with_record_and_line(shared: Path, file: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        list(read_records([shared / "cases" / "quality" / f"{file}.fastq"]))
+    assert message in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_every_printable_character_is_a_quality_and_no_other_byte(tmp_path: Path) -> None:
+    qualities = bytes(range(0x21, 0x7F))
+    path = tmp_path / "x.fq"
+    path.write_bytes(b"@a\n" + b"A" * len(qualities) + b"\n+\n" + qualities + b"\n")
+    assert [len(r.sequence) for r in read_records([path])] == [len(qualities)]
+    for code in {*range(256)} - {*qualities} - set(b"\0\n"):
+        path.write_bytes(b"@a\nACGT\n+\nII" + bytes([code]) + b"I\n")
+        with pytest.raises(InputError, match=f"line 4: byte 0x{code:02x} at position 3"):
+            list(read_records([path]))
+
+
+@pytest.mark.parametrize("space", "\u00a0\u1680\u2000\u2003\u2007\u202f\u205f\u3000")
+def test_an_id_ends_at_ascii_white_space_only(tmp_path: Path, space: str) -> None:
+    path = tmp_path / "x.fa"
+    path.write_text(f">contig{space}1 first {space}\nACG\n>contig{space}2\tsecond\nACG\n", encoding="utf-8")
+    found = [(record.id, record.description) for record in read_records([path])]
+    assert found == [(f"contig{space}1", f"first {space}"), (f"contig{space}2", "second")]
+
+
+@pytest.mark.parametrize("character", "\u0085\u2028\u2029\u200b\u202e\x07")
+def test_line_ends_and_control_characters_in_ids_are_refused(tmp_path: Path, character: str) -> None:
+    path = tmp_path / "x.fa"
+    path.write_bytes(f">contig{character}1\nACG\n".encode())
+    with pytest.raises(InputError, match="control characters in the id"):
+        list(read_records([path]))
+
+
+def test_the_case_of_a_no_break_space(shared: Path) -> None:
+    found = list(read_records([shared / "cases" / "no_break_space.fa"]))
+    assert len({record.id for record in found}) == 2

@@ -8,6 +8,8 @@ Shapes: T tokens of a batch, H heads, K head size.
 # ruff: noqa: PLR0913, PLR0917 (the arguments of a kernel are its pointers, sizes and tile constants)
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
+import functools
+
 import torch
 import triton
 import triton.language as tl
@@ -162,12 +164,17 @@ def attend(
     slopes = q_THK if heads.slopes_H is None else heads.slopes_H  # a pointer that is not read
     cos, sin = (q_THK, q_THK) if heads.rotary is None else heads.rotary.tables(batch.max_length)
     alibi, stride = heads.slopes_H is not None, q_THK.stride(0)
-    for tiles, rows, warps in ((batch.short_N2, SHORT_TILE, 4), (batch.middle_N2, MIDDLE_TILE, 8)):
+    most = 128 if heads.rotary is not None and heads.size <= 64 and _hopper(q_THK.device) else None
+    for tiles, rows, warps, registers in (
+        (batch.short_N2, SHORT_TILE, 4, None),
+        (batch.middle_N2, MIDDLE_TILE, 8, most),
+    ):
         if len(tiles):
             _attend_whole[(len(tiles) * heads.count,)](
                 q_THK, k_THK, v_THK, o_THK, tiles, batch.first_T, cos, sin, slopes, heads.scale, o_scale, stride,
                 HEADS=heads.count, SIZE=heads.size, HALF=half, WIDE=wide, ROWS=rows,
-                ROTARY=heads.rotary is not None, ALIBI=alibi, E4M3=e4m3, num_warps=warps, num_stages=1,
+                ROTARY=heads.rotary is not None, ALIBI=alibi, E4M3=e4m3,
+                num_warps=warps, num_stages=1, maxnreg=registers,
             )  # fmt: skip
     if len(batch.long_N4):
         if heads.rotary is not None:
@@ -189,3 +196,12 @@ def rotate(q_THK: torch.Tensor, k_THK: torch.Tensor, batch: PackedBatch, heads: 
         q_THK, k_THK, batch.first_T, cos_PK, sin_PK, rows, q_THK.stride(0),
         SIZE=heads.size, HALF=half, ROWS=64, num_warps=4,
     )  # fmt: skip
+
+
+@functools.cache
+def _hopper(device: torch.device) -> bool:
+    """Whether 128 registers a thread are enough for the wide tile; two programs then fit a multiprocessor.
+
+    Measured with rotary positions and heads of 64. On older GPUs, and with ALiBi or wider heads, it would spill.
+    """
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) == (9, 0)

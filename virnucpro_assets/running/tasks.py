@@ -1,0 +1,52 @@
+"""The messages between driver and workers: tasks and outcomes, one line of JSON each. Imports no Dagster, no torch."""
+
+import json
+from dataclasses import asdict, dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One run of the job `sequences`, `lane` or `results` for these partition keys.
+
+    driver: name of the driver (see presence.py). rank: the rank whose GPU computes. together: the task is one of many
+    small ones, so the models stay loaded after it.
+    """
+
+    job: str
+    keys: tuple[str, ...]
+    driver: str
+    rank: int = 0
+    together: bool = False
+
+    def line(self) -> str:
+        """The task as a line of text."""
+        return json.dumps(asdict(self)) + "\n"
+
+    @staticmethod
+    def read(line: str | bytes) -> "Task":
+        """Parse a line that `line` made."""
+        given = json.loads(line)
+        return Task(**given | {"keys": tuple(given["keys"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a task's run ended.
+
+    failure: one line that says why it failed; "" if it did not fail. exit_code: as for the command. failed: sample ->
+    why it failed, for samples that failed while the others of the run went on. died: the worker's process ended.
+    """
+
+    failure: str = ""
+    exit_code: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    died: bool = False
+
+    def line(self) -> str:
+        """The outcome as a line of text."""
+        return json.dumps({"outcome": asdict(self)}) + "\n"
+
+    @staticmethod
+    def read(line: str) -> "Outcome | None":
+        """Parse a line that `line` made; None for any other text."""
+        return Outcome(**json.loads(line)["outcome"]) if line.startswith('{"outcome"') else None

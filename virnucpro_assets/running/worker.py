@@ -1,0 +1,57 @@
+"""A worker process of `virnucpro predict`: `python -m virnucpro_assets.running.worker NAME`.
+
+The worker reads tasks from standard input, one after another, and prints the outcome of each (see tasks.py). Models
+stay loaded between small tasks. The driver holds the other end of standard input, so the worker ends when the driver
+ends. Otherwise it would keep a GPU without need.
+"""
+
+import contextlib
+import queue
+import signal
+import sys
+
+from virnucpro_assets.platform.startup import lasting_imports
+from virnucpro_assets.running.tasks import Outcome, Task
+from virnucpro_core.interrupts import keep_interrupts
+
+
+def main() -> int:
+    """Work until the end. Exit code 130: the driver ended it. 4: its device was lost; a new process can go on."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # see cli.main
+    keep_interrupts()
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    # Not at the top of the file: a loader process imports this module too, and needs neither Dagster nor the graph.
+    with lasting_imports():
+        from virnucpro_assets.platform.presence import end_with_input
+
+        end_with_input(lines.put)
+        from virnucpro_assets.platform.resource import kept_device
+        from virnucpro_assets.running.runs import run_task
+        from virnucpro_core.encoders.loaded import kept_encoders
+        from virnucpro_core.errors import DeviceLostError, VirnucproError
+
+    kept = contextlib.ExitStack()
+    keeps = False
+    with kept:
+        while True:
+            try:
+                task = Task.read(lines.get())
+                if keeps and not task.together:
+                    kept.close()
+                elif task.together and not keeps:
+                    kept.enter_context(kept_device())
+                    kept.enter_context(kept_encoders())
+                keeps = task.together
+                outcome = run_task(task)
+            except KeyboardInterrupt:
+                return 130
+            except VirnucproError as error:
+                outcome = Outcome(str(error), error.exit_code)
+            if outcome.exit_code == DeviceLostError.exit_code:
+                print(outcome.failure, flush=True)
+                return outcome.exit_code
+            print(outcome.line(), end="", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""Compute the sha256 of a sample's input files and find other samples with the same bytes.
+
+A scan of the inbox must be short, so it registers samples by file size and time only. The first step of the first run
+calls `with_content`, which reads the files.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from virnucpro_core.errors import InputError, StoreError
+from virnucpro_core.samples import index
+from virnucpro_core.samples.inputs import InputFile, equal_files, is_same_file, read_inputs
+from virnucpro_core.samples.sample import (
+    Sample,
+    make_index,
+    open_sample,
+    read_refusal,
+    registering,
+    same_content,
+    write,
+)
+
+
+def with_content(sample: Sample) -> Sample:
+    """Return the sample with the sha256 of its files. Files without a recorded sha256 are read now.
+
+    Products of earlier bytes are deleted; their results move to `superseded/`. Raises InputError if a file is missing
+    or changed, or if another sample with the same settings holds the same bytes; StoreError if a file cannot be read at
+    this moment.
+    """
+    if sample.content:
+        return sample
+    known = replace(sample, inputs=read_inputs(sample.inputs))
+    if same := equal_files(known.inputs):
+        raise InputError(
+            "two input files hold the same bytes", path=same[0].path, remedy="give each file once"
+        )
+    make_index(sample.home)
+    with registering(known):
+        noted = open_sample(sample.home, sample.name)
+        if noted != sample or not _same_files(noted.inputs, sample.inputs):
+            what = "the sample was given other files or settings just now"
+            raise StoreError(what, where=sample.folder, remedy="run again")
+        if noted.content:
+            return noted
+        # The lock makes two samples with the same bytes come here one after the other: the second one finds the first.
+        with index.one_at_a_time(sample.home):
+            for twin in twins_of(known):
+                if open_sample(sample.home, twin).settings == sample.settings:
+                    index.note(
+                        sample.home, known.content, sample.name
+                    )  # so that it is found when the twin is removed
+                    raise InputError(
+                        f"holds the same bytes as sample {twin!r}, which has the same settings: not run again",
+                        path=sample.inputs[0].path,
+                        remedy=f"see {twin!r}, or `virnucpro predict FILE --sample {sample.name} --out DIR`",
+                    )
+            busy = f"sample {sample.name!r} has changed files, and a process works on the earlier ones"
+            return write(known, noted, busy, is_new=False)
+
+
+def twins_of(sample: Sample) -> list[str]:
+    """Names of other samples that hold the same bytes and were not refused, sorted."""
+    names = (name for name in same_content(sample.home, sample.content) if name != sample.name)
+    return [name for name in names if not read_refusal(open_sample(sample.home, name))]
+
+
+def _same_files(some: Sequence[InputFile], others: Sequence[InputFile]) -> bool:
+    return len(some) == len(others) and all(map(is_same_file, some, others))
