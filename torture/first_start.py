@@ -89,7 +89,7 @@ def _afterwards(site: Site) -> list[str]:
             text=True,
             check=False,
         )
-        if done.returncode or (word[0] == "doctor" and "is whole" not in done.stdout):
+        if done.returncode or (word[0] == "doctor" and "ok      instance" not in done.stdout):
             problems.append(f"{word[0]}: exit {done.returncode}, {done.stdout[-300:]} {done.stderr[-300:]}")
     return problems
 
