@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -85,32 +86,46 @@ def _make(home: Path) -> None:
     time, so this waits for it first.
     """
     config = home / "dagster.yaml"
-    if not config.exists() and not postgres_asked():
+    is_new = not config.exists()
+    if is_new and postgres_asked():
+        text = CONFIG.read_bytes() + POSTGRES.read_bytes()
+        with _instance_made(home, text):
+            pass  # opening it once has created the tables
+    else:
+        text = CONFIG.read_bytes()
         _make_databases(home, databases(home))
-    if not config.exists():
+    if is_new:
         # The web UI's first-visit dialog asks for a newsletter; it would cover the asset graph.
         publish_bytes(home / ".nux" / "nux.yaml", b"seen: 1\n")
-        publish_bytes(config, CONFIG.read_bytes() + (POSTGRES.read_bytes() if postgres_asked() else b""))
-    _make_databases(home, databases(home))
+        publish_bytes(config, text)
 
 
 def _make_databases(home: Path, wanted: Sequence[Database]) -> None:
     deadline = time.monotonic() + OTHERS_SECONDS
     while any(d.state() == "half-made" for d in wanted) and time.monotonic() < deadline:
         time.sleep(0.1)
-    open_ones = [(database, state) for database in wanted if (state := database.state()) != "whole"]
-    if not open_ones:
+    if all(database.state() == "whole" for database in wanted):
         return
-    sweep(home)
-    with temporary_folder(home) as made:
-        (made / "dagster.yaml").write_bytes(b"telemetry: {enabled: false}\n")
-        dg.DagsterInstance.from_config(str(made)).dispose()
-        for database, state in open_ones:
+    with _instance_made(home, b"telemetry: {enabled: false}\n") as made:
+        for database in wanted:
+            state = database.state()  # others may have made it by now
+            if state == "whole":
+                continue
             if state == "absent" or not database.has_history():
                 database.replace_by(made / database.name)
             elif database.versions() > 1:
                 database.set_version(made / database.name)
             # A database with history but no version comes from an old Dagster release. Dagster upgrades it itself.
+
+
+@contextlib.contextmanager
+def _instance_made(home: Path, config: bytes) -> Iterator[Path]:
+    """Yield a temporary folder with an instance that Dagster creates from this configuration."""
+    sweep(home)
+    with temporary_folder(home) as made:
+        (made / "dagster.yaml").write_bytes(config)
+        dg.DagsterInstance.from_config(str(made)).dispose()
+        yield made
 
 
 @contextlib.contextmanager
@@ -152,15 +167,23 @@ def database_errors() -> Iterator[None]:
     """Turn database errors inside the block into a StoreError of one line."""
     try:
         yield
-    except (SQLAlchemyError, sqlite3.Error, CommandError) as error:
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    except _errors_of_databases() as error:
+        told = error.__cause__ if isinstance(error.__cause__, SQLAlchemyError) else error
+        reason = str(getattr(told, "orig", None) or told).strip().splitlines()[0]
         raise StoreError(
             f"error in the Dagster instance's database: {reason}",
             where=dagster_home(),
             remedy=(
                 "use PostgreSQL if this recurs (docs/operations.md)"
                 if "locked" in reason
-                else "check the disk"
+                else "check the database and the disk"
             )
             + ", then run the same command again; finished work is kept",
         ) from error
+
+
+def _errors_of_databases() -> tuple[type[Exception], ...]:
+    """The exceptions of SQLAlchemy, SQLite and alembic, and the one with which dagster-postgres replaces them."""
+    known = (SQLAlchemyError, sqlite3.Error, CommandError)
+    postgres = sys.modules.get("dagster_postgres.utils")
+    return known if postgres is None else (*known, postgres.DagsterPostgresException)

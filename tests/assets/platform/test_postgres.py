@@ -11,7 +11,7 @@ from tests.support import ROOT
 from tests.support.live_platform import Site
 from torture.postgres import DATABASE, postgres_storage
 from virnucpro_assets.platform import instance
-from virnucpro_core.errors import UsageError
+from virnucpro_core.errors import StoreError, UsageError
 
 SERVER = shutil.which("initdb") or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), None)
 NAME = "kept"
@@ -56,6 +56,20 @@ def test_one_variable_puts_the_records_into_postgresql(tmp_path: Path, url: str,
     engine.dispose()
     made = dict(tuple(row) for row in kinds)
     assert made == {f'["{name}"]': 1 for name in ("chunks", "translations", *LANE)}
+
+
+@needs_postgres
+def test_a_database_that_does_not_answer_is_said_in_one_line_and_nothing_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
+    monkeypatch.setenv(instance.POSTGRES_URL, "postgresql+psycopg2://u:secret@127.0.0.1:1/d")
+    with pytest.raises(
+        StoreError, match="error in the Dagster instance's database: connection to server"
+    ) as caught:
+        instance.prepare_instance()
+    assert "secret" not in str(caught.value)
+    assert [p.name for p in (tmp_path / "dagster").iterdir()] == [instance.LOCK]
 
 
 def test_an_instance_on_sqlite_is_not_taken_for_one_on_postgresql(
