@@ -121,7 +121,7 @@ def test_demo_runs_from_the_wheel_in_an_empty_folder(archives: tuple[Path, Path]
     )
     assert "6 records: 6 virus" in told
     assert (work / "results" / "report.html").is_file()
-    assert f"version {PROJECT['version']}" in run("virnucpro", "--version")
+    assert f"version {virnucpro_core.__version__}" in run("virnucpro", "--version")
 
 
 def test_one_version() -> None:
