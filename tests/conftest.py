@@ -27,7 +27,7 @@ settings.load_profile("project")
 
 @pytest.fixture(autouse=True)
 def environment_restored() -> Iterator[None]:
-    """A command that runs in this process may set variables, such as PYTHONSAFEPATH. The next test must not see them."""
+    """A command that runs in this process may set variables (PYTHONSAFEPATH, say). The next test must not see them."""
     before = dict(os.environ)
     yield
     if dict(os.environ) != before:
