@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from virnucpro_core.errors import UsageError
 from virnucpro_core.files.digests import sha256_json
 from virnucpro_core.results import chunk_calls, folder, record_calls
+from virnucpro_core.results.regions import RegionRule
 from virnucpro_core.results.summary import ResultSummary, RunInfo
 from virnucpro_core.sequences import chunks as windows
 from virnucpro_core.sequences import fasta
@@ -224,7 +225,13 @@ def write_results(
         unique_U2 = np.empty((frames.n_unique, 2), np.float32)
         unique_U2[frames.frame_unique[::-1]] = calls.scores[::-1]  # of equal frames the first counts
         return folder.write_results(
-            chunks, frames, unique_U2, out, cutoff=calls.cutoff, run=_run_info(calls, sample, models)
+            chunks,
+            frames,
+            unique_U2,
+            out,
+            cutoff=calls.cutoff,
+            rule=RegionRule(),
+            run=_run_info(calls, sample, models),
         )
 
 

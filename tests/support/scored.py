@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro_core.results.folder import write_results
+from virnucpro_core.results.regions import RegionRule
 from virnucpro_core.results.summary import ResultSummary, RunInfo, RunInput
 from virnucpro_core.sequences.chunks import Chunks, write_chunks
 from virnucpro_core.sequences.frames import Frames, write_frames
@@ -20,7 +21,9 @@ class Scored:
     frames: Frames
     scores: NDArray[np.float32]
 
-    def write(self, out: Path, *, cutoff: float = 0.5, note: str = "") -> ResultSummary:
+    def write(
+        self, out: Path, *, cutoff: float = 0.5, note: str = "", rule: RegionRule | None = None
+    ) -> ResultSummary:
         run = RunInfo(
             sample="a_sample",
             profile="demo" if note else "esm2-3b",
@@ -31,7 +34,9 @@ class Scored:
             digests={"chunks": self.chunks.digest},
             telemetry={"tokens": 3},
         )
-        return write_results(self.chunks, self.frames, self.scores, out, cutoff=cutoff, run=run)
+        return write_results(
+            self.chunks, self.frames, self.scores, out, cutoff=cutoff, rule=rule or RegionRule(), run=run
+        )
 
 
 def scored_sample(folder: Path, fasta: str, *, chunk_size: int = 60, seed: int = 1) -> Scored:

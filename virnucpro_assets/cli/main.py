@@ -106,6 +106,18 @@ app.add_command(metrics)
     "--shard-rows", default=10_000, show_default=True, help="Unique frames in a shard, at most 10,000."
 )
 @click.option(
+    "--region-min-length",
+    default=0,
+    show_default=True,
+    help="Bases that a viral region must have.",
+)
+@click.option(
+    "--region-min-support",
+    default=1,
+    show_default=True,
+    help="Chunks called virus that a viral region must have.",
+)
+@click.option(
     "--fresh/--resume",
     default=False,
     help="Delete the work of an earlier run and start again, or resume it.  [default: resume]",

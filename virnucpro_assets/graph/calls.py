@@ -89,6 +89,8 @@ def _call(lane: Lane) -> dg.MaterializeResult[Any]:
             **{f"records_{call}": number for call, number in counts.calls.items()},
             "chunks_virus": counts.chunks_virus,
             "frames": counts.frames,
+            "regions": counts.regions,
+            "provirus_candidates": counts.provirus_candidates,
             "reasons": dg.MetadataValue.json(counts.reasons),
             "report": dg.MetadataValue.path(report),
             "calls": dg.MetadataValue.md(calls_table(made)),

@@ -16,6 +16,7 @@ from virnucpro_core.files.publish import publish_json, sweep
 from virnucpro_core.pipeline.lane import Lane, open_chunks
 from virnucpro_core.pipeline.score import collect_scores
 from virnucpro_core.results.folder import write_results
+from virnucpro_core.results.regions import RegionRule
 from virnucpro_core.results.summary import ResultSummary, RunInfo, RunInput
 from virnucpro_core.samples.content import with_content
 from virnucpro_core.samples.inputs import passing_error
@@ -107,6 +108,7 @@ def call_sample(lane: Lane) -> ResultSummary:
             collect_scores(lane),
             sample.results,
             cutoff=sample.settings.cutoff,
+            rule=RegionRule(sample.settings.region_min_length, sample.settings.region_min_support),
             run=run_info(lane),
         )
 

@@ -1,7 +1,8 @@
-"""Write and verify the results folder of a sample: the published tool's two tables, one call per record, the report
-and `run.json`.
+"""Write and verify the results folder of a sample: the published tool's two tables, calls per record and per chunk,
+viral regions, the report, sections for MultiQC and `run.json`.
 
-The formats are defined in `chunk_calls.py`, `record_calls.py` and `report.py`. Other files in the folder are never
+The formats are defined in `chunk_calls.py`, `record_calls.py`, `region_files.py`, `report.py` and `multiqc.py`, and
+described for users in docs/outputs.md. Other files in the folder are never
 touched. A folder with a `run.json` is complete: that file is removed before the first file is replaced, and published
 last.
 
@@ -12,7 +13,7 @@ import contextlib
 import dataclasses
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,6 +30,7 @@ from virnucpro_core.results.chunk_calls import (
     chunk_maxima,
     write_prediction_rows,
 )
+from virnucpro_core.results.multiqc import MULTIQC_FILES, write_multiqc
 from virnucpro_core.results.record_calls import (
     CONTIGS_HEADER,
     call_records,
@@ -36,6 +38,13 @@ from virnucpro_core.results.record_calls import (
     write_contig_rows,
     write_viral_records,
 )
+from virnucpro_core.results.region_files import (
+    CHUNKS_HEADER,
+    RegionFiles,
+    write_chunk_rows,
+    write_score_rows,
+)
+from virnucpro_core.results.regions import RegionRule, find_regions
 from virnucpro_core.results.report import Selection, write_report
 from virnucpro_core.results.summary import Counts, ResultFile, ResultSummary, RunInfo, Tally
 from virnucpro_core.sequences.chunks import Chunks
@@ -45,10 +54,26 @@ FRAME_CALLS = "prediction_results.txt"
 CHUNK_CALLS = "prediction_results_highestscore.csv"
 CONTIGS = "contigs.tsv"
 VIRAL = "viral.fasta"
+CHUNK_TABLE = "chunks.tsv"
+SCORES = "scores.bedgraph"
+REGIONS_BED = "regions.bed"
+REGIONS_GFF3 = "regions.gff3"
+REGIONS_FASTA = "regions.fasta"
 REPORT = "report.html"
 RUN = "run.json"
 # All files of a sample's results folder. Add every new result file to this list.
-RESULT_FILES = (FRAME_CALLS, CHUNK_CALLS, CONTIGS, VIRAL, REPORT, RUN)
+_TABLES = (
+    FRAME_CALLS,
+    CHUNK_CALLS,
+    CHUNK_TABLE,
+    CONTIGS,
+    VIRAL,
+    SCORES,
+    REGIONS_BED,
+    REGIONS_GFF3,
+    REGIONS_FASTA,
+)
+RESULT_FILES = (*_TABLES, *MULTIQC_FILES, REPORT, RUN)
 
 TABLE_CHUNKS = 100_000
 
@@ -60,6 +85,7 @@ def write_results(
     out: Path,
     *,
     cutoff: float,
+    rule: RegionRule,
     run: RunInfo,
 ) -> ResultSummary:
     """Write all result files of a sample to `out` and return a summary of them.
@@ -77,16 +103,21 @@ def write_results(
             remedy="recompute the predictions of this sample",
         )
     tally, selection = Tally(), Selection(chunks)
-    tables = (FRAME_CALLS, CHUNK_CALLS, CONTIGS, VIRAL)
-    with _published_together([out / name for name in tables]) as (predictions, chunk_calls, contigs, viral):
+    with _published_together(out, _TABLES) as streams:
         with tempfile.TemporaryFile(dir=out) as spill:
-            chunk_score = _write_frames(chunks, frames, unique_scores, (predictions, chunk_calls, spill))
-            contigs.write(CONTIGS_HEADER)
+            chunk_score = _write_frames(chunks, frames, unique_scores, streams, spill)
+            streams[CONTIGS].write(CONTIGS_HEADER)
+            regions_to = RegionFiles(
+                chunks, streams[REGIONS_BED], streams[REGIONS_GFF3], streams[REGIONS_FASTA]
+            )
             for block in call_records(chunks, frames.frame_chunk, chunk_score, cutoff=cutoff):
-                write_contig_rows(contigs, block)
-                write_viral_records(viral, chunks, block)
-                tally.add(block)
-                selection.add(block)
+                regions = find_regions(chunks, block, rule)
+                write_contig_rows(streams[CONTIGS], block)
+                write_viral_records(streams[VIRAL], chunks, block)
+                write_score_rows(streams[SCORES], chunks, block)
+                regions_to.add(block, regions)
+                tally.add(block, regions)
+                selection.add(block, regions)
         (out / RUN).unlink(missing_ok=True)
     summary = ResultSummary(
         sample=run.sample,
@@ -96,10 +127,11 @@ def write_results(
         chunk_size=chunks.chunk_size,
         counts=tally.counts(),
         top=selection.top(),
-        files={name: _measured(out / name) for name in tables},
+        files={name: _measured(out / name) for name in _TABLES},
     )
     write_report(out / REPORT, summary, run, selection)
-    files = summary.files | {REPORT: _measured(out / REPORT)}
+    write_multiqc(out, {run.sample: dataclasses.asdict(summary.counts)})
+    files = summary.files | {name: _measured(out / name) for name in (*MULTIQC_FILES, REPORT)}
     publish_json(out / RUN, _run_facts(run, summary.counts, cutoff, files))
     return dataclasses.replace(summary, files=files | {RUN: _measured(out / RUN)})
 
@@ -129,11 +161,13 @@ def _write_frames(
     chunks: Chunks,
     frames: Frames,
     unique_scores: NDArray[np.float32],
-    streams: tuple[BinaryIO, BinaryIO, Any],
+    streams: Mapping[str, BinaryIO],
+    spill: Any,
 ) -> NDArray[np.float64]:
-    """Write the published tool's two tables. Returns s of all chunks (n_chunks,), mapped from the third stream."""
-    predictions, chunk_calls, spill = streams
+    """Write the published tool's two tables and `chunks.tsv`. Returns s of all chunks (n_chunks,), mapped from `spill`."""
+    predictions = streams[FRAME_CALLS]
     predictions.write(PREDICTIONS_HEADER)
+    streams[CHUNK_TABLE].write(CHUNKS_HEADER)
     calls = ChunkCalls(Path(predictions.name).parent)
     for lo in range(0, chunks.n_chunks, TABLE_CHUNKS):
         hi = min(lo + TABLE_CHUNKS, chunks.n_chunks)
@@ -143,8 +177,11 @@ def _write_frames(
         write_prediction_rows(predictions, frames.frame_ids(a, b, chunks), scores_N2)
         maxima_C2 = chunk_maxima(frames.frame_chunk[a:b], scores_N2, lo, hi)
         calls.add_maxima(chunks.chunk_ids(lo, hi), maxima_C2)
-        spill.write(chunk_scores(maxima_C2).data)
-    calls.write(chunk_calls)
+        score_C = chunk_scores(maxima_C2)
+        frames_C = np.bincount(np.asarray(frames.frame_chunk[a:b], dtype=np.int64) - lo, minlength=hi - lo)
+        write_chunk_rows(streams[CHUNK_TABLE], chunks, lo, frames_C, maxima_C2, score_C)
+        spill.write(score_C.data)
+    calls.write(streams[CHUNK_CALLS])
     if not chunks.n_chunks:  # a file without bytes cannot be mapped
         return np.empty(0)
     spill.flush()
@@ -152,10 +189,12 @@ def _write_frames(
 
 
 @contextlib.contextmanager
-def _published_together(paths: Sequence[Path]) -> Iterator[list[BinaryIO]]:
-    """Open one stream per path. None of the files appears before the block has ended."""
+def _published_together(out: Path, names: Sequence[str]) -> Iterator[dict[str, BinaryIO]]:
+    """Open one stream per file of the folder. None of the files appears before the block has ended."""
     with contextlib.ExitStack() as files:
-        yield [files.enter_context(files.enter_context(publish(path)).open("wb")) for path in paths]
+        yield {
+            name: files.enter_context(files.enter_context(publish(out / name)).open("wb")) for name in names
+        }
 
 
 def _measured(path: Path) -> ResultFile:

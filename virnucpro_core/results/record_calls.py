@@ -32,7 +32,7 @@ CONTIGS_HEADER = b"record_id\tlength\tcall\tscore\tchunks\tchunks_scored\tframes
 BLOCK_RECORDS = 65_536
 BLOCK_CHUNKS = 1_000_000
 _CODON = re.compile(rb"[ACGT]{3}", re.IGNORECASE)
-_FASTA_WIDTH = 60
+FASTA_WIDTH = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def write_viral_records(stream: BinaryIO, chunks: Chunks, block: RecordCalls) ->
         record = block.first + k
         header = b"%b %b" % (chunks.ids[record], chunks.descriptions[record])
         sequence = chunks.sequence(record)
-        lines = (sequence[i : i + _FASTA_WIDTH] for i in range(0, len(sequence), _FASTA_WIDTH))
+        lines = (sequence[i : i + FASTA_WIDTH] for i in range(0, len(sequence), FASTA_WIDTH))
         stream.write(b">%b\n%b\n" % (header.rstrip(), b"\n".join(lines)))
 
 

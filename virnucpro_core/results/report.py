@@ -6,15 +6,15 @@ were not escaped.
 
 The page shows a selection of the records, and says so. The table holds at most REPORT_ROWS records of each call:
 the longest, of equal length those with the highest score. At most TRACKS tracks are drawn, of records with at
-least TRACK_CHUNKS chunks: first those with the most chunks called virus, then the longest. A track has at most
-TRACK_BARS bars; in a longer one, each bar is the mean of neighbouring chunks.
+least TRACK_CHUNKS chunks: first those with a provirus candidate, then those with the most chunks called virus, then the
+longest. A track has at most TRACK_BARS bars; in a longer one, each bar is the mean of neighbouring chunks.
 """
 
 import base64
 import hashlib
 import heapq
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -28,6 +28,7 @@ from virnucpro_core.errors import printable
 from virnucpro_core.files.columns import Array
 from virnucpro_core.files.publish import publish_bytes
 from virnucpro_core.results.record_calls import CALLS, NO_CALL, VIRUS, RecordCalls
+from virnucpro_core.results.regions import Region
 from virnucpro_core.results.summary import BINS, ResultSummary, RunInfo, TopRecord
 from virnucpro_core.sequences.chunks import Chunks
 
@@ -65,8 +66,8 @@ class Selection:
         self._tracks: list[Ranked] = []
         self.track_candidates = 0
 
-    def add(self, block: RecordCalls) -> None:
-        """Add the records of one block to the selection."""
+    def add(self, block: RecordCalls, regions: Mapping[int, Sequence[Region]]) -> None:
+        """Add the records of one block, and its regions (`find_regions`), to the selection."""
         record = block.first + np.arange(len(block.call))
         keys = np.stack([-block.length, -np.nan_to_num(block.score), record], axis=1)
         for call, limit in enumerate(REPORT_ROWS):
@@ -78,8 +79,12 @@ class Selection:
         viral = viral[ends] - viral[ends - block.chunks]
         candidates = np.flatnonzero((block.chunks >= TRACK_CHUNKS) & (block.call != NO_CALL))
         self.track_candidates += len(candidates)
-        keys = np.stack([-viral, -block.length, record], axis=1)[candidates]
-        self._tracks = _best(self._tracks, keys, TRACKS, partial(self._track, block, candidates))
+        proviral = np.zeros(len(record), dtype=np.int64)
+        marked = [k for k, found in regions.items() if any(r.kind == "provirus_candidate" for r in found)]
+        proviral[np.array(marked, dtype=np.int64) - block.first] = 1
+        keys = np.stack([-proviral, -viral, -block.length, record], axis=1)[candidates]
+        make = partial(self._track, block, regions, candidates)
+        self._tracks = _best(self._tracks, keys, TRACKS, make)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -88,7 +93,8 @@ class Selection:
 
     @property
     def tracks(self) -> list[dict[str, Any]]:
-        """The tracks, best first: the keys of a row, and step, start, end, s (per bar), virus, scored."""
+        """The tracks, best first: the keys of a row, and step, start, end, s (per bar), virus, scored,
+        regions (start, end, kind, score of each)."""
         return [track for _, track in self._tracks]
 
     def top(self) -> tuple[TopRecord, ...]:
@@ -113,7 +119,9 @@ class Selection:
             "reason": block.reasons[k],
         }
 
-    def _track(self, block: RecordCalls, chosen: Array, number: int) -> dict[str, Any]:
+    def _track(
+        self, block: RecordCalls, regions: Mapping[int, Sequence[Region]], chosen: Array, number: int
+    ) -> dict[str, Any]:
         k = int(chosen[number])
         lo = int(block.chunks[:k].sum())
         n = int(block.chunks[k])
@@ -129,6 +137,7 @@ class Selection:
             "s": _bars(s, firsts),
             "virus": int((s >= 0.5).sum()),
             "scored": int(block.chunks_scored[k]),
+            "regions": [[r.start, r.end, r.kind, r.score] for r in regions.get(block.first + k, ())],
         }
 
 

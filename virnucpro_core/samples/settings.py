@@ -11,7 +11,7 @@ class SampleSettings:
     """Everything the results of a sample depend on, apart from its sequences.
 
     chunk_size: in bases. shard_rows: unique frames per shard, at most 10,000. cutoff: least score of a record that is
-    called virus.
+    called virus. region_min_length: least bases of a viral region; region_min_support: its least chunks called virus.
     """
 
     profile: str = "esm2-3b"
@@ -22,6 +22,8 @@ class SampleSettings:
     precision: Literal["float32", "float16", "fp8"] = "float32"
     cutoff: float = 0.5
     shard_rows: int = 10_000
+    region_min_length: int = 0
+    region_min_support: int = 1
 
     def __post_init__(self) -> None:
         """Raises UsageError that names the setting and its range."""
@@ -29,6 +31,8 @@ class SampleSettings:
             "chunk_size": (6 <= self.chunk_size <= 1_000_000, "6 to 1,000,000 bases"),
             "cutoff": (0.0 <= self.cutoff <= 1.0, "0 to 1"),
             "shard_rows": (1 <= self.shard_rows <= 10_000, "1 to 10,000 rows"),
+            "region_min_length": (self.region_min_length >= 0, "0 bases or more"),
+            "region_min_support": (self.region_min_support >= 0, "0 chunks or more"),
             "duplicates": (self.duplicates in ("refuse", "rename"), "refuse or rename"),
             "overlong": (self.overlong in ("truncate", "isolate"), "truncate or isolate"),
             "precision": (self.precision in ("float32", "float16", "fp8"), "float32, float16 or fp8"),
