@@ -124,6 +124,7 @@ def write_results(
         profile=run.profile,
         note=run.note,
         cutoff=cutoff,
+        rule=rule,
         chunk_size=chunks.chunk_size,
         counts=tally.counts(),
         top=selection.top(),
@@ -164,7 +165,7 @@ def _write_frames(
     streams: Mapping[str, BinaryIO],
     spill: Any,
 ) -> NDArray[np.float64]:
-    """Write the published tool's two tables and `chunks.tsv`. Returns s of all chunks (n_chunks,), mapped from `spill`."""
+    """Write the published tool's tables and `chunks.tsv`. Returns s of all chunks (n_chunks,), mapped from `spill`."""
     predictions = streams[FRAME_CALLS]
     predictions.write(PREDICTIONS_HEADER)
     streams[CHUNK_TABLE].write(CHUNKS_HEADER)

@@ -1,7 +1,8 @@
 """Write the files from which MultiQC makes its section on VirNucPro, for one sample or for several.
 
 MultiQC finds custom content by the end of a file's name, `_mqc.json`, and joins files of the same `id`: so
-each sample's results folder has its own two files, and `multiqc FOLDER` shows all of them in one plot and in the general statistics.
+each sample's results folder has its own two files, and `multiqc FOLDER` shows all of them in one plot and in the
+general statistics.
 """
 
 from collections.abc import Mapping

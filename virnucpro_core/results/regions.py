@@ -88,7 +88,8 @@ def own_bases(windows: Windows) -> tuple[Array, Array]:
 def log_odds(score_C: NDArray[np.float64]) -> NDArray[np.int64]:
     """Log-odds of each chunk in thousandths, (C,); 0 for a chunk without a frame (NaN)."""
     s = np.clip(np.where(np.isnan(score_C), 0.5, score_C), 1 - MOST_SURE, MOST_SURE)
-    return np.rint(_UNITS * np.log(s / (1 - s))).astype(np.int64)
+    odds_C: NDArray[np.int64] = np.rint(_UNITS * np.log(s / (1 - s))).astype(np.int64)
+    return odds_C
 
 
 def viral_chunks(odds: Sequence[int]) -> list[bool]:

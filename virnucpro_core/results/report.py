@@ -28,7 +28,7 @@ from virnucpro_core.errors import printable
 from virnucpro_core.files.columns import Array
 from virnucpro_core.files.publish import publish_bytes
 from virnucpro_core.results.record_calls import CALLS, NO_CALL, VIRUS, RecordCalls
-from virnucpro_core.results.regions import Region
+from virnucpro_core.results.regions import CHANGE, MOST_SURE, Region
 from virnucpro_core.results.summary import BINS, ResultSummary, RunInfo, TopRecord
 from virnucpro_core.sequences.chunks import Chunks
 
@@ -178,6 +178,9 @@ def write_report(path: Path, summary: ResultSummary, run: RunInfo, selection: Se
             "Records", counts.record_histogram, summary.cutoff, "cut-off", "score of the record"
         ),
         chunk_chart=_chart("Chunks", _split(counts.chunk_histogram), 0.5, "chunk call", "s of the chunk"),
+        rule=summary.rule,
+        region_limits=f"{1 - MOST_SURE:g} to {MOST_SURE:g}",
+        region_change=f"{1 - CHANGE:g} / {CHANGE:g}",
         settings=_facts(dict(run.settings) | {"profile": run.profile, "cut-off": summary.cutoff}),
         versions=_facts(run.versions),
         digests=_facts(run.digests),

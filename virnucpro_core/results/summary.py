@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro_core.results.record_calls import CALLS, NO_CALL, RecordCalls
-from virnucpro_core.results.regions import Region
+from virnucpro_core.results.regions import Region, RegionRule
 
 BINS = 20  # of 0.05 each; the last one includes 1
 
@@ -99,6 +99,7 @@ class ResultSummary:
     profile: str
     note: str
     cutoff: float
+    rule: RegionRule
     chunk_size: int
     counts: Counts
     top: tuple[TopRecord, ...]
