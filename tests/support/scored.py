@@ -22,10 +22,16 @@ class Scored:
     scores: NDArray[np.float32]
 
     def write(
-        self, out: Path, *, cutoff: float = 0.5, note: str = "", rule: RegionRule | None = None
+        self,
+        out: Path,
+        *,
+        cutoff: float = 0.5,
+        note: str = "",
+        rule: RegionRule | None = None,
+        sample: str = "a_sample",
     ) -> ResultSummary:
         run = RunInfo(
-            sample="a_sample",
+            sample=sample,
             profile="demo" if note else "esm2-3b",
             note=note,
             inputs=[RunInput("reads.fa", 10, "0" * 64)],

@@ -17,6 +17,7 @@ import click
 from virnucpro_assets.cli.models import doctor, metrics, models, train, ui
 from virnucpro_assets.cli.samples import priority, samples
 from virnucpro_assets.cli.storage import storage
+from virnucpro_assets.cli.summary import end_of_batch, summary
 from virnucpro_assets.cli.terminal import harden, lost_output
 from virnucpro_assets.cli.words import counted
 from virnucpro_assets.platform.startup import import_nothing_from_here, lasting_imports
@@ -51,6 +52,7 @@ app.add_command(samples)
 app.add_command(storage)
 app.add_command(priority)
 app.add_command(metrics)
+app.add_command(summary)
 
 
 @app.command()
@@ -141,6 +143,7 @@ def predict(
         from virnucpro_assets.cli.progress import show_predictions
         from virnucpro_assets.platform.resource import platform_from_environment
         from virnucpro_assets.running.predict import registered, several_failed
+        from virnucpro_core.results.batch import check_batch_out
         from virnucpro_core.results.delivery import check_out
         from virnucpro_core.samples.inputs import files_of
         from virnucpro_core.samples.sample import check_key
@@ -153,12 +156,17 @@ def predict(
     groups = [(check_key(sample), in_order(paths))] if sample else group_samples(paths)
     folders = {name: out / name if len(groups) > 1 else out for name, _ in groups}
 
+    if len(groups) > 1:
+        check_batch_out(out, force=force)
+
     def check(name: str, files: Sequence[Path]) -> None:
         check_out(folders[name], name, files, force=force, fresh=fresh)
 
     known, failures = registered(groups, platform.folder, settings, fresh=fresh, check=check)
     if known:
         failures |= show_predictions(known, platform, lambda one: folders[one.name])
+    if len(groups) > 1:
+        end_of_batch(platform.folder, out, list(folders), failures)
     if len(groups) > 1 and failures:
         raise several_failed(failures, len(groups))
     for error in failures.values():

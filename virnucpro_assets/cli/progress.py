@@ -39,6 +39,7 @@ def show_predictions(
     several = len(samples) > 1
     view = _Bars(named=several) if sys.stdout.isatty() else _Lines(named=several)
     began: dict[str, float] = {}
+    called: list[str] = []
     last: list[Sample] = []
 
     def begin(sample: Sample) -> None:
@@ -51,9 +52,13 @@ def show_predictions(
 
     def done(sample: Sample, together: bool) -> None:  # noqa: FBT001 - as Watch calls it
         deliver(sample.results, out(sample))
+        called.append(sample.name)
+        if several:
+            place = f"{len(called):,} of {len(samples):,}"
+            view.print(f"{place}: {sample.name}: {_counts(_read_counts(out(sample)))}; {out(sample)}")
         if together:
-            view.print(f"{sample.name}: {_counts(_read_counts(out(sample)))}; {out(sample)}")
-        elif several:
+            return
+        if several:
             print_calls(sample, out(sample), time.monotonic() - began[sample.name])
         else:
             last.append(sample)  # printed below, after its bars are complete

@@ -10,23 +10,20 @@ least TRACK_CHUNKS chunks: first those with a provirus candidate, then those wit
 longest. A track has at most TRACK_BARS bars; in a longer one, each bar is the mean of neighbouring chunks.
 """
 
-import base64
-import hashlib
 import heapq
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
 from virnucpro_core.errors import printable
 from virnucpro_core.files.columns import Array
 from virnucpro_core.files.publish import publish_bytes
+from virnucpro_core.results.page import page_environment, page_policy, template_text
 from virnucpro_core.results.record_calls import CALLS, NO_CALL, VIRUS, RecordCalls
 from virnucpro_core.results.regions import CHANGE, MOST_SURE, Region
 from virnucpro_core.results.summary import BINS, ResultSummary, RunInfo, TopRecord
@@ -143,47 +140,42 @@ class Selection:
 
 def write_report(path: Path, summary: ResultSummary, run: RunInfo, selection: Selection) -> None:
     """Publish the page at `path`. The same arguments give the same bytes."""
-    style, script = _template_text("report.css"), _template_text("report.js")
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("virnucpro_core.results"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"thousands": "{:,}".format, "bases": _bases}
+    style, script = template_text("report.css"), template_text("report.js")
     counts, rows = summary.counts, selection.rows
     complete = len(rows) == counts.records
-    page = environment.get_template("report.html.j2").render(
-        summary=summary,
-        run=run,
-        policy=f"default-src 'none'; style-src '{_source(style)}'; script-src '{_source(script)}'; "
-        "base-uri 'none'; form-action 'none'",
-        style=Markup(style),  # noqa: S704 - a file of this package
-        script=Markup(script),  # noqa: S704 - a file of this package
-        data=script_json(
-            {
-                "complete": complete,
-                "fields": FIELDS,
-                "rows": [[row[name] for name in FIELDS] for row in rows],
-                "tracks": selection.tracks,
-            }
-        ),
-        shares=_shares(summary, rows),
-        complete=complete,
-        shown_tracks=len(selection.tracks),
-        track_candidates=selection.track_candidates,
-        track_minimum=TRACK_CHUNKS,
-        record_chart=_chart(
-            "Records", counts.record_histogram, summary.cutoff, "cut-off", "score of the record"
-        ),
-        chunk_chart=_chart("Chunks", _split(counts.chunk_histogram), 0.5, "chunk call", "s of the chunk"),
-        rule=summary.rule,
-        region_limits=f"{1 - MOST_SURE:g} to {MOST_SURE:g}",
-        region_change=f"{1 - CHANGE:g} / {CHANGE:g}",
-        settings=_facts(dict(run.settings) | {"profile": run.profile, "cut-off": summary.cutoff}),
-        versions=_facts(run.versions),
-        digests=_facts(run.digests),
+    page = (
+        page_environment()
+        .get_template("report.html.j2")
+        .render(
+            summary=summary,
+            run=run,
+            policy=page_policy(style, script),
+            style=Markup(style),  # noqa: S704 - a file of this package
+            script=Markup(script),  # noqa: S704 - a file of this package
+            data=script_json(
+                {
+                    "complete": complete,
+                    "fields": FIELDS,
+                    "rows": [[row[name] for name in FIELDS] for row in rows],
+                    "tracks": selection.tracks,
+                }
+            ),
+            shares=_shares(summary, rows),
+            complete=complete,
+            shown_tracks=len(selection.tracks),
+            track_candidates=selection.track_candidates,
+            track_minimum=TRACK_CHUNKS,
+            record_chart=_chart(
+                "Records", counts.record_histogram, summary.cutoff, "cut-off", "score of the record"
+            ),
+            chunk_chart=_chart("Chunks", _split(counts.chunk_histogram), 0.5, "chunk call", "s of the chunk"),
+            rule=summary.rule,
+            region_limits=f"{1 - MOST_SURE:g} to {MOST_SURE:g}",
+            region_change=f"{1 - CHANGE:g} / {CHANGE:g}",
+            settings=_facts(dict(run.settings) | {"profile": run.profile, "cut-off": summary.cutoff}),
+            versions=_facts(run.versions),
+            digests=_facts(run.digests),
+        )
     )
     publish_bytes(path, page.encode())
 
@@ -282,19 +274,3 @@ def _chart(
 
 def _facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, v if isinstance(v, str) else json.dumps(v)) for name, v in sorted(values.items())]
-
-
-def _bases(number: int) -> str:
-    for unit, size in (("Gb", 1e9), ("Mb", 1e6), ("kb", 1e3)):
-        if number >= size:
-            return f"{number / size:.1f}\u00a0{unit}"
-    return f"{number}\u00a0bases"
-
-
-def _template_text(name: str) -> str:
-    return resources.files("virnucpro_core.results").joinpath("templates", name).read_text("utf-8")
-
-
-def _source(text: str) -> str:
-    """The hash source of an inline script or style for the content security policy."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -246,7 +246,7 @@ def test_a_long_track_is_drawn_in_means(sample: Scored, monkeypatch: pytest.Monk
     s[1] = np.nan
     selection = report.Selection(sample.chunks)
     for block in call_records(sample.chunks, sample.frames.frame_chunk, s, cutoff=0.5):
-        selection.add(block)
+        selection.add(block, {})
     (track,) = [track for track in selection.tracks if track["number"] == 1]
     n = track["chunks"]
     windows = sample.chunks.windows(0, n)
