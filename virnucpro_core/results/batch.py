@@ -82,7 +82,7 @@ def check_batch_out(out: Path, *, force: bool = False) -> None:
     for name, mark in (_MARKS | reports).items():
         if (out / name).exists() and not force and not _holds(out / name, mark):
             raise UsageError(
-                f"holds a {name} that was not written by VirNucPro",
+                f"holds {name}, which was not written by VirNucPro",
                 where=out,
                 remedy="give another --out, or --force to replace it",
             )

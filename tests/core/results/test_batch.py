@@ -147,7 +147,7 @@ def test_the_same_rows_give_the_same_bytes_and_only_own_files_are_replaced(
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
     for name in names:
         (tmp_path / name).write_text("<h1>mine</h1>")
-        with pytest.raises(UsageError, match=re.escape(f"holds a {name} that was not written by VirNucPro")):
+        with pytest.raises(UsageError, match=re.escape(f"holds {name}, which was not written by VirNucPro")):
             check_batch_out(tmp_path)
         check_batch_out(tmp_path, force=True)
         (tmp_path / name).write_bytes(before[name])
