@@ -24,7 +24,6 @@ from virnucpro_core.models.profiles import DEMO
 from virnucpro_core.results.folder import RESULT_FILES
 from virnucpro_core.results.multiqc import MULTIQC_FILES
 
-
 ACROSS = {"summary.tsv", "index.html", *MULTIQC_FILES}
 
 
