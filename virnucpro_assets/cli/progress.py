@@ -21,7 +21,7 @@ from virnucpro_core.engine.telemetry import Progress as LaneProgress
 from virnucpro_core.errors import VirnucproError, printable
 from virnucpro_core.pipeline.retention import was_released
 from virnucpro_core.results.delivery import deliver
-from virnucpro_core.results.folder import CONTIGS, REPORT, RUN
+from virnucpro_core.results.folder import CONTIGS, REGIONS_BED, REPORT, RUN
 from virnucpro_core.samples.products import CHUNKS, PRODUCTS
 from virnucpro_core.samples.sample import Sample
 from virnucpro_core.sequences.chunks import Chunks
@@ -160,6 +160,9 @@ def print_calls(sample: Sample, out: Path, seconds: float) -> None:
     if counts["records"] > SHOWN_RECORDS:
         console.print(f"... and {counts['records'] - SHOWN_RECORDS:,} more in {CONTIGS}")
     console.print(f"{_counts(counts)}; {seconds:.0f} s")
+    if counts.get("regions"):
+        candidates = counted(counts["provirus_candidates"], "provirus candidate")
+        console.print(f"{counted(counts['regions'], 'viral region')}, {candidates}: {REGIONS_BED}")
     uracils = 0 if was_released(sample, CHUNKS) else Chunks.open(sample.chunks).attrs["uracils"]
     if uracils:
         console.print(f"letters U read as T: {uracils:,}")

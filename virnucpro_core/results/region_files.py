@@ -96,29 +96,37 @@ class RegionFiles:
 
     def add(self, block: RecordCalls, regions: Mapping[int, Sequence[Region]]) -> None:
         """Append the regions of one block (`find_regions`)."""
+        bed: list[str] = []
+        gff3: list[str] = []
         for record, found in regions.items():
             k = record - block.first
             name, sequence = block.ids[k], self._chunks.sequence(record)
-            seqid = gff3_name(name)
-            self._gff3.write(f"##sequence-region {seqid} 1 {int(block.length[k])}\n".encode())
+            chrom, seqid = bed_name(name), gff3_name(name)
+            gff3.append(f"##sequence-region {seqid} 1 {len(sequence)}\n")
             for region in found:
                 self._number += 1
-                self._add(region, name, seqid, sequence[region.start : region.end])
+                ident = f"region_{self._number}"
+                bed.append(_bed_line(region, chrom, ident))
+                gff3.append(_gff3_line(region, seqid, ident))
+                self._write_letters(region, name, ident, sequence[region.start : region.end])
+        self._bed.write("".join(bed).encode())
+        self._gff3.write("".join(gff3).encode())
 
-    def _add(self, region: Region, name: str, seqid: str, letters: bytes) -> None:
-        support = (
-            f"chunks={region.chunks};chunks_scored={region.chunks_scored};chunks_virus={region.chunks_virus}"
-        )
-        ident = f"region_{self._number}"
-        # Cut, not rounded: a score below a cut-off must not read as one that reaches it.
-        level = int(region.score * 1000)
-        self._bed.write(
-            f"{bed_name(name)}\t{region.start}\t{region.end}\t{ident}:{region.kind}\t{level}\t.\n".encode()
-        )
-        self._gff3.write(
-            f"{seqid}\tvirnucpro\t{_TYPES[region.kind]}\t{region.start + 1}\t{region.end}\t{region.score!r}\t.\t.\t"
-            f"ID={ident};kind={region.kind};{support}\n".encode()
-        )
+    def _write_letters(self, region: Region, name: str, ident: str, letters: bytes) -> None:
         lines = (letters[i : i + FASTA_WIDTH] for i in range(0, len(letters), FASTA_WIDTH))
         header = f"{name}:{region.start + 1}-{region.end} {ident} kind={region.kind} score={region.score!r}"
         self._fasta.write(b">%b\n%b\n" % (header.encode(), b"\n".join(lines)))
+
+
+def _bed_line(region: Region, chrom: str, ident: str) -> str:
+    # Cut, not rounded: a score below a cut-off must not read as one that reaches it.
+    level = int(region.score * 1000)
+    return f"{chrom}\t{region.start}\t{region.end}\t{ident}:{region.kind}\t{level}\t.\n"
+
+
+def _gff3_line(region: Region, seqid: str, ident: str) -> str:
+    return (
+        f"{seqid}\tvirnucpro\t{_TYPES[region.kind]}\t{region.start + 1}\t{region.end}\t{region.score!r}\t.\t.\t"
+        f"ID={ident};kind={region.kind};chunks={region.chunks};chunks_scored={region.chunks_scored};"
+        f"chunks_virus={region.chunks_virus}\n"
+    )

@@ -17,10 +17,12 @@ region. From this follows:
 - A record of one chunk is one region if the published tool calls the chunk virus.
 - Of several best paths the one with the most viral chunks is taken, as equal scores of a chunk count as virus.
 
-A region begins and ends with a chunk that has a frame. Log-odds are whole thousandths, so sums do not depend on the
-direction in which a record is read: the same chunks in reverse order give the same regions in reverse order.
+A region begins and ends with a chunk that has a frame, or where the record does. So `whole_record` means from its
+first base to its last. Log-odds are whole thousandths, so sums do not depend on the direction in which a record is
+read: the same chunks in reverse order give the same regions in reverse order.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -98,6 +100,8 @@ def viral_chunks(odds: Sequence[int]) -> list[bool]:
     `ahead` is how much better the best path up to here is if it is viral here, at most COST either way, because it can
     change. The same from the other end, and their sum decides. At most four numbers are kept for each chunk.
     """
+    if len(odds) == 1:
+        return [odds[0] >= 0]
     before, ahead = [], 0
     for odd in odds:
         ahead = max(-COST, min(COST, ahead)) + odd
@@ -120,53 +124,57 @@ def find_regions(chunks: Chunks, block: RecordCalls, rule: RegionRule) -> dict[i
     if not candidates:
         return {}
     windows = chunks.windows(block.chunk_first, block.chunk_first + len(block.chunk_score))
-    start, end = own_bases(windows)
-    odds = log_odds(block.chunk_score)
+    # Lists: most records have one chunk or a few, and arrays of that size are slow.
+    start, end = (bases.tolist() for bases in own_bases(windows))
+    odds, scores = log_odds(block.chunk_score).tolist(), block.chunk_score.tolist()
     found = {}
-    for k in candidates:
-        lo, hi = int(lasts[k] - block.chunks[k]), int(lasts[k])
-        part = slice(lo, hi)
-        of_record = [
-            region
-            for region in _of_record(block, k, block.chunk_score[part], odds[part], (start[part], end[part]))
-            if region.end - region.start >= rule.min_length and region.chunks_virus >= rule.min_support
-        ]
-        if of_record:
-            found[block.first + k] = of_record
+    for k, lo, hi in zip(
+        candidates, (lasts - block.chunks)[candidates].tolist(), lasts[candidates].tolist(), strict=True
+    ):
+        kept = []
+        for first, last in _stretches(odds[lo:hi], scores[lo:hi]):
+            a, b = lo + first, lo + last
+            scored = [s for s in scores[a : b + 1] if not math.isnan(s)]
+            virus = sum(s >= 0.5 for s in scored)
+            if end[b] - start[a] >= rule.min_length and virus >= rule.min_support:
+                kept.append(
+                    Region(
+                        record=block.first + k,
+                        start=start[a],
+                        end=end[b],
+                        kind=_kind(block, k, len(scored)),
+                        score=math.fsum(scored) / len(scored),
+                        chunks=b - a + 1,
+                        chunks_scored=len(scored),
+                        chunks_virus=virus,
+                    )
+                )
+        if kept:
+            found[block.first + k] = kept
     return found
 
 
-def _of_record(
-    block: RecordCalls,
-    k: int,
-    score_C: NDArray[np.float64],
-    odds_C: NDArray[np.int64],
-    bases: tuple[Array, Array],
-) -> Iterator[Region]:
-    """All regions of record k of the block."""
-    scored = ~np.isnan(score_C)
-    for lo, hi in _runs(viral_chunks(odds_C.tolist())):
-        inside = np.flatnonzero(scored[lo:hi])
-        if not len(inside):
-            continue
-        first, end = lo + int(inside[0]), lo + int(inside[-1]) + 1
-        kind: Kind = "provirus_candidate" if block.call[k] == OTHERS else "viral_part"
-        scores = score_C[first:end][scored[first:end]]
-        yield Region(
-            record=block.first + k,
-            start=int(bases[0][first]),
-            end=int(bases[1][end - 1]),
-            kind="whole_record" if len(inside) == block.chunks_scored[k] else kind,
-            score=float(scores.mean()),
-            chunks=end - first,
-            chunks_scored=len(scores),
-            chunks_virus=int((scores >= 0.5).sum()),
-        )
+def _kind(block: RecordCalls, k: int, chunks_scored: int) -> Kind:
+    """The kind of a region with `chunks_scored` scored chunks in record k of the block."""
+    if chunks_scored == block.chunks_scored[k]:
+        return "whole_record"
+    return "provirus_candidate" if block.call[k] == OTHERS else "viral_part"
+
+
+def _stretches(odds: list[int], scores: list[float]) -> Iterator[tuple[int, int]]:
+    """First and last chunk of each viral stretch of a record.
+
+    Chunks without a score (NaN) between a stretch and chunks called others are not part of it.
+    """
+    for first, last in _runs(viral_chunks(odds)):
+        scored = [n for n in range(first, last + 1) if not math.isnan(scores[n])]
+        if scored:
+            yield (0 if first == 0 else scored[0]), (last if last == len(odds) - 1 else scored[-1])
 
 
 def _runs(states: Sequence[bool]) -> Iterator[tuple[int, int]]:
-    """First and end of each run of true values."""
+    """First and last of each run of true values."""
     for state, run in groupby(range(len(states)), key=states.__getitem__):
         members = list(run)
         if state:
-            yield members[0], members[-1] + 1
+            yield members[0], members[-1]

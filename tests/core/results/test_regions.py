@@ -126,7 +126,8 @@ def test_regions_lie_in_their_record_and_are_sorted_and_apart(store: Chunks, dat
             first = lo + int(np.flatnonzero(start[lo:hi] == region.start)[0])
             last = lo + int(np.flatnonzero(end[lo:hi] == region.end)[0])
             inside = score[first : last + 1]
-            assert not np.isnan(inside[[0, -1]]).any()
+            assert region.start == 0 or not np.isnan(inside[0])
+            assert region.end == store.lengths[record] or not np.isnan(inside[-1])
             assert region.chunks == len(inside)
             assert region.chunks_scored == (~np.isnan(inside)).sum()
             assert region.chunks_virus == (inside >= 0.5).sum() > 0
@@ -134,6 +135,7 @@ def test_regions_lie_in_their_record_and_are_sorted_and_apart(store: Chunks, dat
             whole = region.chunks_scored == block.chunks_scored[record]
             other = "viral_part" if block.call[record] == 0 else "provirus_candidate"
             assert region.kind == ("whole_record" if whole else other)
+            assert not whole or (region.start, region.end) == (0, store.lengths[record])
         assert all(a.end <= b.start for a, b in itertools.pairwise(found))
     rule = RegionRule(data.draw(st.integers(0, 700)), data.draw(st.integers(0, 6)))
     assert find_regions(store, block, rule) == {
@@ -179,10 +181,26 @@ def cases(*, n: int, viral: range, other: float = 0.02, sure: float = 0.98) -> N
         (cases(n=10, viral=range(7)), [(0, 420, "viral_part")]),
         (cases(n=10, viral=range(0)), []),
         (np.array([0.98, 0.98, np.nan, np.nan, 0.98, *[0.02] * 5]), [(0, 300, "provirus_candidate")]),
-        (np.array([np.nan, 0.9, 0.4, 0.9, *[np.nan] * 6]), [(60, 240, "whole_record")]),
+        (np.array([np.nan, 0.9, 0.4, 0.9, *[np.nan] * 6]), [(0, 600, "whole_record")]),
+        (np.array([np.nan, 0.9, np.nan, *[0.01] * 7]), []),
+        (np.array([np.nan, 0.99, np.nan, *[0.01] * 7]), [(0, 120, "provirus_candidate")]),
+        (np.array([*[0.01] * 5, np.nan, 0.98, 0.98, np.nan, 0.01]), [(360, 480, "provirus_candidate")]),
         (np.full(10, np.nan), []),
     ],
-    ids=["inside", "one_chunk", "at_the_end", "all", "most", "none", "bridged", "unscored_ends", "unscored"],
+    ids=[
+        "inside",
+        "one_chunk",
+        "at_the_end",
+        "all",
+        "most",
+        "none",
+        "bridged",
+        "unscored_ends",
+        "unsure_end",
+        "sure_end",
+        "unscored_borders",
+        "unscored",
+    ],
 )
 def test_what_becomes_a_region(
     store: Chunks, scores: NDArray[np.float64], expected: list[tuple[int, int, str]]
