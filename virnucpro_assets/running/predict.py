@@ -151,12 +151,9 @@ class _Prediction:
     def run(self) -> None:
         """Work until every sample has ended."""
         schedule, workers = self._schedule, [self._host, *self._gpus]
-        new = [group for group in schedule.waiting if group.samples[0].name not in self.recorded]
-        expected = sum(1 if group.together else self.platform.gpus for group in new)
         try:
             with at_work(workers):
-                for worker in workers[: 1 + expected if new else 0]:
-                    worker.start()
+                self._prepare()
                 while not schedule.is_done:
                     for worker in workers:
                         self._serve(worker)
@@ -167,6 +164,15 @@ class _Prediction:
         finally:
             for group in schedule.under_way:
                 group.held.close()
+
+    def _prepare(self) -> None:
+        """Start the workers that will have work. The GPUs' workers load the models while the samples are read."""
+        new = [group for group in self._schedule.waiting if group.samples[0].name not in self.recorded]
+        if new:
+            self._host.start()
+        lanes = sum(1 if group.together or group.samples[0].is_small else self.platform.gpus for group in new)
+        for rank, worker in enumerate(self._gpus[:lanes]):
+            worker.prepare(f"{rank}|{new[0].samples[0].name}", self._schedule.driver)
 
     def _serve(self, worker: Worker) -> None:
         """Take the outcome of the worker's task, if it has ended, and give the worker its next task."""
