@@ -8,6 +8,8 @@ TRITON ?= triton==3.9.0
 VENV ?= .venv
 PORT ?= 3000
 MINUTES ?= 60
+# Processes that run tests at the same time.
+TESTERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 DEMO := virnucpro_core/demo
@@ -28,7 +30,7 @@ ui: $(VENV)/.user  ## the web UI and the daemon on loopback; drop files into .vi
 	$(BIN)/virnucpro ui --port $(PORT)
 
 test: $(VENV)/.dev  ## all tests that need no GPU; the last lines say which were skipped and why
-	$(BIN)/python -m pytest -m "not gpu and not ray and not long"
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile -m "not gpu and not ray and not long"
 
 ray: $(VENV)/.dev  ## a Ray cluster of four pretended machines, one of which dies; what Kubernetes would be told
 	$(PIP) --editable ".[dev,ray,kubernetes]"
