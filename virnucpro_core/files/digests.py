@@ -3,11 +3,14 @@
 import hashlib
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 # What identifies the bytes of a file as long as nobody sets times back: device, inode, size, and both times in ns.
 _Mark = tuple[int, int, int, int, int]
+# Changes within one tick of the file system can leave the same times. Linux: 10 ms at most.
+_TICK_NS = 20_000_000
 _known: dict[str, tuple[_Mark, str]] = {}
 
 
@@ -20,15 +23,15 @@ def sha256_file(path: Path) -> str:
 def sha256_once(path: Path) -> str:
     """`sha256_file`, read only once in this process as long as the file stays the same file.
 
-    The file is read again if its inode, size, modification time or change time differ. A new process reads every file
-    at its first use. Raises OSError.
+    The file is read again if its inode, size, modification time or change time differ, or if it is so new that it
+    could change without another time. A new process reads every file at its first use. Raises OSError.
     """
     mark = _mark(path)
     known = _known.get(str(path))
     if known is not None and known[0] == mark:
         return known[1]
     sha256 = sha256_file(path)
-    if _mark(path) == mark:
+    if _mark(path) == mark and time.time_ns() - mark[-1] > _TICK_NS:
         _known[str(path)] = (mark, sha256)
     return sha256
 

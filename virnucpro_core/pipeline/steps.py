@@ -95,7 +95,9 @@ def translate_sample(sample: Sample, *, cores: int = 1) -> Frames:
                 return made
         chunks.store.verify()
         version = PRODUCTS[TRANSLATIONS].version
-        return write_frames(chunks, sample.translations, version=version, processes=max(1, min(cores // 2, PROCESSES)))
+        return write_frames(
+            chunks, sample.translations, version=version, processes=max(1, min(cores // 2, PROCESSES))
+        )
 
 
 def call_sample(lane: Lane) -> ResultSummary:
