@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from virnucpro_core.engine.telemetry import read_progress
 from virnucpro_core.errors import VirnucproError
-from virnucpro_core.files.digests import sha256_file
+from virnucpro_core.files.digests import sha256_once
 from virnucpro_core.files.publish import publish
 from virnucpro_core.pipeline.overview import Overview, overview
 from virnucpro_core.results.batch import REPORTS, BatchRow, write_batch
@@ -51,7 +51,7 @@ def _of_home(home: Path, state: Overview, reports: Path) -> BatchRow:
     results = open_sample(home, name).results
     try:
         facts = _facts(results / RUN)
-        whole = sha256_file(results / REPORT) == facts["files"][REPORT]["sha256"]
+        whole = sha256_once(results / REPORT) == facts["files"][REPORT]["sha256"]
     except _UNREADABLE:
         whole = False
     if not whole:
