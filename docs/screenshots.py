@@ -129,10 +129,10 @@ def made_up(browser: "Browser", folder: Path) -> None:
 
 
 def _made_up_sample(folder: Path, *, seed: int) -> Scored:
-    """A chromosome with a provirus candidate, a phage, and a contig whose last third is viral."""
-    viral = {"chromosome_piece": range(80, 130), "phage": range(99), "contig": range(20, 99)}
+    """A chromosome with a provirus candidate, a phage, and a contig of which two thirds are viral."""
+    viral = {"chromosome_piece": range(80, 130), "phage": range(99), "contig": range(9, 99)}
     lengths = {"chromosome_piece": 60_100, "phage": 9_000, "contig": 9_000}
-    fasta = "".join(f">{name}\n{sequence(n, seed + n)}\n" for name, n in lengths.items())
+    fasta = "".join(f">{name}\n{sequence(n, 10 * seed + k)}\n" for k, (name, n) in enumerate(lengths.items()))
     made = scored_sample(folder, fasta, chunk_size=300)
     letters = np.random.default_rng(seed)
     virus = letters.uniform(0.02, 0.3, made.frames.n_unique).astype(np.float32)
