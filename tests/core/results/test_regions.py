@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -110,7 +110,6 @@ def test_the_same_chunks_in_a_mirrored_record_own_the_mirrored_bases(length: int
         assert (start == (length - end_m)[::-1]).all()
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_regions_lie_in_their_record_and_are_sorted_and_apart(store: Chunks, data: st.DataObject) -> None:
     n = store.n_chunks
@@ -149,7 +148,6 @@ def test_regions_lie_in_their_record_and_are_sorted_and_apart(store: Chunks, dat
     }
 
 
-@settings(deadline=None)
 @given(st.lists(SCORE, min_size=10, max_size=10))
 def test_a_record_without_overlaps_gives_mirrored_regions_from_its_reverse_complement(
     store: Chunks, scores: list[float]
