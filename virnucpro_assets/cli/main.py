@@ -142,11 +142,14 @@ def predict(
     folders = {name: out / name if len(groups) > 1 else out for name, _ in groups}
 
     def check(name: str, files: Sequence[Path]) -> None:
-        check_out(folders[name], name, files, force=force, fresh=fresh)
+        check_out(folders[name], name, files, force=force, fresh=fresh, home=platform.folder)
 
-    known, failures = registered(groups, platform.folder, settings, fresh=fresh, check=check)
+    known, failures = registered(
+        groups, platform.folder, settings, chosen=bool(sample), fresh=fresh, check=check
+    )
     if known:
-        failures |= show_predictions(known, platform, lambda one: folders[one.name])
+        outs = {one.name: folders[name] for name, one in known.items()}
+        failures |= show_predictions(list(known.values()), platform, lambda one: outs[one.name])
     if len(groups) > 1 and failures:
         raise several_failed(failures, len(groups))
     for error in failures.values():

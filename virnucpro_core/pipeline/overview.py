@@ -15,6 +15,7 @@ from typing import Literal
 from virnucpro_core.engine.shards import RELEASED_ENTRY, lane_shards
 from virnucpro_core.engine.telemetry import Progress, read_progress
 from virnucpro_core.errors import StoreError, VirnucproError, printable
+from virnucpro_core.files.disk import bytes_below
 from virnucpro_core.results.folder import RUN
 from virnucpro_core.samples.occupancy import workers
 from virnucpro_core.samples.products import EMBEDDINGS, PREDICTIONS, SHARDED
@@ -171,17 +172,8 @@ def _measure(sample: Sample, counted: dict[str, int], *, exact: bool) -> dict[st
         folders = sorted(e.name for e in entries if e.is_dir() and e.name != "locks")
     for name in folders:
         known = None if exact else counted.get(name)
-        sizes[name] = _bytes(sample.folder / name) if known is None else known
+        sizes[name] = bytes_below(sample.folder / name) if known is None else known
     return sizes
-
-
-def _bytes(folder: Path) -> int:
-    """Total size of all files below. `scandir` makes half as many system calls as a glob: felt with 10,000 samples."""
-    with os.scandir(folder) as entries:
-        return sum(
-            _bytes(Path(e.path)) if e.is_dir(follow_symlinks=False) else e.stat(follow_symlinks=False).st_size
-            for e in entries
-        )
 
 
 def _lanes(sample: Sample, total: int, busy: dict[str, str]) -> Iterator[LaneState]:
