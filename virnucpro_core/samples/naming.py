@@ -79,11 +79,12 @@ def enter_unread(
 ) -> Sample:
     """As `enter`, for a scan of the inbox, which does not read the files.
 
-    The same files with other settings become a variant. Raises NameTakenError if the name stands for other files.
+    The same files with other settings become a variant. replaces: the name stands for the same files before they
+    changed. Raises NameTakenError if the name stands for other files, unless `replaces`.
     """
     sample = Sample(check_key(name), home / "samples" / name, look_at_inputs(paths), settings)
     with one_name_at_a_time(home, wait=False):
-        placed = place(sample, chosen=True)
+        placed = _replaced(sample) if replaces else place(sample, chosen=True)
         known = next((one for one in family(home, placed.base) if one.name == placed.name), None)
         if known is None or not is_same(known, placed) or known.settings == settings:
             return register_sample(placed, replaces=replaces)
@@ -167,6 +168,16 @@ def _in_family(sample: Sample, *, fresh: bool) -> Sample:
     if _is_free(sample.home, name):
         return _named(sample, name, sample.name)
     return _with_digest(sample, name, [sample.name, [f.sha256 for f in sample.inputs]], sample.name)
+
+
+def _replaced(sample: Sample) -> Sample:
+    """As `_in_family`, for files that have changed: they take the place of those with the same settings."""
+    members = family(sample.home, sample.name)
+    for one in members:
+        if same_work(one.settings, sample.settings):
+            return _named(sample, one.name, one.variant_of)
+    base = next((one for one in members if one.name == sample.name and one.content), None)
+    return sample if base is None else _named(sample, variant_name(base, sample.settings), base.name)
 
 
 def _known_as(sample: Sample) -> str:

@@ -35,6 +35,7 @@ from virnucpro_core.sequences.chunks import Chunks
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # Format 2 stores no modification times; all its samples have a sha256.
 _FORMAT, _FORMATS = 3, (2, 3)
+REJECTED = "rejected.json"
 SMALL_BYTES = 16_000_000
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ class Sample:
     @property
     def rejected(self) -> Path:
         """File with the reason why the inputs were refused. It stops schedules from trying the same bytes again."""
-        return self.folder / "rejected.json"
+        return self.folder / REJECTED
 
     def product(self, name: str) -> Path:
         """Folder of a sharded product: `dnabert_embeddings`, `esm_embeddings`, ..."""

@@ -59,6 +59,13 @@ def sample_name(path: Path, *, is_mate: bool = False) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", stem)[:64]
 
 
+def names_of(path: Path) -> list[str]:
+    """The names that people give to the files beside this one: without suffixes, and for a mate without R1 or R2."""
+    stem = _stem(path)[0]
+    bare = re.sub(r"[._-]{2,}", lambda run: run[0][0], _MATE.sub("", stem)).rstrip("._-")
+    return [name for name in dict.fromkeys((bare, stem)) if name]
+
+
 def group_samples(paths: Sequence[Path]) -> list[tuple[str, list[Path]]]:
     """Samples as (name, files), sorted by name. Two mates are one sample, every other file is a sample of its own.
 

@@ -97,7 +97,7 @@ def test_files_of_equal_names_get_folder_or_suffix() -> None:
         "r_B_contigs",
         "s_B_contigs",
     ]
-    with pytest.raises(UsageError, match="makes the sample 'a_b', and so does"):
+    with pytest.raises(UsageError, match="makes the sample 'r_a_b_fa', and so does"):
         group_samples([Path("/r/a b.fa"), Path("/r/a.b.fa")])
 
 
