@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
+from virnucpro_assets.cli.inbox import inbox
 from virnucpro_assets.cli.models import doctor, metrics, models, train, ui
 from virnucpro_assets.cli.samples import priority, samples
 from virnucpro_assets.cli.storage import storage
@@ -48,6 +49,7 @@ app.add_command(train)
 app.add_command(doctor)
 app.add_command(ui)
 app.add_command(samples)
+app.add_command(inbox)
 app.add_command(storage)
 app.add_command(priority)
 app.add_command(metrics)

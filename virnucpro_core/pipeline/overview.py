@@ -20,6 +20,7 @@ from virnucpro_core.results.folder import RUN
 from virnucpro_core.samples.occupancy import workers
 from virnucpro_core.samples.products import EMBEDDINGS, PREDICTIONS, SHARDED
 from virnucpro_core.samples.sample import Sample, open_sample, read_refusal
+from virnucpro_core.samples.settings import settings_in_words
 from virnucpro_core.sequences.chunks import Chunks
 from virnucpro_core.sequences.frames import Frames
 
@@ -57,6 +58,7 @@ class Overview:
     bytes: product -> bytes on disk; `estimated` if shards were counted and only one of them measured. since: when it
     was registered; changed: when its results were written, or if there are none when it was registered (seconds since
     1970). reason: why its input was refused, or what is damaged. seconds_left: the longest of the running lanes.
+    settings: in words. variant_of: the sample of which this is a variant.
     """
 
     name: str
@@ -72,6 +74,8 @@ class Overview:
     reason: str = ""
     lanes: tuple[LaneState, ...] = ()
     workers: dict[str, str] = field(default_factory=dict)
+    settings: str = ""
+    variant_of: str = ""
 
     @property
     def total_bytes(self) -> int:
@@ -139,6 +143,8 @@ def _overview(sample: Sample, *, exact: bool) -> Overview:
         reason=refused,
         lanes=() if called and not exact else tuple(_lanes(sample, most, busy)),
         workers=busy,
+        settings=printable(settings_in_words(sample.settings)),
+        variant_of=sample.variant_of,
     )
 
 

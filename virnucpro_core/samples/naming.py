@@ -132,6 +132,11 @@ def family(home: Path, name: str) -> list[Sample]:
     return found
 
 
+def variants_of(home: Path, name: str) -> list[str]:
+    """The keys of the sample's variants, sorted."""
+    return [one.name for one in family(home, check_key(name)) if one.variant_of == name]
+
+
 def is_named_from(home: Path, key: str, name: str) -> bool:
     """Whether a file of this name may have become the sample `key`: by its name, as a variant, or with its folder."""
     base = key

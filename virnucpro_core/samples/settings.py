@@ -49,6 +49,17 @@ def shown_settings(settings: SampleSettings) -> dict[str, Any]:
     return {name: value for name, value in asdict(settings).items() if value != ""}
 
 
+def settings_in_words(settings: SampleSettings) -> str:
+    """One line such as `300 demo float32`: chunk size, profile, precision, and what else is not the default."""
+    usual = SampleSettings()
+    words = [str(settings.chunk_size), settings.profile, settings.precision]
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if field.name not in ("chunk_size", "profile", "precision") and value != getattr(usual, field.name):
+            words.append(f"{field.name}={value}")
+    return " ".join(words)
+
+
 def same_work(one: SampleSettings, other: SampleSettings) -> bool:
     """Whether samples with these settings have the same work in common: all is equal but what the results alone use."""
     return not differing(one, other)

@@ -147,7 +147,8 @@ def test_small_samples_are_predicted_together_and_a_bad_one_stops_none(shell: Sh
     assert all((tmp_path / "out" / name / "run.json").exists() for name in "ab")
     # Three runs for all, and the bad one's own, which says why.
     assert len(list((tmp_path / "home" / "dagster" / "history" / "runs").glob("*-*.db"))) == 4
-    assert "line 3" in shell.good("samples", "bad")
+    # Nothing was computed for it, so no sample is left behind.
+    assert "sample 'bad' is not known" in shell.refused("samples", "bad")
 
 
 def test_a_folder_s_bad_samples_are_said_and_stop_none_whatever_is_wrong_with_them(
