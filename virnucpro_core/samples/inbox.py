@@ -9,6 +9,7 @@ affect the other entries.
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from virnucpro_core.files.disk import disk_errors
 from virnucpro_core.files.locks import locked
 from virnucpro_core.samples.inbox_entry import Entry, examine, final_name, is_partial
 from virnucpro_core.samples.inbox_moves import DONE, move_taken, set_aside
-from virnucpro_core.samples.inbox_settings import SettingsFiles, is_settings_file
+from virnucpro_core.samples.inbox_settings import SUFFIX, SettingsFiles, is_settings_file
 from virnucpro_core.samples.inbox_state import PROBLEMS, InboxState, Kind, Row, shown
 from virnucpro_core.samples.inputs import look_at_inputs, passing_error
 from virnucpro_core.samples.naming import enter_unread
@@ -43,6 +44,7 @@ from virnucpro_core.sequences.names import join_mates, named_as_mate, sample_nam
 PATIENCE = 20
 # Dagster stops a scan after 60 s. Entries that are not registered within LOOK_SECONDS wait for the next scan.
 LOOK_SECONDS = 15.0
+_OPTION = re.compile(r"`--([a-z-]+) ([a-z0-9]+)`")
 _REFUSED = "no FASTA or FASTQ file in this folder"
 
 
@@ -205,7 +207,9 @@ class _Looker:
     def _take_back(self, name: str, entries: Sequence[Entry]) -> None:
         """Remove a sample that its run has refused, for which nothing was computed, and set its entries aside."""
         with contextlib.suppress(VirnucproError):  # a process works on it: the next scan does it
-            reason = read_refusal(open_sample(self.home, name))
+            # The refusal names an option of `predict`; here it is a line in a file.
+            refusal, file = read_refusal(open_sample(self.home, name)), f"{name}{SUFFIX}"
+            reason = _OPTION.sub(rf'`\1 = "\2"` in {file} beside the file', refusal)
             remove_sample(self.home, name)
             self.found.removed.append(name)
             self._refuse(_Arrival(name, (), tuple(entries)), reason)

@@ -161,7 +161,11 @@ def test_what_a_run_refuses_is_set_aside_and_its_sample_removed(inbox: Inbox) ->
     seen = inbox.look(50)
     assert (seen.removed, [n.kind for n in seen.news]) == (["s"], ["refused"])
     assert (inbox.home / "set_aside" / "s.fa").read_bytes() == TWICE
-    assert "line 5" in (inbox.home / "set_aside" / "s.fa.reason.txt").read_text()
+    reason = (inbox.home / "set_aside" / "s.fa.reason.txt").read_text()
+    assert (
+        'line 5: the same id as at line 1; make ids unique, or use `duplicates = "rename"` in s.toml'
+        in reason
+    )
     assert list_samples(inbox.home) == []
     (left,) = moved_entries(inbox.home)
     assert (left.name, left.kind, left.sample) == (b"s.fa", "refused", "")

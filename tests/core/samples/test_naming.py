@@ -1,5 +1,7 @@
 """Samples of equal names lie side by side, and so do the variants of one sample; nothing takes another's place."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -171,6 +173,37 @@ def test_an_unread_sample_takes_settings_until_it_is_begun(tmp_path: Path) -> No
     assert enter_unread(tmp_path, "s", [file], SETTINGS).name == "s-500"
     cheap = enter_unread(tmp_path, "s", [file], replace(OTHERS[1], cutoff=0.7))
     assert (cheap.name, cheap.settings.cutoff, cheap.content != "") == ("s", 0.7, True)
+
+
+def test_many_at_once_get_a_name_each(tmp_path: Path) -> None:
+    """A job array over the contigs of many assemblies: real processes, which begin at one moment."""
+    program = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from virnucpro_core.samples.naming import enter\n"
+        "from virnucpro_core.samples.settings import SampleSettings\n"
+        "home, file, start = map(Path, sys.argv[1:])\n"
+        "print('ready', flush=True)\n"
+        "while not start.exists(): time.sleep(0.001)\n"
+        "print(enter(home, 'contigs', [file], SampleSettings(profile='demo')).name)\n"
+    )
+    files = [write(tmp_path / f"run{n}" / "contigs.fa", "ACGT" * (n + 1)) for n in range(6)]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path / "home"), str(file), str(tmp_path / "start")],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for file in files
+    ]
+    for worker in workers:
+        assert worker.stdout is not None
+        worker.stdout.readline()
+    (tmp_path / "start").touch()
+    names = [worker.communicate()[0].strip() for worker in workers]
+    assert all(name in ("contigs", f"run{n}_contigs") for n, name in enumerate(names))
+    assert sorted(names) == list_samples(tmp_path / "home")
+    assert names.count("contigs") == 1
 
 
 def test_a_damaged_sample_is_said_and_not_worked_around(tmp_path: Path) -> None:
