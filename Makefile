@@ -60,8 +60,9 @@ audit: $(VENV)/.dev  ## pinned versions against requirements-advisories.md, and 
 torture: $(VENV)/.dev $(VENV)/.postgres  ## kill, starve, damage and soak for MINUTES=60; prints docs/durability.md's table
 	$(BIN)/python -m torture --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
-bench: $(VENV)/.dev  ## benchmarks that need no GPU
-	$(BIN)/python benchmarks/sequences.py
+bench: $(VENV)/.dev  ## the quick benchmark that needs no GPU; its ratios to the plain loop beside the kept ones
+	new=$$(mktemp) && trap 'rm -f "$$new"' EXIT && $(BIN)/python -m benchmarks.sequences --out "$$new" && \
+	  $(BIN)/python -m benchmarks.compare --ratios --all benchmarks/results/sequences.json "$$new"
 
 screenshots: $(VENV)/.dev  ## the pictures of the README
 	$(BIN)/python docs/screenshots.py
