@@ -20,6 +20,7 @@ from virnucpro_core.errors import VirnucproError
 from virnucpro_core.files.digests import sha256_json
 from virnucpro_core.files.disk import bytes_below, disk_errors
 from virnucpro_core.files.locks import locked
+from virnucpro_core.samples import index
 from virnucpro_core.samples.inputs import digest_inputs, look_at_inputs
 from virnucpro_core.samples.sample import (
     Sample,
@@ -117,9 +118,7 @@ def place(sample: Sample, *, chosen: bool, fresh: bool = False) -> Sample:
 def family(home: Path, name: str) -> list[Sample]:
     """The sample of this name and its variants, as far as they exist and can be read. The sample comes first."""
     found = []
-    pattern = f"{name}-*" if len(name) <= _BEGINNING else f"{name[:_BEGINNING]}*-*"
-    keys = sorted(folder.parent.name for folder in (home / "samples").glob(f"{pattern}/sample.json"))
-    for key in (name, *keys):
+    for key in (name, *index.variants(home, name)):
         if not is_registered(home, key):
             continue
         try:

@@ -211,6 +211,8 @@ def write(sample: Sample, known: Sample | None, busy: str, *, is_new: bool) -> S
         if sample.variant_of:
             facts["variant_of"] = sample.variant_of
         publish_json(sample.folder / "sample.json", facts | {"seal": sha256_json(facts)})
+    if sample.variant_of:
+        index.note_variant(sample.home, sample.variant_of, sample.name)
     if sample.content:
         make_index(sample.home)
         index.note(sample.home, sample.content, sample.name)

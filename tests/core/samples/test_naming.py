@@ -1,10 +1,12 @@
 """Samples of equal names lie side by side, and so do the variants of one sample; nothing takes another's place."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hypothesis import given
@@ -124,6 +126,17 @@ def test_a_sample_with_the_name_of_a_variant_is_not_touched(tmp_path: Path) -> N
     remove_sample(tmp_path, variant.name)
     assert enter(tmp_path, "s", [file], OTHERS[1]).name == "s-300"
     assert enter(tmp_path, "s-300", [other], SETTINGS).name == "A_s-300"
+
+
+def test_ten_thousand_samples_make_no_registration_slower(tmp_path: Path) -> None:
+    """A registration reads what concerns its own name, not the folder of all samples."""
+    read: list[str] = []
+    listed = os.scandir
+    file = write(tmp_path / "s.fa")
+    enter(tmp_path, "s", [file], SETTINGS)
+    with mock.patch("os.scandir", lambda place=".": (read.append(str(place)), listed(place))[1]):
+        assert enter(tmp_path, "s", [file], OTHERS[1]).name == "s-300"
+    assert str(tmp_path / "samples") not in read
 
 
 def test_variants_are_found_without_their_sample(tmp_path: Path) -> None:
