@@ -83,12 +83,7 @@ def registered(
     for name, files in groups:
         try:
             check(name, files)
-            for file in files:
-                check_head(file)
-            samples[name] = enter(
-                home, name, files, settings, chosen=chosen, fresh=fresh, on_discard=_say_discarded
-            )
-            _say_name(name, samples[name])
+            samples[name] = _entered(home, name, files, settings, chosen=chosen, fresh=fresh)
         except VirnucproError as error:
             failures[name] = error
             if len(groups) > 1:
@@ -302,11 +297,20 @@ def _forget_refused(samples: Sequence[Sample], instance: "DagsterInstance") -> N
             instance.delete_dynamic_partition("sample", sample.name)
 
 
-def _say_name(name: str, sample: Sample) -> None:
+def _entered(
+    home: Path, name: str, files: Sequence[Path], settings: SampleSettings, *, chosen: bool, fresh: bool
+) -> Sample:
+    """Register the files, unless their beginning shows that they are no sequences. Says what it is named or deletes."""
+    for file in files:
+        check_head(file)
+    sample = enter(home, name, files, settings, chosen=chosen, fresh=fresh, on_discard=_say_discarded)
     if sample.variant_of:
         _say(f"these settings are a variant of sample {sample.variant_of!r}: it is named {sample.name!r}")
+    elif name.endswith(f"_{sample.name}"):
+        _say(f"these files are sample {sample.name!r} already")
     elif sample.name != name:
         _say(f"the name {name!r} stands for other sequences: this sample is named {sample.name!r}")
+    return sample
 
 
 def _say_discarded(found: Discarded) -> None:
