@@ -25,6 +25,7 @@ from virnucpro_core.files.disk import shown_bytes
 from virnucpro_core.files.locks import locked
 from virnucpro_core.pipeline.layers import open_layers
 from virnucpro_core.pipeline.retention import is_cleaned
+from virnucpro_core.samples.inputs import check_inputs
 from virnucpro_core.samples.naming import Discarded, enter
 from virnucpro_core.samples.products import EMBEDDINGS
 from virnucpro_core.samples.sample import Sample, remove_sample
@@ -301,6 +302,7 @@ def _entered(
     home: Path, name: str, files: Sequence[Path], settings: SampleSettings, *, chosen: bool, fresh: bool
 ) -> Sample:
     """Register the files, unless their beginning shows that they are no sequences. Says what it is named or deletes."""
+    check_inputs(files)
     for file in files:
         check_head(file)
     sample = enter(home, name, files, settings, chosen=chosen, fresh=fresh, on_discard=_say_discarded)
