@@ -22,6 +22,7 @@ from virnucpro_core.files.disk import bytes_below, disk_errors
 from virnucpro_core.files.locks import locked
 from virnucpro_core.samples import index
 from virnucpro_core.samples.inputs import digest_inputs, look_at_inputs
+from virnucpro_core.samples.occupancy import LOCKS
 from virnucpro_core.samples.sample import (
     Sample,
     check_key,
@@ -69,7 +70,7 @@ def enter(
     sample = Sample(check_key(name), home / "samples" / name, digest_inputs(paths), settings)
     with one_name_at_a_time(home):
         placed = place(sample, chosen=chosen, fresh=fresh)
-        if fresh and placed.folder.is_dir():
+        if fresh and any(entry.name != LOCKS for entry in placed.folder.glob("*")):
             with disk_errors(placed.folder):
                 on_discard(Discarded(placed.name, bytes_below(placed.folder)))
         return register_sample(placed, fresh=fresh)
