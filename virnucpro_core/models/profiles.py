@@ -14,7 +14,8 @@ from virnucpro_core.encoders.weights import fingerprint
 from virnucpro_core.errors import UsageError, WeightsError
 from virnucpro_core.files.manifest import MANIFEST, read_manifest, verify
 from virnucpro_core.models.classifier import load_classifier
-from virnucpro_core.models.store import ModelStore
+from virnucpro_core.models.sources import SOURCES
+from virnucpro_core.models.store import ModelStore, remedy
 
 DEMO_PROFILE = "demo"
 DEMO = Path(__file__).parents[1] / "demo"
@@ -123,8 +124,11 @@ def resolve_profile(
             f" {' and '.join(map(str, profile.classifiers))} bases, none for {chunk_size}",
             remedy="choose one of these chunk sizes, or name the classifier to use",
         )
-    dnabert, esm2 = (_folder(profile, model, store) for model in (profile.dnabert, profile.esm2))
-    chosen = classifier or _folder(profile, profile.classifiers[chunk_size], store)
+    names = [profile.dnabert, profile.esm2, *([] if classifier else [profile.classifiers[chunk_size]])]
+    if name != DEMO_PROFILE:
+        _require_all(names, profile, store)
+    dnabert, esm2 = (_folder(profile, model, store) for model in names[:2])
+    chosen = classifier or _folder(profile, names[2], store)
     for folder in (dnabert, esm2, chosen):
         if folder is not classifier or (folder / MANIFEST).exists():
             verify(folder, up_to=DIGESTED_BYTES)
@@ -151,6 +155,32 @@ def resolve_profile(
         classifier_fingerprint=loaded.fingerprint,
         dnabert_dim=dnabert_dim,
         esm2_dim=esm2_dim,
+    )
+
+
+def published_models(profile: Profile) -> list[str]:
+    """Names of the profile's models that can be fetched or are published elsewhere: encoders, then classifiers."""
+    names = (profile.dnabert, profile.esm2, *profile.classifiers.values())
+    return [name for name in names if name in SOURCES]
+
+
+def _require_all(names: list[str], profile: Profile, store: ModelStore) -> None:
+    """Raise one WeightsError that names every missing model of `names`, and what brings each of them."""
+    missing = store.missing(names)
+    if not missing:
+        return
+    if len(missing) == 1:
+        store.require(missing[0])
+    fetched = [name for name in missing if name in SOURCES and SOURCES[name].files]
+    remedies = []
+    if fetched:
+        size = sum(SOURCES[name].size for name in fetched) / 1e9
+        remedies.append(f"run `virnucpro models fetch {' '.join(fetched)}` ({size:.1f} GB)")
+    remedies += [f"{name}: {remedy(name, store.path(name))}" for name in missing if name not in fetched]
+    raise WeightsError(
+        f"{len(missing)} of {len(names)} models of profile {profile.name} are missing: {', '.join(missing)}",
+        where=store.root,
+        remedy="; ".join(remedies),
     )
 
 
