@@ -14,7 +14,7 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from virnucpro_core.errors import UsageError, WeightsError
 from virnucpro_core.files.disk import make_sure_of_room
@@ -25,6 +25,7 @@ from virnucpro_core.models.store import ModelStore
 
 BUNDLE = "bundle.json"
 _FORMAT = 1
+Listed = dict[str, tuple[int, str]]  # file -> bytes, sha256
 _BLOCK = 1 << 20
 _LARGEST_MANIFEST = 4 << 20
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -46,19 +47,23 @@ def write_bundle(store: ModelStore, names: Iterable[str], out: Path, *, on_bytes
     Equal models give equal bytes. Raises WeightsError if a model is missing or damaged, StoreError for disk errors.
     """
     models = {name: _listed(store.require(name)) for name in sorted(set(names))}
-    total = sum(file["bytes"] for files in models.values() for file in files.values())
+    total = sum(size for files in models.values() for size, _ in files.values())
     make_sure_of_room(out.parent, total + (1 << 20), "for the archive")
     for name in models:
         store.verify(name)
-    text = json.dumps({"format": _FORMAT, "models": models}, indent=1, sort_keys=True).encode() + b"\n"
+    shown = {
+        name: {file: {"bytes": size, "sha256": sha256} for file, (size, sha256) in files.items()}
+        for name, files in models.items()
+    }
+    text = json.dumps({"format": _FORMAT, "models": shown}, indent=1).encode() + b"\n"
     with publish(out) as temporary, temporary.open("wb") as stream:
         written = _Hashed(stream, lambda done: on_bytes(out.name, done, max(total, done)))
         with tarfile.open(fileobj=written, mode="w|", format=tarfile.PAX_FORMAT) as archive:  # type: ignore[call-overload]
             archive.addfile(_member(BUNDLE, len(text)), io.BytesIO(text))
             for name, files in models.items():
-                for file, facts in files.items():
+                for file, (size, _) in files.items():
                     with (store.path(name) / file).open("rb") as source:
-                        archive.addfile(_member(f"{name}/{file}", facts["bytes"]), source)
+                        archive.addfile(_member(f"{name}/{file}", size), source)
     return written.sha256.hexdigest()
 
 
@@ -73,8 +78,8 @@ def read_bundle(
     with _refused(path), tarfile.open(path, "r:") as archive:
         members = iter(archive)
         models = _read_manifest(path, archive, next(members, None))
-        _check_store(path, store, models, force=force)
-        total = sum(file["bytes"] for files in models.values() for file in files.values())
+        _check_store(store, models, force=force)
+        total = sum(size for files in models.values() for size, _ in files.values())
         make_sure_of_room(store.root, total, "to unpack the archive")
         done, found = 0, []
 
@@ -84,11 +89,15 @@ def read_bundle(
             on_bytes(path.name, done, total)
 
         for name, files in models.items():
-            with publish_folder(store.path(name)) if _differs(store, name, files) else contextlib.nullcontext() as into:
-                for file, facts in files.items():
-                    entry = _required(path, next(members, None), f"{name}/{file}", facts["bytes"])
+            with (
+                publish_folder(store.path(name))
+                if _differs(store, name, files)
+                else contextlib.nullcontext() as into
+            ):
+                for file, (size, sha256) in files.items():
+                    entry = _required(path, next(members, None), f"{name}/{file}", size)
                     if into is not None:
-                        _copy(path, archive, entry, into / file, facts["sha256"], arrived)
+                        _copy(path, archive, entry, into / file, sha256, arrived)
                 if into is not None:
                     verify(into)
             found.append(Unbundled(name, store.path(name), into is not None))
@@ -97,19 +106,16 @@ def read_bundle(
     return found
 
 
-def _listed(folder: Path) -> dict[str, dict[str, Any]]:
+def _listed(folder: Path) -> Listed:
     """Size and sha256 of the model's files; the manifest itself among them."""
     files = {
-        name: {"bytes": int(f["bytes"]), "sha256": str(f["sha256"])}
-        for name, f in read_manifest(folder)["files"].items()
+        str(name): (int(f["bytes"]), str(f["sha256"])) for name, f in read_manifest(folder)["files"].items()
     }
     text = (folder / MANIFEST).read_bytes()
-    return dict(sorted(files.items())) | {
-        MANIFEST: {"bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}
-    }
+    return dict(sorted(files.items())) | {MANIFEST: (len(text), hashlib.sha256(text).hexdigest())}
 
 
-def _differs(store: ModelStore, name: str, files: dict[str, dict[str, Any]]) -> bool:
+def _differs(store: ModelStore, name: str, files: Listed) -> bool:
     """Whether the store has not exactly these files."""
     try:
         return _listed(store.verify(name)) != files
@@ -117,16 +123,18 @@ def _differs(store: ModelStore, name: str, files: dict[str, dict[str, Any]]) -> 
         return True
 
 
-def _check_store(path: Path, store: ModelStore, models: dict[str, dict[str, Any]], *, force: bool) -> None:
+def _check_store(store: ModelStore, models: dict[str, Listed], *, force: bool) -> None:
     for name, files in models.items():
         folder = store.path(name)
         if folder.exists() and not force and _differs(store, name, files):
             raise UsageError(
-                f"the store has another model {name}", where=folder, remedy="--force replaces it by that of the archive"
+                f"the store has another model {name}",
+                where=folder,
+                remedy="--force replaces it by that of the archive",
             )
 
 
-def _read_manifest(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo | None) -> dict[str, dict[str, Any]]:
+def _read_manifest(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo | None) -> dict[str, Listed]:
     """model -> file -> bytes, sha256. Raises WeightsError for anything that is not what `write_bundle` writes."""
     no_bundle = WeightsError("not an archive of `virnucpro models bundle`", where=path, remedy=_DAMAGED)
     if member is None or member.name != BUNDLE or not member.isreg() or member.size > _LARGEST_MANIFEST:
@@ -136,18 +144,24 @@ def _read_manifest(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo
         facts = json.loads(stream.read()) if stream else {}
         if facts["format"] != _FORMAT:
             raise WeightsError(
-                f"its format is {facts['format']!r}, this version reads {_FORMAT}", where=path, remedy="update virnucpro"
+                f"its format is {facts['format']!r}, this version reads {_FORMAT}",
+                where=path,
+                remedy="update virnucpro",
             )
         models = {
-            str(name): {str(f): {"bytes": int(v["bytes"]), "sha256": str(v["sha256"])} for f, v in files.items()}
+            str(name): {str(f): (int(v["bytes"]), str(v["sha256"])) for f, v in files.items()}
             for name, files in facts["models"].items()
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise no_bundle from error
     for name, files in models.items():
         ModelStore(path).path(name)  # raises UsageError for what is no name of a model
-        if MANIFEST not in files or not all(_FILE.fullmatch(file) and v["bytes"] >= 0 for file, v in files.items()):
-            raise WeightsError(f"the model {name} has files that it must not have", where=path, remedy=_DAMAGED)
+        if MANIFEST not in files or not all(
+            _FILE.fullmatch(f) and size >= 0 for f, (size, _) in files.items()
+        ):
+            raise WeightsError(
+                f"the model {name} has files that it must not have", where=path, remedy=_DAMAGED
+            )
     return models
 
 

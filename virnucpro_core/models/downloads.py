@@ -99,7 +99,7 @@ class WebFiles:
     silence: float = SILENT_SECONDS
 
     def get(self, name: str, source: Source, file: RemoteFile, folder: Path) -> Path:
-        """Download the file, with new attempts after breaks. Raises NetworkError if all fail, WeightsError, UsageError."""
+        """Download the file, with new attempts after breaks. Raises NetworkError, WeightsError or UsageError."""
         address = self.address(name, source, file)
         arriving = _Arriving(file, folder / file.name, shown(address))
         arriving.resume()
@@ -200,7 +200,7 @@ class _Arriving:
             self._refuse(f"{self.file.name} has {announced:,} bytes, {self.file.size:,} are expected")
 
     def finish(self) -> Path:
-        """Give the complete file its name. Raises WeightsError, and deletes the bytes, if they are not the pinned ones."""
+        """Give the complete file its name. If it is not the pinned one, delete it and raise WeightsError."""
         if self.file.size not in (None, self.done):
             self._refuse(f"{self.file.name} has {self.done:,} bytes, {self.file.size:,} are expected")
         if self.file.sha256 not in (None, self._digest.hexdigest()):
@@ -226,9 +226,7 @@ def _is_complete(response: "requests.Response", arriving: _Arriving) -> bool:
         raise _TryAgainError("the server has fewer bytes than were downloaded before")
     if status in _AGAIN:
         asked = response.headers.get("Retry-After", "")
-        raise _TryAgainError(
-            f"HTTP {status} {response.reason}", float(asked) if asked.isdecimal() else 0.0
-        )
+        raise _TryAgainError(f"HTTP {status} {response.reason}", float(asked) if asked.isdecimal() else 0.0)
     if status not in (200, 206):
         raise WeightsError(
             f"cannot download {arriving.file.name}: {_REFUSED.get(status, 'unexpected answer')} (HTTP {status})",
@@ -282,10 +280,14 @@ def _broken_connections(address: str) -> Iterator[None]:
         raise _TryAgainError("no answer in time") from error
     except (requests.exceptions.InvalidProxyURL, requests.exceptions.TooManyRedirects) as error:
         raise WeightsError(
-            f"cannot be reached ({type(error).__name__})", where=shown(address), remedy="check HTTPS_PROXY and --from"
+            f"cannot be reached ({type(error).__name__})",
+            where=shown(address),
+            remedy="check HTTPS_PROXY and --from",
         ) from error
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
-        raise UsageError("not an address of a server", where=shown(address), remedy="give http(s)://...") from error
+        raise UsageError(
+            "not an address of a server", where=shown(address), remedy="give http(s)://..."
+        ) from error
     except requests.exceptions.RequestException as error:
         reason = "the connection failed" if "timed out" not in str(error) else "the server went silent"
         raise _TryAgainError(reason) from error
@@ -337,5 +339,3 @@ def files_from(place: str, *, endpoint: str = HUGGING_FACE, on_bytes: OnBytes = 
             "neither a folder nor an http(s) address", where=place, remedy="give --from DIR or --from URL"
         )
     return FolderFiles(Path(place), on_bytes)
-
-

@@ -83,7 +83,7 @@ class ModelStore:
 
 
 def fetchable(name: str, folder: Path) -> Source:
-    """The source of a model that can be fetched. Raises UsageError for an unknown name, WeightsError for an unpinned one."""
+    """The source of a model that can be fetched. Raises UsageError for an unknown name, WeightsError if not pinned."""
     source = SOURCES.get(name)
     if source is None:
         close = difflib.get_close_matches(name, SOURCES, 1)

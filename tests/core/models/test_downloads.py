@@ -176,7 +176,9 @@ def test_a_broken_download_is_resumed_where_it_broke(server: Server, tmp_path: P
 
 def test_the_next_command_resumes_what_an_earlier_one_left(server: Server, tmp_path: Path) -> None:
     server.answers = [broken_after(100_000), status(503)]
-    with pytest.raises(NetworkError, match=r"cannot download model\.safetensors: HTTP 503 .*what is here is kept") as e:
+    with pytest.raises(
+        NetworkError, match=r"cannot download model\.safetensors: HTTP 503 .*what is here is kept"
+    ) as e:
         get(server, tmp_path)
     assert e.value.exit_code == 3
     assert not (tmp_path / PINNED.name).exists()
@@ -298,7 +300,9 @@ def test_a_mirror_is_an_address_or_a_folder(server: Server, tmp_path: Path) -> N
     assert server.asked == [("/mirror/tiny/model.safetensors", "")]
     here = tmp_path / "here"
     (here / "tiny").mkdir(parents=True)
-    with pytest.raises(WeightsError, match=r"here/tiny/model\.safetensors: no such file; put the files of https"):
+    with pytest.raises(
+        WeightsError, match=r"here/tiny/model\.safetensors: no such file; put the files of https"
+    ):
         files_from(str(here)).get("tiny", SOURCE, PINNED, tmp_path)
     (here / "tiny/model.safetensors").write_bytes(BYTES)
     assert isinstance(files_from(str(here)), FolderFiles)
