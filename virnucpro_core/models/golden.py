@@ -9,6 +9,7 @@ Shapes: N frames, D columns, T tokens of all frames one after the other.
 
 import functools
 import json
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ class Bounds:
     scores: float
 
 
-# float32: correct implementations differ by the order of their sums. Between the published tool and a padded one, scores
+# float32: correct implementations differ by the order of their sums. Scores of the published tool and of a padded one
 # differed by 1.4e-5. float16 and fp8: ten and two times the relative error that was measured against float32 with the
 # published shapes (docs/encoders.md: 1e-3 and 7e-2).
 BOUNDS = {"float32": Bounds(1e-3, 1e-3), "float16": Bounds(1e-2, 1e-2), "fp8": Bounds(1.5e-1, 5e-2)}
@@ -112,7 +113,7 @@ def published() -> Golden:
 def read_golden(path: Path) -> Golden:
     """Read the file that `write_golden` wrote; nothing in it is executed. Raises StoreError."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
             shapes = json.loads(str(stored["shapes"]))
             return Golden(
                 ids=tuple(stored["ids"].tolist()),
@@ -124,7 +125,7 @@ def read_golden(path: Path) -> Golden:
                 tokens_T=stored["dnabert_s_tokens"],
                 lengths_N=stored["dnabert_s_lengths"],
             )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise StoreError("damaged", where=path, remedy="install virnucpro again") from error
 
 
