@@ -92,7 +92,7 @@ def _of_profile(name: str | None) -> list[str]:
     if name is None:
         if not click.get_current_context().params["names"]:
             raise UsageError(
-                "nothing to fetch", remedy="give names of `virnucpro models list`, or --profile NAME"
+                "no model is named", remedy="give names of `virnucpro models list`, or --profile NAME"
             )
         return []
     from virnucpro_core.models.profiles import DEMO_PROFILE, PROFILES, published_models
@@ -126,11 +126,14 @@ def bundle(names: tuple[str, ...], profile: str | None, out: Path, *, force: boo
       virnucpro models bundle --profile esm2-3b --out models.tar
     """
     from virnucpro_assets.cli.transfer import shown_transfer
+    from virnucpro_core.errors import UsageError
     from virnucpro_core.models.bundles import write_bundle
     from virnucpro_core.models.store import ModelStore
-    from virnucpro_core.results.delivery import check_replaceable
 
-    check_replaceable(out, force=force)
+    if out.is_dir() or (out.exists() and not force):
+        raise UsageError(
+            "already exists", where=out, remedy="give another --out, or --force to replace a file"
+        )
     store = ModelStore(_store())
     wanted = [*names, *_of_profile(profile)]
     if profile is not None and (absent := store.missing(wanted[len(names) :])):
