@@ -69,6 +69,21 @@ def read_sources(path: Path) -> tuple[Any, dict[str, torch.Tensor], dict[str, Te
     return structure, state, {name: _source(archive, tensor) for name, tensor in state.items()}
 
 
+class OpenCheckpoint:
+    """A checkpoint of any content: `structure` is its inert object, `tensor(part)` maps the tensors in it.
+
+    largest_pickle: bytes. Raises WeightsError for a file that is not such an archive, or whose pickle is larger.
+    """
+
+    def __init__(self, path: Path, *, largest_pickle: int) -> None:
+        self._archive = _Archive(path)
+        self.structure = read_pickle(self._archive.pickle(largest_pickle))
+
+    def tensor(self, part: Any) -> Any:
+        """The tensor that `part` describes; any other value unchanged. Raises WeightsError."""
+        return self._archive.tensor(part)
+
+
 def _source(archive: "_Archive", tensor: torch.Tensor) -> TensorSource:
     place = tensor.data_ptr() - archive.mapping.data_ptr()
     if not 0 <= place < archive.bytes or not tensor.numel():
@@ -191,8 +206,8 @@ class _Archive:
             stream.seek(self.starts[name])
             return stream.read(size)
 
-    def pickle(self) -> bytes:
-        return self._read(f"{self.prefix}data.pkl", limit=MAX_PICKLE_BYTES)
+    def pickle(self, limit: int = MAX_PICKLE_BYTES) -> bytes:
+        return self._read(f"{self.prefix}data.pkl", limit=limit)
 
     def tensor(self, value: Any) -> Any:
         """The tensor that a record describes, mapped from the file. Returns any other value unchanged."""
