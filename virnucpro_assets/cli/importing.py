@@ -41,11 +41,11 @@ def import_features(
     force: bool,
     **settings: Any,
 ) -> None:
-    """Import embeddings that the published tool or its fork computed.
+    """Import embeddings of the published tool.
 
-    FOLDERS hold *_merged.pt, or *_DNABERT_S.pt and *_ESM.pt, and the FASTA files of the frames beside them. Every
-    vector is matched to its frame by id and sequence. `virnucpro predict` of the sample then begins with the
-    classifier. Results say that the embeddings were imported. No pickle is executed.
+    FOLDERS hold what that tool or its fork computed: *_merged.pt, or *_DNABERT_S.pt and *_ESM.pt, and beside them the
+    FASTA files of the frames. Every vector is matched to its frame by id and sequence. `virnucpro predict` of the
+    sample then begins with the classifier. Results say that the embeddings were imported. No pickle is executed.
 
     \b
     Example:

@@ -63,9 +63,9 @@ def fetch(names: tuple[str, ...], profile: str | None, place: str, *, golden: bo
       virnucpro models fetch dnabert-s --from /media/usb
     """
     from virnucpro_assets.cli.transfer import shown_transfer
-    from virnucpro_assets.platform.environment import variable
+    from virnucpro_assets.platform.environment import hub_endpoint
     from virnucpro_core.models.downloads import files_from
-    from virnucpro_core.models.sources import HUGGING_FACE, SOURCES
+    from virnucpro_core.models.sources import SOURCES
     from virnucpro_core.models.store import ModelStore, fetchable
 
     store = ModelStore(_store())
@@ -76,7 +76,7 @@ def fetch(names: tuple[str, ...], profile: str | None, place: str, *, golden: bo
         f"{counted(len(wanted), 'model')}, {sum(SOURCES[n].size for n in wanted) / 1e9:.1f} GB", err=True
     )
     with shown_transfer() as on_bytes:
-        files = files_from(place, endpoint=variable("HF_ENDPOINT") or HUGGING_FACE, on_bytes=on_bytes)
+        files = files_from(place, endpoint=hub_endpoint(), on_bytes=on_bytes)
         for name in wanted:
             click.echo(f"{name}: {store.fetch(name, files)}")
     if golden:
@@ -117,9 +117,10 @@ def _of_profile(name: str | None) -> list[str]:
 @click.option("--out", required=True, type=PATH, help="Archive to write, such as models.tar.")
 @click.option("--force", is_flag=True, help="Replace what is at --out.")
 def bundle(names: tuple[str, ...], profile: str | None, out: Path, *, force: bool) -> None:
-    """Write models of the store to one archive, for machines without network.
+    """Write models to one archive.
 
-    The archive holds a manifest with the sha256 of every file. The sha256 of the archive is printed.
+    It is for machines without network: see `unbundle`. It holds a manifest with the sha256 of every file. The sha256 of
+    the archive is printed.
 
     \b
     Example:

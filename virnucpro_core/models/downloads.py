@@ -284,7 +284,11 @@ def _broken_connections(address: str) -> Iterator[None]:
             where=shown(address),
             remedy="check HTTPS_PROXY and --from",
         ) from error
-    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
+    except (
+        requests.exceptions.InvalidURL,
+        requests.exceptions.InvalidSchema,
+        requests.exceptions.MissingSchema,
+    ) as error:
         raise UsageError(
             "not an address of a server", where=shown(address), remedy="give http(s)://..."
         ) from error

@@ -69,8 +69,10 @@ def embed_lane(lane: Lane, product: Embedding, compute: Compute, *, on_shard: On
 def load_encoders(lane: Lane, compute: Compute) -> None:
     """Load both encoders of the lane, if its device is free now; inside `kept_encoders` they stay. Needs no frames.
 
-    Raises DeviceError, DeviceLostError, WeightsError, UsageError.
+    Does nothing if the embeddings are imported. Raises DeviceError, DeviceLostError, WeightsError, UsageError.
     """
+    if lane.profile.imported:
+        return
     tries = iter((True, False))
     with compute.held_while(lambda: next(tries)) as name, Verification() as verification:
         if name is None:
