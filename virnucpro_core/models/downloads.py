@@ -7,6 +7,7 @@ pinned sha256 are resumed, because only these show whether the two parts belong 
 
 import contextlib
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from virnucpro_core.models.sources import HUGGING_FACE, RemoteFile, Source
 
 if TYPE_CHECKING:
     import requests
+
+log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 1 << 20
 ARRIVING_BYTES = 1 << 16  # of one read from the network; what a break leaves of a read is lost
@@ -119,7 +122,9 @@ class WebFiles:
                         remedy="check the network and run the same command again: what is here is kept; or give"
                         " --from DIR|URL, or carry the files over (`virnucpro models bundle`)",
                     ) from error
-                time.sleep(max(pause, min(error.wait, LONGEST_PAUSE)))
+                pause = max(pause, min(error.wait, LONGEST_PAUSE))
+                log.warning("%s: %s; next attempt in %.0f s", file.name, error.why, pause)
+                time.sleep(pause)
 
     def address(self, name: str, source: Source, file: RemoteFile) -> str:
         """Where the file is."""
@@ -306,7 +311,8 @@ def _session() -> "requests.Session":
 def shown(address: str) -> str:
     """The address without user, password and query, which may be secrets."""
     parts = urlsplit(address)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    place = f"{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return f"{parts.scheme}://{place}" if parts.scheme else place
 
 
 def fetch_files(name: str, source: Source, folder: Path, files: Files) -> None:

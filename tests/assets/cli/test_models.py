@@ -20,7 +20,7 @@ from virnucpro_assets.cli.main import app
 from virnucpro_core.errors import UsageError, VirnucproError, WeightsError
 from virnucpro_core.files.digests import sha256_file
 from virnucpro_core.files.manifest import verify
-from virnucpro_core.models import golden, sources
+from virnucpro_core.models import downloads, golden, sources
 from virnucpro_core.models.profiles import PROFILES
 from virnucpro_core.models.sources import SOURCES, RemoteFile
 
@@ -176,6 +176,25 @@ def test_what_cannot_be_fetched_is_said_before_the_first_byte(
     ):
         assert line in refused(run, "models", "fetch", *words)
     assert not any((tmp_path / "home/models").glob("[!.]*"))
+
+
+def test_without_network_one_line_says_what_to_do(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(downloads.time, "sleep", lambda _: None)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with pytest.raises(downloads.NetworkError) as caught:
+        run("models", "fetch", "esm2-8m")
+    assert str(caught.value).startswith("http://127.0.0.1:9/facebook/esm2_t6_8M_UR50D/resolve/c731040f")
+    assert "cannot download config.json: the connection failed; check the network and run" in str(
+        caught.value
+    )
+    assert caught.value.exit_code == 3
+    assert caplog.messages[-1] == "config.json: the connection failed; next attempt in 16 s"
+    monkeypatch.setenv("HF_ENDPOINT", "mirror.example")
+    with pytest.raises(UsageError, match="not an address of a server; give http"):
+        run("models", "fetch", "esm2-8m")
 
 
 def test_list_offers_what_fetch_can_do(run: Run) -> None:
