@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # Memory that the check needs besides the weights of one model.
 ROOM_BYTES = 1_000_000_000
+_ON_A_GPU = "`virnucpro models verify --golden --device cuda --dtype float16`"
 
 
 def verify_golden(folders: Mapping[str, Path], device: str, precision: str) -> None:
@@ -25,6 +26,9 @@ def verify_golden(folders: Mapping[str, Path], device: str, precision: str) -> N
         from virnucpro_core.devices.compute import usable_device
         from virnucpro_core.models.golden import published, write_record
         from virnucpro_core.models.golden_check import check_models
+
+    if device == "cpu" and (lack := _lack_of_memory(folders)):
+        raise UsageError(f"the golden self-check cannot run: {lack}", remedy=f"use a GPU: {_ON_A_GPU}")
 
     def show(outcome: "Outcome") -> None:
         click.echo(golden_line(outcome))
@@ -109,25 +113,29 @@ def _model_of(folder: Path) -> str:
 
 def golden_after_fetch(store: Path, names: Iterable[str]) -> None:
     """Run the check on the CPU for the models of `names` that have golden answers, or say why it is not run."""
-    import psutil
-
     from virnucpro_core.models.golden import CLASSIFIER, ENCODERS
-    from virnucpro_core.models.golden_check import bytes_needed
 
-    fetched = [name for name in (*ENCODERS, CLASSIFIER) if name in names]
-    if not fetched:
+    if not set(names) & {*ENCODERS, CLASSIFIER}:
         click.echo("no golden answers exist for these models: nothing to compare with")
         return
-    folders = {name: store / name for name in (*ENCODERS, CLASSIFIER) if (store / name).is_dir()}
-    needed = max(bytes_needed(folder) for folder in folders.values()) + ROOM_BYTES
-    free = psutil.virtual_memory().available
-    if needed > free:
-        click.echo(
-            f"golden self-check not run: it needs {needed / 1e9:.1f} GB of memory on the CPU, {free / 1e9:.1f} GB are"
-            " free; run `virnucpro models verify --golden --device cuda --dtype float16`"
-        )
+    folders = golden_folders(store)
+    if lack := _lack_of_memory(folders):
+        click.echo(f"golden self-check not run: {lack}; run {_ON_A_GPU}")
         return
     verify_golden(folders, "cpu", "float32")
+
+
+def _lack_of_memory(folders: Mapping[str, Path]) -> str:
+    """Why the CPU's memory does not hold the largest of the models in float32; "" if it does."""
+    import psutil
+
+    from virnucpro_core.models.golden_check import bytes_needed
+
+    needed = max(bytes_needed(folder) for folder in folders.values()) + ROOM_BYTES
+    free = psutil.virtual_memory().available
+    if needed <= free:
+        return ""
+    return f"it needs {needed / 1e9:.1f} GB of memory on the CPU, {free / 1e9:.1f} GB are free"
 
 
 def golden_states(store: Path, models: Iterable[str]) -> Iterator[tuple[str, bool | None, str]]:

@@ -311,8 +311,9 @@ def _session() -> "requests.Session":
 def shown(address: str) -> str:
     """The address without user, password and query, which may be secrets."""
     parts = urlsplit(address)
-    place = f"{parts.netloc.rpartition('@')[2]}{parts.path}"
-    return f"{parts.scheme}://{place}" if parts.scheme else place
+    if parts.scheme not in ("http", "https"):
+        return address.partition("?")[0].rpartition("@")[2]
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def fetch_files(name: str, source: Source, folder: Path, files: Files) -> None:

@@ -160,6 +160,7 @@ def test_without_memory_the_check_is_not_run_and_says_so(
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free._replace(available=10**8))
     out = run("models", "fetch", "esm2-3b", "--from", published)
     assert "golden self-check not run: it needs 1.0 GB of memory on the CPU, 0.1 GB are free" in out
+    assert "--device cuda" in refused(run, "models", "verify", "--golden")
 
 
 def test_what_cannot_be_fetched_is_said_before_the_first_byte(

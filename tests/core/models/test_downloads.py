@@ -327,6 +327,7 @@ def test_addresses_of_the_publishers() -> None:
         f"https://raw.githubusercontent.com/Li-Jing-1997/VirNucPro/{classifier.revision}/500_model.pth"
     )
     assert shown("https://me:word@host:8/a/b?token=x") == "https://host:8/a/b"
+    assert shown("me:word@host/a?token=x") == "host/a"
 
 
 @given(st.text(max_size=30))
