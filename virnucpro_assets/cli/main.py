@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from virnucpro_assets.cli.importing import import_features
+from virnucpro_assets.cli.inbox import inbox
 from virnucpro_assets.cli.models import doctor, metrics, models, train, ui
 from virnucpro_assets.cli.samples import priority, samples
 from virnucpro_assets.cli.storage import storage
@@ -50,6 +51,7 @@ app.add_command(train)
 app.add_command(doctor)
 app.add_command(ui)
 app.add_command(samples)
+app.add_command(inbox)
 app.add_command(storage)
 app.add_command(priority)
 app.add_command(metrics)
@@ -149,11 +151,14 @@ def predict(
     folders = {name: out / name if len(groups) > 1 else out for name, _ in groups}
 
     def check(name: str, files: Sequence[Path]) -> None:
-        check_out(folders[name], name, files, force=force, fresh=fresh)
+        check_out(folders[name], name, files, force=force, fresh=fresh, home=platform.folder)
 
-    known, failures = registered(groups, platform.folder, settings, fresh=fresh, check=check)
+    known, failures = registered(
+        groups, platform.folder, settings, chosen=bool(sample), fresh=fresh, check=check
+    )
     if known:
-        failures |= show_predictions(known, platform, lambda one: folders[one.name])
+        outs = {one.name: folders[name] for name, one in known.items()}
+        failures |= show_predictions(list(known.values()), platform, lambda one: outs[one.name])
     if len(groups) > 1 and failures:
         raise several_failed(failures, len(groups))
     for error in failures.values():

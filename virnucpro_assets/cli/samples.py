@@ -60,10 +60,11 @@ def samples(context: click.Context, *, as_json: bool) -> None:
         click.echo(f"no samples in {home}; predict one, or drop a file into the inbox")
         return
     width = max(6, *(len(o.name) for o in found))
+    wide = max(8, *(len(o.settings) for o in found))
     head = f"{'records':>11} {'shards':>11} {'left':>9} {'disk':>10}  {'when':16}  why"
-    click.echo(f"{'sample':{width}} {'state':11} {head}")
+    click.echo(f"{'sample':{width}} {'settings':{wide}} {'state':11} {head}")
     for one in found:
-        click.echo(_line(one, width, one.reason or failures.get(one.name, "")))
+        click.echo(_line(one, (width, wide), one.reason or failures.get(one.name, "")))
     total = sum(o.total_bytes for o in found)
     click.echo(
         f"{counted(len(found), 'sample')}, ~{_size(total)}; sizes with ~ are estimated from one shard of each product"
@@ -159,11 +160,13 @@ def clean(names: tuple[str, ...], *, keep: str | None, days: float | None, dry_r
 
 @samples.command()
 @click.argument("names", nargs=-1, required=True)
+@click.option("--variants", is_flag=True, help="Delete the variants of these samples too.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-def remove(names: tuple[str, ...], *, yes: bool) -> None:
+def remove(names: tuple[str, ...], *, variants: bool, yes: bool) -> None:
     """Delete samples with all their results.
 
-    Deletes the folders of the samples NAMES below VIRNUCPRO_HOME, and their partition keys in Dagster.
+    Deletes the folders of the samples NAMES below VIRNUCPRO_HOME, and their partition keys in Dagster. Variants of a
+    sample, such as sampleA-300, stay unless --variants is given.
 
     \b
     Example:
@@ -173,9 +176,12 @@ def remove(names: tuple[str, ...], *, yes: bool) -> None:
     from virnucpro_assets.platform.environment import home_folder
     from virnucpro_assets.platform.instance import database_errors, open_instance
     from virnucpro_core.errors import UsageError
+    from virnucpro_core.samples.naming import variants_of
     from virnucpro_core.samples.sample import check_key, remove_sample
 
     home = home_folder()
+    if variants:
+        names = tuple(dict.fromkeys(key for name in names for key in (name, *variants_of(home, name))))
     with database_errors(), open_instance() as instance:
         known = set(instance.get_dynamic_partitions(str(SAMPLES.name)))
         for name in names:
@@ -195,6 +201,8 @@ def remove(names: tuple[str, ...], *, yes: bool) -> None:
             if name in known:
                 instance.delete_dynamic_partition(str(SAMPLES.name), name)
             click.echo(f"{name}: removed")
+            if left := variants_of(home, name):
+                click.echo(f"{name}: its variants stay: {', '.join(left)}")
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -237,19 +245,22 @@ def _as_json(found: "list[Overview]", failures: dict[str, str]) -> None:
         click.echo(json.dumps(asdict(one) | derived | {"failure": failures.get(one.name, "")}))
 
 
-def _line(one: "Overview", width: int, why: str) -> str:
+def _line(one: "Overview", widths: tuple[int, int], why: str) -> str:
     left = "" if one.seconds_left is None else _duration(one.seconds_left)
     records = "" if one.records is None else f"{one.records:,}"
     done, total = (sum(pair[i] for pair in one.shards.values()) for i in (0, 1))
     shards = "released" if one.released and one.state == "called" else f"{done}/{total}" if total else ""
     disk = f"{'~' if one.estimated else ''}{_size(one.total_bytes)}"
     when = _when(one.changed)
-    return f"{one.name:{width}} {one.state:11} {records:>11} {shards:>11} {left:>9} {disk:>10}  {when}  {why}".rstrip()
+    name = f"{one.name:{widths[0]}} {one.settings:{widths[1]}}"
+    why = why or (f"variant of {one.variant_of}" if one.variant_of else "")
+    return f"{name} {one.state:11} {records:>11} {shards:>11} {left:>9} {disk:>10}  {when}  {why}".rstrip()
 
 
 def _detail(one: "Overview", why: str) -> Iterator[str]:
     yield f"{one.name}: {one.state}{f', {why}' if why else ''}"
-    yield f"  profile {one.profile or '?'}, registered {_when(one.since)}, last change {_when(one.changed)}"
+    yield f"  settings {one.settings or '?'}{f', a variant of {one.variant_of}' if one.variant_of else ''}"
+    yield f"  registered {_when(one.since)}, last change {_when(one.changed)}"
     if one.records is not None:
         yield f"  {counted(one.records, 'record')}"
     yield f"  {'product':22} {'shards':>9} {'released':>9} {'disk':>10}"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from virnucpro_assets.platform.environment import export
 from virnucpro_assets.platform.resource import Platform
@@ -20,14 +21,21 @@ from virnucpro_assets.running.tasks import Task
 from virnucpro_assets.running.workers import Worker, at_work
 from virnucpro_core.engine.telemetry import Progress, read_progress
 from virnucpro_core.errors import DeviceLostError, StoreError, UsageError, VirnucproError
+from virnucpro_core.files.disk import shown_bytes
 from virnucpro_core.files.locks import locked
 from virnucpro_core.pipeline.layers import open_layers
 from virnucpro_core.pipeline.pace import note as note_pace
 from virnucpro_core.pipeline.retention import is_cleaned
+from virnucpro_core.samples.inputs import check_inputs
+from virnucpro_core.samples.naming import Discarded, enter
 from virnucpro_core.samples.products import EMBEDDINGS
-from virnucpro_core.samples.sample import Sample, register
+from virnucpro_core.samples.sample import Sample, remove_sample
 from virnucpro_core.samples.settings import SampleSettings
+from virnucpro_core.sequences.fasta import check_head
 from virnucpro_core.sequences.frames import Frames
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
 
 POLL_SECONDS = 0.05
 LOG_SECONDS = 7 * 86_400.0
@@ -62,20 +70,22 @@ def registered(
     home: Path,
     settings: SampleSettings,
     *,
+    chosen: bool = False,
     fresh: bool,
     check: Callable[[str, Sequence[Path]], None],
-) -> tuple[list[Sample], dict[str, VirnucproError]]:
-    """Register a sample for each (name, files). Returns the samples, and the errors of those that cannot be registered.
+) -> tuple[dict[str, Sample], dict[str, VirnucproError]]:
+    """Register a sample for each (name, files), under this name or beside what has it already (`samples/naming.py`).
 
-    check: called before a sample is registered; the VirnucproError that it raises is the sample's error. If there are
-    several samples, each error is also printed at once.
+    chosen: the user has chosen the name. check: called before a sample is registered; the VirnucproError that it raises
+    is the sample's error. Returns the samples and the errors, by the names in `groups`. If there are several samples,
+    each error is also printed at once.
     """
-    samples: list[Sample] = []
+    samples: dict[str, Sample] = {}
     failures: dict[str, VirnucproError] = {}
     for name, files in groups:
         try:
             check(name, files)
-            samples.append(register(home, name, files, settings, fresh=fresh))
+            samples[name] = _entered(home, name, files, settings, chosen=chosen, fresh=fresh)
         except VirnucproError as error:
             failures[name] = error
             if len(groups) > 1:
@@ -106,6 +116,7 @@ def predict(samples: Sequence[Sample], platform: Platform, watch: Watch) -> dict
         mark_orphans(
             instance, platform.folder
         )  # our own runs, and those of other drivers that had not ended before
+        _forget_refused([s for s in samples if s.name in prediction.failures], instance)
     return prediction.failures
 
 
@@ -277,6 +288,41 @@ class _Prediction:
                         yield state
                     elif state is not None and state.world_size == self.platform.gpus:
                         yield replace(state, done=state.total, resumed=state.total, ended=True)
+
+
+def _forget_refused(samples: Sequence[Sample], instance: "DagsterInstance") -> None:
+    """Remove samples whose files were refused. Nothing was computed for them, and the error was printed.
+
+    Samples of the inbox stay until the inbox has moved their files away.
+    """
+    for sample in samples:
+        is_of_inbox = any(sample.home / "inbox" in file.path.parents for file in sample.inputs)
+        if is_of_inbox or not sample.rejected.exists() or sample.chunks.exists():
+            continue
+        with suppress(VirnucproError):  # another process works on it now
+            remove_sample(sample.home, sample.name)
+            instance.delete_dynamic_partition("sample", sample.name)
+
+
+def _entered(
+    home: Path, name: str, files: Sequence[Path], settings: SampleSettings, *, chosen: bool, fresh: bool
+) -> Sample:
+    """Register the files, unless their beginning shows that they are no sequences. Says what it is named or deletes."""
+    check_inputs(files)
+    for file in files:
+        check_head(file)
+    sample = enter(home, name, files, settings, chosen=chosen, fresh=fresh, on_discard=_say_discarded)
+    if sample.variant_of:
+        _say(f"these settings are a variant of sample {sample.variant_of!r}: it is named {sample.name!r}")
+    elif name.endswith(f"_{sample.name}"):
+        _say(f"these files are sample {sample.name!r} already")
+    elif sample.name != name:
+        _say(f"the name {name!r} stands for other sequences: this sample is named {sample.name!r}")
+    return sample
+
+
+def _say_discarded(found: Discarded) -> None:
+    _say(f"--fresh deletes sample {found.sample!r} with all its work and results: {shown_bytes(found.bytes)}")
 
 
 def _say(line: str) -> None:

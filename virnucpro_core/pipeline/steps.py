@@ -6,6 +6,7 @@ A product on disk is reused if it was made from the same input and verifies; oth
 import contextlib
 import importlib.metadata
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from virnucpro_core import __version__
@@ -13,6 +14,7 @@ from virnucpro_core.errors import InputError, StoreError, printable
 from virnucpro_core.files.disk import disk_errors, make_sure_of_room, reading_bytes
 from virnucpro_core.files.locks import locked
 from virnucpro_core.files.publish import publish_json, sweep
+from virnucpro_core.pipeline.adopt import adopt_store
 from virnucpro_core.pipeline.imported import read_import
 from virnucpro_core.pipeline.lane import Lane, open_chunks
 from virnucpro_core.pipeline.score import collect_scores
@@ -41,6 +43,11 @@ def chunk_sample(sample: Sample) -> Chunks:
         with contextlib.suppress(StoreError):  # missing or damaged: made below
             made = Chunks.open(sample.chunks)
             if made_from(made, sample):
+                made.store.verify()
+                return made
+        if adopt_store(sample, CHUNKS, lambda folder: made_from(Chunks.open(folder), sample)):
+            with contextlib.suppress(StoreError):  # damaged there: made below
+                made = Chunks.open(sample.chunks)
                 made.store.verify()
                 return made
         packed = sum(f.bytes for f in sample.inputs if is_packed(f.path))
@@ -90,8 +97,13 @@ def translate_sample(sample: Sample, *, cores: int = 1) -> Frames:
     with _locked(sample, "translations"):
         chunks = open_chunks(sample)
         with contextlib.suppress(StoreError):
-            made = Frames.open(sample.translations)
-            if made.attrs["chunks"] == chunks.digest and is_current(made.attrs, TRANSLATIONS):
+            if _translated_from(sample.translations, chunks):
+                made = Frames.open(sample.translations)
+                made.store.verify()
+                return made
+        if adopt_store(sample, TRANSLATIONS, lambda folder: _translated_from(folder, chunks)):
+            with contextlib.suppress(StoreError):
+                made = Frames.open(sample.translations)
                 made.store.verify()
                 return made
         chunks.store.verify()
@@ -99,6 +111,11 @@ def translate_sample(sample: Sample, *, cores: int = 1) -> Frames:
         return write_frames(
             chunks, sample.translations, version=version, processes=max(1, min(cores // 2, PROCESSES))
         )
+
+
+def _translated_from(folder: Path, chunks: Chunks) -> bool:
+    attrs = Frames.open(folder).attrs
+    return bool(attrs["chunks"] == chunks.digest and is_current(attrs, TRANSLATIONS))
 
 
 def call_sample(lane: Lane) -> ResultSummary:

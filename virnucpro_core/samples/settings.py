@@ -1,9 +1,15 @@
 """The settings of a sample: everything its results depend on, apart from its sequences."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from virnucpro_core.errors import UsageError
+
+# Settings that are a path, and the word that such a setting may hold instead ("" for none).
+PATHS: Mapping[str, str] = {"classifier": ""}
+# Settings that only the last step uses, in seconds. All others make a variant of the sample, with work of its own.
+OF_RESULTS = ("cutoff",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,3 +47,25 @@ class SampleSettings:
 def shown_settings(settings: SampleSettings) -> dict[str, Any]:
     """The settings as they are written to `run.json`: without empty ones."""
     return {name: value for name, value in asdict(settings).items() if value != ""}
+
+
+def settings_in_words(settings: SampleSettings) -> str:
+    """One line such as `300 demo float32`: chunk size, profile, precision, and what else is not the default."""
+    usual = SampleSettings()
+    words = [str(settings.chunk_size), settings.profile, settings.precision]
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if field.name not in ("chunk_size", "profile", "precision") and value != getattr(usual, field.name):
+            words.append(f"{field.name}={value}")
+    return " ".join(words)
+
+
+def same_work(one: SampleSettings, other: SampleSettings) -> bool:
+    """Whether samples with these settings have the same work in common: all is equal but what the results alone use."""
+    return not differing(one, other)
+
+
+def differing(one: SampleSettings, other: SampleSettings) -> tuple[str, ...]:
+    """The names of the settings, other than OF_RESULTS, whose values differ. The chunk size comes first."""
+    names = ["chunk_size", *(field.name for field in fields(one) if field.name != "chunk_size")]
+    return tuple(n for n in names if n not in OF_RESULTS and getattr(one, n) != getattr(other, n))

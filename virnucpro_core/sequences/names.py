@@ -1,6 +1,7 @@
 """Groups files into samples by their names: suffixes, sample names, mates, order. Opens no file."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,19 +59,53 @@ def sample_name(path: Path, *, is_mate: bool = False) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", stem)[:64]
 
 
+def names_of(path: Path) -> list[str]:
+    """The names that people give to the files beside this one: without suffixes, and for a mate without R1 or R2."""
+    stem = _stem(path)[0]
+    bare = re.sub(r"[._-]{2,}", lambda run: run[0][0], _MATE.sub("", stem)).rstrip("._-")
+    return [name for name in dict.fromkeys((bare, stem)) if name]
+
+
 def group_samples(paths: Sequence[Path]) -> list[tuple[str, list[Path]]]:
     """Samples as (name, files), sorted by name. Two mates are one sample, every other file is a sample of its own.
 
-    Raises UsageError if there is no file, or if two samples have the same name.
+    Samples of equal names get the names of their folders before it: `A_contigs`, `B_contigs`; in one folder, their
+    suffixes after it: `a_fa`, `a_fq`. Raises UsageError if there is no file, or if two names are still equal.
     """
     groups = join_mates(in_order(paths))
+    places = Counter((name, own[0].parent) for name, own in groups)
+    groups = [
+        (name if places[name, own[0].parent] == 1 else with_suffix(name, own[0]), own) for name, own in groups
+    ]
+    for level in range(max(len(path.resolve().parts) for path in paths)):
+        names = Counter(name for name, _ in groups)
+        if len(names) == len(groups):
+            break
+        groups = [
+            (name if names[name] == 1 else with_folder(name, own[0], level), own) for name, own in groups
+        ]
     taken: dict[str, Path] = {}
     for name, group in groups:
         if name in taken:
             what = f"makes the sample {name!r}, and so does {taken[name]}"
             raise UsageError(what, where=group[0], remedy="rename one of the files")
         taken[name] = group[0]
-    return groups
+    return sorted(groups)
+
+
+def with_suffix(name: str, file: Path) -> str:
+    """The name with the suffixes of the file after it: `a_fq`, `a_fq_gz`. At most 64 characters."""
+    suffixes = file.name[len(_stem(file)[0]) :].strip(".")
+    after = re.sub(r"[^A-Za-z0-9_-]", "_", suffixes)
+    return f"{name[: 63 - len(after)]}_{after}" if after else name
+
+
+def with_folder(name: str, file: Path, level: int) -> str:
+    """The name with that of a folder of the file before it: level 0 is the folder it lies in. At most 64 characters."""
+    folders = file.resolve().parents
+    folder = folders[level].name if level < len(folders) else ""
+    before = re.sub(r"[^A-Za-z0-9_-]", "_", folder)
+    return f"{before}_{name}"[:64] if before and len(before) + len(name) < 64 else name
 
 
 def join_mates(files: Sequence[Path]) -> list[tuple[str, list[Path]]]:

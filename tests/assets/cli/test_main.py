@@ -154,7 +154,8 @@ def test_small_samples_are_predicted_together_and_a_bad_one_stops_none(shell: Sh
     assert all((tmp_path / "out" / name / "run.json").exists() for name in "ab")
     # Three runs for all, and the bad one's own, which says why.
     assert len(list((tmp_path / "home" / "dagster" / "history" / "runs").glob("*-*.db"))) == 4
-    assert "line 3" in shell.good("samples", "bad")
+    # Nothing was computed for it, so no sample is left behind.
+    assert "sample 'bad' is not known" in shell.refused("samples", "bad")
 
 
 def test_a_folder_s_bad_samples_are_said_and_stop_none_whatever_is_wrong_with_them(
@@ -181,6 +182,41 @@ def test_a_folder_s_bad_samples_are_said_and_stop_none_whatever_is_wrong_with_th
     assert "pipe.fa: not a regular file" in done.stderr
     assert "already stands for other sequences" in done.stderr
     assert sorted(f.name for f in (tmp_path / "out").iterdir()) == ["a", "b"]
+
+
+def test_samples_of_one_name_and_variants_lie_side_by_side(shell: Shell, tmp_path: Path) -> None:
+    entries = (DEMO / "viral.fa").read_text().split(">")[1:]
+    for folder, text in zip("AB", entries, strict=False):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "contigs.fasta").write_text(f">{text}")
+    files, words = ("A/contigs.fasta", "B/contigs.fasta"), ("--profile", "demo", "--gpus", 1)
+    shell.good("predict", *files, *words, "--chunk-size", 300, "--out", "out")
+    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == ["A_contigs", "B_contigs"]
+    shards = {f: f.stat().st_mtime_ns for f in (tmp_path / "home" / "samples").rglob("*.h5")}
+    done = shell.run("predict", files[0], *words, "--chunk-size", 500, "--fresh", "--out", "out/A_contigs")
+    assert done.returncode == 0, done.stderr
+    assert "deletes" not in done.stderr  # there was nothing yet with these settings
+    assert "a variant of sample 'A_contigs': it is named 'A_contigs-500'" in done.stderr
+    done = shell.run(
+        "predict", *files, *words, "--chunk-size", 300, "--fresh", "--out", "out/A_contigs/run.json"
+    )
+    assert done.returncode == 2  # refused before anything is deleted
+    assert {f: f.stat().st_mtime_ns for f in shards} == shards
+    rows = [json.loads(line) for line in shell.good("samples", "--json").splitlines()]
+    assert [(r["name"], r["variant_of"], r["settings"], r["state"]) for r in rows] == [
+        ("A_contigs", "", "300 demo float32", "called"),
+        ("A_contigs-500", "A_contigs", "500 demo float32", "called"),
+        ("B_contigs", "", "300 demo float32", "called"),
+    ]
+    assert "its variants stay: A_contigs-500" in shell.good("samples", "remove", "A_contigs", "--yes")
+
+
+def test_a_classifier_of_other_chunks_is_refused_before_anything_begins(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "a.fa").write_text(">a\nACGT\n")
+    own = ("--classifier", DEMO / "classifier_300", "--chunk-size", 500)
+    said = shell.refused("predict", "a.fa", "--profile", "demo", *own, "--out", "out")
+    assert "trained on chunks of 300 bases, the sample is cut into chunks of 500" in said
+    assert not (tmp_path / "home" / "samples").exists()
 
 
 def test_out_is_not_taken_from_others_unless_it_is_said(predicted: Shell, tmp_path: Path) -> None:

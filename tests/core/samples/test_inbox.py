@@ -22,7 +22,7 @@ def inbox(tmp_path: Path) -> Inbox:
 
 
 def test_an_empty_inbox_is_made_and_is_no_error(tmp_path: Path) -> None:
-    assert look(tmp_path / "new", SETTINGS, now=0, stable_seconds=STABLE).registered == []
+    assert look(tmp_path / "new", lambda _: SETTINGS, now=0, stable_seconds=STABLE).registered == []
     assert (tmp_path / "new" / "inbox").is_dir()
 
 

@@ -13,7 +13,6 @@ import pytest
 from virnucpro_core.errors import InputError, StoreError, UsageError
 from virnucpro_core.files.digests import sha256_json
 from virnucpro_core.files.locks import locked
-from virnucpro_core.pipeline.steps import chunk_sample
 from virnucpro_core.samples.content import with_content
 from virnucpro_core.samples.inputs import files_of
 from virnucpro_core.samples.occupancy import shared_lock
@@ -22,7 +21,6 @@ from virnucpro_core.samples.sample import (
     check_key,
     list_samples,
     open_sample,
-    read_refusal,
     register,
     register_unread,
     remove_sample,
@@ -252,27 +250,6 @@ def test_files_are_read_when_somebody_needs_their_content(tmp_path: Path) -> Non
         register(tmp_path, "u", [same], SETTINGS)
     with pytest.raises(InputError, match="changed since the sample was registered"):
         with_content(open_sample(tmp_path, "u"))
-
-
-def test_a_sample_that_was_refused_for_its_twin_may_run_when_the_twin_is_gone(tmp_path: Path) -> None:
-    file, same = tmp_path / "a.fa", tmp_path / "same.fa"
-    for one in (file, same):
-        one.write_text(">a\nACGT\n")
-    for way in ("removed", "superseded"):
-        holder = with_content(register_unread(tmp_path, f"s_{way}", [file], SETTINGS))
-        twin = register_unread(tmp_path, f"t_{way}", [same], SETTINGS)
-        with pytest.raises(InputError, match=f"the same bytes as sample 's_{way}'"):
-            chunk_sample(twin)
-        assert read_refusal(twin)
-        assert same_content(tmp_path, holder.content) == [holder.name]
-        if way == "removed":
-            remove_sample(tmp_path, holder.name)
-        else:
-            file.write_text(">a\nACGTAAAA\n")
-            with_content(register_unread(tmp_path, holder.name, [file], SETTINGS, replaces=True))
-        assert read_refusal(twin) == ""
-        assert chunk_sample(twin).n_records == 1
-        remove_sample(tmp_path, twin.name)
 
 
 def test_two_equal_files_of_an_unread_sample_are_refused_when_they_are_read(tmp_path: Path) -> None:

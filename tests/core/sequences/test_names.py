@@ -77,9 +77,28 @@ def test_group_samples() -> None:
     ]
 
 
-def test_two_files_for_one_name() -> None:
-    with pytest.raises(UsageError, match=r"x/a\.fq: makes the sample 'a', and so does x/a\.fa"):
-        group_samples([Path("x/a.fq"), Path("x/a.fa")])
+def test_files_of_equal_names_get_folder_or_suffix() -> None:
+    files = [
+        Path(p)
+        for p in (
+            "/r/x/a.fq",
+            "/r/x/a.fa",
+            "/r/A/contigs.fa",
+            "/r/B/contigs.fa",
+            "/s/B/contigs.fa",
+            "/r/b.fa",
+        )
+    ]
+    assert [name for name, _ in group_samples(files)] == [
+        "A_contigs",
+        "a_fa",
+        "a_fq",
+        "b",
+        "r_B_contigs",
+        "s_B_contigs",
+    ]
+    with pytest.raises(UsageError, match="makes the sample 'r_a_b_fa', and so does"):
+        group_samples([Path("/r/a b.fa"), Path("/r/a.b.fa")])
 
 
 def test_in_order(tmp_path: Path) -> None:
