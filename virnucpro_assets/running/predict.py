@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from virnucpro_assets.platform.environment import export
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.platform.startup import lasting_imports
 from virnucpro_assets.platform.tags import DRIVER
+from virnucpro_assets.running.request import Request
 from virnucpro_assets.running.schedule import Group, Schedule, groups
 from virnucpro_assets.running.tasks import Task
 from virnucpro_assets.running.workers import Worker, at_work
@@ -25,7 +25,6 @@ from virnucpro_core.pipeline.layers import open_layers
 from virnucpro_core.pipeline.retention import is_cleaned
 from virnucpro_core.samples.products import EMBEDDINGS
 from virnucpro_core.samples.sample import Sample, register
-from virnucpro_core.samples.settings import SampleSettings
 from virnucpro_core.sequences.frames import Frames
 
 POLL_SECONDS = 0.05
@@ -56,29 +55,21 @@ class Watch:
     done: Callable[[Sample, bool], None]
 
 
-def registered(
-    groups: Sequence[tuple[str, Sequence[Path]]],
-    home: Path,
-    settings: SampleSettings,
-    *,
-    fresh: bool,
-    check: Callable[[str, Sequence[Path]], None],
-) -> tuple[list[Sample], dict[str, VirnucproError]]:
-    """Register a sample for each (name, files). Returns the samples, and the errors of those that cannot be registered.
+def registered(request: Request, *, fresh: bool) -> tuple[list[Sample], dict[str, VirnucproError]]:
+    """Register the wanted samples. Returns them, and the errors of all that cannot be predicted.
 
-    check: called before a sample is registered; the VirnucproError that it raises is the sample's error. If there are
-    several samples, each error is also printed at once.
+    If there are several samples, each error is also printed at once.
     """
     samples: list[Sample] = []
-    failures: dict[str, VirnucproError] = {}
-    for name, files in groups:
+    failures = dict(request.failures)
+    for one in request.wanted:
         try:
-            check(name, files)
-            samples.append(register(home, name, files, settings, fresh=fresh))
+            samples.append(register(request.platform.folder, one.name, one.files, one.settings, fresh=fresh))
         except VirnucproError as error:
-            failures[name] = error
-            if len(groups) > 1:
-                _say(str(error))
+            failures[one.name] = error
+    if request.several:
+        for failure in failures.values():
+            _say(str(failure))
     return samples, failures
 
 
