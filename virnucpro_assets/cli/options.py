@@ -48,6 +48,13 @@ def option(*names: str, **settings: Any) -> Decorator:
     return click.option(*names, **{"cls": TopicOption} | settings)
 
 
+SAID = (
+    option("--quiet", "-q", is_flag=True, help="Print nothing but errors."),
+    option("--verbose", "-v", is_flag=True, help="Also print how each lane computed."),
+    option("--json", "as_json", is_flag=True, help="Print one JSON object per line, for programs."),
+)
+
+
 def topic(name: str, *options: Decorator) -> Topic:
     """The options, to be shown under this name."""
 

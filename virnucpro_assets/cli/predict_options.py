@@ -6,7 +6,7 @@ given, the configuration decides (`virnucpro config`). `predict.py` passes all o
 
 import click
 
-from virnucpro_assets.cli.options import PATH, PRECISIONS, option, topic
+from virnucpro_assets.cli.options import PATH, PRECISIONS, SAID, option, topic
 
 INPUT = topic(
     "Input",
@@ -78,6 +78,7 @@ OUTPUT = topic(
     ),
     option("--force", is_flag=True, help="Replace files in --out that are not results of this sample."),
     option("--check", is_flag=True, help="Check everything, say what would be done, and compute nothing."),
+    *SAID,
 )
 
 PREDICT = (INPUT, NAMES, MODELS, CALLS, COMPUTING, OUTPUT)

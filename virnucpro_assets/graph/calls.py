@@ -19,6 +19,7 @@ from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.score import score_lane
 from virnucpro_core.pipeline.steps import call_sample
 from virnucpro_core.results.folder import REPORT
+from virnucpro_core.results.record_calls import shown_score
 from virnucpro_core.results.summary import ResultSummary
 from virnucpro_core.samples.products import CONSENSUS, PREDICTIONS, PRODUCTS
 
@@ -102,7 +103,7 @@ def calls_table(made: ResultSummary) -> str:
     """The first TOP_ROWS records of the report as a markdown table. Ids are escaped."""
     lines = ["| record | length | call | score | chunks scored |", "|---|---|---|---|---|"]
     for record in made.top[:TOP_ROWS]:
-        score = "" if record.score is None else f"{record.score:.3f}"
+        score = "" if record.score is None else shown_score(record.score)
         chunks = f"{record.chunks_scored}/{record.chunks}"
         lines.append(f"| {as_text(record.id)} | {record.length:,} | {record.call} | {score} | {chunks} |")
     return "\n".join(lines)

@@ -55,14 +55,16 @@ class Watch:
     done: Callable[[Sample, bool], None]
 
 
-def registered(request: Request, *, fresh: bool) -> tuple[list[Sample], dict[str, VirnucproError]]:
-    """Register the wanted samples. Returns them, and the errors of all that cannot be predicted.
+def registered(
+    request: Request, *, fresh: bool, only_check: bool = False
+) -> tuple[list[Sample], dict[str, VirnucproError]]:
+    """Register the wanted samples, unless `only_check`. Returns them, and the errors of all that cannot be predicted.
 
     If there are several samples, each error is also printed at once.
     """
     samples: list[Sample] = []
     failures = dict(request.failures)
-    for one in request.wanted:
+    for one in () if only_check else request.wanted:
         try:
             samples.append(register(request.platform.folder, one.name, one.files, one.settings, fresh=fresh))
         except VirnucproError as error:

@@ -12,11 +12,14 @@ from typing import Any
 
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_core.errors import VirnucproError
+from virnucpro_core.files.disk import embedded_bytes, make_sure_of_room, reading_bytes
+from virnucpro_core.models.profiles import ResolvedProfile
 from virnucpro_core.results.delivery import check_out, check_writable
 from virnucpro_core.samples.inputs import check_inputs, files_of
+from virnucpro_core.samples.products import CHUNKS
 from virnucpro_core.samples.sample import check_key
 from virnucpro_core.samples.settings import SampleSettings
-from virnucpro_core.sequences.names import group_samples, in_order
+from virnucpro_core.sequences.names import group_samples, in_order, is_packed
 
 SETTINGS = tuple(field.name for field in dataclasses.fields(SampleSettings))
 
@@ -51,12 +54,10 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
     options: those of `cli/predict_options.py` by name; None means not given. Raises the VirnucproError of the first
     fault that concerns all samples, or of the only sample.
     """
-    check_inputs_typed(paths)
+    check_typed(paths)
     platform = platform.asked(gpus=options.get("gpus") or 0, device=options.get("device") or "")
     wanted = samples_of(paths, out, platform, options)
     check_writable(out)
-    for settings in {one.settings for one in wanted}:
-        platform.profile_of(settings)
     good, failures = [], {}
     for one in wanted:
         try:
@@ -66,10 +67,49 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
             if len(wanted) == 1:
                 raise
             failures[one.name] = error
-    return Request(platform, tuple(good), failures)
+    kinds = dict.fromkeys(one.settings for one in wanted)
+    for settings in kinds:
+        platform.check_device(settings)
+    profiles = {settings: platform.profile_of(settings) for settings in kinds}
+    request = Request(platform, tuple(good), failures)
+    _check_disk(request, profiles)
+    for settings, profile in profiles.items():
+        platform.check_memory(settings, profile)
+    return request
 
 
-def check_inputs_typed(paths: Sequence[Path]) -> None:
+def _check_disk(request: Request, profiles: Mapping[SampleSettings, ResolvedProfile]) -> None:
+    """Raises StoreError if the disk of the home folder cannot hold the products of the samples that are new.
+
+    A lane looks again when its frames are counted.
+    """
+    needed = 0
+    for one in request.wanted:
+        if (request.platform.folder / "samples" / one.name / CHUNKS).exists():
+            continue
+        profile, letters, packed = profiles[one.settings], *_sizes(one.files)
+        width, chunk_size = profile.dnabert_dim + profile.esm2_dim, one.settings.chunk_size
+        needed += reading_bytes(letters, packed=packed)
+        needed += embedded_bytes(letters, packed=packed, chunk_size=chunk_size, width=width)
+    if needed:
+        make_sure_of_room(request.platform.folder, needed, "for what this command computes")
+
+
+def _sizes(files: Sequence[Path]) -> tuple[int, int]:
+    """Bytes of the plain files, and of the compressed ones."""
+    plain, packed = 0, 0
+    for file in files:
+        if not file.is_file():  # the registration of its sample says so
+            continue
+        size = file.stat().st_size
+        if is_packed(file):
+            packed += size
+        else:
+            plain += size
+    return plain, packed
+
+
+def check_typed(paths: Sequence[Path]) -> None:
     """Raises InputError for the first path of the command line that is neither a file nor a folder."""
     check_inputs([path for path in paths if not path.is_dir()])
 
