@@ -1,7 +1,5 @@
 """Prints the calls of a sample on standard output: a table for people, or one JSON object for programs."""
 
-import csv
-import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from virnucpro_assets.cli.words import counted
-from virnucpro_core.results.folder import CONTIGS, REPORT, RUN
+from virnucpro_core.results.folder import CONTIGS, REPORT, RUN, first_calls
 from virnucpro_core.results.record_calls import shown_score
 
 SHOWN_RECORDS = 20
@@ -33,7 +31,7 @@ ORDER = ("record_id", "length", "call", "score", "chunks", "frames", "reason")
 def print_calls(out: Path) -> None:
     """Print the calls of the first records in `out`, as wide as the terminal; in a pipe or file nothing is cut."""
     console = Console(highlight=False)
-    rows = _first_rows(out / CONTIGS)
+    rows = first_calls(out, SHOWN_RECORDS)
     shown = [name for name in COLUMNS if name != "reason" or any(row["reason"] for row in rows)]
     widest = console.options.update(max_width=MOST_COLUMNS)
     width = console.width if console.is_terminal else MOST_COLUMNS
@@ -97,10 +95,3 @@ def _table(rows: list[dict[str, str]], shown: list[str]) -> Table:
         style = "bold" if row["call"] == "virus" else ""
         table.add_row(*(Text(cells[name]) for name in names), style=style)
     return table
-
-
-def _first_rows(contigs: Path) -> list[dict[str, str]]:
-    """The first SHOWN_RECORDS rows. A sample may have millions of records."""
-    with contigs.open(encoding="utf-8", newline="") as stream:
-        rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
-        return list(itertools.islice(rows, SHOWN_RECORDS))

@@ -13,12 +13,13 @@ from typing import Any, NoReturn
 
 import click
 
-from virnucpro_assets.cli.models import doctor, metrics, models, train, ui
+from virnucpro_assets.cli.models import doctor, metrics, models, train
 from virnucpro_assets.cli.options import PATH, PRECISIONS
 from virnucpro_assets.cli.predict import predict
 from virnucpro_assets.cli.samples import priority, samples
 from virnucpro_assets.cli.storage import storage
 from virnucpro_assets.cli.terminal import harden, lost_output
+from virnucpro_assets.cli.ui import ui
 from virnucpro_assets.cli.words import counted
 from virnucpro_assets.platform.startup import import_nothing_from_here, lasting_imports
 from virnucpro_core.errors import DeviceLostError, VirnucproError, one_line

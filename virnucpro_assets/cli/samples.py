@@ -67,7 +67,8 @@ def samples(context: click.Context, *, as_json: bool) -> None:
         click.echo(_line(one, width, one.reason or failures.get(one.name, "")))
     total = sum(o.total_bytes for o in found)
     click.echo(
-        f"{counted(len(found), 'sample')}, ~{shown_bytes(total)}; sizes with ~ are estimated from one shard of each product"
+        f"{counted(len(found), 'sample')}, ~{shown_bytes(total)}; "
+        "sizes with ~ are estimated from one shard of each product"
     )
     _show_inbox(home)
 

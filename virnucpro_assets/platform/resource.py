@@ -4,6 +4,7 @@ import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 import torch
@@ -31,6 +32,7 @@ from virnucpro_core.samples.products import DNABERT, ESM, PRODUCTS
 from virnucpro_core.samples.sample import Sample, open_sample
 from virnucpro_core.samples.settings import SampleSettings
 
+RESULTS = "/results"  # the path of the samples' results beside the web UI
 _PROCESS = ProcessDevice(lambda uuid: os.environ.update(CUDA_VISIBLE_DEVICES=uuid))
 
 
@@ -56,6 +58,7 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
     executor: str = IN_PROCESS
     leases: str = str(FOLDER)
     time_zone: str = "UTC"
+    url_prefix: str = ""
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Dagster calls this before each run, and before each tick of a sensor (then without a run)."""
@@ -68,6 +71,10 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
     @property
     def folder(self) -> Path:
         return Path(self.home)
+
+    def results_url(self, sample: str, file: str = "") -> str:
+        """The address of a sample's results, or of one file of them, on the host of the web UI."""
+        return f"{self.url_prefix}{RESULTS}/{quote(sample)}/{quote(file)}"
 
     @property
     def inbox(self) -> Path:

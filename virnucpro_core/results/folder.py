@@ -9,7 +9,9 @@ Apart from `telemetry` in `run.json`, the same scores and settings give the same
 """
 
 import contextlib
+import csv
 import dataclasses
+import itertools
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -123,6 +125,28 @@ def read_results(folder: Path) -> dict[str, Any]:
         if not file.is_file() or sha256_file(file) != sha256:
             raise StoreError("missing, or its sha256 is not the one in run.json", where=file, remedy=remedy)
     return facts
+
+
+def listed_files(folder: Path) -> list[str]:
+    """Names of the result files in this folder, in the order of `run.json`, which comes last. Reads no other file.
+
+    Raises StoreError if there are no complete results.
+    """
+    remedy = "predict the sample again: the results are written again"
+    try:
+        names = [str(name) for name in json.loads((folder / RUN).read_bytes())["files"]]
+    except FileNotFoundError as error:
+        raise StoreError("there are no complete results", where=folder, remedy=remedy) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError("damaged", where=folder / RUN, remedy=remedy) from error
+    return [*(name for name in names if Path(name).name == name), RUN]
+
+
+def first_calls(folder: Path, rows: int) -> list[dict[str, str]]:
+    """The first rows of `contigs.tsv` in this folder. A sample may have millions of records."""
+    with (folder / CONTIGS).open(encoding="utf-8", newline="") as stream:
+        table = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
+        return list(itertools.islice(table, rows))
 
 
 def _write_frames(
