@@ -67,7 +67,7 @@ def chunk_scores(maxima_C2: NDArray[np.float32]) -> NDArray[np.float64]:
 def shown_score(score: float) -> str:
     """A score for people: cut to 4 decimals, so that one below a cut-off never reads as one that reaches it.
 
-    The terminal, the web UI and the report (`decimals` in report.js) use this rule. Tables for programs have all digits.
+    The terminal, the web UI and the report (`decimals` in report.js) use this rule. Tables have all digits.
     """
     return f"{math.floor(score * 1e4 + 1e-7) / 1e4:.4f}"
 
