@@ -94,16 +94,16 @@ def _call(platform: Platform, lane: Lane) -> dg.MaterializeResult[Any]:
     results = lane.sample.results
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": counts.records,
-            **{f"records_{call}": number for call, number in counts.calls.items()},
-            "chunks_virus": counts.chunks_virus,
-            "frames": counts.frames,
-            "reasons": dg.MetadataValue.json(counts.reasons),
             "calls": calls_table(results),
             "calls_shown": f"the first {min(TOP_ROWS, counts.records):,} of {counts.records:,} records",
             "folder": dg.MetadataValue.path(results),
             "results": dg.MetadataValue.url(platform.results_url(made.sample)),
             **{n: dg.MetadataValue.url(platform.results_url(made.sample, n)) for n in made.files},
+            "dagster/row_count": counts.records,
+            **{f"records_{call}": number for call, number in counts.calls.items()},
+            "chunks_virus": counts.chunks_virus,
+            "frames": counts.frames,
+            "reasons": dg.MetadataValue.json(counts.reasons),
             **({"note": made.note} if made.note else {}),
         },
         data_version=dg.DataVersion(

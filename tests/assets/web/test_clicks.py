@@ -35,20 +35,16 @@ def test_from_the_asset_graph_to_the_report(tmp_path: Path, genomes: Path) -> No
         page = browser.new_page(viewport={"width": 1600, "height": 1000})
         page.set_default_timeout(60_000)
         page.goto(f"{server.url}/asset-groups/")
-        page.get_by_text("consensus", exact=True).first.click()
-        page.get_by_role("link", name="View in Asset Catalog").or_(
-            page.get_by_text("View in asset catalog")
-        ).first.click()
-        page.get_by_role("link", name="Partitions").or_(
-            page.get_by_role("tab", name="Partitions")
-        ).first.click()
+        page.get_by_text("sequences", exact=True).first.wait_for()
+        page.keyboard.press("Alt+e")  # opens all groups
+        page.locator("svg foreignObject").get_by_text("consensus").first.click()
+        page.get_by_role("link", name="View in Asset Catalog").click()
+        page.get_by_text("Partitions", exact=True).first.click()
         page.get_by_text(SAMPLE, exact=True).first.click()
 
-        page.get_by_role("row").filter(has_text="calls").get_by_text("Show table").first.click()
-        table = page.get_by_role("dialog")
-        table.get_by_text("NC_001422.1").first.wait_for()
-        assert "virus" in table.inner_text()
-        page.keyboard.press("Escape")
+        calls = page.get_by_role("row").filter(has_text="scored_chunks").first
+        calls.get_by_text("NC_001422.1").first.wait_for()
+        assert "0.9494" in calls.inner_text()
         page.get_by_text("the first 4 of 4 records").first.wait_for()
 
         with page.expect_popup() as opened:
