@@ -15,11 +15,10 @@ from virnucpro_assets.graph.records import lane_materialization
 from virnucpro_assets.graph.sequences import OWNERS
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_core.errors import printable
-from virnucpro_core.files.digests import sha256_json
 from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.score import score_lane
 from virnucpro_core.pipeline.steps import call_sample
-from virnucpro_core.results.folder import RUN, first_calls
+from virnucpro_core.results.folder import first_calls, results_digest
 from virnucpro_core.results.record_calls import shown_score
 from virnucpro_core.samples.products import CONSENSUS, PREDICTIONS, PRODUCTS
 
@@ -106,9 +105,7 @@ def _call(platform: Platform, lane: Lane) -> dg.MaterializeResult[Any]:
             "reasons": dg.MetadataValue.json(counts.reasons),
             **({"note": made.note} if made.note else {}),
         },
-        data_version=dg.DataVersion(
-            sha256_json({name: file.sha256 for name, file in made.files.items() if name != RUN})
-        ),
+        data_version=dg.DataVersion(results_digest(results)),
     )
 
 
