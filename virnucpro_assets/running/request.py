@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from virnucpro_assets.platform.resource import Platform
-from virnucpro_core.errors import VirnucproError
+from virnucpro_core.errors import InputError, VirnucproError
 from virnucpro_core.files.disk import embedded_bytes, make_sure_of_room, reading_bytes
 from virnucpro_core.models.profiles import ResolvedProfile
 from virnucpro_core.results.delivery import check_out, check_writable
@@ -110,7 +110,10 @@ def _sizes(files: Sequence[Path]) -> tuple[int, int]:
 
 
 def check_typed(paths: Sequence[Path]) -> None:
-    """Raises InputError for the first path of the command line that is neither a file nor a folder."""
+    """Raises InputError if paths of the command line are neither files nor folders. It names all that are missing."""
+    missing = [path for path in paths if not path.exists()]
+    if len(missing) > 1:
+        raise InputError("no such files", path=", ".join(map(str, missing)), remedy="check the paths")
     check_inputs([path for path in paths if not path.is_dir()])
 
 
