@@ -120,7 +120,12 @@ def embed(kind: Any, fasta: Path, weights: Path, out: Path, *, force: bool, **op
 
 @app.group()
 def export() -> None:
-    """Write data of a sample in the published tool's formats."""
+    """Write data of a sample in the published tool's formats.
+
+    \b
+    Example:
+      virnucpro export translations sampleA --out frames
+    """
 
 
 @export.command("translations")

@@ -27,7 +27,12 @@ def models() -> None:
 
 @models.command("list")
 def list_models() -> None:
-    """List the models that can be fetched, and which are installed."""
+    """List the models that can be fetched, and which are installed.
+
+    \b
+    Example:
+      virnucpro models list
+    """
     from virnucpro_core.files.manifest import MANIFEST
     from virnucpro_core.models.sources import SOURCES
 

@@ -26,7 +26,9 @@ class _NamesToo(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        return super().resolve_command(ctx, args if args[0] in self.commands else ["show", *args])
+        if args[0] not in self.commands:  # `samples -- -h`: click has taken the `--` away
+            args = ["show", "--", *args] if args[0].startswith("-") else ["show", *args]
+        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=_NamesToo, invoke_without_command=True, subcommand_metavar="[NAME... | COMMAND]")
@@ -89,8 +91,11 @@ def show(context: click.Context, names: tuple[str, ...], *, as_json: bool) -> No
       virnucpro samples show -- -odd-name
     """
     from virnucpro_assets.platform.environment import home_folder
+    from virnucpro_core.errors import UsageError
     from virnucpro_core.pipeline.overview import overview
 
+    if "" in names:
+        raise UsageError("'' is not a sample name", remedy="see `virnucpro samples`")
     found = [overview(home_folder(), name, exact=True) for name in names]
     failures = _failures(found)
     if as_json or context.obj:

@@ -167,8 +167,11 @@ def test_the_listing_for_people_and_programs(site: Finished) -> None:
     text = typed(NAME)
     for words in ("rank 1 of 2", "esm_embeddings", "total"):
         assert words in text
-    with pytest.raises(UsageError, match="not known"):
-        typed("absent")
+    for words in (("absent",), ("--", "-h"), ("show", "--", "-h")):
+        with pytest.raises(UsageError, match=r"not known|not a sample name"):
+            typed(*words)
+    with pytest.raises(UsageError, match="'' is not a sample name"):
+        typed("")
 
 
 def test_a_sample_is_removed_as_a_whole_and_only_when_asked(site: Finished) -> None:
