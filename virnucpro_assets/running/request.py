@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from virnucpro_assets.platform.resource import Platform
-from virnucpro_core.errors import InputError, VirnucproError
+from virnucpro_core.errors import DeviceError, InputError, VirnucproError, WeightsError
 from virnucpro_core.files.disk import embedded_bytes, make_sure_of_room, reading_bytes
 from virnucpro_core.models.profiles import ResolvedProfile
 from virnucpro_core.results.delivery import check_out, check_writable
@@ -68,14 +68,31 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
                 raise
             failures[one.name] = error
     kinds = dict.fromkeys(one.settings for one in wanted)
-    for settings in kinds:
-        platform.check_device(settings)
-    profiles = {settings: platform.profile_of(settings) for settings in kinds}
+    profiles = {settings: _ready(platform, settings) for settings in kinds}
     request = Request(platform, tuple(good), failures)
     _check_disk(request, profiles)
     for settings, profile in profiles.items():
         platform.check_memory(settings, profile)
     return request
+
+
+def _ready(platform: Platform, settings: SampleSettings) -> ResolvedProfile:
+    """The models of these settings. Raises one DeviceError or WeightsError that names all that is missing of both."""
+    missing: DeviceError | None = None
+    try:
+        platform.check_device(settings)
+    except DeviceError as error:
+        missing = error
+    try:
+        found = platform.profile_of(settings)
+    except WeightsError as error:
+        if missing is None:
+            raise
+        remedy = f"{missing.remedy}; {error.remedy}"
+        raise DeviceError(f"{missing.what}; and {error.what}", where=missing.where, remedy=remedy) from error
+    if missing is not None:
+        raise missing
+    return found
 
 
 def _check_disk(request: Request, profiles: Mapping[SampleSettings, ResolvedProfile]) -> None:
