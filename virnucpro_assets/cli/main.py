@@ -15,6 +15,7 @@ import click
 
 from virnucpro_assets.cli.completion import completion
 from virnucpro_assets.cli.config import config
+from virnucpro_assets.cli.importing import import_features
 from virnucpro_assets.cli.models import doctor, metrics, models, train
 from virnucpro_assets.cli.options import FORCE, PATH, PRECISIONS
 from virnucpro_assets.cli.options import out as out_option
@@ -58,6 +59,7 @@ app.add_command(config)
 app.add_command(completion)
 app.add_command(priority)
 app.add_command(metrics)
+app.add_command(import_features)
 
 
 @app.command()

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from virnucpro_core.devices.leases import FOLDER
 from virnucpro_core.devices.visible import Device, boards, choose
 from virnucpro_core.errors import DeviceError, UsageError
+from virnucpro_core.models.sources import HUGGING_FACE
 from virnucpro_core.samples.settings_file import NAME, read_settings_file
 
 _VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")  # its value before a lease reduces it to one GPU
@@ -27,6 +28,7 @@ os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
 
 
 MODELS = "models"
+HUB = "HF_ENDPOINT"
 IN_PROCESS = "in_process"
 EXECUTORS = (IN_PROCESS, "ray", "kubernetes")
 POSTGRES_URL = "VIRNUCPRO_POSTGRES_URL"
@@ -97,6 +99,11 @@ def _given(name: str) -> str:
     """The value of a variable, else that of the configuration file; "" for neither."""
     setting = "time_zone" if name == "VIRNUCPRO_TIMEZONE" else name.removeprefix("VIRNUCPRO_").lower()
     return os.environ.get(name, "") or str(configured(home_folder()).get(setting, ""))
+
+
+def hub_endpoint() -> str:
+    """Address that stands for huggingface.co: `HF_ENDPOINT`, as Hugging Face's own programs read it."""
+    return os.environ.get(HUB, "") or HUGGING_FACE
 
 
 def postgres_asked() -> bool:
@@ -207,11 +214,7 @@ def _folder(name: str, default: Path) -> Path:
 def _is_zone(name: str) -> bool:
     try:
         zoneinfo.ZoneInfo(name)
-    except (
-        zoneinfo.ZoneInfoNotFoundError,
-        ValueError,
-        OSError,
-    ):  # an unknown name, a path, or a folder of zones
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):  # unknown, a path, or a folder of zones
         return False
     return True
 
@@ -376,6 +379,13 @@ VARIABLES = (
         "path below which a proxy shows the web UI ([below](#sharing-the-web-ui)), such as `/virnucpro`",
         "none",
         url_prefix,
+    ),
+    Variable(
+        HUB,
+        "",
+        "server in place of huggingface.co for `virnucpro models fetch`; proxies are those of HTTPS_PROXY and NO_PROXY",
+        f"`{HUGGING_FACE}`",
+        hub_endpoint,
     ),
     Variable(
         SETTLE,

@@ -14,6 +14,7 @@ from virnucpro_assets.platform.resource import Platform
 from virnucpro_core.errors import DeviceError, InputError, VirnucproError, WeightsError
 from virnucpro_core.files.disk import embedded_bytes, make_sure_of_room, reading_bytes
 from virnucpro_core.models.profiles import ResolvedProfile
+from virnucpro_core.pipeline.imported import imported_features
 from virnucpro_core.results.delivery import check_out, check_writable
 from virnucpro_core.samples.inputs import check_inputs, files_of
 from virnucpro_core.samples.products import CHUNKS
@@ -67,8 +68,12 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
             if len(wanted) == 1:
                 raise
             failures[one.name] = error
-    kinds = dict.fromkeys(one.settings for one in wanted)
-    profiles = {settings: _ready(platform, settings) for settings in kinds}
+    profiles: dict[SampleSettings, ResolvedProfile] = {}
+    for one in wanted:  # only for samples without imported features the encoders must be there
+        home = platform.folder / "samples" / one.name
+        imported = None if options["fresh"] else imported_features(home, one.settings)
+        if one.settings not in profiles or imported is None:
+            profiles[one.settings] = _ready(platform, one.settings, imported)
     request = Request(platform, tuple(good), failures)
     _check_disk(request, profiles)
     for settings, profile in profiles.items():
@@ -76,7 +81,7 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
     return request
 
 
-def _ready(platform: Platform, settings: SampleSettings) -> ResolvedProfile:
+def _ready(platform: Platform, settings: SampleSettings, imported: Any) -> ResolvedProfile:
     """The models of these settings. Raises one DeviceError or WeightsError that names all that is missing of both."""
     missing: DeviceError | None = None
     try:
@@ -84,7 +89,7 @@ def _ready(platform: Platform, settings: SampleSettings) -> ResolvedProfile:
     except DeviceError as error:
         missing = error
     try:
-        found = platform.profile_of(settings)
+        found = platform.profile_of(settings, imported)
     except WeightsError as error:
         if missing is None:
             raise
