@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from virnucpro_assets.cli.options import JSON
 from virnucpro_assets.cli.words import counted
+from virnucpro_core.files.disk import shown_bytes
 
 if TYPE_CHECKING:
     from virnucpro_core.pipeline.overview import Overview
 
-JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line, for programs.")
 KEEP = click.Choice(["scores", "results"])
 
 
@@ -25,7 +26,9 @@ class _NamesToo(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        return super().resolve_command(ctx, args if args[0] in self.commands else ["show", *args])
+        if args[0] not in self.commands:  # `samples -- -h`: click has taken the `--` away
+            args = ["show", "--", *args] if args[0].startswith("-") else ["show", *args]
+        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=_NamesToo, invoke_without_command=True, subcommand_metavar="[NAME... | COMMAND]")
@@ -67,7 +70,8 @@ def samples(context: click.Context, *, as_json: bool) -> None:
         click.echo(_line(one, (width, wide), one.reason or failures.get(one.name, "")))
     total = sum(o.total_bytes for o in found)
     click.echo(
-        f"{counted(len(found), 'sample')}, ~{_size(total)}; sizes with ~ are estimated from one shard of each product"
+        f"{counted(len(found), 'sample')}, ~{shown_bytes(total)}; "
+        "sizes with ~ are estimated from one shard of each product"
     )
     _show_inbox(home)
 
@@ -88,8 +92,11 @@ def show(context: click.Context, names: tuple[str, ...], *, as_json: bool) -> No
       virnucpro samples show -- -odd-name
     """
     from virnucpro_assets.platform.environment import home_folder
+    from virnucpro_core.errors import UsageError
     from virnucpro_core.pipeline.overview import overview
 
+    if "" in names:
+        raise UsageError("'' is not a sample name", remedy="see `virnucpro samples`")
     found = [overview(home_folder(), name, exact=True) for name in names]
     failures = _failures(found)
     if as_json or context.obj:
@@ -148,12 +155,14 @@ def clean(names: tuple[str, ...], *, keep: str | None, days: float | None, dry_r
             click.echo(f"{name}: {error}", err=True)
             continue
         total += released.total
-        parts = ", ".join(f"{product} {_size(size)}" for product, size in released.bytes.items())
+        parts = ", ".join(f"{product} {shown_bytes(size)}" for product, size in released.bytes.items())
         verb = "would be deleted" if dry_run else "deleted"
-        click.echo(f"{name}: {_size(released.total)} {verb} ({parts or 'the data was already deleted'})")
+        click.echo(
+            f"{name}: {shown_bytes(released.total)} {verb} ({parts or 'the data was already deleted'})"
+        )
         if not dry_run:
             _record(name, policy, released)
-    click.echo(f"{_size(total)} {'would be deleted' if dry_run else 'deleted'}")
+    click.echo(f"{shown_bytes(total)} {'would be deleted' if dry_run else 'deleted'}")
     if failed:
         raise SystemExit(max(error.exit_code for error in failed))
 
@@ -250,7 +259,7 @@ def _line(one: "Overview", widths: tuple[int, int], why: str) -> str:
     records = "" if one.records is None else f"{one.records:,}"
     done, total = (sum(pair[i] for pair in one.shards.values()) for i in (0, 1))
     shards = "released" if one.released and one.state == "called" else f"{done}/{total}" if total else ""
-    disk = f"{'~' if one.estimated else ''}{_size(one.total_bytes)}"
+    disk = f"{'~' if one.estimated else ''}{shown_bytes(one.total_bytes)}"
     when = _when(one.changed)
     name = f"{one.name:{widths[0]}} {one.settings:{widths[1]}}"
     why = why or (f"variant of {one.variant_of}" if one.variant_of else "")
@@ -268,8 +277,8 @@ def _detail(one: "Overview", why: str) -> Iterator[str]:
         there, total = one.shards.get(product, (0, 0))
         shards = f"{there}/{total}" if total else ""
         released = one.released.get(product) or ""
-        yield f"  {product:22} {shards:>9} {released:>9} {_size(one.bytes.get(product, 0)):>10}"
-    yield f"  {'total':22} {'':>9} {'':>9} {_size(one.total_bytes):>10}"
+        yield f"  {product:22} {shards:>9} {released:>9} {shown_bytes(one.bytes.get(product, 0)):>10}"
+    yield f"  {'total':22} {'':>9} {'':>9} {shown_bytes(one.total_bytes):>10}"
     for lane in one.lanes:
         left = "" if lane.seconds_left is None else f", {_duration(lane.seconds_left)} left"
         rate = f", {lane.sequences_per_second:,.1f} sequences/s" if lane.sequences_per_second else ""
@@ -315,14 +324,6 @@ def _failures(found: "list[Overview]") -> dict[str, str]:
 
     with database_errors(), open_instance() as instance:
         return latest_failures(instance, names)
-
-
-def _size(number: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
 
 
 def _duration(seconds: float) -> str:

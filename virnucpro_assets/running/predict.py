@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virnucpro_assets.platform.environment import export
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.platform.startup import lasting_imports
 from virnucpro_assets.platform.tags import DRIVER
+from virnucpro_assets.running.request import Request, Wanted
 from virnucpro_assets.running.schedule import Group, Schedule, groups
 from virnucpro_assets.running.tasks import Task
 from virnucpro_assets.running.workers import Worker, at_work
@@ -26,12 +26,9 @@ from virnucpro_core.files.locks import locked
 from virnucpro_core.pipeline.layers import open_layers
 from virnucpro_core.pipeline.pace import note as note_pace
 from virnucpro_core.pipeline.retention import is_cleaned
-from virnucpro_core.samples.inputs import check_inputs
 from virnucpro_core.samples.naming import Discarded, enter
 from virnucpro_core.samples.products import EMBEDDINGS
 from virnucpro_core.samples.sample import Sample, remove_sample
-from virnucpro_core.samples.settings import SampleSettings
-from virnucpro_core.sequences.fasta import check_head
 from virnucpro_core.sequences.frames import Frames
 
 if TYPE_CHECKING:
@@ -66,30 +63,22 @@ class Watch:
 
 
 def registered(
-    groups: Sequence[tuple[str, Sequence[Path]]],
-    home: Path,
-    settings: SampleSettings,
-    *,
-    chosen: bool = False,
-    fresh: bool,
-    check: Callable[[str, Sequence[Path]], None],
+    request: Request, *, fresh: bool, only_check: bool = False
 ) -> tuple[dict[str, Sample], dict[str, VirnucproError]]:
-    """Register a sample for each (name, files), under this name or beside what has it already (`samples/naming.py`).
+    """Register the wanted samples, each under its name or beside what has it already (`samples/naming.py`).
 
-    chosen: the user has chosen the name. check: called before a sample is registered; the VirnucproError that it raises
-    is the sample's error. Returns the samples and the errors, by the names in `groups`. If there are several samples,
-    each error is also printed at once.
+    With `only_check` nothing is registered. Returns the samples, and the errors of those that cannot be predicted. Both are by the names in the request. If there are several samples, each error is also printed at once.
     """
     samples: dict[str, Sample] = {}
-    failures: dict[str, VirnucproError] = {}
-    for name, files in groups:
+    failures = dict(request.failures)
+    for one in () if only_check else request.wanted:
         try:
-            check(name, files)
-            samples[name] = _entered(home, name, files, settings, chosen=chosen, fresh=fresh)
+            samples[one.name] = _entered(request, one, fresh=fresh)
         except VirnucproError as error:
-            failures[name] = error
-            if len(groups) > 1:
-                _say(str(error))
+            failures[one.name] = error
+    if request.several:
+        for failure in failures.values():
+            _say(str(failure))
     return samples, failures
 
 
@@ -304,14 +293,18 @@ def _forget_refused(samples: Sequence[Sample], instance: "DagsterInstance") -> N
             instance.delete_dynamic_partition("sample", sample.name)
 
 
-def _entered(
-    home: Path, name: str, files: Sequence[Path], settings: SampleSettings, *, chosen: bool, fresh: bool
-) -> Sample:
-    """Register the files, unless their beginning shows that they are no sequences. Says what it is named or deletes."""
-    check_inputs(files)
-    for file in files:
-        check_head(file)
-    sample = enter(home, name, files, settings, chosen=chosen, fresh=fresh, on_discard=_say_discarded)
+def _entered(request: Request, one: Wanted, *, fresh: bool) -> Sample:
+    """Register a wanted sample. Says how it is named if that is not as wanted, and what is deleted for it."""
+    home, name = request.platform.folder, one.name
+    sample = enter(
+        home,
+        name,
+        one.files,
+        one.settings,
+        chosen=request.named,
+        fresh=fresh,
+        on_discard=_say_discarded,
+    )
     if sample.variant_of:
         _say(f"these settings are a variant of sample {sample.variant_of!r}: it is named {sample.name!r}")
     elif name.endswith(f"_{sample.name}"):

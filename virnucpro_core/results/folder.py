@@ -5,11 +5,14 @@ The formats are defined in `chunk_calls.py`, `record_calls.py` and `report.py`. 
 touched. A folder with a `run.json` is complete: that file is removed before the first file is replaced, and published
 last.
 
-Apart from `telemetry` in `run.json`, the same scores and settings give the same bytes: no file contains a time.
+Apart from `telemetry` and `made` in `run.json`, the same scores and settings give the same bytes: nothing else
+contains a time. `made` (date, host, command, seconds) is kept when the same results are written again.
 """
 
 import contextlib
+import csv
 import dataclasses
+import itertools
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -47,6 +50,7 @@ CONTIGS = "contigs.tsv"
 VIRAL = "viral.fasta"
 REPORT = "report.html"
 RUN = "run.json"
+MADE = "made"  # its key that says when, where and by which command
 # All files of a sample's results folder. Add every new result file to this list.
 RESULT_FILES = (FRAME_CALLS, CHUNK_CALLS, CONTIGS, VIRAL, REPORT, RUN)
 
@@ -76,7 +80,7 @@ def write_results(
             where=out,
             remedy="recompute the predictions of this sample",
         )
-    tally, selection = Tally(), Selection(chunks)
+    tally, selection, earlier = Tally(), Selection(chunks), _facts_in(out)
     tables = (FRAME_CALLS, CHUNK_CALLS, CONTIGS, VIRAL)
     with _published_together([out / name for name in tables]) as (predictions, chunk_calls, contigs, viral):
         with tempfile.TemporaryFile(dir=out) as spill:
@@ -100,7 +104,10 @@ def write_results(
     )
     write_report(out / REPORT, summary, run, selection)
     files = summary.files | {REPORT: _measured(out / REPORT)}
-    publish_json(out / RUN, _run_facts(run, summary.counts, cutoff, files))
+    facts = _run_facts(run, summary.counts, cutoff, files)
+    # Results that were only written again keep their date, so the same command gives the same bytes.
+    made = earlier.get(MADE, run.made) if earlier == facts | {MADE: earlier.get(MADE)} else run.made
+    publish_json(out / RUN, facts | {MADE: dict(made)})
     return dataclasses.replace(summary, files=files | {RUN: _measured(out / RUN)})
 
 
@@ -123,6 +130,28 @@ def read_results(folder: Path) -> dict[str, Any]:
         if not file.is_file() or sha256_once(file) != sha256:
             raise StoreError("missing, or its sha256 is not the one in run.json", where=file, remedy=remedy)
     return facts
+
+
+def listed_files(folder: Path) -> list[str]:
+    """Names of the result files in this folder, in the order of `run.json`, which comes last. Reads no other file.
+
+    Raises StoreError if there are no complete results.
+    """
+    remedy = "predict the sample again: the results are written again"
+    try:
+        names = [str(name) for name in json.loads((folder / RUN).read_bytes())["files"]]
+    except FileNotFoundError as error:
+        raise StoreError("there are no complete results", where=folder, remedy=remedy) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError("damaged", where=folder / RUN, remedy=remedy) from error
+    return [*(name for name in names if Path(name).name == name), RUN]
+
+
+def first_calls(folder: Path, rows: int) -> list[dict[str, str]]:
+    """The first rows of `contigs.tsv` in this folder. A sample may have millions of records."""
+    with (folder / CONTIGS).open(encoding="utf-8", newline="") as stream:
+        table = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
+        return list(itertools.islice(table, rows))
 
 
 def results_digest(folder: Path) -> str:
@@ -177,9 +206,17 @@ def _measured(path: Path) -> ResultFile:
     return ResultFile(path=path, bytes=path.stat().st_size, sha256=sha256_once(path))
 
 
+def _facts_in(out: Path) -> dict[str, Any]:
+    """The content of an earlier `run.json`; empty if there is none that can be read."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads((out / RUN).read_bytes())
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
 def _run_facts(run: RunInfo, counts: Counts, cutoff: float, files: dict[str, ResultFile]) -> dict[str, Any]:
-    """The content of `run.json`."""
-    return {
+    """The content of `run.json` but how it was made, as JSON gives it back."""
+    facts = {
         "sample": run.sample,
         "profile": run.profile,
         "note": run.note,
@@ -193,3 +230,4 @@ def _run_facts(run: RunInfo, counts: Counts, cutoff: float, files: dict[str, Res
         "files": {name: {"bytes": file.bytes, "sha256": file.sha256} for name, file in files.items()},
         "telemetry": dict(run.telemetry),
     }
+    return dict(json.loads(json.dumps(facts)))
