@@ -51,6 +51,7 @@ def chunk_sample(sample: Sample) -> Chunks:
                 sample.chunks,
                 chunk_size=sample.settings.chunk_size,
                 duplicates=sample.settings.duplicates,
+                options=sample.settings.reading,
                 version=PRODUCTS[CHUNKS].version,
             )
             if not made_from(made, sample):

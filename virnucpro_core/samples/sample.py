@@ -379,5 +379,6 @@ def made_from(chunks: Chunks, sample: Sample) -> bool:
         is_current(chunks.attrs, CHUNKS)
         and chunks.attrs["chunk_size"] == settings.chunk_size
         and chunks.attrs["duplicates"] == settings.duplicates
+        and chunks.reading == settings.reading
         and [f["sha256"] for f in chunks.attrs["files"]] == [f.sha256 for f in sample.inputs]
     )
