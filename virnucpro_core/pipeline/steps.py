@@ -17,6 +17,7 @@ from virnucpro_core.pipeline.lane import Lane, open_chunks
 from virnucpro_core.pipeline.score import collect_scores
 from virnucpro_core.results.folder import write_results
 from virnucpro_core.results.summary import ResultSummary, RunInfo, RunInput
+from virnucpro_core.results.viral_reads import ReadSource
 from virnucpro_core.samples.content import with_content
 from virnucpro_core.samples.inputs import passing_error
 from virnucpro_core.samples.occupancy import shared_lock
@@ -109,6 +110,7 @@ def call_sample(lane: Lane) -> ResultSummary:
             sample.results,
             cutoff=sample.settings.cutoff,
             run=run_info(lane),
+            reads=ReadSource(sample.inputs, sample.settings.pairs),
         )
 
 

@@ -46,8 +46,8 @@ class FoundSample:
 def find_samples(paths: Sequence[Path], *, name: str | None = None) -> list[FoundSample]:
     """The samples that files and folders make; with `name` they are one sample.
 
-    Raises InputError for a missing or foreign file, or files that are named R1 and R2 and are no mates; UsageError for a
-    name that is not valid, or two samples with the same name.
+    Raises InputError for a missing or foreign file, or files that are named R1 and R2 and are no mates; UsageError for
+    a name that is not valid, or two samples with the same name.
     """
     check_inputs([path for path in paths if not path.is_dir()])
     files, notes = files_of(paths), _ignored(ignored_in(paths))

@@ -43,7 +43,7 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
         )
         if not inside:
             raise InputError(
-                "no sequence file in this folder", path=path, remedy="give a folder that holds some"
+                "no FASTA or FASTQ file in this folder", path=path, remedy="give a folder that holds some"
             )
         found += inside
     return found

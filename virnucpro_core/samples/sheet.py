@@ -62,8 +62,8 @@ class _Row:
 def read_sheet(path: Path) -> list[FoundSample]:
     """The samples of a sheet, in its order, each with its files and the settings of its rows.
 
-    Opens every file that is named and looks at its beginning. Raises SheetError with all faults, InputError if the sheet
-    itself cannot be read.
+    Opens every file that is named and looks at its beginning. Raises SheetError with all faults, InputError if the
+    sheet itself cannot be read.
     """
     faults: list[tuple[int, str]] = []
     rows = list(_rows(path, faults))
@@ -75,19 +75,28 @@ def read_sheet(path: Path) -> list[FoundSample]:
             first = seen.setdefault(file.resolve(), row.line)
             if first != row.line:
                 faults.append((row.line, f"{printable(file.name)} is given in row {first}, too"))
-    for own in samples.values():
-        for row in own[1:]:
-            if row.settings != own[0].settings:
-                what = f"other settings than row {own[0].line}, which is of the same sample"
-                faults.append((row.line, what))
+    settings = {name: _joined(own, faults) for name, own in samples.items()}
     if not rows and not faults:
         faults.append((1, "no row below the header"))
     if faults:
         raise SheetError(path, [f"row {line}: {what}" for line, what in sorted(faults)])
     return [
-        FoundSample(name, tuple(file for row in own for _, file in row.files), own[0].settings)
+        FoundSample(name, tuple(file for row in own for _, file in row.files), settings[name])
         for name, own in samples.items()
     ]
+
+
+def _joined(own: Sequence[_Row], faults: list[tuple[int, str]]) -> dict[str, Any]:
+    """The settings of all rows of a sample. An empty cell says nothing; two different values are a fault."""
+    joined: dict[str, tuple[Any, int]] = {}
+    for row in own:
+        for name, value in row.settings.items():
+            before, line = joined.setdefault(name, (value, row.line))
+            if before != value:
+                faults.append(
+                    (row.line, f"{name} is {value!r}, and {before!r} in row {line} of the same sample")
+                )
+    return {name: value for name, (value, _) in joined.items()}
 
 
 def _rows(path: Path, faults: list[tuple[int, str]]) -> Iterator[_Row]:

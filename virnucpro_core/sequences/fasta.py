@@ -30,6 +30,7 @@ __all__ = [
     "check_head",
     "file_pairs",
     "line_of",
+    "read_again",
     "read_entries",
     "read_records",
 ]
@@ -60,6 +61,11 @@ def read_records(
     repeats = np.flatnonzero(first != np.arange(len(first)))
     if len(repeats):
         _refuse_duplicate(files, options, counts, int(first[repeats[0]]), int(repeats[0]))
+
+
+def read_again(paths: Sequence[Path], *, options: ReadOptions = EVERYTHING) -> Generator[Record]:
+    """As `read_records`, for files that were read before: repeated ids keep their name and are not refused."""
+    yield from _read_files(in_order(paths), options)
 
 
 def file_pairs(files: Sequence[Path]) -> list[tuple[int, int]]:

@@ -31,6 +31,10 @@ class Identities:
         """Append the digests of many things."""
         self._digests += b"".join([blake2b(thing, digest_size=SIZE).digest() for thing in things])
 
+    def append(self, others: "Identities") -> None:
+        """Append the things of another collection."""
+        self._digests += others._digests
+
     @property
     def digests(self) -> Array:
         """(n, 16) uint8, a copy."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from virnucpro_core.errors import InputError
-from virnucpro_core.sequences.names import name_pairs
+from virnucpro_core.sequences.names import name_pairs, named_as_read
 
 _CASAVA = re.compile(r"([12]):[YN]:\d+(:|$)")
 _SLASHED, _DOTTED = ("/1", "/2"), (".1", ".2")
@@ -51,17 +51,18 @@ def pair_id(name: str) -> str:
 def files_in_pairs(files: Sequence[Path], heads: Sequence[Header | None]) -> list[tuple[int, int]]:
     """Indices of the files that are mates, (mate 1, mate 2). `heads`: first read of each FASTQ file, None for others.
 
-    Names decide first, then the first reads of files that follow each other. Raises InputError if files are named as
-    mates and their first reads do not agree.
+    Names decide first, then the first reads of files that follow each other. Raises InputError if files are named R1
+    and R2 and their first reads do not agree; a 1 and 2 at the end may be any numbers.
     """
     pairs = []
     for i, j in name_pairs(files):
         one, two = heads[i], heads[j]
         if one is None or two is None:
             continue
-        if not agree(one, two):
+        if agree(one, two):
+            pairs.append((i, j))
+        elif named_as_read(files[i]):
             raise disagreement(files[i], files[j], 1, one.id, two.id)
-        pairs.append((i, j))
     taken = {k for pair in pairs for k in pair}
     rest = [k for k, head in enumerate(heads) if head is not None and k not in taken]
     while len(rest) > 1:

@@ -69,7 +69,7 @@ def test_one_record_of_any_length_is_not_read_to_its_end(inbox: Inbox) -> None:
     inbox.drop("contig.fa", b">a\n" + b"ACGT" * 3_000_000)
     inbox.drop("long_reads.fq", b"@a\n" + b"ACGT" * 1_000_000 + b"\n+\n" + b"IIII" * 1_000_000 + b"\n")
     inbox.look(0)
-    with mock.patch("virnucpro_core.sequences.fasta._record", side_effect=lambda entry, *_: entry) as seen:
+    with mock.patch("virnucpro_core.sequences.text._record", side_effect=lambda entry, *_: entry) as seen:
         assert inbox.names(STABLE) == ["contig", "long_reads"]
     assert all(len(call.args[0].sequence) <= 1 << 20 for call in seen.call_args_list)
 
@@ -235,7 +235,7 @@ def test_mates_are_one_sample_and_a_lone_mate_waits_for_the_other(inbox: Inbox) 
     inbox.look(1000)
     seen = inbox.look(1000 + PATIENCE * STABLE)
     assert seen.registered == ["t_R1"]
-    assert "other mate did not arrive" in seen.news[0].said
+    assert "no file of the other mate" in seen.news[0].said
 
 
 @pytest.mark.parametrize("name", ["s_R2.fastq.part", "s_R2.fastq"])
