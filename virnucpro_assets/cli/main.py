@@ -8,16 +8,19 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
-from virnucpro_assets.cli.models import doctor, metrics, models, train, ui
+from virnucpro_assets.cli.models import doctor, metrics, models, train
+from virnucpro_assets.cli.options import PATH, PRECISIONS
+from virnucpro_assets.cli.predict import predict
 from virnucpro_assets.cli.samples import priority, samples
 from virnucpro_assets.cli.storage import storage
 from virnucpro_assets.cli.terminal import harden, lost_output
+from virnucpro_assets.cli.ui import ui
+from virnucpro_assets.cli.verify import verify  # noqa: F401 - adds itself to `samples`
 from virnucpro_assets.cli.words import counted
 from virnucpro_assets.platform.startup import import_nothing_from_here, lasting_imports
 from virnucpro_core.errors import DeviceLostError, VirnucproError, one_line
@@ -25,8 +28,6 @@ from virnucpro_core.interrupts import keep_interrupts
 
 INTERRUPTED = 130
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-PATH = click.Path(path_type=Path)
-PRECISIONS = click.Choice(["float32", "float16", "fp8"])
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -43,6 +44,7 @@ def app() -> None:
     """
 
 
+app.add_command(predict)
 app.add_command(models)
 app.add_command(train)
 app.add_command(doctor)
@@ -51,106 +53,6 @@ app.add_command(samples)
 app.add_command(storage)
 app.add_command(priority)
 app.add_command(metrics)
-
-
-@app.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--out", required=True, type=PATH, help="Folder for the results. Several samples get a subfolder each."
-)
-@click.option(
-    "--chunk-size",
-    default=500,
-    show_default=True,
-    help="Bases in a chunk. The published classifiers are for 300 and 500.",
-)
-@click.option(
-    "--profile", default="esm2-3b", show_default=True, help="Encoders and classifier. `demo` needs no GPU."
-)
-@click.option("--sample", default="", help="Make one sample of this name from all FILES.")
-@click.option(
-    "--gpus",
-    default=0,
-    type=click.IntRange(0),
-    help="Number of lanes, one per GPU.  [default: every visible GPU]",
-)
-@click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Where to compute.  [default: by profile]")
-@click.option(
-    "--precision",
-    type=PRECISIONS,
-    help="Precision of the encoders.  [default: float16 on GPUs, float32 on the CPU]",
-)
-@click.option(
-    "--classifier",
-    type=click.Path(exists=True, file_okay=False, resolve_path=True),
-    help="Folder of another classifier, such as one made by `virnucpro train`.",
-)
-@click.option(
-    "--cutoff", default=0.5, show_default=True, help="A record with at least this score is called virus."
-)
-@click.option(
-    "--duplicates",
-    default="refuse",
-    show_default=True,
-    type=click.Choice(["refuse", "rename"]),
-    help="What to do if two records have the same id. `rename` makes id_2, id_3, ...",
-)
-@click.option(
-    "--overlong",
-    default="truncate",
-    show_default=True,
-    type=click.Choice(["truncate", "isolate"]),
-    help="Proteins above 1,024 residues: use the first 1,024, as published, or all (isolate).",
-)
-@click.option(
-    "--shard-rows", default=10_000, show_default=True, help="Unique frames in a shard, at most 10,000."
-)
-@click.option(
-    "--fresh/--resume",
-    default=False,
-    help="Delete the work of an earlier run and start again, or resume it.  [default: resume]",
-)
-@click.option("--force", is_flag=True, help="Replace files in --out that are not results of this sample.")
-def predict(
-    files: tuple[Path, ...], out: Path, sample: str, *, fresh: bool, force: bool, **options: Any
-) -> None:
-    """Call each record of FILES as virus or others.
-
-    FILES are FASTA or FASTQ, plain or compressed, or folders of such files. Each file becomes a sample. Two FASTQ files
-    named as mates (R1, R2) become one sample. Small samples share one load of the models. If a sample fails, the others
-    go on. Run the same command again to resume. `virnucpro ui` shows the runs.
-
-    \b
-    Examples:
-      virnucpro predict reads.fa --profile demo --out results
-      virnucpro predict s_R1.fq.gz s_R2.fq.gz --chunk-size 300 --out results
-    """
-    with lasting_imports():
-        from virnucpro_assets.cli.progress import show_predictions
-        from virnucpro_assets.platform.resource import platform_from_environment
-        from virnucpro_assets.running.predict import registered, several_failed
-        from virnucpro_core.results.delivery import check_out
-        from virnucpro_core.samples.inputs import files_of
-        from virnucpro_core.samples.sample import check_key
-        from virnucpro_core.sequences.names import group_samples, in_order
-
-    platform = platform_from_environment().asked(gpus=options.pop("gpus"), device=options.pop("device") or "")
-    settings = platform.sample_settings(**options)
-    platform.profile_of(settings)
-    paths = files_of(files)
-    groups = [(check_key(sample), in_order(paths))] if sample else group_samples(paths)
-    folders = {name: out / name if len(groups) > 1 else out for name, _ in groups}
-
-    def check(name: str, files: Sequence[Path]) -> None:
-        check_out(folders[name], name, files, force=force, fresh=fresh)
-
-    known, failures = registered(groups, platform.folder, settings, fresh=fresh, check=check)
-    if known:
-        failures |= show_predictions(known, platform, lambda one: folders[one.name])
-    if len(groups) > 1 and failures:
-        raise several_failed(failures, len(groups))
-    for error in failures.values():
-        raise error
 
 
 @app.command()

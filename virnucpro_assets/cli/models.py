@@ -1,14 +1,12 @@
-"""The commands `models`, `train`, `doctor`, `ui` and `metrics`: arguments and help."""
+"""The commands `models`, `train`, `doctor` and `metrics`: arguments and help."""
 
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from virnucpro_assets.cli.words import counted
-from virnucpro_assets.platform.startup import lasting_imports, stand_in
+from virnucpro_assets.platform.startup import lasting_imports
 
 PATH = click.Path(path_type=Path)
 FILES = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -181,30 +179,6 @@ def doctor(profile: str, chunk_size: int, device: str | None, *, clear_failed: b
         click.echo(f"{mark:8}{line.name:24}{line.text}")
     if any(line.good is False for line in found):
         raise SystemExit(2)
-
-
-@click.command()
-@click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address. Keep the default: there is no login."
-)
-@click.option("--port", default=3000, show_default=True, help="Port of the web server.")
-@click.option("--read-only", is_flag=True, help="Only show: nothing can be launched, and no daemon runs.")
-def ui(host: str, port: int, *, read_only: bool) -> None:
-    """Serve the Dagster web UI and watch the inbox.
-
-    The command runs Dagster's web server and its daemon, until interrupted.
-
-    \b
-    Example:
-      virnucpro ui --port 3001
-    """
-    from virnucpro_assets.platform.instance import prepare_instance
-
-    # Dagster imports modules from the current folder, and reads `.env` and `dagster.yaml` there. So change the folder.
-    stand_in(prepare_instance())
-    where = ["-m", "virnucpro_assets.definitions", "-h", host, "-p", str(port)]
-    module, arguments = ("dagster_webserver", ["--read-only"]) if read_only else ("dagster", ["dev"])
-    os.execv(sys.executable, [sys.executable, "-P", "-W", "ignore", "-m", module, *arguments, *where])
 
 
 @click.command()

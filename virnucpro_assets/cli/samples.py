@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from virnucpro_assets.cli.words import counted
+from virnucpro_core.files.disk import shown_bytes
 
 if TYPE_CHECKING:
     from virnucpro_core.pipeline.overview import Overview
@@ -66,7 +67,8 @@ def samples(context: click.Context, *, as_json: bool) -> None:
         click.echo(_line(one, width, one.reason or failures.get(one.name, "")))
     total = sum(o.total_bytes for o in found)
     click.echo(
-        f"{counted(len(found), 'sample')}, ~{_size(total)}; sizes with ~ are estimated from one shard of each product"
+        f"{counted(len(found), 'sample')}, ~{shown_bytes(total)}; "
+        "sizes with ~ are estimated from one shard of each product"
     )
     _show_inbox(home)
 
@@ -147,12 +149,14 @@ def clean(names: tuple[str, ...], *, keep: str | None, days: float | None, dry_r
             click.echo(f"{name}: {error}", err=True)
             continue
         total += released.total
-        parts = ", ".join(f"{product} {_size(size)}" for product, size in released.bytes.items())
+        parts = ", ".join(f"{product} {shown_bytes(size)}" for product, size in released.bytes.items())
         verb = "would be deleted" if dry_run else "deleted"
-        click.echo(f"{name}: {_size(released.total)} {verb} ({parts or 'the data was already deleted'})")
+        click.echo(
+            f"{name}: {shown_bytes(released.total)} {verb} ({parts or 'the data was already deleted'})"
+        )
         if not dry_run:
             _record(name, policy, released)
-    click.echo(f"{_size(total)} {'would be deleted' if dry_run else 'deleted'}")
+    click.echo(f"{shown_bytes(total)} {'would be deleted' if dry_run else 'deleted'}")
     if failed:
         raise SystemExit(max(error.exit_code for error in failed))
 
@@ -242,7 +246,7 @@ def _line(one: "Overview", width: int, why: str) -> str:
     records = "" if one.records is None else f"{one.records:,}"
     done, total = (sum(pair[i] for pair in one.shards.values()) for i in (0, 1))
     shards = "released" if one.released and one.state == "called" else f"{done}/{total}" if total else ""
-    disk = f"{'~' if one.estimated else ''}{_size(one.total_bytes)}"
+    disk = f"{'~' if one.estimated else ''}{shown_bytes(one.total_bytes)}"
     when = _when(one.changed)
     return f"{one.name:{width}} {one.state:11} {records:>11} {shards:>11} {left:>9} {disk:>10}  {when}  {why}".rstrip()
 
@@ -257,8 +261,8 @@ def _detail(one: "Overview", why: str) -> Iterator[str]:
         there, total = one.shards.get(product, (0, 0))
         shards = f"{there}/{total}" if total else ""
         released = one.released.get(product) or ""
-        yield f"  {product:22} {shards:>9} {released:>9} {_size(one.bytes.get(product, 0)):>10}"
-    yield f"  {'total':22} {'':>9} {'':>9} {_size(one.total_bytes):>10}"
+        yield f"  {product:22} {shards:>9} {released:>9} {shown_bytes(one.bytes.get(product, 0)):>10}"
+    yield f"  {'total':22} {'':>9} {'':>9} {shown_bytes(one.total_bytes):>10}"
     for lane in one.lanes:
         left = "" if lane.seconds_left is None else f", {_duration(lane.seconds_left)} left"
         rate = f", {lane.sequences_per_second:,.1f} sequences/s" if lane.sequences_per_second else ""
@@ -304,14 +308,6 @@ def _failures(found: "list[Overview]") -> dict[str, str]:
 
     with database_errors(), open_instance() as instance:
         return latest_failures(instance, names)
-
-
-def _size(number: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
 
 
 def _duration(seconds: float) -> str:

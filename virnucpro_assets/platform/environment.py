@@ -6,6 +6,7 @@ docs/operations.md all follow this list. Imports neither Dagster nor torch, so t
 
 import math
 import os
+import re
 import zoneinfo
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,6 +70,14 @@ def time_zone() -> str:
     linked = str(LOCAL_TIME.resolve()).partition(ZONES)[2]
     own = os.environ.get("TZ", "").removeprefix(":")
     return next((zone for zone in (asked, own, linked) if zone and _is_zone(zone)), "UTC")
+
+
+def url_prefix() -> str:
+    """`VIRNUCPRO_URL_PREFIX`: "" or a path that begins with a slash and ends without one. Raises UsageError."""
+    prefix = os.environ.get("VIRNUCPRO_URL_PREFIX", "").rstrip("/")
+    if prefix and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", prefix):
+        raise UsageError(f"VIRNUCPRO_URL_PREFIX is {prefix!r}", remedy="give a path such as /virnucpro")
+    return prefix
 
 
 def usable_cores() -> int:
@@ -310,6 +319,13 @@ VARIABLES = (
         "time zone of the nightly schedules (02:00 and 03:00), such as `Europe/Berlin`",
         "this machine's",
         time_zone,
+    ),
+    Variable(
+        "VIRNUCPRO_URL_PREFIX",
+        "url_prefix",
+        "path below which a proxy shows the web UI ([below](#sharing-the-web-ui)), such as `/virnucpro`",
+        "none",
+        url_prefix,
     ),
     Variable(
         SETTLE,

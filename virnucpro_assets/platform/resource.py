@@ -4,8 +4,10 @@ import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
+import torch
 
 from virnucpro_assets.platform.environment import (
     IN_PROCESS,
@@ -15,17 +17,22 @@ from virnucpro_assets.platform.environment import (
     visible_devices,
 )
 from virnucpro_assets.platform.presence import hold_presence
-from virnucpro_core.devices.compute import Compute, LoaderSettings
+from virnucpro_core.devices.compute import DTYPES, Compute, LoaderSettings
+from virnucpro_core.devices.fitness import check_cpu, check_gpus, check_memory
 from virnucpro_core.devices.leases import FOLDER, Leases, ProcessDevice
+from virnucpro_core.encoders.attention import require_kernel
 from virnucpro_core.errors import UsageError
+from virnucpro_core.files.safetensors import values_in
 from virnucpro_core.interrupts import interruptible, keep_interrupts
 from virnucpro_core.models.profiles import PROFILES, ResolvedProfile, resolve_profile
 from virnucpro_core.models.store import ModelStore
 from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.retention import Keep, check_keep
+from virnucpro_core.samples.products import DNABERT, ESM, PRODUCTS
 from virnucpro_core.samples.sample import Sample, open_sample
 from virnucpro_core.samples.settings import SampleSettings
 
+RESULTS = "/results"  # the path of the samples' results beside the web UI
 _PROCESS = ProcessDevice(lambda uuid: os.environ.update(CUDA_VISIBLE_DEVICES=uuid))
 
 
@@ -51,6 +58,7 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
     executor: str = IN_PROCESS
     leases: str = str(FOLDER)
     time_zone: str = "UTC"
+    url_prefix: str = ""
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Dagster calls this before each run, and before each tick of a sensor (then without a run)."""
@@ -63,6 +71,10 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
     @property
     def folder(self) -> Path:
         return Path(self.home)
+
+    def results_url(self, sample: str, file: str = "") -> str:
+        """The address of a sample's results, or of one file of them, on the host of the web UI."""
+        return f"{self.url_prefix}{RESULTS}/{quote(sample)}/{quote(file)}"
 
     @property
     def inbox(self) -> Path:
@@ -96,6 +108,29 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Find the profile's weights and check that they fit together. Raises WeightsError or UsageError."""
         classifier = Path(settings.classifier) if settings.classifier else None
         return resolve_profile(settings.profile, settings.chunk_size, self.models, classifier=classifier)
+
+    def check_device(self, settings: SampleSettings) -> None:
+        """Raises DeviceError if this machine lacks the devices, the kernel or the precision. Does not start CUDA."""
+        kind = self.device_of(settings.profile)
+        if kind == "cpu":
+            check_cpu(settings.precision)
+        else:
+            check_gpus(visible_devices(), self.gpus, settings.precision)
+        if self.attention:
+            require_kernel(self.attention, torch.device(kind), alibi=True)
+
+    def check_memory(self, settings: SampleSettings, found: ResolvedProfile) -> None:
+        """Raises DeviceError if a GPU lacks memory for one of the encoders."""
+        if self.device_of(settings.profile) == "cpu":
+            return
+        encoders = ((found.esm2, PRODUCTS[ESM]), (found.dnabert, PRODUCTS[DNABERT]))
+        needed = max(
+            DTYPES[product.precision(settings.precision)].itemsize
+            * sum(map(values_in, folder.glob("*.safetensors")))
+            for folder, product in encoders
+        )
+        leases = self.device_leases()
+        check_memory(leases.devices[: self.gpus], needed, leases.holder)
 
     @property
     def retention(self) -> Keep:

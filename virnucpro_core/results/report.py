@@ -169,7 +169,7 @@ def write_report(path: Path, summary: ResultSummary, run: RunInfo, selection: Se
             "Records", counts.record_histogram, summary.cutoff, "cut-off", "score of the record"
         ),
         chunk_chart=_chart("Chunks", _split(counts.chunk_histogram), 0.5, "chunk call", "s of the chunk"),
-        settings=_facts(dict(run.settings) | {"profile": run.profile, "cut-off": summary.cutoff}),
+        settings=_facts(dict(run.settings) | {"profile": run.profile, "cutoff": summary.cutoff}),
         versions=_facts(run.versions),
         digests=_facts(run.digests),
     )

@@ -1,10 +1,14 @@
 """The settings of a sample: everything its results depend on, apart from its sequences."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from virnucpro_core.errors import UsageError
 from virnucpro_core.sequences.record import ReadOptions
+
+# Settings that are a path, and the word that such a setting may hold instead ("" for none).
+PATHS: Mapping[str, str] = {"classifier": ""}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,80 @@
+"""`virnucpro predict`: checks what it is asked to do, says it in one line, and does it."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from virnucpro_assets.cli.options import TopicCommand, with_options
+from virnucpro_assets.cli.predict_options import PREDICT
+from virnucpro_assets.cli.words import counted
+from virnucpro_assets.platform.startup import lasting_imports
+
+if TYPE_CHECKING:
+    from virnucpro_assets.running.request import Request
+
+
+@click.command(cls=TopicCommand)
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@with_options(*PREDICT)
+def predict(
+    files: tuple[Path, ...],
+    out: Path,
+    *,
+    check: bool,
+    quiet: bool,
+    verbose: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Call each record of FILES as virus or others.
+
+    FILES are FASTA or FASTQ, plain or compressed, or folders of such files. Each file becomes a sample. Two FASTQ files
+    named as mates (R1, R2) become one sample. Small samples share one load of the models. If a sample fails, the others
+    go on. Run the same command again to resume. `virnucpro ui` shows the runs.
+
+    Everything that can be known is checked before the work begins. Progress is printed on standard error, the calls on
+    standard output.
+
+    \b
+    Examples:
+      virnucpro predict reads.fa --profile demo -o results
+      virnucpro predict s_R1.fq.gz s_R2.fq.gz --chunk-size 300 -o results
+      virnucpro predict reads.fa -o results --check
+    """
+    with lasting_imports():
+        from virnucpro_assets.cli.progress import Said, show_predictions
+        from virnucpro_assets.platform.resource import platform_from_environment
+        from virnucpro_assets.running.predict import registered, several_failed
+        from virnucpro_assets.running.request import checked
+
+    said = Said(quiet=quiet, verbose=verbose, as_json=as_json)
+    request = checked(files, out, platform_from_environment(), options)
+    if not quiet:
+        sys.stderr.write(f"{_plan(request, out)}\n")
+    known, failures = registered(request, fresh=options["fresh"], only_check=check)
+    if known:
+        folders = {one.name: one.out for one in request.wanted}
+        failures |= show_predictions(known, request.platform, lambda one: folders[one.name], said)
+    if request.several and failures:
+        raise several_failed(failures, len(request.wanted) + len(request.failures))
+    for error in failures.values():
+        raise error
+
+
+def _plan(request: "Request", out: Path) -> str:
+    """One line that says what will be done."""
+    from virnucpro_core.files.disk import shown_bytes
+
+    platform = request.platform
+    lanes = f"{counted(platform.gpus, 'lane')} on the"
+    kinds = {
+        f"profile {s.profile}, chunks of {s.chunk_size}, {lanes} "
+        f"{'CPU' if platform.device_of(s.profile) == 'cpu' else 'GPU'} in {s.precision}"
+        for s in (one.settings for one in request.wanted)
+    }
+    files = [file for one in request.wanted for file in one.files if file.is_file()]
+    size = shown_bytes(sum(file.stat().st_size for file in files))
+    what = f"{counted(len(request.wanted), 'sample')} ({counted(len(files), 'file')}, {size})"
+    return f"{what}: {'; '.join(sorted(kinds))}; results in {out}"

@@ -1,0 +1,126 @@
+"""What one `virnucpro predict` is asked to do, and everything that can be known of it before the work begins.
+
+The checks follow the order of what the user typed: files, options, --out, device and precision, weights, disk and GPU
+memory. What is wrong with all samples ends the command. What is wrong with one sample stops only that one.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from virnucpro_assets.platform.resource import Platform
+from virnucpro_core.errors import VirnucproError
+from virnucpro_core.files.disk import embedded_bytes, make_sure_of_room, reading_bytes
+from virnucpro_core.models.profiles import ResolvedProfile
+from virnucpro_core.results.delivery import check_out, check_writable
+from virnucpro_core.samples.inputs import check_inputs, files_of
+from virnucpro_core.samples.products import CHUNKS
+from virnucpro_core.samples.sample import check_key
+from virnucpro_core.samples.settings import SampleSettings
+from virnucpro_core.sequences.names import group_samples, in_order, is_packed
+
+SETTINGS = tuple(field.name for field in dataclasses.fields(SampleSettings))
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A sample that a command asks for. out: the folder for its results."""
+
+    name: str
+    files: tuple[Path, ...]
+    settings: SampleSettings
+    out: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """All samples of one command. failures: the samples that cannot be predicted, and why."""
+
+    platform: Platform
+    wanted: tuple[Wanted, ...]
+    failures: Mapping[str, VirnucproError]
+
+    @property
+    def several(self) -> bool:
+        """Whether the command asks for more than one sample."""
+        return len(self.wanted) + len(self.failures) > 1
+
+
+def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mapping[str, Any]) -> Request:
+    """Find the samples of a command and check all that can be known before the work begins.
+
+    options: those of `cli/predict_options.py` by name; None means not given. Raises the VirnucproError of the first
+    fault that concerns all samples, or of the only sample.
+    """
+    check_typed(paths)
+    platform = platform.asked(gpus=options.get("gpus") or 0, device=options.get("device") or "")
+    wanted = samples_of(paths, out, platform, options)
+    check_writable(out)
+    good, failures = [], {}
+    for one in wanted:
+        try:
+            check_out(one.out, one.name, one.files, force=options["force"], fresh=options["fresh"])
+            good.append(one)
+        except VirnucproError as error:
+            if len(wanted) == 1:
+                raise
+            failures[one.name] = error
+    kinds = dict.fromkeys(one.settings for one in wanted)
+    for settings in kinds:
+        platform.check_device(settings)
+    profiles = {settings: platform.profile_of(settings) for settings in kinds}
+    request = Request(platform, tuple(good), failures)
+    _check_disk(request, profiles)
+    for settings, profile in profiles.items():
+        platform.check_memory(settings, profile)
+    return request
+
+
+def _check_disk(request: Request, profiles: Mapping[SampleSettings, ResolvedProfile]) -> None:
+    """Raises StoreError if the disk of the home folder cannot hold the products of the samples that are new.
+
+    A lane looks again when its frames are counted.
+    """
+    needed = 0
+    for one in request.wanted:
+        if (request.platform.folder / "samples" / one.name / CHUNKS).exists():
+            continue
+        profile, letters, packed = profiles[one.settings], *_sizes(one.files)
+        width, chunk_size = profile.dnabert_dim + profile.esm2_dim, one.settings.chunk_size
+        needed += reading_bytes(letters, packed=packed)
+        needed += embedded_bytes(letters, packed=packed, chunk_size=chunk_size, width=width)
+    if needed:
+        make_sure_of_room(request.platform.folder, needed, "for what this command computes")
+
+
+def _sizes(files: Sequence[Path]) -> tuple[int, int]:
+    """Bytes of the plain files, and of the compressed ones."""
+    plain, packed = 0, 0
+    for file in files:
+        if not file.is_file():  # the registration of its sample says so
+            continue
+        size = file.stat().st_size
+        if is_packed(file):
+            packed += size
+        else:
+            plain += size
+    return plain, packed
+
+
+def check_typed(paths: Sequence[Path]) -> None:
+    """Raises InputError for the first path of the command line that is neither a file nor a folder."""
+    check_inputs([path for path in paths if not path.is_dir()])
+
+
+def samples_of(
+    paths: Sequence[Path], out: Path, platform: Platform, options: Mapping[str, Any]
+) -> list[Wanted]:
+    """The samples of the given files and folders, with their settings. Several samples get a subfolder each."""
+    settings = platform.sample_settings(**{name: options[name] for name in SETTINGS if name in options})
+    files = files_of(paths)
+    name = options.get("sample")
+    groups = group_samples(files) if name is None else [(check_key(name), in_order(files))]
+    several = len(groups) > 1
+    return [Wanted(name, tuple(own), settings, out / name if several else out) for name, own in groups]
