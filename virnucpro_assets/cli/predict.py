@@ -10,13 +10,14 @@ from virnucpro_assets.cli.options import TopicCommand, with_options
 from virnucpro_assets.cli.predict_options import PREDICT
 from virnucpro_assets.cli.words import counted
 from virnucpro_assets.platform.startup import lasting_imports
+from virnucpro_core.errors import printable
 
 if TYPE_CHECKING:
     from virnucpro_assets.running.request import Request
 
 
 @click.command(cls=TopicCommand)
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path, allow_dash=True))
 @with_options(*PREDICT)
 def predict(
     files: tuple[Path, ...],
@@ -30,9 +31,10 @@ def predict(
 ) -> None:
     """Call each record of FILES as virus or others.
 
-    FILES are FASTA or FASTQ, plain or compressed, or folders of such files. Each file becomes a sample. Two FASTQ files
-    named as mates (R1, R2) become one sample. Small samples share one load of the models. If a sample fails, the others
-    go on. Run the same command again to resume. `virnucpro ui` shows the runs.
+    FILES are FASTA, FASTQ, GenBank, BAM or CRAM, plain or compressed, or folders of such files, or - for standard
+    input. Each file becomes a sample. FASTQ files of mates (R1, R2) and of lanes (L001, L002) become one sample. Small
+    samples share one load of the models. If a sample fails, the others go on. Run the same command again to resume.
+    `virnucpro ui` shows the runs.
 
     Everything that can be known is checked before the work begins. Progress is printed on standard error, the calls on
     standard output.
@@ -42,17 +44,28 @@ def predict(
       virnucpro predict reads.fa --profile demo -o results
       virnucpro predict s_R1.fq.gz s_R2.fq.gz --chunk-size 300 -o results
       virnucpro predict reads.fa -o results --check
+      virnucpro predict --sheet samples.csv -o results
+      samtools fastq x.bam | virnucpro predict - --sample x -o results
     """
     with lasting_imports():
         from virnucpro_assets.cli.progress import Said, show_predictions
         from virnucpro_assets.platform.resource import platform_from_environment
         from virnucpro_assets.running.predict import registered, several_failed
         from virnucpro_assets.running.request import checked
+        from virnucpro_core.samples.sheet import SheetError
 
     said = Said(quiet=quiet, verbose=verbose, as_json=as_json)
-    request = checked(files, out, platform_from_environment(), options)
+    try:
+        request = checked(files, out, platform_from_environment(), options)
+    except SheetError as wrong:
+        for fault in wrong.faults:
+            sys.stderr.write(f"virnucpro: {wrong.where}, {fault}\n")
+        raise
     if not quiet:
         sys.stderr.write(f"{_plan(request, out)}\n")
+        for one in request.wanted:
+            for note in one.notes:
+                sys.stderr.write(f"{one.name}: {printable(note)}\n")
     known, failures = registered(request, fresh=options["fresh"], only_check=check)
     if known:
         folders = {one.name: one.out for one in request.wanted}

@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from virnucpro_core.errors import printable
+from virnucpro_core.errors import VirnucproError, printable
 from virnucpro_core.samples.inputs import check_inputs, files_of, ignored_in
 from virnucpro_core.samples.sample import check_key
 from virnucpro_core.samples.settings import SampleSettings
@@ -34,20 +34,22 @@ _SHOWN = 5
 class FoundSample:
     """A sample that was asked for: its name and files, in the order in which they are read.
 
-    settings: those that its row of a sample sheet gives. notes: what a person should know, a line each.
+    settings: those that its row of a sample sheet gives. notes: what a person should know, a line each. error: why it
+    cannot be predicted, None if nothing is known that is wrong.
     """
 
     name: str
     files: tuple[Path, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    error: VirnucproError | None = None
 
 
 def find_samples(paths: Sequence[Path], *, name: str | None = None) -> list[FoundSample]:
     """The samples that files and folders make; with `name` they are one sample.
 
-    Raises InputError for a missing or foreign file, or files that are named R1 and R2 and are no mates; UsageError for
-    a name that is not valid, or two samples with the same name.
+    What is wrong with one sample is its `error`. Raises InputError for a missing file, UsageError for a name that is
+    not valid, or two samples with the same name.
     """
     check_inputs([path for path in paths if not path.is_dir()])
     files, notes = files_of(paths), _ignored(ignored_in(paths))
@@ -55,9 +57,15 @@ def find_samples(paths: Sequence[Path], *, name: str | None = None) -> list[Foun
         own, left_out = without_index_reads(in_order(files))
         notes += Group(name, (), tuple(left_out)).notes
         return [FoundSample(check_key(name), tuple(own), notes=notes)]
-    groups = [part for group in group_samples(files) for part in told_apart(group)]
-    found = [FoundSample(group.name, group.files, notes=group.notes) for group in groups]
+    found = [one for group in group_samples(files) for one in _found(group)]
     return [replace(found[0], notes=notes + found[0].notes), *found[1:]]
+
+
+def _found(group: Group) -> list[FoundSample]:
+    try:
+        return [FoundSample(own.name, own.files, notes=own.notes) for own in told_apart(group)]
+    except VirnucproError as error:
+        return [FoundSample(group.name, group.files, error=error)]
 
 
 def told_apart(group: Group) -> list[Group]:

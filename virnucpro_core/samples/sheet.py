@@ -6,7 +6,8 @@
     pat2,pat2.fq.gz,,
 
 Rows of one sample are joined. Instead of `fastq_1` a row may have `fasta` or `bam`. Paths are relative to the folder of
-the sheet. Columns are separated by commas, tabs or semicolons. All faults are found before any work begins.
+the sheet, those of settings too. Columns are separated by commas, tabs or semicolons. All faults are found before any
+work begins.
 """
 
 import csv
@@ -20,7 +21,7 @@ from typing import Any, get_args
 from virnucpro_core.errors import InputError, UsageError, VirnucproError, printable
 from virnucpro_core.samples.finding import FoundSample
 from virnucpro_core.samples.sample import check_key
-from virnucpro_core.samples.settings import SampleSettings
+from virnucpro_core.samples.settings import PATHS, SampleSettings
 from virnucpro_core.sequences.archives import stat_regular
 from virnucpro_core.sequences.fasta import first_header
 from virnucpro_core.sequences.formats import format_of
@@ -32,8 +33,6 @@ IGNORED = ("group", "instrument_platform", "lane", "patient", "run_accession", "
 SETTINGS = {f.name: f for f in dataclasses.fields(SampleSettings)}
 _FORMATS = {"fastq_1": ("fastq",), "fastq_2": ("fastq",), "fasta": ("fasta", "genbank"), "bam": ("aligned",)}
 _NAMES = {"fastq": "FASTQ", "fasta": "FASTA", "genbank": "GenBank", "aligned": "BAM or CRAM"}
-# Settings that are paths, relative to the folder of the sheet like the files.
-_PATHS = ("classifier", "calibration")
 _KINDS = {bool: "yes or no", int: "a whole number", float: "a number"}
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _MOST_BYTES = 64 << 20
@@ -198,7 +197,9 @@ def _file_faults(row: _Row) -> list[str]:
 
 def _setting(name: str, text: str, folder: Path) -> Any:
     """The value of a setting as it is written in a sheet. Raises UsageError."""
-    if name in _PATHS:
+    if name in PATHS:
+        if text == PATHS[name]:
+            return text
         place = (folder / text).resolve()
         if not place.exists():
             raise UsageError(f"{name}: no such folder or file: {printable(str(place))}")
