@@ -1,6 +1,7 @@
 """`virnucpro predict`: checks what it is asked to do, says it in one line, and does it."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from virnucpro_core.errors import printable
 
 if TYPE_CHECKING:
     from virnucpro_assets.running.request import Request
+
+SHOWN_NAMES = 3
 
 
 @click.command(cls=TopicCommand)
@@ -63,9 +66,8 @@ def predict(
         raise
     if not quiet:
         sys.stderr.write(f"{_plan(request, out)}\n")
-        for one in request.wanted:
-            for note in one.notes:
-                sys.stderr.write(f"{one.name}: {printable(note)}\n")
+        for line in _notes(request):
+            sys.stderr.write(f"{line}\n")
     known, failures = registered(request, fresh=options["fresh"], only_check=check)
     if known:
         folders = {one.name: one.out for one in request.wanted}
@@ -74,6 +76,17 @@ def predict(
         raise several_failed(failures, len(request.wanted) + len(request.failures))
     for error in failures.values():
         raise error
+
+
+def _notes(request: "Request") -> Iterator[str]:
+    """What a person should know about the samples, each thing once."""
+    notes: dict[str, list[str]] = {}
+    for one in request.wanted:
+        for note in one.notes:
+            notes.setdefault(note, []).append(one.name)
+    for note, names in notes.items():
+        more = f" and {len(names) - SHOWN_NAMES:,} more" if len(names) > SHOWN_NAMES else ""
+        yield f"{', '.join(names[:SHOWN_NAMES])}{more}: {printable(note)}"
 
 
 def _plan(request: "Request", out: Path) -> str:

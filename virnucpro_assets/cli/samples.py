@@ -177,7 +177,8 @@ def remove(names: tuple[str, ...], *, yes: bool) -> None:
     from virnucpro_assets.platform.environment import home_folder
     from virnucpro_assets.platform.instance import database_errors, open_instance
     from virnucpro_core.errors import UsageError
-    from virnucpro_core.samples.sample import check_key, remove_sample
+    from virnucpro_core.samples.removal import remove_sample
+    from virnucpro_core.samples.sample import check_key
 
     home = home_folder()
     with database_errors(), open_instance() as instance:

@@ -81,12 +81,9 @@ def write_results(
             where=out,
             remedy="recompute the predictions of this sample",
         )
-    tally, selection = Tally(), Selection(chunks)
-    called: CalledReads | None = None
+    tally, selection, called = Tally(), Selection(chunks), CalledReads()
     tables = (FRAME_CALLS, CHUNK_CALLS, CONTIGS, VIRAL)
     with _published_together([out / name for name in tables]) as (predictions, chunk_calls, contigs, viral):
-        if reads is not None and any(chunks.has_reads):
-            called = CalledReads(out)
         with tempfile.TemporaryFile(dir=out) as spill:
             chunk_score = _write_frames(chunks, frames, unique_scores, (predictions, chunk_calls, spill))
             contigs.write(CONTIGS_HEADER)
@@ -95,12 +92,12 @@ def write_results(
                 write_viral_records(viral, chunks, block)
                 tally.add(block)
                 selection.add(block)
-                if called is not None:
+                if chunks.has_reads:
                     called.add(block)
         (out / RUN).unlink(missing_ok=True)
     read_counts: ReadCounts | None = None
     read_files: tuple[str, ...] = ()
-    if called is not None and reads is not None:
+    if reads is not None and chunks.has_reads:
         read_counts, read_files = write_viral_reads(chunks, called, reads, out)
     summary = ResultSummary(
         sample=run.sample,

@@ -15,6 +15,7 @@ import tempfile
 import zlib
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -50,31 +51,25 @@ class ReadSource:
 
 
 class CalledReads:
-    """Call and score of every record, kept on disk in `folder` until the reads are written."""
+    """Call and score of every record, in nine bytes each."""
 
-    def __init__(self, folder: Path) -> None:
-        self._files = [tempfile.TemporaryFile(dir=folder) for _ in range(2)]  # noqa: SIM115 - closed in `close`
-        self._count = 0
+    def __init__(self) -> None:
+        self._calls, self._scores = [np.empty(0, np.uint8)], [np.empty(0)]
 
     def add(self, block: RecordCalls) -> None:
         """Note the calls of the next block of records."""
-        self._files[0].write(np.ascontiguousarray(block.call, np.uint8).data)
-        self._files[1].write(np.ascontiguousarray(block.score, np.float64).data)
-        self._count += len(block.call)
+        self._calls.append(block.call)
+        self._scores.append(block.score)
 
-    @property
+    @cached_property
     def calls(self) -> NDArray[np.uint8]:
         """(n_records,) indices into CALLS."""
-        return _mapped(self._files[0], np.uint8, self._count)
+        return np.concatenate(self._calls)
 
-    @property
+    @cached_property
     def scores(self) -> NDArray[np.float64]:
         """(n_records,) scores, NaN without a call."""
-        return _mapped(self._files[1], np.float64, self._count)
-
-    def close(self) -> None:
-        for file in self._files:
-            file.close()
+        return np.concatenate(self._scores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +169,6 @@ def write_viral_reads(
         unpaired=int(alone.sum()),
         unpaired_virus=int((calls[alone] == VIRUS).sum()),
     )
-    called.close()
     for name in READ_FILES:
         if name not in names:
             (out / name).unlink(missing_ok=True)
@@ -242,7 +236,7 @@ class _Texts:
         """The texts of some of the chosen records, in the given order."""
         if not len(records):
             return
-        flat = _mapped(self.spill, np.uint8, int(self.offsets[-1]))
+        flat = np.memmap(self.spill, np.uint8, "r", shape=(int(self.offsets[-1]),))
         place = np.searchsorted(self.chosen, records)
         for begin, end in zip(self.offsets[place].tolist(), self.offsets[place + 1].tolist(), strict=True):
             yield flat[begin:end].tobytes()
@@ -305,9 +299,3 @@ def _pack(stream: BinaryIO, texts: Iterator[bytes]) -> None:
     for text in texts:
         stream.write(packer.compress(text))
     stream.write(packer.flush())
-
-
-def _mapped(file: BinaryIO, dtype: type, count: int) -> NDArray:  # type: ignore[type-arg]
-    """The content of a file as an array (count,)."""
-    file.flush()
-    return np.memmap(file, dtype=dtype, mode="r", shape=(count,)) if count else np.empty(0, dtype)

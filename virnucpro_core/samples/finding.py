@@ -52,13 +52,16 @@ def find_samples(paths: Sequence[Path], *, name: str | None = None) -> list[Foun
     not valid, or two samples with the same name.
     """
     check_inputs([path for path in paths if not path.is_dir()])
-    files, notes = files_of(paths), _ignored(ignored_in(paths))
+    files = files_of(paths)
     if name is not None:
         own, left_out = without_index_reads(in_order(files))
-        notes += Group(name, (), tuple(left_out)).notes
-        return [FoundSample(check_key(name), tuple(own), notes=notes)]
-    found = [one for group in group_samples(files) for one in _found(group)]
-    return [replace(found[0], notes=notes + found[0].notes), *found[1:]]
+        found = [FoundSample(check_key(name), tuple(own), notes=Group(name, (), tuple(left_out)).notes)]
+    else:
+        found = [one for group in group_samples(files) for one in _found(group)]
+    for folder in (path for path in paths if path.is_dir()):
+        first = next(k for k, one in enumerate(found) if any(f.parent == folder for f in one.files))
+        found[first] = replace(found[first], notes=_ignored(ignored_in([folder])) + found[first].notes)
+    return found
 
 
 def _found(group: Group) -> list[FoundSample]:
@@ -102,10 +105,10 @@ def look_into(files: Sequence[Path], settings: SampleSettings) -> tuple[str, ...
             hints.append(f"{printable(path.name)}: {what}; with --interleaved every read must have its mate")
     typical = int(median(lengths)) if lengths else settings.chunk_size
     if 2 * typical < settings.chunk_size:
-        smaller = " --chunk-size 300 fits better." if settings.chunk_size > 300 else ""
+        smaller = "--chunk-size 300 fits better, " if settings.chunk_size > 300 else ""
         hints.append(
-            f"the records are about {typical:,} bases long, the chunk size is {settings.chunk_size:,}: "
-            f"scores of such short records are less certain.{smaller} --min-length leaves short ones uncalled"
+            f"records of about {typical:,} bases in chunks of {settings.chunk_size:,}: short records score less "
+            f"reliably; {smaller}--min-length N leaves short ones uncalled"
         )
     return tuple(hints)
 

@@ -7,6 +7,7 @@ the same bytes are the same file, whenever they come.
 import hashlib
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -61,6 +62,6 @@ def keep_stream(home: Path, path: Path, stdin: BinaryIO) -> Path:
     return kept
 
 
-def kept_files(home: Path, paths: list[Path]) -> list[Path]:
+def kept_files(home: Path, paths: Iterable[Path]) -> list[Path]:
     """Those of the paths that `keep_stream` made."""
     return [path for path in paths if path.parent == (home / KEPT).resolve()]

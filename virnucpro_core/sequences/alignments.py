@@ -2,7 +2,7 @@
 
 A read on the reverse strand is turned back. Secondary and supplementary alignments are left out: they repeat a read
 that is there. Mates (flags 0x40 and 0x80) get `/1` and `/2` after their id. Qualities that a file does not have are
-written as 1 (`"`), as `samtools fastq` does.
+written as `B`, as `samtools fastq` does.
 """
 
 import importlib
@@ -15,7 +15,7 @@ from virnucpro_core.sequences.record import Places, Record, check_id, checked_le
 
 _SECONDARY, _SUPPLEMENTARY = 0x100, 0x800
 _PAIRED, _UNMAPPED, _FIRST, _LAST = 0x1, 0x4, 0x40, 0x80
-_NO_QUALITY = b'"'
+_NO_QUALITY = b"B"
 _PHRED = bytes(min(33 + q, ord("~")) for q in range(256))
 _REMEDY = "check it with `samtools quickcheck`, and fetch or make it again"
 _REFERENCE = (

@@ -17,6 +17,7 @@ from virnucpro_core.pipeline.steps import chunk_sample
 from virnucpro_core.samples.content import with_content
 from virnucpro_core.samples.inputs import files_of
 from virnucpro_core.samples.occupancy import shared_lock
+from virnucpro_core.samples.removal import remove_sample
 from virnucpro_core.samples.sample import (
     NameTakenError,
     check_key,
@@ -25,7 +26,6 @@ from virnucpro_core.samples.sample import (
     read_refusal,
     register,
     register_unread,
-    remove_sample,
     same_content,
 )
 from virnucpro_core.samples.settings import SampleSettings
