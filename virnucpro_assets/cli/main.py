@@ -13,8 +13,10 @@ from typing import Any, NoReturn
 
 import click
 
+from virnucpro_assets.cli.config import config
 from virnucpro_assets.cli.models import doctor, metrics, models, train
-from virnucpro_assets.cli.options import PATH, PRECISIONS
+from virnucpro_assets.cli.options import FORCE, PATH, PRECISIONS
+from virnucpro_assets.cli.options import out as out_option
 from virnucpro_assets.cli.predict import predict
 from virnucpro_assets.cli.samples import priority, samples
 from virnucpro_assets.cli.storage import storage
@@ -51,6 +53,7 @@ app.add_command(doctor)
 app.add_command(ui)
 app.add_command(samples)
 app.add_command(storage)
+app.add_command(config)
 app.add_command(priority)
 app.add_command(metrics)
 
@@ -59,11 +62,18 @@ app.add_command(metrics)
 @click.argument("kind", type=click.Choice(["esm2", "dnabert-s"]))
 @click.argument("fasta", type=FILE)
 @click.option("--weights", required=True, type=PATH, help="Folder with config.json and model.safetensors.")
-@click.option(
-    "--out", required=True, type=PATH, help="HDF5 file to write: `embeddings` (n, d) float32 and `ids` (n,)."
-)
+@out_option("HDF5 file to write: `embeddings` (n, d) float32 and `ids` (n,).")
+@FORCE
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, or one GPU such as cuda:1.")
-@click.option("--dtype", default="float32", show_default=True, type=PRECISIONS, help="Precision.")
+@click.option(  # --dtype: the name in notebooks, as in `virnucpro_core.load_encoder`
+    "--precision",
+    "--dtype",
+    "precision",
+    default="float32",
+    show_default=True,
+    type=PRECISIONS,
+    help="Precision of the encoder.",
+)
 @click.option(
     "--attention", default="", help="Attention kernel; `virnucpro doctor` lists them.  [default: by device]"
 )
@@ -72,7 +82,7 @@ app.add_command(metrics)
     type=click.IntRange(1),
     help="Tokens in a batch.  [default: by device]",
 )
-def embed(kind: Any, fasta: Path, weights: Path, out: Path, **options: Any) -> None:
+def embed(kind: Any, fasta: Path, weights: Path, out: Path, *, force: bool, **options: Any) -> None:
     """Embed the sequences of a FASTA file.
 
     Use esm2 for proteins and dnabert-s for nucleotides.
@@ -86,14 +96,16 @@ def embed(kind: Any, fasta: Path, weights: Path, out: Path, **options: Any) -> N
         from virnucpro_core.devices.compute import usable_device
         from virnucpro_core.encoders.embed_fasta import embed_fasta
         from virnucpro_core.encoders.encoder import load_encoder
+        from virnucpro_core.results.delivery import check_new_files
 
-    dtype = options["dtype"]
+    check_new_files([out], force=force)
+    precision = options["precision"]
     with platform_from_environment().compute_on(options["device"]).held() as device:
         encoder = load_encoder(
             kind,
             weights,
-            device=usable_device(device, dtype, option="--dtype"),
-            dtype=dtype,
+            device=usable_device(device, precision),
+            dtype=precision,
             attention=options["attention"],
         )
         written = embed_fasta(encoder, fasta, out, token_budget=options["token_budget"] or 0)
@@ -111,8 +123,9 @@ def export() -> None:
 
 @export.command("translations")
 @click.argument("sample")
-@click.option("--out", required=True, type=PATH, help="Folder for the three files.")
-def export_translations(sample: str, out: Path) -> None:
+@out_option("Folder for the three files.")
+@FORCE
+def export_translations(sample: str, out: Path, *, force: bool) -> None:
     """Write the chunks and frames of a sample.
 
     The files are the same, byte for byte, as those of the published tool. The frames are those without a stop.
@@ -123,10 +136,13 @@ def export_translations(sample: str, out: Path) -> None:
     """
     from virnucpro_assets.platform.environment import home_folder
     from virnucpro_core.pipeline.steps import chunk_sample, translate_sample
+    from virnucpro_core.results.delivery import check_new_files
     from virnucpro_core.samples.sample import open_sample
     from virnucpro_core.sequences.export import export_translations as write
+    from virnucpro_core.sequences.export import exported_files
 
     known = open_sample(home_folder(), sample)
+    check_new_files(exported_files(out, sample, known.settings.chunk_size), force=force)
     chunks = chunk_sample(known)
     for path in write(chunks, translate_sample(known), out, sample):
         click.echo(path)
@@ -134,8 +150,9 @@ def export_translations(sample: str, out: Path) -> None:
 
 @app.command()
 @click.argument("predictions", type=FILE)
-@click.option("--out", required=True, type=PATH, help="Table to write: one row per chunk.")
-def consensus(predictions: Path, out: Path) -> None:
+@out_option("Table to write: one row per chunk.")
+@FORCE
+def consensus(predictions: Path, out: Path, *, force: bool) -> None:
     """Compute the call of each chunk from a predictions table.
 
     PREDICTIONS is a prediction_results.txt of this program or of the published tool.
@@ -145,7 +162,9 @@ def consensus(predictions: Path, out: Path) -> None:
       virnucpro consensus prediction_results.txt --out chunks.tsv
     """
     from virnucpro_core.results.chunk_calls import consensus_from_predictions
+    from virnucpro_core.results.delivery import check_new_files
 
+    check_new_files([out], force=force)
     click.echo(f"{counted(consensus_from_predictions(predictions, out), 'chunk')} in {out}")
 
 
@@ -164,9 +183,11 @@ def main() -> NoReturn:
         code = _fail(error, str(error), VirnucproError.exit_code)
     except VirnucproError as error:
         code = _fail(error, str(error), error.exit_code)
+    except click.UsageError as error:
+        name = error.ctx.command_path if error.ctx is not None else "virnucpro"
+        code = _fail(error, one_line("", error.format_message().rstrip("."), f"see `{name} --help`"), 2)
     except click.ClickException as error:
-        error.show()
-        code = error.exit_code
+        code = _fail(error, one_line("", error.format_message(), ""), error.exit_code)
     except (KeyboardInterrupt, click.exceptions.Abort) as error:
         _ignore_signals()
         code = _fail(error, "interrupted; the same command resumes", INTERRUPTED)
@@ -184,7 +205,7 @@ def main() -> NoReturn:
     if lost := lost_output():
         sys.stderr.write(f"virnucpro: standard output was not written completely: {lost}\n")
         # With --out the results are in files, and complete.
-        if not any(word.startswith("--out") for word in sys.argv):
+        if not any(word.startswith(("--out", "-o")) for word in sys.argv):
             code = code or VirnucproError.exit_code
     sys.exit(code or 0)
 

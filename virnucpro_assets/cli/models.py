@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from virnucpro_assets.cli.options import FORCE
+from virnucpro_assets.cli.options import out as out_option
 from virnucpro_assets.cli.words import counted
 from virnucpro_assets.platform.startup import lasting_imports
 
@@ -58,11 +60,11 @@ def fetch(names: tuple[str, ...]) -> None:
 @models.command("import")
 @click.argument("kind", type=click.Choice(["esm2", "dnabert-s", "classifier"]))
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
-@click.option("--out", required=True, type=PATH, help="Folder to create.")
+@out_option("Folder to create.")
 @click.option(
     "--chunk-size", type=click.IntRange(6), help="For a classifier: bases in the chunks of its training."
 )
-@click.option("--force", is_flag=True, help="Replace what is at --out.")
+@FORCE
 def import_(kind: Any, path: Path, out: Path, chunk_size: int | None, *, force: bool) -> None:
     """Convert weights that you already have.
 
@@ -118,11 +120,11 @@ def verify(folders: tuple[Path, ...]) -> None:
 )
 @click.option("--dnabert", required=True, type=PATH, help="Folder of the DNABERT-S weights.")
 @click.option("--esm2", required=True, type=PATH, help="Folder of the ESM-2 weights.")
-@click.option("--out", required=True, type=PATH, help="Folder for the new classifier.")
+@out_option("Folder for the new classifier.")
 @click.option("--chunk-size", default=500, show_default=True, help="Bases in a chunk.")
 @click.option("--device", default="cuda", show_default=True, help="cpu, cuda, or one GPU such as cuda:1.")
 @click.option("--seed", default=42, show_default=True, help="Seed of the random numbers.")
-@click.option("--force", is_flag=True, help="Replace what is at --out.")
+@FORCE
 def train(viral: tuple[Path, ...], non_viral: tuple[Path, ...], *, force: bool, **options: Any) -> None:
     """Train a classifier for a pair of encoders.
 
@@ -182,7 +184,7 @@ def doctor(profile: str, chunk_size: int, device: str | None, *, clear_failed: b
 
 
 @click.command()
-@click.option("--out", type=PATH, help="Write a file, for node_exporter's textfile collector.")
+@click.option("--out", "-o", type=PATH, help="Write a file, for node_exporter's textfile collector.")
 @click.option(
     "--port", type=click.IntRange(1, 65535), help="Serve http://127.0.0.1:PORT/metrics until interrupted."
 )

@@ -48,11 +48,18 @@ def option(*names: str, **settings: Any) -> Decorator:
     return click.option(*names, **{"cls": TopicOption} | settings)
 
 
+FORCE = option("--force", is_flag=True, help="Replace what is at --out.")
+JSON = option("--json", "as_json", is_flag=True, help="Print one JSON object per line, for programs.")
 SAID = (
     option("--quiet", "-q", is_flag=True, help="Print nothing but errors."),
     option("--verbose", "-v", is_flag=True, help="Also print how each lane computed."),
-    option("--json", "as_json", is_flag=True, help="Print one JSON object per line, for programs."),
+    JSON,
 )
+
+
+def out(meaning: str) -> Decorator:
+    """`--out` or `-o`, which a command cannot do without."""
+    return option("--out", "-o", required=True, type=PATH, help=meaning)
 
 
 def topic(name: str, *options: Decorator) -> Topic:

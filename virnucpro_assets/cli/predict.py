@@ -1,5 +1,6 @@
 """`virnucpro predict`: checks what it is asked to do, says it in one line, and does it."""
 
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,7 @@ def predict(
         from virnucpro_assets.platform.resource import platform_from_environment
         from virnucpro_assets.running.predict import registered, several_failed
         from virnucpro_assets.running.request import checked
+        from virnucpro_core.samples.asked import asking
         from virnucpro_core.samples.sheet import SheetError
 
     said = Said(quiet=quiet, verbose=verbose, as_json=as_json)
@@ -71,7 +73,8 @@ def predict(
     known, failures = registered(request, fresh=options["fresh"], only_check=check)
     if known:
         folders = {one.name: one.out for one in request.wanted}
-        failures |= show_predictions(known, request.platform, lambda one: folders[one.name], said)
+        with asking(known, shlex.join(["virnucpro", *sys.argv[1:]])):
+            failures |= show_predictions(known, request.platform, lambda one: folders[one.name], said)
     if request.several and failures:
         raise several_failed(failures, len(request.wanted) + len(request.failures))
     for error in failures.values():

@@ -6,7 +6,7 @@ given, the configuration decides (`virnucpro config`). `predict.py` passes all o
 
 import click
 
-from virnucpro_assets.cli.options import PATH, PRECISIONS, SAID, option, topic
+from virnucpro_assets.cli.options import PATH, PRECISIONS, SAID, option, out, topic
 
 INPUT = topic(
     "Input",
@@ -98,13 +98,7 @@ COMPUTING = topic(
 
 OUTPUT = topic(
     "Output",
-    option(
-        "--out",
-        "-o",
-        required=True,
-        type=PATH,
-        help="Folder for the results. Several samples get a subfolder each.",
-    ),
+    out("Folder for the results. Several samples get a subfolder each."),
     option("--force", is_flag=True, help="Replace files in --out that are not results of this sample."),
     option("--check", is_flag=True, help="Check everything, say what would be done, and compute nothing."),
     *SAID,

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from virnucpro_assets.cli.options import JSON
 from virnucpro_assets.cli.words import counted
 from virnucpro_core.files.disk import shown_bytes
 
 if TYPE_CHECKING:
     from virnucpro_core.pipeline.overview import Overview
 
-JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line, for programs.")
 KEEP = click.Choice(["scores", "results"])
 
 

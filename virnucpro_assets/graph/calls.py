@@ -20,6 +20,7 @@ from virnucpro_core.pipeline.score import score_lane
 from virnucpro_core.pipeline.steps import call_sample
 from virnucpro_core.results.folder import first_calls, results_digest
 from virnucpro_core.results.record_calls import shown_score
+from virnucpro_core.samples.asked import made_by
 from virnucpro_core.samples.products import CONSENSUS, PREDICTIONS, PRODUCTS
 
 TOP_ROWS = 20
@@ -88,7 +89,7 @@ def consensus(context: dg.AssetExecutionContext, platform: Platform) -> Iterator
 
 
 def _call(platform: Platform, lane: Lane) -> dg.MaterializeResult[Any]:
-    made = call_sample(lane)
+    made = call_sample(lane, made_by(lane.sample))
     counts = made.counts
     results = lane.sample.results
     return dg.MaterializeResult(

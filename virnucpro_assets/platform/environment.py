@@ -1,21 +1,25 @@
 """Reads the settings of this installation from environment variables. No other module reads the environment.
 
-`VARIABLES` lists every variable. The platform's settings, the environment of steps on other machines and the table in
-docs/operations.md all follow this list. Imports neither Dagster nor torch, so that short commands stay fast.
+Beneath a variable the configuration file `VIRNUCPRO_HOME/virnucpro.toml` holds, beneath that the default. Options of a
+command are above all of them. `VARIABLES` lists every variable. The platform's settings, the environment of steps on
+other machines and the table in docs/operations.md all follow this list. Imports neither Dagster nor torch, so that
+short commands stay fast.
 """
 
+import functools
 import math
 import os
 import re
 import zoneinfo
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from virnucpro_core.devices.leases import FOLDER
 from virnucpro_core.devices.visible import Device, boards, choose
 from virnucpro_core.errors import DeviceError, UsageError
+from virnucpro_core.samples.settings_file import NAME, read_settings_file
 
 _VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")  # its value before a lease reduces it to one GPU
 # NVML numbers the GPUs in this order; CUDA's default would put the fastest first.
@@ -31,6 +35,21 @@ POSTGRES_URL = "VIRNUCPRO_POSTGRES_URL"
 # tick never sees it, and the assets that depend on it are never started. With this variable Dagster waits before it
 # reads, so that open transactions can end. Dagster's default is no wait.
 SETTLE, SETTLE_SECONDS = "DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS", "2"
+# Settings that the configuration file may hold beside those of samples, with their types.
+_IN_FILE: dict[str, Any] = {
+    "gpus": int,
+    "device": Literal["cuda", "cpu"],
+    "attention": str,
+    "token_budget": int,
+    "workers": int,
+    "executor": Literal["in_process", "ray", "kubernetes"],
+    "leases": str,
+    "inbox_stable_seconds": float,
+    "keep": Literal["all", "scores", "results"],
+    "keep_days": float,
+    "time_zone": str,
+    "url_prefix": str,
+}
 LOCAL_TIME, ZONES = Path("/etc/localtime"), "zoneinfo/"
 
 
@@ -49,6 +68,37 @@ def dagster_home() -> Path:
     return _folder("DAGSTER_HOME", home_folder() / "dagster")
 
 
+def configured(home: Path) -> Mapping[str, Any]:
+    """What the configuration file of this home folder sets, by name; empty if there is no file.
+
+    Keys are the settings of samples (options of `predict`) and those in `_IN_FILE`. Raises InputError for a wrong file.
+    """
+    file = home / NAME
+    try:
+        status = file.stat()
+    except OSError:
+        return {}
+    return _read_file(file, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=8)
+def _read_file(file: Path, _mtime_ns: int, _size: int) -> Mapping[str, Any]:
+    return read_settings_file(file, _IN_FILE)
+
+
+def origin(name: str, setting: str) -> str:
+    """From where a setting comes: the variable of this name, the configuration file, or "default"."""
+    if name and os.environ.get(name):
+        return name
+    return NAME if setting in configured(home_folder()) else "default"
+
+
+def _given(name: str) -> str:
+    """The value of a variable, else that of the configuration file; "" for neither."""
+    setting = "time_zone" if name == "VIRNUCPRO_TIMEZONE" else name.removeprefix("VIRNUCPRO_").lower()
+    return os.environ.get(name, "") or str(configured(home_folder()).get(setting, ""))
+
+
 def postgres_asked() -> bool:
     """Whether a new instance shall keep its records in PostgreSQL."""
     return bool(os.environ.get(POSTGRES_URL))
@@ -61,7 +111,7 @@ def variable(name: str) -> str:
 
 def time_zone() -> str:
     """IANA time zone of the nightly schedules: `VIRNUCPRO_TIMEZONE`, else this machine's. Raises UsageError."""
-    asked = os.environ.get("VIRNUCPRO_TIMEZONE", "")
+    asked = _given("VIRNUCPRO_TIMEZONE")
     if asked and not _is_zone(asked):
         raise UsageError(
             f"VIRNUCPRO_TIMEZONE is {asked!r}",
@@ -74,7 +124,7 @@ def time_zone() -> str:
 
 def url_prefix() -> str:
     """`VIRNUCPRO_URL_PREFIX`: "" or a path that begins with a slash and ends without one. Raises UsageError."""
-    prefix = os.environ.get("VIRNUCPRO_URL_PREFIX", "").rstrip("/")
+    prefix = _given("VIRNUCPRO_URL_PREFIX").rstrip("/")
     if prefix and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", prefix):
         raise UsageError(f"VIRNUCPRO_URL_PREFIX is {prefix!r}", remedy="give a path such as /virnucpro")
     return prefix
@@ -167,14 +217,14 @@ def _is_zone(name: str) -> bool:
 
 
 def _text(name: str, default: str = "") -> Callable[[], str]:
-    return lambda: os.environ.get(name, "") or default
+    return lambda: _given(name) or default
 
 
 def _choice(name: str, *known: str) -> Callable[[], str]:
     """Read one of the known words; the first one is the default."""
 
     def read() -> str:
-        text = os.environ.get(name, "") or known[0]
+        text = _given(name) or known[0]
         if text not in known:
             raise UsageError(f"{name} is {text!r}", remedy=f"give one of {', '.join(filter(None, known))}")
         return text
@@ -183,7 +233,7 @@ def _choice(name: str, *known: str) -> Callable[[], str]:
 
 
 def _number(name: str, default: int) -> int:
-    text = os.environ.get(name, "") or str(default)
+    text = _given(name) or str(default)
     try:
         return int(text)
     except ValueError:
@@ -198,7 +248,7 @@ def _time(name: str, default: float) -> Callable[[], float]:
     """Read a number of seconds or days, 0 or more."""
 
     def read() -> float:
-        text = os.environ.get(name, "") or str(default)
+        text = _given(name) or str(default)
         try:
             value = float(text)
         except ValueError:
@@ -290,7 +340,7 @@ VARIABLES = (
         "leases",
         "folder of the locks on GPUs; the same one for everybody who shares the GPUs",
         f"`{FOLDER}`",
-        lambda: str(_folder("VIRNUCPRO_LEASES", FOLDER)),
+        lambda: str(Path(_given("VIRNUCPRO_LEASES") or FOLDER).expanduser().resolve()),
     ),
     Variable(
         "VIRNUCPRO_INBOX_STABLE_SECONDS",

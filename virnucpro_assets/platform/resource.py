@@ -12,6 +12,7 @@ import torch
 from virnucpro_assets.platform.environment import (
     IN_PROCESS,
     MODELS,
+    configured,
     settings,
     usable_cores,
     visible_devices,
@@ -98,8 +99,13 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self.model_copy(update=asked)
 
     def sample_settings(self, **given: Any) -> SampleSettings:
-        """Settings of a new sample: the given ones, else this platform's. None means not given."""
-        settings: dict[str, Any] = {"profile": self.profile, "chunk_size": self.chunk_size}
+        """Settings of a new sample: the given ones, else this platform's. None means not given.
+
+        The platform's are those of the configuration file, and its own profile and chunk size.
+        """
+        fields = SampleSettings.__dataclass_fields__
+        settings: dict[str, Any] = {k: v for k, v in configured(self.folder).items() if k in fields}
+        settings |= {"profile": self.profile, "chunk_size": self.chunk_size}
         settings |= {name: value for name, value in given.items() if value is not None}
         precision = "float16" if self.device_of(settings["profile"]) == "cuda" else "float32"
         return SampleSettings(**{"precision": precision} | settings)

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from virnucpro_assets.platform.resource import Platform
-from virnucpro_core.errors import UsageError
+from virnucpro_core.errors import InputError, UsageError
 from virnucpro_core.files.disk import shown_bytes
 from virnucpro_core.results.delivery import check_writable
 from virnucpro_core.samples.finding import FoundSample, find_samples
+from virnucpro_core.samples.inputs import check_inputs
 from virnucpro_core.samples.sample import check_key
 from virnucpro_core.samples.settings import SampleSettings
 from virnucpro_core.samples.sheet import read_sheet
@@ -33,6 +34,7 @@ def found_samples(
         return read_sheet(sheet)
     if not paths:
         raise UsageError("no input", remedy="give FILES, or --sheet with a sample sheet")
+    check_typed([path for path in paths if not is_stream(path)])
     if not any(map(is_stream, paths)):
         return find_samples(paths, name=name)
     if name is None:
@@ -50,6 +52,14 @@ def found_samples(
         for path, file in kept.items()
     ]
     return [replace(found, notes=(*notes, *found.notes))]
+
+
+def check_typed(paths: Sequence[Path]) -> None:
+    """Raises InputError if paths of the command line are neither files nor folders. It names all that are missing."""
+    missing = [path for path in paths if not path.exists()]
+    if len(missing) > 1:
+        raise InputError("no such files", path=", ".join(map(str, missing)), remedy="check the paths")
+    check_inputs([path for path in paths if not path.is_dir()])
 
 
 def _kept(home: Path, path: Path) -> Path:

@@ -5,7 +5,8 @@ A product on disk is reused if it was made from the same input and verifies; oth
 
 import contextlib
 import importlib.metadata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from virnucpro_core import __version__
@@ -102,8 +103,11 @@ def translate_sample(sample: Sample, *, cores: int = 1) -> Frames:
         )
 
 
-def call_sample(lane: Lane) -> ResultSummary:
-    """Join the scores of all lanes and write the results folder. Raises StoreError for shards that do not verify."""
+def call_sample(lane: Lane, made: Mapping[str, Any] | None = None) -> ResultSummary:
+    """Join the scores of all lanes and write the results folder. Raises StoreError for shards that do not verify.
+
+    made: when, where and by which command, for `run.json` (`samples.asked.made_by`).
+    """
     sample = lane.sample
     with _locked(sample, "consensus"):
         chunks = open_chunks(sample)
@@ -114,7 +118,7 @@ def call_sample(lane: Lane) -> ResultSummary:
             collect_scores(lane),
             sample.results,
             cutoff=sample.settings.cutoff,
-            run=run_info(lane),
+            run=replace(run_info(lane), made=made or {}),
             reads=ReadSource(sample.inputs, sample.settings.pairs),
         )
 

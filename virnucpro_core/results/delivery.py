@@ -54,6 +54,18 @@ def check_replaceable(out: Path, *, force: bool = False) -> None:
         )
 
 
+def check_new_files(files: Sequence[Path], *, force: bool = False) -> None:
+    """Raises UsageError if one of the files cannot be written, or exists and not `force`."""
+    for file in files:
+        check_writable(file.parent)
+        if file.is_dir():
+            raise UsageError("is a folder", where=file, remedy="give the name of a file")
+        if file.exists() and not force:
+            raise UsageError(
+                "already exists", where=file, remedy="give another --out, or --force to replace it"
+            )
+
+
 def check_writable(out: Path) -> None:
     """Raises UsageError if a folder `out` cannot be made or written. Checks by writing a temporary folder."""
     place = next(p for p in (out, *out.absolute().parents) if p.exists())

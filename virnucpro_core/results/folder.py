@@ -5,7 +5,8 @@ The formats are defined in `chunk_calls.py`, `record_calls.py` and `report.py`. 
 touched. A folder with a `run.json` is complete: that file is removed before the first file is replaced, and published
 last.
 
-Apart from `telemetry` in `run.json`, the same scores and settings give the same bytes: no file contains a time.
+Apart from `telemetry` and `made` in `run.json`, the same scores and settings give the same bytes: nothing else
+contains a time. `made` (date, host, command, seconds) is kept when the same results are written again.
 """
 
 import contextlib
@@ -50,6 +51,7 @@ CONTIGS = "contigs.tsv"
 VIRAL = "viral.fasta"
 REPORT = "report.html"
 RUN = "run.json"
+MADE = "made"  # its key that says when, where and by which command
 # All files of a sample's results folder. Add every new result file to this list.
 RESULT_FILES = (FRAME_CALLS, CHUNK_CALLS, CONTIGS, VIRAL, *READ_FILES, REPORT, RUN)
 
@@ -82,6 +84,7 @@ def write_results(
             remedy="recompute the predictions of this sample",
         )
     tally, selection, called = Tally(), Selection(chunks), CalledReads()
+    earlier = _facts_in(out)
     tables = (FRAME_CALLS, CHUNK_CALLS, CONTIGS, VIRAL)
     with _published_together([out / name for name in tables]) as (predictions, chunk_calls, contigs, viral):
         with tempfile.TemporaryFile(dir=out) as spill:
@@ -112,7 +115,10 @@ def write_results(
     )
     write_report(out / REPORT, summary, run, selection)
     files = summary.files | {REPORT: _measured(out / REPORT)}
-    publish_json(out / RUN, _run_facts(run, summary, files))
+    facts = _run_facts(run, summary, files)
+    # Results that were only written again keep their date, so the same command gives the same bytes.
+    made = earlier.get(MADE, run.made) if earlier == facts | {MADE: earlier.get(MADE)} else run.made
+    publish_json(out / RUN, facts | {MADE: dict(made)})
     return dataclasses.replace(summary, files=files | {RUN: _measured(out / RUN)})
 
 
@@ -211,9 +217,17 @@ def _measured(path: Path) -> ResultFile:
     return ResultFile(path=path, bytes=path.stat().st_size, sha256=sha256_once(path))
 
 
+def _facts_in(out: Path) -> dict[str, Any]:
+    """The content of an earlier `run.json`; empty if there is none that can be read."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads((out / RUN).read_bytes())
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
 def _run_facts(run: RunInfo, summary: ResultSummary, files: dict[str, ResultFile]) -> dict[str, Any]:
-    """The content of `run.json`."""
-    return {
+    """The content of `run.json` but how it was made, as JSON gives it back."""
+    facts = {
         "sample": run.sample,
         "profile": run.profile,
         "note": run.note,
@@ -228,3 +242,4 @@ def _run_facts(run: RunInfo, summary: ResultSummary, files: dict[str, ResultFile
         "files": {name: {"bytes": file.bytes, "sha256": file.sha256} for name, file in files.items()},
         "telemetry": dict(run.telemetry),
     }
+    return dict(json.loads(json.dumps(facts)))

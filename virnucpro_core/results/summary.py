@@ -30,8 +30,8 @@ class RunInfo:
     `note` is printed wherever results are shown, for instance the demo profile's "scores carry no biological
     meaning"; empty for none. `digests` identifies everything that the scores depend on (chunks, translations,
     encoders, classifier); `products` says how each product was made (version, precision, attention kernel).
-    `telemetry` is the only part that may differ between two runs over the same data. It is written to `run.json`
-    only, so that every other file is byte for byte reproducible.
+    `telemetry` and `made` (date, host, command, seconds) are the only parts that may differ between two runs over the
+    same data. They are written to `run.json` only, so that every other file is byte for byte reproducible.
     """
 
     sample: str
@@ -43,6 +43,7 @@ class RunInfo:
     digests: Mapping[str, str] = field(default_factory=dict)
     products: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     telemetry: Mapping[str, Any] = field(default_factory=dict)
+    made: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -297,6 +297,12 @@ def open_sample(home: Path, name: str) -> Sample:
         raw: dict[str, Any] = json.loads(text)
         if raw.pop("seal", "") != sha256_json(raw):
             raise ValueError("its content does not match its seal")
+        if type(raw["format"]) is int and raw["format"] > _FORMAT:
+            raise StoreError(
+                f"written by a newer version of this program (format {raw['format']}, this version reads {_FORMAT})",
+                where=file,
+                remedy="install that version, or give --sample OTHER_NAME",
+            )
         if raw["format"] not in _FORMATS:
             raise ValueError(f"its format is {raw['format']!r}; this version reads {_FORMATS}")
         inputs = tuple(InputFile(**f | {"path": Path(f["path"])}) for f in raw["inputs"])
