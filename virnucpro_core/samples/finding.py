@@ -59,7 +59,7 @@ def find_samples(paths: Sequence[Path], *, name: str | None = None) -> list[Foun
     else:
         found = [one for group in group_samples(files) for one in _found(group)]
     for folder in (path for path in paths if path.is_dir()):
-        first = next(k for k, one in enumerate(found) if any(f.parent == folder for f in one.files))
+        first = next((k for k, one in enumerate(found) if folder in {f.parent for f in one.files}), 0)
         found[first] = replace(found[first], notes=_ignored(ignored_in([folder])) + found[first].notes)
     return found
 

@@ -189,6 +189,8 @@ def _file_faults(row: _Row) -> list[str]:
             heads.append(first_header(file))
         except VirnucproError as error:
             faults.append(str(error))
+    if len({file.resolve() for _, file in row.files}) < len(row.files):
+        return [*faults, "fastq_1 and fastq_2 are the same file"]
     if len(heads) == 2 and heads[0] and heads[1] and not agree(heads[0], heads[1]):
         one, two = (file for _, file in row.files)
         faults.append(str(disagreement(one, two, 1, heads[0].id, heads[1].id)))

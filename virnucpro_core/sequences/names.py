@@ -6,6 +6,7 @@ SRR9_1.fastq  SRR9_2.fastq  SRR9.fastq (reads without a mate, as SRA's tools wri
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,11 +148,8 @@ def group_files(files: Sequence[Path]) -> list[Group]:
             key = runs[path.parent, stem[0]]  # reads of the run that have no mate
         found.setdefault(key, []).append(path)
     named = [_group(own, marks, paired) for own in found.values()]
-    names = [group.name for group in named]
-    return [
-        _with_number(group, marks[group.files[0]]) if names.count(group.name) > 1 else group
-        for group in named
-    ]
+    names = Counter(group.name for group in named)
+    return [_with_number(group, marks[group.files[0]]) if names[group.name] > 1 else group for group in named]
 
 
 def without_index_reads(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:

@@ -93,6 +93,7 @@ def test_all_faults_are_told_each_with_its_row(folder: Path) -> None:
         ("name,fasta\nx,x.fa\n", "row 1: there is no column 'sample'"),
         ("sample,chunk_size\nx,300\n", "row 1: there is no column with files"),
         ("sample,fasta,fasta\n", "row 1: the column 'fasta' is there twice"),
+        ("sample,fastq_1,fastq_2\nx,c.fq,./c.fq\n", "row 2: fastq_1 and fastq_2 are the same file"),
         ("sample,fasta\n\n", "row 1: no row below the header"),
         ("", "row 1: there is no column 'sample'"),
         ("sample,fasta,classifier\nx,x.fa,nowhere\n", "row 2: classifier: no such folder or file: nowhere"),
