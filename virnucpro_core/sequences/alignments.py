@@ -5,7 +5,9 @@ that is there. Mates (flags 0x40 and 0x80) get `/1` and `/2` after their id. Qua
 written as `B`, as `samtools fastq` does.
 """
 
+import contextlib
 import importlib
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from virnucpro_core.sequences.record import Places, Record, check_id, checked_le
 
 _SECONDARY, _SUPPLEMENTARY = 0x100, 0x800
 _PAIRED, _UNMAPPED, _FIRST, _LAST = 0x1, 0x4, 0x40, 0x80
+_DAMAGE = (OSError, ValueError, NotImplementedError)
 _NO_QUALITY = b"B"
 _PHRED = bytes(min(33 + q, ord("~")) for q in range(256))
 _REMEDY = "check it with `samtools quickcheck`, and fetch or make it again"
@@ -30,12 +33,21 @@ def parsed(path: Path, index: int, *, unmapped_only: bool = False) -> Generator[
     pysam.
     """
     places, number = Places(path, "aligned"), 0
-    with _opened(path) as file:
+    file = _opened(path)
+    try:
         for read in _reads(file, path):
             if read.flag & (_SECONDARY | _SUPPLEMENTARY) or (unmapped_only and not read.flag & _UNMAPPED):
                 continue
             number += 1
             yield _record(read, index, number, places)
+    except BaseException:
+        with contextlib.suppress(OSError):  # of a damaged file; the first error says more
+            file.close()
+        raise
+    try:
+        file.close()
+    except OSError as error:
+        raise InputError("damaged at its end", path=path, remedy=_REMEDY) from error
 
 
 def _pysam() -> Any:
@@ -49,8 +61,9 @@ def _opened(path: Path) -> Any:
     pysam = _pysam()
     pysam.set_verbosity(0)  # its library would print to standard error
     try:
-        return pysam.AlignmentFile(str(path.resolve()), "r", check_sq=False)
-    except (OSError, ValueError) as error:
+        with _unsaid():
+            return pysam.AlignmentFile(str(path.resolve()), "r", check_sq=False)
+    except _DAMAGE as error:
         is_cut = "EOF marker" in str(error) or "truncated" in str(error)
         kind = IncompleteError if is_cut else InputError
         what = (
@@ -61,21 +74,36 @@ def _opened(path: Path) -> Any:
         raise kind(what, path=path, remedy=_REMEDY) from error
 
 
+@contextlib.contextmanager
+def _unsaid() -> Iterator[None]:
+    """Print nothing of the errors that pysam meets when it drops a file that it could not open."""
+    hooks = sys.unraisablehook, sys.excepthook
+    sys.unraisablehook, sys.excepthook = (lambda _: None), (lambda *_: None)
+    try:
+        yield
+    finally:
+        sys.unraisablehook, sys.excepthook = hooks
+
+
 def _reads(file: Any, path: Path) -> Iterator[Any]:
     try:
         yield from file.fetch(until_eof=True)
-    except (OSError, ValueError) as error:
+    except _DAMAGE as error:
         remedy = _REFERENCE if file.is_cram else _REMEDY
         raise InputError(f"damaged, or it cannot be decoded ({error})", path=path, remedy=remedy) from error
 
 
 def _record(read: Any, index: int, number: int, places: Places) -> Record:
-    name = read.query_name or ""
+    try:
+        name = read.query_name or ""
+    except UnicodeDecodeError as error:
+        what = f"the name of read {number:,} is not UTF-8"
+        raise places.error(what, number, remedy=_REMEDY) from error
     if not name or name == "*":
         raise places.error(f"read {number:,} has no name", number, remedy="give it one")
     check_id(name, number, places)
-    letters = (read.get_forward_sequence() or "").encode("ascii")
-    scores = read.get_forward_qualities()
+    letters = b"" if read.query_sequence is None else read.get_forward_sequence().encode("ascii")
+    scores = read.get_forward_qualities() if letters else None
     qualities = _NO_QUALITY * len(letters) if scores is None else bytes(scores).translate(_PHRED)
     sequence, reason, uracils = checked_letters(name, letters, number, places)
     mate = {_FIRST: 1, _LAST: 2}.get(read.flag & (_FIRST | _LAST), 0) if read.flag & _PAIRED else 0

@@ -3,9 +3,12 @@
 import gzip
 import io
 import shutil
+import struct
 import subprocess
 import tarfile
+import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,10 @@ import pytest
 from Bio import SeqIO
 from Bio.Seq import Seq
 from Bio.SeqRecord import SeqRecord
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from virnucpro_core.errors import IncompleteError, InputError, UsageError
+from virnucpro_core.errors import IncompleteError, InputError, UsageError, VirnucproError
 from virnucpro_core.sequences.fasta import ReadOptions, check_head, read_records
 from virnucpro_core.sequences.record import Record
 
@@ -176,6 +181,50 @@ def test_bam_without_pysam_says_what_to_install(bam: Path, monkeypatch: pytest.M
     monkeypatch.setitem(__import__("sys").modules, "pysam", None)
     with pytest.raises(UsageError, match=r"need pysam; pip install 'virnucpro\[bam\]'"):
         list(read_records([bam]))
+
+
+@settings(max_examples=150)
+@given(st.data())
+def test_damaged_files_are_read_or_refused_in_one_line(whole: dict[str, bytes], data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from(sorted(whole)))
+    content = bytearray(whole[kind])
+    for _ in range(data.draw(st.integers(1, 4))):
+        at, byte = data.draw(st.integers(0, len(content) - 1)), data.draw(st.integers(0, 255))
+        content[at : at + data.draw(st.integers(0, 20))] = bytes([byte])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x"
+        path.write_bytes(bgzip(bytes(content)) if kind == "unpacked" else bytes(content))
+        for read in (lambda: list(read_records([path], duplicates="rename")), lambda: check_head(path)):
+            try:
+                read()
+            except VirnucproError as error:
+                assert "\n" not in str(error)  # noqa: PT017 - either is right
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """A GenBank file, a BAM file, and what is in the BAM file."""
+    pysam: Any = pytest.importorskip("pysam", reason="pysam is not installed")
+    folder = tmp_path_factory.mktemp("whole")
+    entry = SeqRecord(Seq("ACGT" * 9), "X.1", "X", "x", annotations={"molecule_type": "DNA"})
+    SeqIO.write([entry], folder / "x.gb", "genbank")
+    head = pysam.AlignmentHeader.from_dict({"HD": {"VN": "1.6"}, "SQ": [{"SN": "h", "LN": 9}]})
+    with pysam.AlignmentFile(str(folder / "x.bam"), "wb", header=head) as out:
+        for number in range(9):
+            read = pysam.AlignedSegment(head)
+            read.query_name, read.flag, read.query_sequence = f"r{number}", 4, "ACGTTGCA"
+            out.write(read)
+    bam = (folder / "x.bam").read_bytes()
+    return {"genbank": (folder / "x.gb").read_bytes(), "bam": bam, "unpacked": gzip.decompress(bam)}
+
+
+def bgzip(content: bytes) -> bytes:
+    """The bytes as one block of bgzip, and the empty block at the end."""
+    packer = zlib.compressobj(wbits=-15)
+    body = packer.compress(content) + packer.flush()
+    head = b"\x1f\x8b\x08\x04\0\0\0\0\0\xff\x06\0BC\x02\0" + struct.pack("<H", len(body) + 25)
+    tail = struct.pack("<II", zlib.crc32(content), len(content))
+    return head + body + tail + bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 
 
 def test_options_of_other_formats_are_refused(tmp_path: Path) -> None:
