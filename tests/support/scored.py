@@ -20,7 +20,9 @@ class Scored:
     frames: Frames
     scores: NDArray[np.float32]
 
-    def write(self, out: Path, *, cutoff: float = 0.5, note: str = "") -> ResultSummary:
+    def write(
+        self, out: Path, *, cutoff: float = 0.5, note: str = "", made: dict[str, str] | None = None
+    ) -> ResultSummary:
         run = RunInfo(
             sample="a_sample",
             profile="demo" if note else "esm2-3b",
@@ -30,6 +32,7 @@ class Scored:
             versions={"virnucpro": "0.1.0"},
             digests={"chunks": self.chunks.digest},
             telemetry={"tokens": 3},
+            made=made or {},
         )
         return write_results(self.chunks, self.frames, self.scores, out, cutoff=cutoff, run=run)
 

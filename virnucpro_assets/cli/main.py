@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import click
 
+from virnucpro_assets.cli.completion import completion
 from virnucpro_assets.cli.config import config
 from virnucpro_assets.cli.models import doctor, metrics, models, train
 from virnucpro_assets.cli.options import FORCE, PATH, PRECISIONS
@@ -54,6 +55,7 @@ app.add_command(ui)
 app.add_command(samples)
 app.add_command(storage)
 app.add_command(config)
+app.add_command(completion)
 app.add_command(priority)
 app.add_command(metrics)
 

@@ -72,9 +72,10 @@ def predict(
             sys.stderr.write(f"{line}\n")
     known, failures = registered(request, fresh=options["fresh"], only_check=check)
     if known:
-        folders = {one.name: one.out for one in request.wanted}
-        with asking(known, shlex.join(["virnucpro", *sys.argv[1:]])):
-            failures |= show_predictions(known, request.platform, lambda one: folders[one.name], said)
+        outs = {known[one.name].name: one.out for one in request.wanted if one.name in known}
+        samples = list(known.values())
+        with asking(samples, shlex.join(["virnucpro", *sys.argv[1:]])):
+            failures |= show_predictions(samples, request.platform, lambda one: outs[one.name], said)
     if request.several and failures:
         raise several_failed(failures, len(request.wanted) + len(request.failures))
     for error in failures.values():

@@ -57,16 +57,18 @@ class Watch:
 
 def registered(
     request: Request, *, fresh: bool, only_check: bool = False
-) -> tuple[list[Sample], dict[str, VirnucproError]]:
+) -> tuple[dict[str, Sample], dict[str, VirnucproError]]:
     """Register the wanted samples, unless `only_check`. Returns them, and the errors of all that cannot be predicted.
 
-    If there are several samples, each error is also printed at once.
+    Both are by the names in the request. If there are several samples, each error is also printed at once.
     """
-    samples: list[Sample] = []
+    samples: dict[str, Sample] = {}
     failures = dict(request.failures)
     for one in () if only_check else request.wanted:
         try:
-            samples.append(register(request.platform.folder, one.name, one.files, one.settings, fresh=fresh))
+            samples[one.name] = register(
+                request.platform.folder, one.name, one.files, one.settings, fresh=fresh
+            )
         except VirnucproError as error:
             failures[one.name] = error
     if request.several:

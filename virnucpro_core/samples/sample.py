@@ -299,7 +299,8 @@ def open_sample(home: Path, name: str) -> Sample:
             raise ValueError("its content does not match its seal")
         if type(raw["format"]) is int and raw["format"] > _FORMAT:
             raise StoreError(
-                f"written by a newer version of this program (format {raw['format']}, this version reads {_FORMAT})",
+                f"written by a newer version of this program (its format is {raw['format']}; this version reads "
+                f"{_FORMATS})",
                 where=file,
                 remedy="install that version, or give --sample OTHER_NAME",
             )

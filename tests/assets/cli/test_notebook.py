@@ -78,7 +78,7 @@ def test_embed_says_what_it_left_out_and_names_the_option_that_was_typed(tmp_pat
     assert refused.returncode == 2
     assert "fp8 was requested; use --precision float32" in refused.stderr
     (tmp_path / "a.faa").write_text(">g_1\nMKTAYIAKQRW\n>g_2\nMK\nVJ\n")
-    refused = virnucpro(tmp_path, *words)
+    refused = virnucpro(tmp_path, *words, "--force")
     assert refused.returncode == 2
     assert refused.stderr.startswith("virnucpro: a.faa, record 'g_2', line 5: letter 'J' at residue 4 is not")
     assert len(refused.stderr.splitlines()) == 1

@@ -74,6 +74,6 @@ def test_a_backfill_of_many_samples_is_a_few_runs(tmp_path: Path) -> None:
         done = {
             asset: instance.get_materialized_partitions(dg.AssetKey(asset)) for asset in ["chunks", *lanes]
         }
-            assert "line 3" in latest_failures(instance, names)["s2"]
+        assert "line 3" in latest_failures(instance, names)["s2"]
         assert not latest_failures(instance, good)
     assert done == {"chunks": set(good)} | {asset: set(keys) for asset in lanes}
