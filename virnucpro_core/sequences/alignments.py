@@ -103,7 +103,7 @@ def _record(read: Any, index: int, number: int, places: Places) -> Record:
         raise places.error(f"read {number:,} has no name", number, remedy="give it one")
     check_id(name, number, places)
     letters = b"" if read.query_sequence is None else read.get_forward_sequence().encode("ascii")
-    scores = read.get_forward_qualities() if letters else None
+    scores = None if read.query_qualities is None else read.get_forward_qualities()
     qualities = _NO_QUALITY * len(letters) if scores is None else bytes(scores).translate(_PHRED)
     sequence, reason, uracils = checked_letters(name, letters, number, places)
     mate = {_FIRST: 1, _LAST: 2}.get(read.flag & (_FIRST | _LAST), 0) if read.flag & _PAIRED else 0

@@ -98,7 +98,7 @@ def bam(tmp_path: Path) -> Path:
         ("p", 0x1 | 0x40 | 0x10, "AACCGGTTAC", range(30, 40)),
         ("p", 0x1 | 0x80, "ACGTACGTAC", range(10, 20)),
         ("p", 0x1 | 0x40 | 0x100, "AACC", range(4)),
-        ("q", 0x1 | 0x40, "TTTTTACGTA", None),
+        ("q", 0x1 | 0x40 | 0x10, "TACGTAAAAA", None),
         ("q", 0x1 | 0x80 | 0x4, "CCCCCACGTA", range(2, 12)),
         ("s", 0x0, "GGGGGACGTA", range(5, 15)),
         ("s", 0x800, "GGGGG", range(5)),
