@@ -18,6 +18,8 @@ REMEDIES = {
     "Ray is not installed": "make ray",
     "network namespaces": "run as root, or allow unprivileged user namespaces; apt install iproute2 util-linux",
     "C compiler": "apt install gcc libc6-dev",
+    "pysam is not installed": "pip install 'virnucpro[dev]' (`make test` does it)",
+    "samtools": "apt install samtools",
     "golden files": "nothing to install: they are not published with the repository",
     "no git checkout": "clone the repository: a source archive does not say which files belong to it",
     "nothing in the file tells": "nothing to install: this combination cannot be tested",

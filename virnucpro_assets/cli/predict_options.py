@@ -6,10 +6,33 @@ given, the configuration decides (`virnucpro config`). `predict.py` passes all o
 
 import click
 
-from virnucpro_assets.cli.options import PRECISIONS, SAID, option, out, topic
+from virnucpro_assets.cli.options import PATH, PRECISIONS, SAID, option, out, topic
 
 INPUT = topic(
     "Input",
+    option(
+        "--sheet",
+        type=PATH,
+        help="Sample sheet instead of FILES: CSV with the columns sample, fastq_1, fastq_2, fasta or bam, and any "
+        "setting, such as chunk_size. A setting in a row is before the same option here.",
+    ),
+    option(
+        "--interleaved",
+        is_flag=True,
+        default=None,
+        help="In each FASTQ file mate 1 and mate 2 follow each other. A read without its mate is refused.",
+    ),
+    option(
+        "--unmapped-only",
+        is_flag=True,
+        default=None,
+        help="Of BAM and CRAM take only the reads that are not aligned, such as those left over by a host.",
+    ),
+    option(
+        "--min-length",
+        type=click.IntRange(0),
+        help="Do not call records with fewer bases; contigs.tsv says so.  [default: 0]",
+    ),
     option(
         "--duplicates",
         type=click.Choice(["refuse", "rename"]),
@@ -50,6 +73,12 @@ MODELS = topic(
 
 CALLS = topic(
     "Calls",
+    option(
+        "--pairs",
+        type=click.Choice(["any", "both"]),
+        help="A pair of reads counts as virus if any of its mates is called virus, or only if both are.  "
+        "[default: any]",
+    ),
     option("--cutoff", type=float, help="A record with at least this score is called virus.  [default: 0.5]"),
 )
 

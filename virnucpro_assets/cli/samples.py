@@ -186,7 +186,8 @@ def remove(names: tuple[str, ...], *, variants: bool, yes: bool) -> None:
     from virnucpro_assets.platform.instance import database_errors, open_instance
     from virnucpro_core.errors import UsageError
     from virnucpro_core.samples.naming import variants_of
-    from virnucpro_core.samples.sample import check_key, remove_sample
+    from virnucpro_core.samples.removal import remove_sample
+    from virnucpro_core.samples.sample import check_key
 
     home = home_folder()
     if variants:

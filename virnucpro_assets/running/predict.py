@@ -28,7 +28,8 @@ from virnucpro_core.pipeline.pace import note as note_pace
 from virnucpro_core.pipeline.retention import is_cleaned
 from virnucpro_core.samples.naming import Discarded, enter
 from virnucpro_core.samples.products import EMBEDDINGS
-from virnucpro_core.samples.sample import Sample, remove_sample
+from virnucpro_core.samples.removal import remove_sample
+from virnucpro_core.samples.sample import Sample
 from virnucpro_core.sequences.frames import Frames
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ def registered(
 ) -> tuple[dict[str, Sample], dict[str, VirnucproError]]:
     """Register the wanted samples, each under its name or beside what has it already (`samples/naming.py`).
 
-    With `only_check` nothing is registered. Returns the samples, and the errors of those that cannot be predicted. Both are by the names in the request. If there are several samples, each error is also printed at once.
+    With `only_check` nothing is registered. Returns the samples, and the errors of those that cannot be predicted. Both
+    are by the names in the request. If there are several samples, each error is also printed at once.
     """
     samples: dict[str, Sample] = {}
     failures = dict(request.failures)

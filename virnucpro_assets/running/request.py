@@ -11,37 +11,46 @@ from pathlib import Path
 from typing import Any
 
 from virnucpro_assets.platform.resource import Platform
-from virnucpro_core.errors import DeviceError, InputError, VirnucproError, WeightsError
+from virnucpro_assets.running.found import found_samples
+from virnucpro_core.errors import DeviceError, VirnucproError, WeightsError
 from virnucpro_core.files.disk import embedded_bytes, make_sure_of_room, reading_bytes
 from virnucpro_core.models.profiles import ResolvedProfile
 from virnucpro_core.pipeline.imported import imported_features
 from virnucpro_core.results.delivery import check_out, check_writable
-from virnucpro_core.samples.inputs import check_inputs, files_of
+from virnucpro_core.samples.finding import look_into
 from virnucpro_core.samples.products import CHUNKS
-from virnucpro_core.samples.sample import check_key
 from virnucpro_core.samples.settings import SampleSettings
-from virnucpro_core.sequences.names import group_samples, in_order, is_packed
+from virnucpro_core.sequences.names import is_packed
 
 SETTINGS = tuple(field.name for field in dataclasses.fields(SampleSettings))
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A sample that a command asks for. out: the folder for its results."""
+    """A sample that a command asks for. out: the folder for its results. notes: lines for a person.
+
+    error: why it cannot be predicted; None if nothing is known that is wrong.
+    """
 
     name: str
     files: tuple[Path, ...]
     settings: SampleSettings
     out: Path
+    notes: tuple[str, ...] = ()
+    error: VirnucproError | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """All samples of one command. failures: the samples that cannot be predicted, and why."""
+    """All samples of one command. failures: the samples that cannot be predicted, and why.
+
+    named: a person has chosen the samples' names, by --sample or in a sheet.
+    """
 
     platform: Platform
     wanted: tuple[Wanted, ...]
     failures: Mapping[str, VirnucproError]
+    named: bool = False
 
     @property
     def several(self) -> bool:
@@ -55,15 +64,18 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
     options: those of `cli/predict_options.py` by name; None means not given. Raises the VirnucproError of the first
     fault that concerns all samples, or of the only sample.
     """
-    check_typed(paths)
     platform = platform.asked(gpus=options.get("gpus") or 0, device=options.get("device") or "")
     wanted = samples_of(paths, out, platform, options)
     check_writable(out)
     good, failures = [], {}
     for one in wanted:
         try:
-            check_out(one.out, one.name, one.files, force=options["force"], fresh=options["fresh"])
-            good.append(one)
+            if one.error is not None:
+                raise one.error
+            hints = look_into(one.files, one.settings)
+            known = {"home": platform.folder, "force": options["force"], "fresh": options["fresh"]}
+            check_out(one.out, one.name, one.files, **known)
+            good.append(dataclasses.replace(one, notes=one.notes + hints))
         except VirnucproError as error:
             if len(wanted) == 1:
                 raise
@@ -74,7 +86,8 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
         imported = None if options["fresh"] else imported_features(home, one.settings)
         if one.settings not in profiles or imported is None:
             profiles[one.settings] = _ready(platform, one.settings, imported)
-    request = Request(platform, tuple(good), failures)
+    named = options.get("sample") is not None or options.get("sheet") is not None
+    request = Request(platform, tuple(good), failures, named)
     _check_disk(request, profiles)
     for settings, profile in profiles.items():
         platform.check_memory(settings, profile)
@@ -131,21 +144,24 @@ def _sizes(files: Sequence[Path]) -> tuple[int, int]:
     return plain, packed
 
 
-def check_typed(paths: Sequence[Path]) -> None:
-    """Raises InputError if paths of the command line are neither files nor folders. It names all that are missing."""
-    missing = [path for path in paths if not path.exists()]
-    if len(missing) > 1:
-        raise InputError("no such files", path=", ".join(map(str, missing)), remedy="check the paths")
-    check_inputs([path for path in paths if not path.is_dir()])
-
-
 def samples_of(
     paths: Sequence[Path], out: Path, platform: Platform, options: Mapping[str, Any]
 ) -> list[Wanted]:
-    """The samples of the given files and folders, with their settings. Several samples get a subfolder each."""
-    settings = platform.sample_settings(**{name: options[name] for name in SETTINGS if name in options})
-    files = files_of(paths)
-    name = options.get("sample")
-    groups = group_samples(files) if name is None else [(check_key(name), in_order(files))]
-    several = len(groups) > 1
-    return [Wanted(name, tuple(own), settings, out / name if several else out) for name, own in groups]
+    """The samples that were asked for, with their settings. Several samples get a subfolder each.
+
+    A setting in a row of a sample sheet is before the same option of the command.
+    """
+    typed = {name: options[name] for name in SETTINGS if options.get(name) is not None}
+    found = found_samples(paths, out, platform, platform.sample_settings(**typed), options)
+    several = len(found) > 1
+    return [
+        Wanted(
+            one.name,
+            one.files,
+            platform.sample_settings(**typed | dict(one.settings)),
+            out / one.name if several else out,
+            one.notes,
+            one.error,
+        )
+        for one in found
+    ]

@@ -17,6 +17,7 @@ from virnucpro_core.files.digests import sha256_once
 from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.retention import was_released
 from virnucpro_core.results.folder import CONTIGS, FRAME_CALLS, RUN
+from virnucpro_core.results.viral_reads import PAIRS
 from virnucpro_core.samples.products import CHUNKS, PRODUCTS, SHARDED, TRANSLATIONS
 from virnucpro_core.samples.sample import Sample
 from virnucpro_core.sequences.chunks import Chunks
@@ -152,6 +153,8 @@ def audit_results(sample: Sample) -> Finding:
     """
     rows = {name: _lines(sample.results / name) - 1 for name in (CONTIGS, FRAME_CALLS)}
     facts = json.loads((sample.results / RUN).read_bytes())
+    pairs = facts["reads"]["pairs"] if PAIRS in facts["files"] else 0
+    pair_rows = _lines(sample.results / PAIRS) - 1 if pairs else 0
     damaged = [n for n, f in facts["files"].items() if sha256_once(sample.results / n) != f["sha256"]]
     records, frames = facts["counts"]["records"], facts["counts"]["frames"]
     if not was_released(sample, "chunks"):
@@ -161,13 +164,15 @@ def audit_results(sample: Sample) -> Finding:
         )
     return Finding(
         "ids_conserved",
-        rows[CONTIGS] == records and rows[FRAME_CALLS] == frames and not damaged,
-        "one row per record in contigs.tsv, one row per frame in prediction_results.txt, digests of run.json",
+        rows[CONTIGS] == records and rows[FRAME_CALLS] == frames and pair_rows == pairs and not damaged,
+        "one row per record in contigs.tsv, per frame in prediction_results.txt, per pair in pairs.tsv; digests of "
+        "run.json",
         {
             "records": records,
             "contigs_rows": rows[CONTIGS],
             "frames": frames,
             "prediction_rows": rows[FRAME_CALLS],
+            **({"pairs": pairs, "pair_rows": pair_rows} if pairs else {}),
             "damaged": str(damaged),
         },
     )

@@ -21,6 +21,7 @@ from virnucpro_core.pipeline.lane import Lane, open_chunks
 from virnucpro_core.pipeline.score import collect_scores
 from virnucpro_core.results.folder import write_results
 from virnucpro_core.results.summary import ResultSummary, RunInfo, RunInput
+from virnucpro_core.results.viral_reads import ReadSource
 from virnucpro_core.samples.content import with_content
 from virnucpro_core.samples.inputs import passing_error
 from virnucpro_core.samples.occupancy import shared_lock
@@ -62,6 +63,7 @@ def chunk_sample(sample: Sample) -> Chunks:
                 sample.chunks,
                 chunk_size=sample.settings.chunk_size,
                 duplicates=sample.settings.duplicates,
+                options=sample.settings.reading,
                 version=PRODUCTS[CHUNKS].version,
             )
             if not made_from(made, sample):
@@ -135,6 +137,7 @@ def call_sample(lane: Lane, made: Mapping[str, Any] | None = None) -> ResultSumm
             sample.results,
             cutoff=sample.settings.cutoff,
             run=replace(run_info(lane), made=made or {}),
+            reads=ReadSource(sample.inputs, sample.settings.pairs),
         )
 
 

@@ -97,8 +97,9 @@ def deliver(results: Path, out: Path) -> None:
     facts = json.loads((results / RUN).read_bytes())
     publish_json(out / UNFINISHED, {"sample": facts["sample"], "content": facts["digests"]["sample"]})
     sweep(out)
-    with suppress(FileNotFoundError):
-        (out / RUN).unlink()
+    for name in (RUN, *RESULT_FILES):  # files of earlier results that these ones do not have, such as reads
+        if name == RUN or not (results / name).exists():
+            (out / name).unlink(missing_ok=True)
     for file in sorted(results.iterdir(), key=lambda f: f.name == RUN):
         if file.is_file() and not file.name.startswith("."):
             with publish(out / file.name) as temporary:

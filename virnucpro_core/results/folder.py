@@ -40,7 +40,8 @@ from virnucpro_core.results.record_calls import (
     write_viral_records,
 )
 from virnucpro_core.results.report import Selection, write_report
-from virnucpro_core.results.summary import Counts, ResultFile, ResultSummary, RunInfo, Tally
+from virnucpro_core.results.summary import ReadCounts, ResultFile, ResultSummary, RunInfo, Tally
+from virnucpro_core.results.viral_reads import READ_FILES, CalledReads, ReadSource, write_viral_reads
 from virnucpro_core.sequences.chunks import Chunks
 from virnucpro_core.sequences.frames import Frames
 
@@ -52,7 +53,7 @@ REPORT = "report.html"
 RUN = "run.json"
 MADE = "made"  # its key that says when, where and by which command
 # All files of a sample's results folder. Add every new result file to this list.
-RESULT_FILES = (FRAME_CALLS, CHUNK_CALLS, CONTIGS, VIRAL, REPORT, RUN)
+RESULT_FILES = (FRAME_CALLS, CHUNK_CALLS, CONTIGS, VIRAL, *READ_FILES, REPORT, RUN)
 
 TABLE_CHUNKS = 100_000
 
@@ -65,12 +66,14 @@ def write_results(
     *,
     cutoff: float,
     run: RunInfo,
+    reads: ReadSource | None = None,
 ) -> ResultSummary:
     """Write all result files of a sample to `out` and return a summary of them.
 
     `unique_scores` (n_unique, 2) float32, columns others and virus, may be a memory map. Memory does not grow
-    with the sample. Raises UsageError for a cut-off outside 0 to 1, StoreError for scores that do not match the
-    frames or are not probabilities, and for disk errors.
+    with the sample, but by a few bytes a read. `reads`: where the sample's reads came from, for the files of
+    viral_reads.py; None for none. Raises UsageError for a cut-off outside 0 to 1; StoreError for scores that do not
+    match the frames or are not probabilities, for input files that are gone, and for disk errors.
     """
     if not 0 <= cutoff <= 1:
         raise UsageError(f"cut-off {cutoff} is not from 0 to 1", remedy="0.5 is the published tool's")
@@ -80,7 +83,8 @@ def write_results(
             where=out,
             remedy="recompute the predictions of this sample",
         )
-    tally, selection, earlier = Tally(), Selection(chunks), _facts_in(out)
+    tally, selection, called = Tally(), Selection(chunks), CalledReads()
+    earlier = _facts_in(out)
     tables = (FRAME_CALLS, CHUNK_CALLS, CONTIGS, VIRAL)
     with _published_together([out / name for name in tables]) as (predictions, chunk_calls, contigs, viral):
         with tempfile.TemporaryFile(dir=out) as spill:
@@ -91,7 +95,13 @@ def write_results(
                 write_viral_records(viral, chunks, block)
                 tally.add(block)
                 selection.add(block)
+                if chunks.has_reads:
+                    called.add(block)
         (out / RUN).unlink(missing_ok=True)
+    read_counts: ReadCounts | None = None
+    read_files: tuple[str, ...] = ()
+    if reads is not None and chunks.has_reads:
+        read_counts, read_files = write_viral_reads(chunks, called, reads, out)
     summary = ResultSummary(
         sample=run.sample,
         profile=run.profile,
@@ -100,11 +110,12 @@ def write_results(
         chunk_size=chunks.chunk_size,
         counts=tally.counts(),
         top=selection.top(),
-        files={name: _measured(out / name) for name in tables},
+        files={name: _measured(out / name) for name in (*tables, *read_files)},
+        reads=read_counts,
     )
     write_report(out / REPORT, summary, run, selection)
     files = summary.files | {REPORT: _measured(out / REPORT)}
-    facts = _run_facts(run, summary.counts, cutoff, files)
+    facts = _run_facts(run, summary, files)
     # Results that were only written again keep their date, so the same command gives the same bytes.
     made = earlier.get(MADE, run.made) if earlier == facts | {MADE: earlier.get(MADE)} else run.made
     publish_json(out / RUN, facts | {MADE: dict(made)})
@@ -214,19 +225,20 @@ def _facts_in(out: Path) -> dict[str, Any]:
     return {}
 
 
-def _run_facts(run: RunInfo, counts: Counts, cutoff: float, files: dict[str, ResultFile]) -> dict[str, Any]:
+def _run_facts(run: RunInfo, summary: ResultSummary, files: dict[str, ResultFile]) -> dict[str, Any]:
     """The content of `run.json` but how it was made, as JSON gives it back."""
     facts = {
         "sample": run.sample,
         "profile": run.profile,
         "note": run.note,
-        "cutoff": cutoff,
+        "cutoff": summary.cutoff,
         "inputs": [dataclasses.asdict(file) for file in run.inputs],
         "settings": dict(run.settings),
         "versions": dict(run.versions),
         "digests": dict(run.digests),
         "products": {name: dict(recipe) for name, recipe in run.products.items()},
-        "counts": dataclasses.asdict(counts),
+        "counts": dataclasses.asdict(summary.counts),
+        **({"reads": dataclasses.asdict(summary.reads)} if summary.reads else {}),
         "files": {name: {"bytes": file.bytes, "sha256": file.sha256} for name, file in files.items()},
         "telemetry": dict(run.telemetry),
     }

@@ -88,8 +88,22 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadCounts:
+    """How many pairs and unpaired reads the sample has, and how many of them were written as viral."""
+
+    rule: str
+    pairs: int
+    pairs_virus: int
+    unpaired: int
+    unpaired_virus: int
+
+
+@dataclass(frozen=True, slots=True)
 class ResultSummary:
-    """The counts of a sample and its result files; `files` by file name, `run.json` included."""
+    """The counts of a sample and its result files; `files` by file name, `run.json` included.
+
+    `reads`: None if the input has no reads with qualities.
+    """
 
     sample: str
     profile: str
@@ -99,6 +113,7 @@ class ResultSummary:
     counts: Counts
     top: tuple[TopRecord, ...]
     files: dict[str, ResultFile]
+    reads: ReadCounts | None = None
 
 
 class Tally:

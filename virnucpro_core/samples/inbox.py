@@ -20,6 +20,7 @@ from virnucpro_core.errors import IncompleteError, InputError, VirnucproError
 from virnucpro_core.files.digests import sha256_json
 from virnucpro_core.files.disk import disk_errors
 from virnucpro_core.files.locks import locked
+from virnucpro_core.samples.finding import told_apart
 from virnucpro_core.samples.inbox_entry import Entry, examine, final_name, is_partial
 from virnucpro_core.samples.inbox_moves import DONE, move_taken, set_aside
 from virnucpro_core.samples.inbox_settings import SUFFIX, SettingsFiles, is_settings_file
@@ -27,6 +28,7 @@ from virnucpro_core.samples.inbox_state import PROBLEMS, InboxState, Kind, Row, 
 from virnucpro_core.samples.inputs import look_at_inputs, passing_error
 from virnucpro_core.samples.naming import enter_unread
 from virnucpro_core.samples.products import CHUNKS
+from virnucpro_core.samples.removal import remove_sample
 from virnucpro_core.samples.sample import (
     REJECTED,
     NameTakenError,
@@ -35,11 +37,10 @@ from virnucpro_core.samples.sample import (
     open_sample,
     read_refusal,
     register_unread,
-    remove_sample,
 )
 from virnucpro_core.samples.settings import SampleSettings
 from virnucpro_core.sequences.fasta import check_head
-from virnucpro_core.sequences.names import join_mates, named_as_mate, sample_name
+from virnucpro_core.sequences.names import Group, group_files, named_as_mate, sample_name
 
 PATIENCE = 20
 # Dagster stops a scan after 60 s. Entries that are not registered within LOOK_SECONDS wait for the next scan.
@@ -81,6 +82,7 @@ class _Arrival:
     name: str
     files: tuple[Path, ...]
     entries: tuple[Entry, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def before(self) -> str:
@@ -240,13 +242,14 @@ class _Looker:
         absent = {e.path for e in entries if e.trouble}
         absent |= {self.home / "inbox" / final_name(name) for name in names if is_partial(name)}
         absent -= files.keys()
-        open_or_mates = [p for p, e in files.items() if not e.is_handled or named_as_mate(p)]
-        for name, group in join_mates(sorted({*open_or_mates, *filter(named_as_mate, absent)})):
-            present = tuple(files[p] for p in group if p in files)
+        if all(e.is_handled for e in files.values()):
+            return
+        for group in group_files(sorted({*files, *filter(named_as_mate, absent)})):
+            present = tuple(files[p] for p in (*group.files, *group.left_out) if p in files)
             if present and not all(e.is_handled for e in present):
-                missing = [p for p in group if p not in files]
-                if self._is_whole_group(present, missing):
-                    yield _Arrival(name, tuple(group), present)
+                missing = [p for p in group.files if p not in files]
+                if self._is_whole_group(group, present, missing):
+                    yield _Arrival(group.name, group.files, present, group.notes)
 
     def _is_whole_folder(self, entry: Entry) -> bool:
         if not (entry.marked or entry.age >= self.stable):
@@ -260,20 +263,15 @@ class _Looker:
             return True
         return False
 
-    def _is_whole_group(self, present: tuple[Entry, ...], missing: Sequence[Path]) -> bool:
+    def _is_whole_group(self, group: Group, present: tuple[Entry, ...], missing: Sequence[Path]) -> bool:
         late = [e.path for e in present if not (e.is_handled or e.marked or e.age >= self.stable)]
         marked = any(e.marked for e in present)
         if late or (missing and not marked):
             others = [shown(os.fsencode(p.name)) for p in (*late, *missing)]
             self._wait(present, f"waits for {others[0]}" if len(present) + len(missing) > 1 else "")
             return False
-        first = present[0]
-        if (
-            len(present) == 1
-            and named_as_mate(first.path)
-            and not marked
-            and first.age < PATIENCE * self.stable
-        ):
+        age = min(e.age for e in present if not e.is_handled)
+        if group.lone and not marked and age < PATIENCE * self.stable:
             self._wait(present, "waits for its mate")
             return False
         return True
@@ -302,9 +300,17 @@ class _Looker:
             raise InputError(entry.refusal or _REFUSED, path=entry.path, remedy="give FASTA or FASTQ files")
         for path in arrival.files:
             check_head(path)
+        if entry.is_folder:
+            self._register_sample(arrival)
+            return
+        for group in told_apart(Group(arrival.name, arrival.files)):
+            own = tuple(e for e in arrival.entries if e.path in group.files or e.path not in arrival.files)
+            if not all(e.is_handled for e in own):
+                self._register_sample(_Arrival(group.name, group.files, own, arrival.notes))
+
+    def _register_sample(self, arrival: _Arrival) -> None:
         notes = [f"not sequence files, ignored: {_some(e.ignored)}" for e in arrival.entries if e.ignored]
-        if len(arrival.files) == 1 and named_as_mate(arrival.files[0]):
-            notes.append("the file of the other mate did not arrive: registered as single-end reads")
+        notes += arrival.notes
         sample, note = self._named(arrival)
         notes += [note] if note else []
         for one in arrival.entries:

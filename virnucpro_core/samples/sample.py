@@ -264,17 +264,6 @@ def _empty(folder: Path, *, keep: Sequence[str]) -> None:
             entry.unlink()
 
 
-def remove_sample(home: Path, name: str) -> None:
-    """Delete the sample's folder, also a partly deleted one. Raises StoreError if a process works on the sample."""
-    folder = home / "samples" / check_key(name)
-    with disk_errors(folder):
-        if folder.is_dir():
-            discard(folder)
-            # A process that waits for a deleted lock file notices that and opens the new one.
-            with exclusive_lock(folder, f"sample {name!r} cannot be removed, a process works on it"):
-                shutil.rmtree(folder)
-
-
 def _known(home: Path, sample: Sample) -> Sample | None:
     """The sample as it was registered; None if `sample.json` is damaged but the chunks were made from these inputs.
 
@@ -386,5 +375,6 @@ def made_from(chunks: Chunks, sample: Sample) -> bool:
         is_current(chunks.attrs, CHUNKS)
         and chunks.attrs["chunk_size"] == settings.chunk_size
         and chunks.attrs["duplicates"] == settings.duplicates
+        and chunks.reading == settings.reading
         and [f["sha256"] for f in chunks.attrs["files"]] == [f.sha256 for f in sample.inputs]
     )

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from virnucpro_core.errors import UsageError
+from virnucpro_core.sequences.record import ReadOptions
 
 # Settings that are a path, and the word that such a setting may hold instead ("" for none).
 PATHS: Mapping[str, str] = {"classifier": ""}
@@ -17,7 +18,8 @@ class SampleSettings:
     """Everything the results of a sample depend on, apart from its sequences.
 
     chunk_size: in bases. shard_rows: unique frames per shard, at most 10,000. cutoff: least score of a record that is
-    called virus.
+    called virus. interleaved, unmapped_only, min_length (bases): as `ReadOptions` has them. pairs: whether a pair of
+    reads counts as virus if any of its mates is called virus, or only if both are.
     """
 
     profile: str = "esm2-3b"
@@ -28,6 +30,10 @@ class SampleSettings:
     precision: Literal["float32", "float16", "fp8"] = "float32"
     cutoff: float = 0.5
     shard_rows: int = 10_000
+    interleaved: bool = False
+    unmapped_only: bool = False
+    min_length: int = 0
+    pairs: Literal["any", "both"] = "any"
 
     def __post_init__(self) -> None:
         """Raises UsageError that names the setting and its range."""
@@ -37,16 +43,32 @@ class SampleSettings:
             "shard_rows": (1 <= self.shard_rows <= 10_000, "1 to 10,000 rows"),
             "duplicates": (self.duplicates in ("refuse", "rename"), "refuse or rename"),
             "overlong": (self.overlong in ("truncate", "isolate"), "truncate or isolate"),
+            "min_length": (self.min_length >= 0, "0 or more bases"),
+            "pairs": (self.pairs in ("any", "both"), "any or both"),
             "precision": (self.precision in ("float32", "float16", "fp8"), "float32, float16 or fp8"),
         }
         for name, (good, allowed) in ranges.items():
             if not good:
                 raise UsageError(f"{name} is {getattr(self, name)!r}", remedy=f"give {allowed}")
 
+    @property
+    def reading(self) -> ReadOptions:
+        """What is read of the files, and how."""
+        return ReadOptions(self.interleaved, self.unmapped_only, self.min_length)
+
+
+# Settings that are shown only where somebody has set them.
+_QUIET = ("interleaved", "unmapped_only", "min_length", "pairs")
+
 
 def shown_settings(settings: SampleSettings) -> dict[str, Any]:
-    """The settings as they are written to `run.json`: without empty ones."""
-    return {name: value for name, value in asdict(settings).items() if value != ""}
+    """The settings as they are written to `run.json`: without empty ones, and without those of `_QUIET` as they are."""
+    default = SampleSettings()
+    return {
+        name: value
+        for name, value in asdict(settings).items()
+        if value != "" and not (name in _QUIET and value == getattr(default, name))
+    }
 
 
 def settings_in_words(settings: SampleSettings) -> str:

@@ -16,6 +16,7 @@ from virnucpro_core.files.locks import locked
 from virnucpro_core.samples.content import with_content
 from virnucpro_core.samples.inputs import files_of
 from virnucpro_core.samples.occupancy import shared_lock
+from virnucpro_core.samples.removal import remove_sample
 from virnucpro_core.samples.sample import (
     NameTakenError,
     check_key,
@@ -23,7 +24,6 @@ from virnucpro_core.samples.sample import (
     open_sample,
     register,
     register_unread,
-    remove_sample,
     same_content,
 )
 from virnucpro_core.samples.settings import SampleSettings
@@ -37,12 +37,16 @@ def test_names_that_would_break_a_path_or_a_key_are_refused(name: str) -> None:
         check_key(name)
 
 
-def test_round_trip_and_the_order_of_files_is_no_matter(tmp_path: Path) -> None:
+def test_round_trip_and_files_in_another_order(tmp_path: Path) -> None:
     files = [tmp_path / "b.fa", tmp_path / "a.fa"]
     for file in files:
         file.write_text(f">{file.name}\nACGT\n")
     made = register(tmp_path, "s", files, SETTINGS)
-    assert open_sample(tmp_path, "s") == made == register(tmp_path, "s", files[::-1], SETTINGS)
+    assert open_sample(tmp_path, "s") == made
+    turned = register(tmp_path, "s", files[::-1], SETTINGS)  # the same sequences, in another order
+    assert open_sample(tmp_path, "s") == turned
+    assert turned.content == made.content
+    assert [f.path.name for f in turned.inputs] == ["a.fa", "b.fa"]
     assert list_samples(tmp_path) == ["s"]
 
 

@@ -20,6 +20,9 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "duplicates": st.sampled_from(["refuse", "rename"]),
     "overlong": st.sampled_from(["truncate", "isolate"]),
     "precision": st.sampled_from(["float32", "float16", "fp8"]),
+    "interleaved": st.booleans(),
+    "min_length": st.integers(0, 1000),
+    "pairs": st.sampled_from(["any", "both"]),
 }
 
 
@@ -30,6 +33,7 @@ def file(tmp_path: Path) -> Path:
 
 def _toml(value: Any) -> str:
     text = f"{value:f}" if isinstance(value, float) else str(value)
+    text = text.lower() if isinstance(value, bool) else text
     return "'" + value + "'" if isinstance(value, str) else text
 
 
