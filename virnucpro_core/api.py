@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from virnucpro_core.errors import UsageError
 from virnucpro_core.files.digests import sha256_json
 from virnucpro_core.results import chunk_calls, folder, record_calls
-from virnucpro_core.results.regions import RegionRule
+from virnucpro_core.results.regions import CallRule
 from virnucpro_core.results.summary import ResultSummary, RunInfo
 from virnucpro_core.sequences import chunks as windows
 from virnucpro_core.sequences import fasta
@@ -229,8 +229,7 @@ def write_results(
             frames,
             unique_U2,
             out,
-            cutoff=calls.cutoff,
-            rule=RegionRule(),
+            rule=CallRule(calls.cutoff),
             run=_run_info(calls, sample, models),
         )
 

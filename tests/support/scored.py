@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro_core.results.folder import write_results
-from virnucpro_core.results.regions import RegionRule
+from virnucpro_core.results.regions import CallRule, RegionRule
 from virnucpro_core.results.summary import ResultSummary, RunInfo, RunInput
 from virnucpro_core.sequences.chunks import Chunks, write_chunks
 from virnucpro_core.sequences.frames import Frames, write_frames
@@ -29,6 +29,7 @@ class Scored:
         note: str = "",
         rule: RegionRule | None = None,
         sample: str = "a_sample",
+        made: dict[str, str] | None = None,
     ) -> ResultSummary:
         run = RunInfo(
             sample=sample,
@@ -39,9 +40,15 @@ class Scored:
             versions={"virnucpro": "0.1.0"},
             digests={"chunks": self.chunks.digest},
             telemetry={"tokens": 3},
+            made=made or {},
         )
         return write_results(
-            self.chunks, self.frames, self.scores, out, cutoff=cutoff, rule=rule or RegionRule(), run=run
+            self.chunks,
+            self.frames,
+            self.scores,
+            out,
+            rule=CallRule(cutoff, rule or RegionRule()),
+            run=run,
         )
 
 

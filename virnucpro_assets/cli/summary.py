@@ -5,24 +5,19 @@ from typing import TYPE_CHECKING
 
 import click
 
+from virnucpro_assets.cli.options import out as out_option
 from virnucpro_assets.cli.words import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from virnucpro_core.errors import VirnucproError
 
 
 @click.command()
 @click.argument("names", metavar="[SAMPLES]...", nargs=-1)
-@click.option(
-    "--out",
-    "-o",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder for summary.tsv, index.html, the reports and MultiQC's files.",
-)
-@click.option("--force", is_flag=True, help="Replace files in --out that are not of VirNucPro.")
+@out_option("Folder for summary.tsv, index.html, the reports and MultiQC's files.")
+@click.option("--force", is_flag=True, help="Replace files in --out that VirNucPro did not write.")
 def summary(names: tuple[str, ...], out: Path, *, force: bool) -> None:
     """Write one table and one page for several samples.
 
@@ -49,24 +44,28 @@ def summary(names: tuple[str, ...], out: Path, *, force: bool) -> None:
     check_batch_out(out, force=force)
     rows = write_summary(home, chosen, out)
     without = sum(not row.facts for row in rows)
-    show_pages(out)
+    for line in _pages(out):
+        click.echo(line)
     click.echo(f"{counted(len(rows), 'sample')}: {len(rows) - without:,} called, {without:,} without results")
 
 
-def end_of_batch(
-    home: Path, out: Path, names: "Sequence[str]", failures: "Mapping[str, VirnucproError]"
-) -> None:
-    """The last step of `predict` for several samples: write the pages and say how many samples were called."""
+def end_of_batch(home: Path, out: Path, samples: int, failures: "Mapping[str, VirnucproError]") -> list[str]:
+    """The last step of `predict` for several samples: write the pages.
+
+    samples: how many there are, those that failed included. Returns what to say: where the pages are and how many
+    samples were called.
+    """
     from virnucpro_core.pipeline.across import write_summary_of_folder
 
     write_summary_of_folder(home, out, failures)
-    show_pages(out)
-    click.echo(f"{len(names) - len(failures):,} called, {len(failures):,} failed")
+    return [*_pages(out), f"{samples - len(failures):,} called, {len(failures):,} failed"]
 
 
-def show_pages(out: Path) -> None:
-    """Print where the pages are."""
+def _pages(out: Path) -> list[str]:
+    """Where the pages are."""
     from virnucpro_core.results.batch import INDEX, SUMMARY
 
-    click.echo(f"summary: {(out / SUMMARY).resolve()}")
-    click.echo(f"reports of all samples: {(out / INDEX).resolve()}")
+    return [
+        f"summary: {(out / SUMMARY).resolve()}",
+        f"reports of all samples: {(out / INDEX).resolve()}",
+    ]

@@ -17,6 +17,7 @@ from virnucpro_core.files.digests import sha256_once
 from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.retention import was_released
 from virnucpro_core.results.folder import CHUNK_TABLE, CONTIGS, FRAME_CALLS, REGIONS_BED, RUN, SCORES
+from virnucpro_core.results.viral_reads import PAIRS
 from virnucpro_core.samples.products import CHUNKS, PRODUCTS, SHARDED, TRANSLATIONS
 from virnucpro_core.samples.sample import Sample
 from virnucpro_core.sequences.chunks import Chunks
@@ -153,9 +154,10 @@ def audit_results(sample: Sample) -> Finding:
     numbers are those in `run.json`.
     """
     facts = json.loads((sample.results / RUN).read_bytes())
-    heads = {CONTIGS: 1, CHUNK_TABLE: 1, FRAME_CALLS: 1, SCORES: 0, REGIONS_BED: 0}
-    # Results of version 0.1.0 have no tables of chunks and regions.
+    heads = {CONTIGS: 1, CHUNK_TABLE: 1, FRAME_CALLS: 1, SCORES: 0, REGIONS_BED: 0, PAIRS: 1}
+    # Not every sample has pairs, and results of version 0.1.0 have no tables of chunks and regions.
     rows = {n: _lines(sample.results / n) - head for n, head in heads.items() if n in facts["files"]}
+    pairs = facts["reads"]["pairs"] if PAIRS in rows else 0
     damaged = [n for n, f in facts["files"].items() if sha256_once(sample.results / n) != f["sha256"]]
     counts = facts["counts"]
     records, n_chunks, frames = counts["records"], counts["chunks"], counts["frames"]
@@ -169,12 +171,13 @@ def audit_results(sample: Sample) -> Finding:
         FRAME_CALLS: frames,
         SCORES: counts["chunks_scored"],
         REGIONS_BED: counts.get("regions", 0),
+        PAIRS: pairs,
     }
     return Finding(
         "ids_conserved",
         all(rows[name] == expected[name] for name in rows) and CONTIGS in rows and not damaged,
         "one row per record in contigs.tsv, per chunk in chunks.tsv, per frame in prediction_results.txt, per scored "
-        "chunk in scores.bedgraph, per region in regions.bed; digests of run.json",
+        "chunk in scores.bedgraph, per region in regions.bed, per pair in pairs.tsv; digests of run.json",
         {
             "records": records,
             "contigs_rows": rows.get(CONTIGS, 0),
@@ -184,6 +187,7 @@ def audit_results(sample: Sample) -> Finding:
             "prediction_rows": rows.get(FRAME_CALLS, 0),
             "regions": expected[REGIONS_BED],
             "region_rows": rows.get(REGIONS_BED, 0),
+            **({"pairs": pairs, "pair_rows": rows[PAIRS]} if pairs else {}),
             "damaged": str(damaged),
         },
     )

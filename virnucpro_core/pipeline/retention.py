@@ -20,7 +20,7 @@ from virnucpro_core.results.folder import RUN, read_results
 from virnucpro_core.samples.occupancy import exclusive_lock
 from virnucpro_core.samples.products import PRODUCTS
 from virnucpro_core.samples.sample import Sample
-from virnucpro_core.samples.settings import SampleSettings, shown_settings
+from virnucpro_core.samples.settings import shown_settings
 
 Keep = Literal["all", "scores", "results"]
 # The products that a policy releases, in this order: virtual products before the data they show, embeddings before
@@ -85,9 +85,7 @@ def release(sample: Sample, keep: Keep) -> Released:
 def require_results(sample: Sample) -> dict[str, Any]:
     """`run.json` of the sample's results. Raises StoreError if they do not verify or are not of the present sample."""
     facts = read_results(sample.results)
-    # A setting that an older version did not know had the effect of its default.
-    settings = shown_settings(SampleSettings()) | facts["settings"]
-    if facts["digests"]["sample"] != sample.content or settings != shown_settings(sample.settings):
+    if facts["digests"]["sample"] != sample.content or facts["settings"] != shown_settings(sample.settings):
         raise StoreError(
             "the results were made from other sequences or settings than the sample has now",
             where=sample.results,

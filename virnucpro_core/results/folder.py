@@ -6,11 +6,14 @@ described for users in docs/outputs.md. Other files in the folder are never
 touched. A folder with a `run.json` is complete: that file is removed before the first file is replaced, and published
 last.
 
-Apart from `telemetry` in `run.json`, the same scores and settings give the same bytes: no file contains a time.
+Apart from `telemetry` and `made` in `run.json`, the same scores and settings give the same bytes: nothing else
+contains a time. `made` (date, host, command, seconds) is kept when the same results are written again.
 """
 
 import contextlib
+import csv
 import dataclasses
+import itertools
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -44,9 +47,10 @@ from virnucpro_core.results.region_files import (
     write_chunk_rows,
     write_score_rows,
 )
-from virnucpro_core.results.regions import RegionRule, find_regions
+from virnucpro_core.results.regions import CallRule, find_regions
 from virnucpro_core.results.report import Selection, write_report
-from virnucpro_core.results.summary import Counts, ResultFile, ResultSummary, RunInfo, Tally
+from virnucpro_core.results.summary import ReadCounts, ResultFile, ResultSummary, RunInfo, Tally
+from virnucpro_core.results.viral_reads import READ_FILES, CalledReads, ReadSource, write_viral_reads
 from virnucpro_core.sequences.chunks import Chunks
 from virnucpro_core.sequences.frames import Frames
 
@@ -61,6 +65,7 @@ REGIONS_GFF3 = "regions.gff3"
 REGIONS_FASTA = "regions.fasta"
 REPORT = "report.html"
 RUN = "run.json"
+MADE = "made"  # its key that says when, where and by which command
 # All files of a sample's results folder. Add every new result file to this list.
 _TABLES = (
     FRAME_CALLS,
@@ -73,7 +78,7 @@ _TABLES = (
     REGIONS_GFF3,
     REGIONS_FASTA,
 )
-RESULT_FILES = (*_TABLES, *MULTIQC_FILES, REPORT, RUN)
+RESULT_FILES = (*_TABLES, *READ_FILES, *MULTIQC_FILES, REPORT, RUN)
 
 TABLE_CHUNKS = 100_000
 
@@ -84,25 +89,27 @@ def write_results(
     unique_scores: NDArray[np.float32],
     out: Path,
     *,
-    cutoff: float,
-    rule: RegionRule,
+    rule: CallRule,
     run: RunInfo,
+    reads: ReadSource | None = None,
 ) -> ResultSummary:
     """Write all result files of a sample to `out` and return a summary of them.
 
     `unique_scores` (n_unique, 2) float32, columns others and virus, may be a memory map. Memory does not grow
-    with the sample. Raises UsageError for a cut-off outside 0 to 1, StoreError for scores that do not match the
-    frames or are not probabilities, and for disk errors.
+    with the sample, but by a few bytes a read. `reads`: where the sample's reads came from, for the files of
+    viral_reads.py; None for none. Raises UsageError for a cut-off outside 0 to 1; StoreError for scores that do not
+    match the frames or are not probabilities, for input files that are gone, and for disk errors.
     """
-    if not 0 <= cutoff <= 1:
-        raise UsageError(f"cut-off {cutoff} is not from 0 to 1", remedy="0.5 is the published tool's")
+    if not 0 <= rule.cutoff <= 1:
+        raise UsageError(f"cut-off {rule.cutoff} is not from 0 to 1", remedy="0.5 is the published tool's")
     if unique_scores.shape != (frames.n_unique, 2):
         raise StoreError(
             f"scores of shape {unique_scores.shape} for {frames.n_unique:,} unique frames",
             where=out,
             remedy="recompute the predictions of this sample",
         )
-    tally, selection = Tally(), Selection(chunks)
+    tally, selection, called = Tally(), Selection(chunks), CalledReads()
+    earlier = _facts_in(out)
     with _published_together(out, _TABLES) as streams:
         with tempfile.TemporaryFile(dir=out) as spill:
             chunk_score = _write_frames(chunks, frames, unique_scores, streams, spill)
@@ -110,30 +117,40 @@ def write_results(
             regions_to = RegionFiles(
                 chunks, streams[REGIONS_BED], streams[REGIONS_GFF3], streams[REGIONS_FASTA]
             )
-            for block in call_records(chunks, frames.frame_chunk, chunk_score, cutoff=cutoff):
-                regions = find_regions(chunks, block, rule)
+            for block in call_records(chunks, frames.frame_chunk, chunk_score, cutoff=rule.cutoff):
+                regions = find_regions(chunks, block, rule.regions)
                 write_contig_rows(streams[CONTIGS], block)
                 write_viral_records(streams[VIRAL], chunks, block)
                 write_score_rows(streams[SCORES], chunks, block)
                 regions_to.add(block, regions)
                 tally.add(block, regions)
                 selection.add(block, regions)
+                if chunks.has_reads:
+                    called.add(block)
         (out / RUN).unlink(missing_ok=True)
+    read_counts: ReadCounts | None = None
+    read_files: tuple[str, ...] = ()
+    if reads is not None and chunks.has_reads:
+        read_counts, read_files = write_viral_reads(chunks, called, reads, out)
     summary = ResultSummary(
         sample=run.sample,
         profile=run.profile,
         note=run.note,
-        cutoff=cutoff,
-        rule=rule,
+        cutoff=rule.cutoff,
+        rule=rule.regions,
         chunk_size=chunks.chunk_size,
         counts=tally.counts(),
         top=selection.top(),
-        files={name: _measured(out / name) for name in _TABLES},
+        files={name: _measured(out / name) for name in (*_TABLES, *read_files)},
+        reads=read_counts,
     )
     write_report(out / REPORT, summary, run, selection)
     write_multiqc(out, {run.sample: dataclasses.asdict(summary.counts)})
     files = summary.files | {name: _measured(out / name) for name in (*MULTIQC_FILES, REPORT)}
-    publish_json(out / RUN, _run_facts(run, summary.counts, cutoff, files))
+    facts = _run_facts(run, summary, files)
+    # Results that were only written again keep their date, so the same command gives the same bytes.
+    made = earlier.get(MADE, run.made) if earlier == facts | {MADE: earlier.get(MADE)} else run.made
+    publish_json(out / RUN, facts | {MADE: dict(made)})
     return dataclasses.replace(summary, files=files | {RUN: _measured(out / RUN)})
 
 
@@ -156,6 +173,28 @@ def read_results(folder: Path) -> dict[str, Any]:
         if not file.is_file() or sha256_once(file) != sha256:
             raise StoreError("missing, or its sha256 is not the one in run.json", where=file, remedy=remedy)
     return facts
+
+
+def listed_files(folder: Path) -> list[str]:
+    """Names of the result files in this folder, in the order of `run.json`, which comes last. Reads no other file.
+
+    Raises StoreError if there are no complete results.
+    """
+    remedy = "predict the sample again: the results are written again"
+    try:
+        names = [str(name) for name in json.loads((folder / RUN).read_bytes())["files"]]
+    except FileNotFoundError as error:
+        raise StoreError("there are no complete results", where=folder, remedy=remedy) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError("damaged", where=folder / RUN, remedy=remedy) from error
+    return [*(name for name in names if Path(name).name == name), RUN]
+
+
+def first_calls(folder: Path, rows: int) -> list[dict[str, str]]:
+    """The first rows of `contigs.tsv` in this folder. A sample may have millions of records."""
+    with (folder / CONTIGS).open(encoding="utf-8", newline="") as stream:
+        table = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
+        return list(itertools.islice(table, rows))
 
 
 def results_digest(folder: Path) -> str:
@@ -217,19 +256,29 @@ def _measured(path: Path) -> ResultFile:
     return ResultFile(path=path, bytes=path.stat().st_size, sha256=sha256_once(path))
 
 
-def _run_facts(run: RunInfo, counts: Counts, cutoff: float, files: dict[str, ResultFile]) -> dict[str, Any]:
-    """The content of `run.json`."""
-    return {
+def _facts_in(out: Path) -> dict[str, Any]:
+    """The content of an earlier `run.json`; empty if there is none that can be read."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads((out / RUN).read_bytes())
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _run_facts(run: RunInfo, summary: ResultSummary, files: dict[str, ResultFile]) -> dict[str, Any]:
+    """The content of `run.json` but how it was made, as JSON gives it back."""
+    facts = {
         "sample": run.sample,
         "profile": run.profile,
         "note": run.note,
-        "cutoff": cutoff,
+        "cutoff": summary.cutoff,
         "inputs": [dataclasses.asdict(file) for file in run.inputs],
         "settings": dict(run.settings),
         "versions": dict(run.versions),
         "digests": dict(run.digests),
         "products": {name: dict(recipe) for name, recipe in run.products.items()},
-        "counts": dataclasses.asdict(counts),
+        "counts": dataclasses.asdict(summary.counts),
+        **({"reads": dataclasses.asdict(summary.reads)} if summary.reads else {}),
         "files": {name: {"bytes": file.bytes, "sha256": file.sha256} for name, file in files.items()},
         "telemetry": dict(run.telemetry),
     }
+    return dict(json.loads(json.dumps(facts)))

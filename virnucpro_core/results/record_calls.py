@@ -11,6 +11,7 @@ shortest decimal that reads back as the same float64; empty where there is no ca
 or line break, because the reader refuses control characters; `report.html` escapes them for display.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -61,6 +62,14 @@ def chunk_scores(maxima_C2: NDArray[np.float32]) -> NDArray[np.float64]:
     others_C, virus_C = maxima_C2.astype(np.float64).T
     scores_C: NDArray[np.float64] = virus_C / (others_C + virus_C)
     return scores_C
+
+
+def shown_score(score: float) -> str:
+    """A score for people: cut to 4 decimals, so that one below a cut-off never reads as one that reaches it.
+
+    The terminal, the web UI and the report (`decimals` in report.js) use this rule. Tables have all digits.
+    """
+    return f"{math.floor(score * 1e4 + 1e-7) / 1e4:.4f}"
 
 
 def call_records(

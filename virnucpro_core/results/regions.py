@@ -24,7 +24,7 @@ read: the same chunks in reverse order give the same regions in reverse order.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Literal
 
@@ -54,6 +54,14 @@ class RegionRule:
         """Raises UsageError for a value below 0."""
         if min(self.min_length, self.min_support) < 0:
             raise UsageError("a region's least length or support is below 0", remedy="give 0 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class CallRule:
+    """How a sample is called: the least score of a record that is called virus, and which regions are written."""
+
+    cutoff: float = 0.5
+    regions: RegionRule = field(default_factory=RegionRule)
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,7 +172,7 @@ def write_report(path: Path, summary: ResultSummary, run: RunInfo, selection: Se
             rule=summary.rule,
             region_limits=f"{1 - MOST_SURE:g} to {MOST_SURE:g}",
             region_change=f"{1 - CHANGE:g} / {CHANGE:g}",
-            settings=_facts(dict(run.settings) | {"profile": run.profile, "cut-off": summary.cutoff}),
+            settings=_facts(dict(run.settings) | {"profile": run.profile, "cutoff": summary.cutoff}),
             versions=_facts(run.versions),
             digests=_facts(run.digests),
         )

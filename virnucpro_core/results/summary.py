@@ -31,8 +31,8 @@ class RunInfo:
     `note` is printed wherever results are shown, for instance the demo profile's "scores carry no biological
     meaning"; empty for none. `digests` identifies everything that the scores depend on (chunks, translations,
     encoders, classifier); `products` says how each product was made (version, precision, attention kernel).
-    `telemetry` is the only part that may differ between two runs over the same data. It is written to `run.json`
-    only, so that every other file is byte for byte reproducible.
+    `telemetry` and `made` (date, host, command, seconds) are the only parts that may differ between two runs over the
+    same data. They are written to `run.json` only, so that every other file is byte for byte reproducible.
     """
 
     sample: str
@@ -44,6 +44,7 @@ class RunInfo:
     digests: Mapping[str, str] = field(default_factory=dict)
     products: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     telemetry: Mapping[str, Any] = field(default_factory=dict)
+    made: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +93,22 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadCounts:
+    """How many pairs and unpaired reads the sample has, and how many of them were written as viral."""
+
+    rule: str
+    pairs: int
+    pairs_virus: int
+    unpaired: int
+    unpaired_virus: int
+
+
+@dataclass(frozen=True, slots=True)
 class ResultSummary:
-    """The counts of a sample and its result files; `files` by file name, `run.json` included."""
+    """The counts of a sample and its result files; `files` by file name, `run.json` included.
+
+    `reads`: None if the input has no reads with qualities.
+    """
 
     sample: str
     profile: str
@@ -104,6 +119,7 @@ class ResultSummary:
     counts: Counts
     top: tuple[TopRecord, ...]
     files: dict[str, ResultFile]
+    reads: ReadCounts | None = None
 
 
 class Tally:

@@ -82,9 +82,7 @@ def test_a_damaged_report_is_not_copied_and_what_is_foreign_not_replaced(
     assert not (out / "reports").exists()
 
 
-def test_a_folder_of_results_shows_all_that_is_in_it_and_what_failed(
-    site: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_of_results_shows_all_that_is_in_it_and_what_failed(site: Finished, tmp_path: Path) -> None:
     out = tmp_path / "results"
     deliver(site.sample.results, out / NAME)
     deliver(site.sample.results, out / "of another home")
@@ -94,8 +92,8 @@ def test_a_folder_of_results_shows_all_that_is_in_it_and_what_failed(
     (out / "cut").mkdir()
     (out / "cut" / "run.json").write_text("{")
     failures = {"bad": InputError("no good", path=Path("bad.fa"), line=3)}
-    end_of_batch(site.platform.folder, out, [NAME, "bad"], failures)
-    assert capsys.readouterr().out.splitlines()[-1] == "1 called, 1 failed"
+    said = end_of_batch(site.platform.folder, out, 2, failures)
+    assert said[-1] == "1 called, 1 failed"
     rows = rows_of(out)
     assert {name: row["state"] for name, row in rows.items()} == {
         "bad": "failed", "cut": "damaged", "elsewhere": "called", NAME: "called",

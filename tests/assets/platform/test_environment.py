@@ -31,6 +31,7 @@ ODD = {
     "VIRNUCPRO_KEEP": "scores",
     "VIRNUCPRO_KEEP_DAYS": "0.5",
     "VIRNUCPRO_TIMEZONE": "Asia/Tokyo",
+    "VIRNUCPRO_URL_PREFIX": "/lab/virnucpro",
 }
 
 
@@ -70,7 +71,7 @@ def test_another_process_with_these_variables_has_the_same_platform(clean: pytes
 
 def test_the_docs_and_the_launcher_of_ray_have_the_same_table() -> None:
     docs = (ROOT / "docs" / "operations.md").read_text()
-    rows = re.findall(r"^\| `((?:VIRNUCPRO|DAGSTER)_[A-Z_]+)` \| (.*) \| (.*) \|$", docs, re.MULTILINE)
+    rows = re.findall(r"^\| `((?:VIRNUCPRO|DAGSTER|HF)_[A-Z_]+)` \| (.*) \| (.*) \|$", docs, re.MULTILINE)
     assert rows == [(v.name, v.meaning, v.default) for v in VARIABLES]
     launcher = yaml.safe_load((ROOT / "deploy" / "ray" / "run_launcher.yaml").read_text())
     given = launcher["run_launcher"]["config"]["ray"]["env_vars"]
@@ -98,6 +99,8 @@ def test_policies_are_those_of_core() -> None:
         ("VIRNUCPRO_INBOX_STABLE_SECONDS", "soon", "give a number, 0 or more"),
         ("VIRNUCPRO_TIMEZONE", "Mars/Olympus", "give a name such as Europe/Berlin"),
         ("VIRNUCPRO_TIMEZONE", "../../etc/passwd", "give a name such as Europe/Berlin"),
+        ("VIRNUCPRO_URL_PREFIX", "lab", "give a path such as /virnucpro"),
+        ("VIRNUCPRO_URL_PREFIX", "//evil.example", "give a path such as /virnucpro"),
     ],
 )
 def test_a_variable_that_makes_no_sense_is_named(

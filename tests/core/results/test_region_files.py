@@ -128,7 +128,7 @@ def test_the_fasta_holds_the_letters_of_the_regions(sample: Scored, out: Path) -
 
 
 def test_tabix_reads_bed_bedgraph_and_gff3(sample: Scored, out: Path, tmp_path: Path) -> None:
-    pysam = pytest.importorskip("pysam")
+    pysam = pytest.importorskip("pysam", reason="pysam is not installed")
     wanted = places(sample)
     for name, preset, written in (
         (folder.REGIONS_BED, "bed", bed_name),
@@ -175,7 +175,7 @@ def test_a_gff3_parser_reads_ids_kinds_and_coordinates(sample: Scored, out: Path
 def test_an_indexed_fasta_of_the_input_gives_the_letters_at_the_coordinates(
     sample: Scored, out: Path, tmp_path: Path
 ) -> None:
-    pysam = pytest.importorskip("pysam")
+    pysam = pytest.importorskip("pysam", reason="pysam is not installed")
     genome = tmp_path / "genome.fa"
     genome.write_text(f">host\n{sample.chunks.sequence(1).decode()}\n")
     regions = (out / folder.REGIONS_FASTA).read_text().split(">")
