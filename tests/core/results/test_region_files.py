@@ -192,8 +192,9 @@ def test_blocks_do_not_show_and_counts_agree(
     monkeypatch.setattr(record_calls, "BLOCK_RECORDS", 2)
     monkeypatch.setattr(folder, "TABLE_CHUNKS", 7)
     counts = sample.write(tmp_path / "pieces").counts
-    for name in folder.RESULT_FILES:
-        assert (tmp_path / "pieces" / name).read_bytes() == (out / name).read_bytes(), name
+    assert len(list(out.iterdir())) > 10
+    for file in out.iterdir():
+        assert (tmp_path / "pieces" / file.name).read_bytes() == file.read_bytes(), file.name
     rows = bed(out / folder.REGIONS_BED)
     assert counts.regions == len(rows)
     assert counts.region_bases == sum(end - start for _, start, end, _, _ in rows)
