@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro_core.results.folder import write_results
+from virnucpro_core.results.calibration import Calibration, Preset
+from virnucpro_core.results.folder import Calling, write_results
 from virnucpro_core.results.summary import ResultSummary, RunInfo, RunInput
 from virnucpro_core.sequences.chunks import Chunks, write_chunks
 from virnucpro_core.sequences.frames import Frames, write_frames
@@ -20,7 +21,16 @@ class Scored:
     frames: Frames
     scores: NDArray[np.float32]
 
-    def write(self, out: Path, *, cutoff: float = 0.5, note: str = "") -> ResultSummary:
+    def write(
+        self,
+        out: Path,
+        *,
+        cutoff: float = 0.5,
+        note: str = "",
+        calibration: Calibration | None = None,
+        prior: float | None = None,
+        preset: Preset = "",
+    ) -> ResultSummary:
         run = RunInfo(
             sample="a_sample",
             profile="demo" if note else "esm2-3b",
@@ -31,7 +41,8 @@ class Scored:
             digests={"chunks": self.chunks.digest},
             telemetry={"tokens": 3},
         )
-        return write_results(self.chunks, self.frames, self.scores, out, cutoff=cutoff, run=run)
+        calling = Calling(cutoff, calibration, prior, preset)
+        return write_results(self.chunks, self.frames, self.scores, out, calling=calling, run=run)
 
 
 def scored_sample(folder: Path, fasta: str, *, chunk_size: int = 60, seed: int = 1) -> Scored:

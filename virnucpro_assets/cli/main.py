@@ -86,7 +86,26 @@ app.add_command(metrics)
     help="Folder of another classifier, such as one made by `virnucpro train`.",
 )
 @click.option(
-    "--cutoff", default=0.5, show_default=True, help="A record with at least this score is called virus."
+    "--cutoff", type=float, help="A record with at least this score is called virus.  [default: 0.5]"
+)
+@click.option(
+    "--conservative",
+    "preset",
+    flag_value="conservative",
+    help="Call virus what has an expected false discovery rate of at most 5 %. Needs a calibration.",
+)
+@click.option(
+    "--relaxed", "preset", flag_value="relaxed", help="The same with at most 20 %. Needs a calibration."
+)
+@click.option(
+    "--prior",
+    type=float,
+    help="Share of virus among the records, for probabilities.  [default: estimated from the scores]",
+)
+@click.option(
+    "--calibration",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
+    help="File made by `virnucpro calibrate`.  [default: the one beside the classifier]",
 )
 @click.option(
     "--duplicates",
@@ -134,6 +153,10 @@ def predict(
         from virnucpro_core.samples.sample import check_key
         from virnucpro_core.sequences.names import group_samples, in_order
 
+    if options["cutoff"] is not None and options["preset"]:
+        raise click.UsageError(
+            f"--cutoff and --{options['preset']} cannot be used together: give one of them."
+        )
     platform = platform_from_environment().asked(gpus=options.pop("gpus"), device=options.pop("device") or "")
     settings = platform.sample_settings(**options)
     platform.profile_of(settings)

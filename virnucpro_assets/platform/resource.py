@@ -21,7 +21,7 @@ from virnucpro_core.errors import UsageError
 from virnucpro_core.interrupts import interruptible, keep_interrupts
 from virnucpro_core.models.profiles import PROFILES, ResolvedProfile, resolve_profile
 from virnucpro_core.models.store import ModelStore
-from virnucpro_core.pipeline.lane import Lane
+from virnucpro_core.pipeline.lane import Lane, sample_calibration
 from virnucpro_core.pipeline.retention import Keep, check_keep
 from virnucpro_core.samples.sample import Sample, open_sample
 from virnucpro_core.samples.settings import SampleSettings
@@ -93,9 +93,14 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
         return SampleSettings(**{"precision": precision} | settings)
 
     def profile_of(self, settings: SampleSettings) -> ResolvedProfile:
-        """Find the profile's weights and check that they fit together. Raises WeightsError or UsageError."""
+        """Find the profile's weights and check that they fit together. Raises WeightsError or UsageError.
+
+        Checks also that the calibration, if there is one, is this classifier's.
+        """
         classifier = Path(settings.classifier) if settings.classifier else None
-        return resolve_profile(settings.profile, settings.chunk_size, self.models, classifier=classifier)
+        found = resolve_profile(settings.profile, settings.chunk_size, self.models, classifier=classifier)
+        sample_calibration(found, settings)
+        return found
 
     @property
     def retention(self) -> Keep:

@@ -1,6 +1,6 @@
 """Decide which layers of the graph a prediction must run, so that released products are not made again needlessly."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from virnucpro_core.errors import StoreError
 from virnucpro_core.pipeline.lane import Lane
@@ -26,9 +26,19 @@ def open_layers(lane: Lane) -> tuple[Layer, ...]:
         facts = require_results(lane.sample)
     except StoreError:
         facts = {}
-    if facts and lane.models.items() <= facts["digests"].items() and facts.get("products") == lane.recipes:
+    if facts and _made_alike(lane, facts):
         return ()
     return ("results",) if _has_scores(lane) else EVERYTHING
+
+
+def _made_alike(lane: Lane, facts: dict[str, Any]) -> bool:
+    """Whether the results with this `run.json` were made as they would be made now."""
+    calibration = lane.calibration.digest if lane.calibration else ""
+    return (
+        lane.models.items() <= facts["digests"].items()
+        and facts.get("products") == lane.recipes
+        and facts.get("calibration", {}).get("sha256", "") == calibration
+    )
 
 
 def _has_scores(lane: Lane) -> bool:

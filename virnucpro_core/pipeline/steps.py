@@ -15,7 +15,7 @@ from virnucpro_core.files.locks import locked
 from virnucpro_core.files.publish import publish_json, sweep
 from virnucpro_core.pipeline.lane import Lane, open_chunks
 from virnucpro_core.pipeline.score import collect_scores
-from virnucpro_core.results.folder import write_results
+from virnucpro_core.results.folder import Calling, write_results
 from virnucpro_core.results.summary import ResultSummary, RunInfo, RunInput
 from virnucpro_core.samples.content import with_content
 from virnucpro_core.samples.inputs import passing_error
@@ -106,7 +106,9 @@ def call_sample(lane: Lane) -> ResultSummary:
             lane.frames,
             collect_scores(lane),
             sample.results,
-            cutoff=sample.settings.cutoff,
+            calling=Calling(
+                sample.settings.cutoff, lane.calibration, sample.settings.prior, sample.settings.preset
+            ),
             run=run_info(lane),
         )
 

@@ -12,7 +12,8 @@ import contextlib
 import dataclasses
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from virnucpro_core.errors import StoreError, UsageError
 from virnucpro_core.files.digests import sha256_file
 from virnucpro_core.files.publish import publish, publish_json
+from virnucpro_core.results.calibration import Calibration, Preset, SampleProbabilities
 from virnucpro_core.results.chunk_calls import (
     PREDICTIONS_HEADER,
     ChunkCalls,
@@ -30,14 +32,16 @@ from virnucpro_core.results.chunk_calls import (
     write_prediction_rows,
 )
 from virnucpro_core.results.record_calls import (
+    CALIBRATED_HEADER,
     CONTIGS_HEADER,
+    RecordCalls,
     call_records,
     chunk_scores,
     write_contig_rows,
     write_viral_records,
 )
 from virnucpro_core.results.report import Selection, write_report
-from virnucpro_core.results.summary import Counts, ResultFile, ResultSummary, RunInfo, Tally
+from virnucpro_core.results.summary import ResultFile, ResultSummary, RunInfo, Tally
 from virnucpro_core.sequences.chunks import Chunks
 from virnucpro_core.sequences.frames import Frames
 
@@ -53,13 +57,27 @@ RESULT_FILES = (FRAME_CALLS, CHUNK_CALLS, CONTIGS, VIRAL, REPORT, RUN)
 TABLE_CHUNKS = 100_000
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Calling:
+    """How records are called. cutoff: least score of a virus. calibration: for probabilities, None for none.
+
+    prior: the share of virus, None to estimate it. preset: call by the expected false discovery rate instead of the
+    cut-off; it needs a calibration.
+    """
+
+    cutoff: float = 0.5
+    calibration: Calibration | None = None
+    prior: float | None = None
+    preset: Preset = ""
+
+
 def write_results(
     chunks: Chunks,
     frames: Frames,
     unique_scores: NDArray[np.float32],
     out: Path,
     *,
-    cutoff: float,
+    calling: Calling,
     run: RunInfo,
 ) -> ResultSummary:
     """Write all result files of a sample to `out` and return a summary of them.
@@ -68,6 +86,7 @@ def write_results(
     with the sample. Raises UsageError for a cut-off outside 0 to 1, StoreError for scores that do not match the
     frames or are not probabilities, and for disk errors.
     """
+    cutoff = calling.cutoff
     if not 0 <= cutoff <= 1:
         raise UsageError(f"cut-off {cutoff} is not from 0 to 1", remedy="0.5 is the published tool's")
     if unique_scores.shape != (frames.n_unique, 2):
@@ -81,8 +100,11 @@ def write_results(
     with _published_together([out / name for name in tables]) as (predictions, chunk_calls, contigs, viral):
         with tempfile.TemporaryFile(dir=out) as spill:
             chunk_score = _write_frames(chunks, frames, unique_scores, (predictions, chunk_calls, spill))
-            contigs.write(CONTIGS_HEADER)
-            for block in call_records(chunks, frames.frame_chunk, chunk_score, cutoff=cutoff):
+            calls = partial(call_records, chunks, frames.frame_chunk, chunk_score, cutoff=cutoff)
+            known = _probabilities(calling, calls)
+            contigs.write(CONTIGS_HEADER if known is None else CALIBRATED_HEADER)
+            for called in calls():
+                block = called if known is None else known.applied(called)
                 write_contig_rows(contigs, block)
                 write_viral_records(viral, chunks, block)
                 tally.add(block)
@@ -97,11 +119,22 @@ def write_results(
         counts=tally.counts(),
         top=selection.top(),
         files={name: _measured(out / name) for name in tables},
+        calibration={} if known is None else known.facts(),
+        preset=calling.preset,
     )
     write_report(out / REPORT, summary, run, selection)
     files = summary.files | {REPORT: _measured(out / REPORT)}
-    publish_json(out / RUN, _run_facts(run, summary.counts, cutoff, files))
+    publish_json(out / RUN, _run_facts(run, summary, files))
     return dataclasses.replace(summary, files=files | {RUN: _measured(out / RUN)})
+
+
+def _probabilities(
+    calling: Calling, calls: Callable[[], Iterator[RecordCalls]]
+) -> SampleProbabilities | None:
+    """The sample's probabilities, for which all records are called once before; None without a calibration."""
+    if calling.calibration is None:
+        return None
+    return SampleProbabilities(calling.calibration, calls(), prior=calling.prior, preset=calling.preset)
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -162,19 +195,20 @@ def _measured(path: Path) -> ResultFile:
     return ResultFile(path=path, bytes=path.stat().st_size, sha256=sha256_file(path))
 
 
-def _run_facts(run: RunInfo, counts: Counts, cutoff: float, files: dict[str, ResultFile]) -> dict[str, Any]:
+def _run_facts(run: RunInfo, summary: ResultSummary, files: dict[str, ResultFile]) -> dict[str, Any]:
     """The content of `run.json`."""
     return {
         "sample": run.sample,
         "profile": run.profile,
         "note": run.note,
-        "cutoff": cutoff,
+        "cutoff": summary.cutoff,
+        **({"calibration": dict(summary.calibration)} if summary.calibration else {}),
         "inputs": [dataclasses.asdict(file) for file in run.inputs],
         "settings": dict(run.settings),
         "versions": dict(run.versions),
         "digests": dict(run.digests),
         "products": {name: dict(recipe) for name, recipe in run.products.items()},
-        "counts": dataclasses.asdict(counts),
+        "counts": dataclasses.asdict(summary.counts),
         "files": {name: {"bytes": file.bytes, "sha256": file.sha256} for name, file in files.items()},
         "telemetry": dict(run.telemetry),
     }

@@ -88,7 +88,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class ResultSummary:
-    """The counts of a sample and its result files; `files` by file name, `run.json` included."""
+    """The counts of a sample and its result files; `files` by file name, `run.json` included.
+
+    `calibration`: what `calibration.SampleProbabilities.facts` says, empty without a calibration.
+    """
 
     sample: str
     profile: str
@@ -98,6 +101,8 @@ class ResultSummary:
     counts: Counts
     top: tuple[TopRecord, ...]
     files: dict[str, ResultFile]
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    preset: str = ""
 
 
 class Tally:

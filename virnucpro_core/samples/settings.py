@@ -11,7 +11,8 @@ class SampleSettings:
     """Everything the results of a sample depend on, apart from its sequences.
 
     chunk_size: in bases. shard_rows: unique frames per shard, at most 10,000. cutoff: least score of a record that is
-    called virus.
+    called virus. calibration: file of a calibration, "" for the one beside the classifier. prior: the share of virus
+    records, None to estimate it. preset: call by the expected false discovery rate instead of the cut-off.
     """
 
     profile: str = "esm2-3b"
@@ -22,6 +23,9 @@ class SampleSettings:
     precision: Literal["float32", "float16", "fp8"] = "float32"
     cutoff: float = 0.5
     shard_rows: int = 10_000
+    calibration: str = ""
+    prior: float | None = None
+    preset: Literal["", "conservative", "relaxed"] = ""
 
     def __post_init__(self) -> None:
         """Raises UsageError that names the setting and its range."""
@@ -31,6 +35,8 @@ class SampleSettings:
             "shard_rows": (1 <= self.shard_rows <= 10_000, "1 to 10,000 rows"),
             "duplicates": (self.duplicates in ("refuse", "rename"), "refuse or rename"),
             "overlong": (self.overlong in ("truncate", "isolate"), "truncate or isolate"),
+            "prior": (self.prior is None or 0.0 < self.prior < 1.0, "a share between 0 and 1, such as 0.1"),
+            "preset": (self.preset in ("", "conservative", "relaxed"), "conservative or relaxed"),
             "precision": (self.precision in ("float32", "float16", "fp8"), "float32, float16 or fp8"),
         }
         for name, (good, allowed) in ranges.items():
@@ -40,4 +46,4 @@ class SampleSettings:
 
 def shown_settings(settings: SampleSettings) -> dict[str, Any]:
     """The settings as they are written to `run.json`: without empty ones."""
-    return {name: value for name, value in asdict(settings).items() if value != ""}
+    return {name: value for name, value in asdict(settings).items() if value not in ("", None)}
