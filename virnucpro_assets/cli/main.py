@@ -14,10 +14,13 @@ from typing import Any, NoReturn
 
 import click
 
-from virnucpro_assets.cli.models import doctor, metrics, models, train, ui
+from virnucpro_assets.cli.evaluate import calibrate, evaluate
+from virnucpro_assets.cli.labelled import calibration_path
+from virnucpro_assets.cli.models import doctor, metrics, models, ui
 from virnucpro_assets.cli.samples import priority, samples
 from virnucpro_assets.cli.storage import storage
 from virnucpro_assets.cli.terminal import harden, lost_output
+from virnucpro_assets.cli.train import train
 from virnucpro_assets.cli.words import counted
 from virnucpro_assets.platform.startup import import_nothing_from_here, lasting_imports
 from virnucpro_core.errors import DeviceLostError, VirnucproError, one_line
@@ -45,6 +48,8 @@ def app() -> None:
 
 app.add_command(models)
 app.add_command(train)
+app.add_command(evaluate)
+app.add_command(calibrate)
 app.add_command(doctor)
 app.add_command(ui)
 app.add_command(samples)
@@ -104,8 +109,9 @@ app.add_command(metrics)
 )
 @click.option(
     "--calibration",
-    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
-    help="File made by `virnucpro calibrate`.  [default: the one beside the classifier]",
+    metavar="FILE|none",
+    callback=lambda _context, _option, value: calibration_path(value),
+    help="File made by `virnucpro calibrate`, or `none`.  [default: the one beside the classifier]",
 )
 @click.option(
     "--duplicates",
@@ -135,9 +141,9 @@ def predict(
 ) -> None:
     """Call each record of FILES as virus or others.
 
-    FILES are FASTA or FASTQ, plain or compressed, or folders of such files. Each file becomes a sample. Two FASTQ files
-    named as mates (R1, R2) become one sample. Small samples share one load of the models. If a sample fails, the others
-    go on. Run the same command again to resume. `virnucpro ui` shows the runs.
+    FILES are FASTA or FASTQ, plain or compressed, or folders of such files. Each file becomes a sample. Two FASTQ
+    files named as mates (R1, R2) become one sample. Small samples share one load of the models. If a sample fails,
+    the others go on. Run the same command again to resume. `virnucpro ui` shows the runs.
 
     \b
     Examples:

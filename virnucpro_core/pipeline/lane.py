@@ -166,12 +166,13 @@ class Lane:
 
 def sample_calibration(profile: ResolvedProfile, settings: SampleSettings) -> Calibration | None:
     """The calibration for samples with these settings; None if there is none. Raises WeightsError, UsageError."""
+    needed_by = f"--{settings.preset}" if settings.preset else "--prior" if settings.prior is not None else ""
     return find_calibration(
         profile.classifier,
         profile.classifier_fingerprint,
         settings.chunk_size,
         file=settings.calibration,
-        preset=settings.preset,
+        needed_by=needed_by,
     )
 
 

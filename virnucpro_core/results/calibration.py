@@ -1,15 +1,15 @@
 """From scores to probabilities and expected false discovery rates, with a calibration that somebody made.
 
-A calibration says how much more often virus than others has a record's score: the log-odds at equal shares of both, one
-curve for each range of record lengths. It holds for one classifier and one chunk size, and lies beside the classifier as
-`calibration-{chunk size}.json`. `virnucpro calibrate` makes it.
+A calibration says how much more often virus than others has a record's score: the log-odds at equal shares of both,
+one curve for each range of record lengths. It holds for one classifier and one chunk size, and lies beside the
+classifier as `calibration-{chunk size}.json`. `virnucpro calibrate` makes it.
 
     log-odds of the record = curve(score) + log(prior / (1 - prior))
 
-The prior is the share of virus among the sample's records: an option, or estimated from the scores. geNomad counts its calls
-for that and moves the shares towards equal ones if they are skewed; here the expected share is iterated until it agrees
-with itself (Saerens, Latinne and Decaestecker 2002), and PSEUDO_RECORDS with equal shares are added, so that the estimate
-of a few records stays near 0.5.
+The prior is the share of virus among the sample's records: an option, or estimated from the scores. geNomad counts
+its calls for that and moves the shares towards equal ones if they are skewed; here the expected share is iterated
+until it agrees with itself (Saerens, Latinne and Decaestecker 2002), and PSEUDO_RECORDS with equal shares are added,
+so that the estimate of a few records stays near 0.5.
 
 The expected false discovery rate of a record is the mean of 1 - probability over all records with at least its
 probability. It never falls when the probability falls. Log-odds are rounded to 1 / STEPS, so that the sample is
@@ -34,6 +34,8 @@ from virnucpro_core.results.record_calls import NO_CALL, OTHERS, VIRUS, RecordCa
 
 FORMAT, KIND = 1, "virnucpro-calibration"
 STEPS = 1_000
+# A setting of a sample: use no calibration, although there may be one.
+NO_CALIBRATION = "none"
 MOST_LOG_ODDS = 16.0
 PSEUDO_RECORDS = 100
 Preset = Literal["", "conservative", "relaxed"]
@@ -141,20 +143,21 @@ def read_calibration(path: Path) -> Calibration:
 
 
 def find_calibration(
-    classifier: Path, fingerprint: str, chunk_size: int, *, file: str = "", preset: Preset = ""
+    classifier: Path, fingerprint: str, chunk_size: int, *, file: str = "", needed_by: str = ""
 ) -> Calibration | None:
     """The calibration for a classifier (folder and fingerprint) and a chunk size: `file`, or else the one beside it.
 
-    None if no `file` was given and none lies there. Raises WeightsError for a calibration of another classifier or chunk
-    size, with both values; UsageError if a `preset` needs one and there is none.
+    None if `file` is "none", or if none was given and none lies there. Raises WeightsError for a calibration of
+    another classifier or chunk size, with both values; UsageError if an option, `needed_by`, needs one and there is
+    none.
     """
     path = Path(file) if file else calibration_file(classifier, chunk_size)
-    if not file and not path.exists():
-        if preset:
+    if file == NO_CALIBRATION or (not file and not path.exists()):
+        if needed_by:
             raise UsageError(
-                f"--{preset} needs a calibration of this classifier for chunks of {chunk_size} bases, and there is none",
+                f"{needed_by} needs a calibration of this classifier for chunks of {chunk_size} bases; there is none",
                 where=classifier,
-                remedy="make one with `virnucpro calibrate`, or give --cutoff",
+                remedy="make one with `virnucpro calibrate`, or leave the option out",
             )
         return None
     found = read_calibration(path)

@@ -11,6 +11,7 @@ shortest decimal that reads back as the same float64; empty where there is no ca
 or line break, because the reader refuses control characters; `report.html` escapes them for display.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -120,7 +121,7 @@ def _calibrated_cells(block: RecordCalls) -> list[str]:
     if block.probability is None or block.fdr is None:
         return [""] * len(block.call)
     pairs = zip(block.probability.tolist(), block.fdr.tolist(), strict=True)
-    return ["\t\t" if p != p else f"\t{p:.6g}\t{q:.6g}" for p, q in pairs]
+    return ["\t\t" if math.isnan(p) else f"\t{p:.6g}\t{q:.6g}" for p, q in pairs]
 
 
 def write_viral_records(stream: BinaryIO, chunks: Chunks, block: RecordCalls) -> None:

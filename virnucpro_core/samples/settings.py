@@ -11,8 +11,9 @@ class SampleSettings:
     """Everything the results of a sample depend on, apart from its sequences.
 
     chunk_size: in bases. shard_rows: unique frames per shard, at most 10,000. cutoff: least score of a record that is
-    called virus. calibration: file of a calibration, "" for the one beside the classifier. prior: the share of virus
-    records, None to estimate it. preset: call by the expected false discovery rate instead of the cut-off.
+    called virus. calibration: file of a calibration, "" for the one beside the classifier, "none" for none. prior:
+    the share of virus records, None to estimate it. preset: call by the expected false discovery rate instead of the
+    cut-off.
     """
 
     profile: str = "esm2-3b"

@@ -1,8 +1,9 @@
 """Labelled sequences: which records are virus, which are others, and which belong to one group.
 
-Labels come from the files (virus, others) or from a table with the columns `id`, `label` and, if wanted, `group`. A group
-is what must not be divided between training and test: the pieces of one genome, the runs of one experiment. Without a
-group a record is its own group. Groups that contain the same sequence, on either strand, are joined.
+Labels come from the files (virus, others) or from a table with the columns `id`, `label` and, if wanted, `group`. A
+group is what must not be divided between training and test: the pieces of one genome, the runs of one experiment.
+Without a group a record is its own group; without a table two mates are one. Groups that contain the same sequence,
+on either strand, are joined.
 """
 
 import csv
@@ -22,7 +23,10 @@ from virnucpro_core.sequences.names import in_order
 LABELS = ("others", "virus")
 _COLUMNS = ("id", "label", "group")
 _COMPLEMENT = bytes.maketrans(b"ACGTRYSWKMBDHVN", b"TGCAYRSWMKVHDBN")
-_TABLE_REMEDY = "give a table with tabs between its columns: a header line `id label` or `id label group`, then a line for each record"
+_TABLE_REMEDY = (
+    "give a table with tabs between its columns: a header line `id label` or `id label group`,"
+    " then a line for each record"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,8 @@ class LabelledInput:
     def truth(self) -> dict[str, Truth]:
         """Label and group of every record by its id, in the order of `files`. Raises InputError.
 
-        A record without a line in the table, and a line without a record, are errors. So is a sequence with both labels.
+        A record without a line in the table, and a line without a record, are errors. So is a sequence with both
+        labels.
         """
         files = self.files
         table = None if self.labels is None else read_labels(self.labels)
@@ -90,7 +95,8 @@ class LabelledInput:
 
     def _truth(self, record: Record, files: Sequence[Path], table: dict[str, Truth] | None) -> Truth:
         if table is None:
-            return Truth(int(files[record.file] in self.virus), record.id)
+            group = record.id[:-2] if record.id.endswith(("/1", "/2")) else record.id
+            return Truth(int(files[record.file] in self.virus), group)
         if record.id not in table:
             raise InputError(
                 f"no line in {self.labels} has this id",
@@ -169,9 +175,9 @@ def write_pieces(
 ) -> dict[str, Truth]:
     """Cut every record into pieces of each length, write them as FASTA to `out`, and return their labels and groups.
 
-    lengths: in bases. The pieces of one length do not overlap. A rest that is shorter is left out; so is a record that
-    is shorter than the length. A piece is called `{record}:{first base}-{last base}`, from 1. Raises UsageError if a
-    class has no piece.
+    lengths: in bases. The pieces of one length do not overlap. A rest that is shorter is left out; so is a record
+    that is shorter than the length. A piece is called `{record}:{first base}-{last base}`, from 1. Raises UsageError
+    if a class has no piece.
     """
     pieces: dict[str, Truth] = {}
     with publish(out) as temporary, temporary.open("wb") as stream:
@@ -204,10 +210,10 @@ def divide_groups(
 ) -> NDArray[np.int64]:
     """The part of each record, (n,) int64: 1, 2, ... for the `shares`, 0 for the rest. No group is in two parts.
 
-    groups, labels (n,), sizes (n,): group, label (0 others, 1 virus) and bases of each record. shares: the part of the
-    bases of each class that each part should have. The groups are shuffled by the seed; a part is full as soon as it has its
-    share, and every part has at least one group of each class. A group with both labels counts for both classes.
-    Raises UsageError if a class has fewer groups than there are parts.
+    groups, labels (n,), sizes (n,): group, label (0 others, 1 virus) and bases of each record. shares: the part of
+    the bases of each class that each part should have. The groups are shuffled by the seed; a part is full as soon as
+    it has its share, and every part has at least one group of each class. A group with both labels counts for both
+    classes. Raises UsageError if a class has fewer groups than there are parts.
     """
     names, number = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
     bases_GL = np.zeros((len(names), len(LABELS)), np.int64)

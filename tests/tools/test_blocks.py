@@ -1,4 +1,4 @@
-"""Training from FASTA: nothing held out is trained on, and the numbers mean what they say."""
+"""Training on blocks, for the demo: nothing held out is trained on, and the numbers mean what they say."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -7,25 +7,25 @@ import numpy as np
 import pytest
 import torch
 
+from tools.blocks import (
+    BLOCK_BASES,
+    BlockSettings,
+    LabelledFrames,
+    equal_classes,
+    evaluate,
+    split_blocks,
+    train_on_blocks,
+)
 from virnucpro_core.encoders.weights import fingerprint
 from virnucpro_core.errors import UsageError
 from virnucpro_core.files.manifest import verify
 from virnucpro_core.models.classifier import Classifier, ClassifierNet, load_classifier
 from virnucpro_core.models.profiles import DEMO
-from virnucpro_core.models.training import (
-    BLOCK_BASES,
-    LabelledFrames,
-    TrainingSettings,
-    equal_classes,
-    evaluate,
-    split_blocks,
-    train_from_fasta,
-)
 from virnucpro_core.sequences.fasta import read_records
 
 
 def test_blocks_are_dealt_out_whole_and_once(tmp_path: Path) -> None:
-    settings = TrainingSettings(chunk_size=500, seed=3)
+    settings = BlockSettings(chunk_size=500, seed=3)
     train, held_out = split_blocks([DEMO / "viral.fa"], tmp_path / "virus", settings)
     genomes = {record.id: record.sequence for record in read_records([DEMO / "viral.fa"])}
     parts = [[(r.id, r.sequence) for r in read_records([path])] for path in (train, held_out)]
@@ -41,7 +41,7 @@ def test_blocks_are_dealt_out_whole_and_once(tmp_path: Path) -> None:
 
 def test_shifts_cut_training_blocks_again_and_held_out_ones_once(tmp_path: Path) -> None:
     once, again = (
-        split_blocks([DEMO / "viral.fa"], tmp_path / name, TrainingSettings(chunk_size=300, shifts=shifts))
+        split_blocks([DEMO / "viral.fa"], tmp_path / name, BlockSettings(chunk_size=300, shifts=shifts))
         for name, shifts in (("a", 1), ("b", 3))
     )
     assert once[1].read_bytes() == again[1].read_bytes()
@@ -54,7 +54,7 @@ def test_shifts_cut_training_blocks_again_and_held_out_ones_once(tmp_path: Path)
 def test_one_block_is_too_few(tmp_path: Path) -> None:
     (tmp_path / "x.fa").write_text(">a\n" + "ACGT" * 100 + "\n")
     with pytest.raises(UsageError, match="class 'virus' has 1 blocks of 5,000 bases"):
-        split_blocks([tmp_path / "x.fa"], tmp_path / "virus", TrainingSettings())
+        split_blocks([tmp_path / "x.fa"], tmp_path / "virus", BlockSettings())
 
 
 def test_classes_are_made_equal_by_repeating_the_smaller() -> None:
@@ -85,9 +85,9 @@ def test_evaluation_counts_frames_and_chunks() -> None:
 
 
 def test_trained_folder_says_what_it_is_for(tmp_path: Path) -> None:
-    settings = TrainingSettings(chunk_size=1000, epochs=1, hidden=8)
+    settings = BlockSettings(chunk_size=1000, epochs=1, hidden=8)
     files = ([DEMO / "viral.fa"], [DEMO / "non_viral.fa"], DEMO / "dnabert_s", DEMO / "esm2")
-    evaluation = train_from_fasta(*files, tmp_path / "out", settings)
+    evaluation = train_on_blocks(*files, tmp_path / "out", settings)
     manifest = verify(tmp_path / "out")
     assert (manifest["chunk_size"], manifest["hidden_dim"], manifest["input_dim"]) == (1000, 8, 128)
     assert manifest["trained_on"] == {

@@ -1,0 +1,87 @@
+"""Scores of labelled records and chunks, read from a sample's results folder."""
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virnucpro_core.errors import StoreError
+from virnucpro_core.evaluation.metrics import Rows
+from virnucpro_core.results.folder import CONTIGS, FRAME_CALLS
+from virnucpro_core.results.record_calls import chunk_scores
+from virnucpro_core.sequences.labelled import Truth
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Labelled scores: a row for each record and for each chunk that has a score.
+
+    groups: names of the groups. probability, fdr: (records,) float64, NaN where there is none; None without a
+    calibration. A chunk's length is that of its record. chunks_without: chunks without a score, of all records.
+    """
+
+    records: Rows
+    chunks: Rows
+    groups: list[str]
+    chunks_without: int
+    probability: NDArray[np.float64] | None = None
+    fdr: NDArray[np.float64] | None = None
+
+
+def read_scored(results: Path, truth: Mapping[str, Truth]) -> Scored:
+    """Read `contigs.tsv` and `prediction_results.txt`. Raises StoreError if their records are not those of `truth`."""
+    with (results / CONTIGS).open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+    if [row["record_id"] for row in rows] != list(truth):
+        raise StoreError(
+            "the records are not the labelled ones", where=results / CONTIGS, remedy="run with --fresh"
+        )
+    names = sorted({one.group for one in truth.values()})
+    index = {name: k for k, name in enumerate(names)}
+    label = np.array([one.label for one in truth.values()], np.int64)
+    group = np.array([index[one.group] for one in truth.values()], np.int64)
+    length = np.array([int(row["length"]) for row in rows], np.int64)
+    records = Rows(label, _column(rows, "score"), group, length)
+    record, score = _chunk_scores(results / FRAME_CALLS, {name: k for k, name in enumerate(truth)})
+    chunks = Rows(label[record], score, group[record], length[record])
+    has_more = bool(rows) and "probability" in rows[0]
+    return Scored(
+        records,
+        chunks,
+        names,
+        sum(int(row["chunks"]) for row in rows) - len(score),
+        _column(rows, "probability") if has_more else None,
+        _column(rows, "fdr") if has_more else None,
+    )
+
+
+def _column(rows: list[dict[str, str]], name: str) -> NDArray[np.float64]:
+    return np.array([float(row[name]) if row[name] else np.nan for row in rows], np.float64)
+
+
+def _chunk_scores(path: Path, records: Mapping[str, int]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Record number and score of each chunk with a frame, from the table of frames, where chunks are in order."""
+    record: list[int] = []
+    highest: list[tuple[float, float]] = []
+    last = ""
+    with path.open(encoding="utf-8") as stream:
+        next(stream)
+        for name, others, virus in _frames(stream):
+            chunk = name[:-2]
+            if chunk == last:
+                highest[-1] = max(highest[-1][0], others), max(highest[-1][1], virus)
+                continue
+            last = chunk
+            record.append(records[chunk.rpartition("_chunk_")[0]])
+            highest.append((others, virus))
+    maxima_C2 = np.array(highest, np.float32).reshape(-1, 2)
+    return np.array(record, np.int64), chunk_scores(maxima_C2)
+
+
+def _frames(stream: Iterator[str]) -> Iterator[tuple[str, float, float]]:
+    for line in stream:
+        name, _, others, virus = line.rstrip("\n").split("\t")
+        yield name, float(others), float(virus)
