@@ -142,13 +142,24 @@ class _Lines:
 
 def print_calls(sample: Sample, out: Path, seconds: float) -> None:
     """Print the calls of the first records from `contigs.tsv`, the counts, and the path of the report."""
-    table = Table(
-        "record", "length", "call", "score", "scored/chunks", "frames", "reason", box=None, pad_edge=False
-    )
-    for row in _first_rows(out / CONTIGS):
+    rows = _first_rows(out / CONTIGS)
+    more = ("probability", "fdr") if rows and "probability" in rows[0] else ()
+    titles = ("record", "length", "call", "score", *more, "scored/chunks", "frames", "reason")
+    table = Table(*titles, box=None, pad_edge=False)
+    for row in rows:
         score = f"{float(row['score']):.3f}" if row["score"] else ""
         chunks = f"{row['chunks_scored']}/{row['chunks']}"
-        cells = (row["record_id"], row["length"], row["call"], score, chunks, row["frames"], row["reason"])
+        found = [f"{float(row[name]):.3g}" if row[name] else "" for name in more]
+        cells = (
+            row["record_id"],
+            row["length"],
+            row["call"],
+            score,
+            *found,
+            chunks,
+            row["frames"],
+            row["reason"],
+        )
         table.add_row(*map(Text, cells), style="bold" if row["call"] == "virus" else "")
     _print_table(table)
     counts = _read_counts(out)

@@ -118,7 +118,7 @@ def evaluate(
     fdr = scored.fdr if held_out is None else held_out.fdr
     if fdr is not None:
         tables += [
-            confusion(f"{name} (fdr at most {most:g})", label, np.nan_to_num(fdr, nan=1.0) <= most, has_call)
+            confusion(f"{name} (fdr at most {most:g})", label, fdr <= most, ~np.isnan(fdr))
             for name, most in PRESETS.items()
         ]
     shown = [_reliability("score", label, records.score)]

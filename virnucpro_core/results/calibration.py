@@ -38,6 +38,7 @@ STEPS = 1_000
 NO_CALIBRATION = "none"
 MOST_LOG_ODDS = 16.0
 PSEUDO_RECORDS = 100
+NOT_COVERED = "the calibration does not cover this length"
 Preset = Literal["", "conservative", "relaxed"]
 # A record is called virus if its expected false discovery rate is at most this.
 PRESETS: dict[str, float] = {"conservative": 0.05, "relaxed": 0.2}
@@ -227,16 +228,18 @@ class SampleProbabilities:
     def applied(self, block: RecordCalls) -> RecordCalls:
         """The block with `probability` and `fdr` (n,), NaN where there is none; with a preset also called by it.
 
-        With a preset, a record whose length the calibration does not cover is called others.
+        With a preset, a record whose length the calibration does not cover has no call.
         """
         step = self._steps(block)
         found, fdr = (np.where(step >= 0, values[step], np.nan) for values in (self._probability, self._fdr))
-        call = block.call
-        if self.preset:
-            is_virus = np.nan_to_num(fdr, nan=1.0) <= PRESETS[self.preset]
-            called = np.where(is_virus, VIRUS, OTHERS)
-            call = np.where(block.call == NO_CALL, NO_CALL, called).astype(np.uint8)
-        return replace(block, probability=found, fdr=fdr, call=call)
+        block = replace(block, probability=found, fdr=fdr)
+        if not self.preset:
+            return block
+        called = np.where(fdr <= PRESETS[self.preset], VIRUS, OTHERS)
+        call = np.where(step >= 0, called, NO_CALL).astype(np.uint8)
+        pairs = zip(block.reasons, call.tolist(), strict=True)
+        reasons = [NOT_COVERED if k == NO_CALL and not reason else reason for reason, k in pairs]
+        return replace(block, call=call, reasons=reasons)
 
     def facts(self) -> dict[str, Any]:
         """For `run.json` and the report."""

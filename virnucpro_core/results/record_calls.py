@@ -6,7 +6,7 @@ have a frame; the record is called virus when the score is at least the cut-off,
 a frame never lowers the record's score. A record without any frame gets no call, and a reason.
 
 `contigs.tsv` is data for programs: every record in input order, ids and scores verbatim (the score as the
-shortest decimal that reads back as the same float64; empty where there is no call). An id may begin with
+shortest decimal that reads back as the same float64; empty where there is none). An id may begin with
 `=`, `+`, `-` or `@`, which a spreadsheet would take for a formula: import the column as text. Ids hold no tab
 or line break, because the reader refuses control characters; `report.html` escapes them for display.
 """
@@ -104,7 +104,7 @@ def call_records(
 
 def write_contig_rows(stream: BinaryIO, block: RecordCalls) -> None:
     """Append one row of `contigs.tsv` per record of the block."""
-    scores = np.where(block.call == NO_CALL, "", block.score.astype("U"))
+    scores = np.where(np.isnan(block.score), "", block.score.astype("U"))
     numbers = np.stack([block.length, block.chunks, block.chunks_scored, block.frames], axis=1).tolist()
     ends = _calibrated_cells(block)
     rows = zip(block.ids, numbers, block.call.tolist(), scores.tolist(), block.reasons, ends, strict=True)

@@ -182,7 +182,7 @@ def write_pieces(
     pieces: dict[str, Truth] = {}
     with publish(out) as temporary, temporary.open("wb") as stream:
         for record in read_records(labelled.files):
-            for name, letters in _pieces(record, lengths):
+            for name, letters in pieces_of(record, lengths):
                 pieces[name] = truth[record.id]
                 stream.write(b">%b\n%b\n" % (name.encode(), letters))
     for label, words in enumerate(LABELS):
@@ -193,7 +193,8 @@ def write_pieces(
     return pieces
 
 
-def _pieces(record: Record, lengths: Sequence[int]) -> Iterator[tuple[str, bytes]]:
+def pieces_of(record: Record, lengths: Sequence[int]) -> Iterator[tuple[str, bytes]]:
+    """Name and letters of the pieces of a record, as `write_pieces` writes them."""
     if record.reason:
         return
     for length in sorted(set(lengths)):
@@ -211,9 +212,10 @@ def divide_groups(
     """The part of each record, (n,) int64: 1, 2, ... for the `shares`, 0 for the rest. No group is in two parts.
 
     groups, labels (n,), sizes (n,): group, label (0 others, 1 virus) and bases of each record. shares: the part of
-    the bases of each class that each part should have. The groups are shuffled by the seed; a part is full as soon as
-    it has its share, and every part has at least one group of each class. A group with both labels counts for both
-    classes. Raises UsageError if a class has fewer groups than there are parts.
+    the bases of each class that each part should have. In an order that the seed shuffles, a part takes the groups
+    that fit into what is left of its share, or the smallest one if none fits; so every part has at least one group of
+    each class. A group with both labels counts for both classes. Raises UsageError if a class has fewer groups than
+    there are parts.
     """
     names, number = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
     bases_GL = np.zeros((len(names), len(LABELS)), np.int64)
@@ -228,18 +230,11 @@ def divide_groups(
                 " each part of the data has one of its own",
                 remedy="give more genomes; the column `group` of --labels says what belongs together",
             )
-        total = int(bases_GL[mine, label].sum())
         for part, share in enumerate(shares, 1):
-            had = int(bases_GL[[g for g in mine if part_G[g] == part], label].sum())
+            _fill(part_G, mine, bases_GL[:, label], (part, share, len(shares) - part + 1))
             free = [g for g in mine if part_G[g] < 0]
-            # Later parts and the rest need a group each.
-            while (
-                free
-                and (had == 0 or had < share * total)
-                and (had == 0 or len(free) > len(shares) - part + 1)
-            ):
-                part_G[free[0]] = part
-                had += int(bases_GL[free.pop(0), label])
+            if free and not (part_G[mine] == part).any():
+                part_G[min(free, key=bases_GL[:, label].__getitem__)] = part
     part_G = np.maximum(part_G, 0)
     for part in range(len(shares) + 1):
         for label, words in enumerate(LABELS):
@@ -249,3 +244,18 @@ def divide_groups(
                     remedy="give more groups with one label",
                 )
     return part_G[number]
+
+
+def _fill(
+    part_G: NDArray[np.int64], mine: list[int], bases_G: NDArray[np.int64], wanted: tuple[int, float, int]
+) -> None:
+    """Give free groups among `mine` to a part, as long as they fit into its share of all bases.
+
+    wanted: the part, its share, and how many free groups must be left for later parts and the rest.
+    """
+    part, share, reserved = wanted
+    left = share * float(bases_G[mine].sum()) - float(bases_G[[g for g in mine if part_G[g] == part]].sum())
+    free = [g for g in mine if part_G[g] < 0]
+    for g in free[: max(0, len(free) - reserved)]:
+        if bases_G[g] <= left:
+            part_G[g], left = part, left - float(bases_G[g])
