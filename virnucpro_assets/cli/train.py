@@ -23,6 +23,12 @@ PATH = click.Path(path_type=Path)
     callback=numbers,
     help="Train on chunks of these sizes as well, e.g. 300,400.",
 )
+@click.option(
+    "--lengths",
+    metavar="N,N,...",
+    callback=numbers,
+    help="Evaluate pieces of these lengths, cut from the held-out records.  [default: whole records]",
+)
 @click.option("--seeds", default=3, show_default=True, help="Train so many times and keep the best.")
 @click.option("--epochs", default=200, show_default=True, type=click.IntRange(1), help="Epochs, at most.")
 @click.option(

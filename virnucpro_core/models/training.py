@@ -25,7 +25,7 @@ from virnucpro_core.models.fitting import Recipe, TrainingReport, train_classifi
 from virnucpro_core.sequences.chunks import Chunks, write_records
 from virnucpro_core.sequences.fasta import Record, read_records
 from virnucpro_core.sequences.frames import Frames, write_frames
-from virnucpro_core.sequences.labelled import LabelledInput, Truth, divide_groups
+from virnucpro_core.sequences.labelled import LabelledInput, Truth, divide_groups, pieces_of
 
 PARTS = ("training", "stopping", "evaluation")
 # The shares of bases of the second and the third part.
@@ -38,13 +38,15 @@ class TrainingSettings:
 
     `chunk_size` in bases; `augment`: other chunk sizes into which the training part is cut as well. `seeds`: how
     often to train, with the seeds `recipe.seed`, `recipe.seed + 1`, ...; the fit with the lowest loss on the stopping
-    part is kept. `recipe.seed` also divides the groups.
+    part is kept. `recipe.seed` also divides the groups. `lengths`: cut the records of the evaluation part into pieces
+    of these lengths; () to evaluate whole records.
     """
 
     chunk_size: int = 500
     augment: tuple[int, ...] = ()
     device: str = "cpu"
     seeds: int = 3
+    lengths: tuple[int, ...] = ()
     recipe: Recipe = Recipe(class_weights=True)  # noqa: RUF009 - frozen
 
     def __post_init__(self) -> None:
@@ -96,6 +98,9 @@ def train(
     truth = labelled.truth()
     records = [record for record in read_records(labelled.files) if not record.reason]
     parts = divided(records, truth, settings.recipe.seed)
+    described = _facts(labelled, parts, truth, settings)
+    if settings.lengths:
+        parts[2], truth = cut(parts[2], truth, settings.lengths)
     encoders = (
         load_encoder("dnabert-s", dnabert_folder, device=settings.device),
         load_encoder("esm2", esm2_folder, device=settings.device),
@@ -131,7 +136,7 @@ def train(
         counts,
         test,
         classifier.score(test.features),
-        _facts(labelled, parts, truth, settings)
+        described
         | {"trained_on": {"dnabert-s": encoders[0].fingerprint, "esm2": encoders[1].fingerprint}}
         | {"frames": dict(zip(PARTS, (len(p.labels) for p in (fit, stop, test)), strict=True))}
         | {"seeds": [_of_seed(settings.recipe.seed + k, report) for k, report in enumerate(reports)]},
@@ -149,6 +154,18 @@ def divided(records: Sequence[Record], truth: dict[str, Truth], seed: int) -> li
         seed,
     )
     return [[record for record, k in zip(records, part.tolist(), strict=True) if k == n] for n in range(3)]
+
+
+def cut(
+    records: Sequence[Record], truth: dict[str, Truth], lengths: Sequence[int]
+) -> tuple[list[Record], dict[str, Truth]]:
+    """Pieces of the records, and the truth with theirs. A piece has the label and the group of its record."""
+    pieces, whole = [], dict(truth)
+    for record in records:
+        for name, letters in pieces_of(record, lengths):
+            pieces.append(replace(record, id=name, sequence=letters))
+            whole[name] = truth[record.id]
+    return pieces, whole
 
 
 def embedded(
