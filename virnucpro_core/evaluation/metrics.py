@@ -7,7 +7,6 @@ Shapes: N rows. label 0 others, 1 virus.
 """
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,25 +71,25 @@ class Confusion:
     others_no_call: int
 
 
-def auroc(label: Ints, score: Floats, weight: Floats) -> float:
-    """Area under the curve of true against false positives."""
-    return float(auc(*roc_curve(label, score, sample_weight=weight)[:2]))
+def values(label: Ints, score: Floats, weight: Floats, cutoff: float) -> dict[str, float]:
+    """All measures of rows with a score, each row counted `weight` times; NaN for an MCC whose calls are all alike.
 
-
-def auprc(label: Ints, score: Floats, weight: Floats) -> float:
-    """Average precision, the area under the curve of precision against sensitivity."""
-    return float(average_precision_score(label, score, sample_weight=weight))
-
-
-def sensitivity_at(label: Ints, score: Floats, weight: Floats, *, false_positives: float) -> float:
-    """Highest share of virus rows found by a cut-off that calls at most this share of others virus."""
+    auroc: area under the curve of true against false positives. auprc: average precision. mcc: Matthews' correlation
+    coefficient at the cut-off. sensitivity_at_...: the highest share of virus rows found by a cut-off that calls at
+    most this share of others virus.
+    """
     false, true, _ = roc_curve(label, score, sample_weight=weight, drop_intermediate=False)
-    return float(true[false <= false_positives + 1e-12].max())
+    found = {
+        "auroc": float(auc(false, true)),
+        "auprc": float(average_precision_score(label, score, sample_weight=weight)),
+        "mcc": _mcc(label, score >= cutoff, weight),
+    }
+    for name, share in _SHARES.items():
+        found[name] = float(true[false <= share + 1e-12].max())
+    return found
 
 
-def mcc(label: Ints, score: Floats, weight: Floats, *, cutoff: float) -> float:
-    """Matthews' correlation coefficient at the cut-off; NaN if all calls are alike."""
-    called = score >= cutoff
+def _mcc(label: Ints, called: NDArray[np.bool_], weight: Floats) -> float:
     tp, fn = float(weight[(label == 1) & called].sum()), float(weight[(label == 1) & ~called].sum())
     fp, tn = float(weight[(label == 0) & called].sum()), float(weight[(label == 0) & ~called].sum())
     below = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
@@ -107,53 +106,43 @@ def measures(rows: Rows, *, cutoff: float, bootstrap: int, seed: int) -> dict[st
     counts = np.bincount(rows.label, minlength=2)
     for label, words in enumerate(LABELS):
         if not counts[label]:
-            none = Measure(None, reason=f"no {words} with a score")
-            return dict.fromkeys(_NAMES, none)
-    weights = [] if bootstrap == 0 else list(_drawn(rows, bootstrap, seed))
-    why = "no bootstrap" if bootstrap == 0 else "" if weights else "a class has one group only"
-    found: dict[str, Measure] = {}
-    for name, function in _functions(cutoff).items():
+            return dict.fromkeys(NAMES, Measure(None, reason=f"no {words} with a score"))
+    whole = values(rows.label, rows.score, np.ones(len(rows.label)), cutoff)
+    drawn = (
+        []
+        if bootstrap == 0
+        else [
+            values(rows.label[w > 0], rows.score[w > 0], w[w > 0], cutoff)
+            for w in _drawn(rows, bootstrap, seed)
+        ]
+    )
+    why = "no bootstrap" if bootstrap == 0 else "a class has one group only"
+    found = {}
+    for name in NAMES:
         least = math.ceil(1 / _SHARES[name]) if name in _SHARES else 0
         if counts[0] < least:
             said = f"{counts[0]:,} others; {_SHARES[name]:.0%} needs {least:,} or more"
             found[name] = Measure(None, reason=said)
-            continue
-        found[name] = _with_interval(function, rows, weights, why)
+        else:
+            found[name] = _with_interval(whole[name], [one[name] for one in drawn], why)
     return found
 
 
-def _with_interval(function: "Function", rows: Rows, weights: Sequence[Floats], why: str) -> Measure:
-    value = function(rows.label, rows.score, np.ones(len(rows.label)))
+def _with_interval(value: float, drawn: list[float], why: str) -> Measure:
     if math.isnan(value):
         return Measure(None, reason="all calls are alike")
-    drawn = [function(rows.label[w > 0], rows.score[w > 0], w[w > 0]) for w in weights]
-    drawn = [one for one in drawn if not math.isnan(one)]
-    if not drawn:
-        return Measure(value, reason=why or "all calls are alike in every draw")
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    known = [one for one in drawn if not math.isnan(one)]
+    if not known:
+        return Measure(value, reason="all calls are alike in every draw" if drawn else why)
+    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
     return Measure(value, min(low, value), max(high, value))
 
 
-Function = Callable[[Ints, Floats, Floats], float]
+_SHARES = {f"sensitivity_at_{100 * share:.0f}_percent_false": share for share in FALSE_POSITIVES}
+NAMES = ("auroc", "auprc", "mcc", *_SHARES)
 
 
-def _functions(cutoff: float) -> dict[str, Function]:
-    def at(share: float) -> Function:
-        return lambda label, score, weight: sensitivity_at(label, score, weight, false_positives=share)
-
-    return {
-        "auroc": auroc,
-        "auprc": auprc,
-        "mcc": lambda label, score, weight: mcc(label, score, weight, cutoff=cutoff),
-        **{name: at(share) for name, share in _SHARES.items()},
-    }
-
-
-_SHARES = {f"sensitivity_at_{share:.0%}_false".replace("%", "_percent"): share for share in FALSE_POSITIVES}
-_NAMES = ("auroc", "auprc", "mcc", *_SHARES)
-
-
-def _drawn(rows: Rows, times: int, seed: int) -> "Sequence[Floats]":
+def _drawn(rows: Rows, times: int, seed: int) -> list[Floats]:
     """How often each row occurs, (N,), for each draw of the groups. Empty if a class has fewer than two groups.
 
     Groups are drawn within their kind: those with virus only, with others only, and with both. So every draw has

@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +33,8 @@ class Scored:
 
 def read_scored(results: Path, truth: Mapping[str, Truth]) -> Scored:
     """Read `contigs.tsv` and `prediction_results.txt`. Raises StoreError if their records are not those of `truth`."""
-    with (results / CONTIGS).open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
-    if [row["record_id"] for row in rows] != list(truth):
+    table = _records(results / CONTIGS)
+    if table.ids != list(truth):
         raise StoreError(
             "the records are not the labelled ones", where=results / CONTIGS, remedy="run with --fresh"
         )
@@ -43,23 +42,43 @@ def read_scored(results: Path, truth: Mapping[str, Truth]) -> Scored:
     index = {name: k for k, name in enumerate(names)}
     label = np.array([one.label for one in truth.values()], np.int64)
     group = np.array([index[one.group] for one in truth.values()], np.int64)
-    length = np.array([int(row["length"]) for row in rows], np.int64)
-    records = Rows(label, _column(rows, "score"), group, length)
+    length = np.array(table.length, np.int64)
+    records = Rows(label, np.array(table.score), group, length)
     record, score = _chunk_scores(results / FRAME_CALLS, {name: k for k, name in enumerate(truth)})
     chunks = Rows(label[record], score, group[record], length[record])
-    has_more = bool(rows) and "probability" in rows[0]
     return Scored(
         records,
         chunks,
         names,
-        sum(int(row["chunks"]) for row in rows) - len(score),
-        _column(rows, "probability") if has_more else None,
-        _column(rows, "fdr") if has_more else None,
+        table.chunks - len(score),
+        np.array(table.probability) if table.probability else None,
+        np.array(table.fdr) if table.fdr else None,
     )
 
 
-def _column(rows: list[dict[str, str]], name: str) -> NDArray[np.float64]:
-    return np.array([float(row[name]) if row[name] else np.nan for row in rows], np.float64)
+@dataclass(slots=True)
+class _Table:
+    """What is used of `contigs.tsv`: a value for each record, NaN for an empty cell; `chunks` is their sum."""
+
+    ids: list[str] = field(default_factory=list)
+    length: list[int] = field(default_factory=list)
+    score: list[float] = field(default_factory=list)
+    probability: list[float] = field(default_factory=list)
+    fdr: list[float] = field(default_factory=list)
+    chunks: int = 0
+
+
+def _records(path: Path) -> _Table:
+    found = _Table()
+    with path.open(encoding="utf-8", newline="") as stream:
+        for row in csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE):
+            found.ids.append(row["record_id"])
+            found.length.append(int(row["length"]))
+            found.chunks += int(row["chunks"])
+            for name in ("score", "probability", "fdr"):
+                if name in row:
+                    getattr(found, name).append(float(row[name] or "nan"))
+    return found
 
 
 def _chunk_scores(path: Path, records: Mapping[str, int]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -116,12 +116,12 @@ def read_labels(path: Path) -> dict[str, Truth]:
             header = next(rows, [])
             if header not in (list(_COLUMNS[:2]), list(_COLUMNS)):
                 said = printable(" ".join(header)[:80])
-                raise InputError(f"the first line is {said!r}", path=path, line=1, remedy=_TABLE_REMEDY)
+                raise InputError(f"the first line is '{said}'", path=path, line=1, remedy=_TABLE_REMEDY)
             for number, row in enumerate(rows, 2):
                 if len(row) != len(header) or row[1] not in LABELS or not all(row):
                     said = printable("\t".join(row)[:80])
                     raise InputError(
-                        f"{said!r} is not an id, a label (virus or others)"
+                        f"'{said}' is not an id, a label (virus or others)"
                         + (" and a group" if len(header) == 3 else ""),
                         path=path,
                         line=number,
@@ -155,7 +155,7 @@ class _Joined:
         name, known = self._seen.setdefault(hashlib.sha256(both).digest(), (record.id, truth))
         if known.label != truth.label:
             raise InputError(
-                f"the same sequence is {LABELS[known.label]} as {printable(name)!r} and {LABELS[truth.label]} here",
+                f"the same sequence is {LABELS[known.label]} as '{printable(name)}' and {LABELS[truth.label]} here",
                 path=file,
                 record=record.id,
                 remedy="leave out the record with the wrong label",
