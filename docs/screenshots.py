@@ -4,7 +4,6 @@
 about two minutes. Needs Chromium.
 """
 
-import os
 import shutil
 import subprocess
 import sys
@@ -107,26 +106,12 @@ def report(browser: "Browser", file: Path) -> None:
 
 def evaluation(browser: "Browser", home: Path) -> None:
     """The evaluation of the demo's classifier on pieces of the demo's genomes, from its title to the calls."""
-    words = [
-        "--virus",
-        GENOMES[0],
-        "--others",
-        GENOMES[1],
-        "--lengths",
-        "600,1500,4000",
-        "--chunk-size",
-        "300",
-    ]
-    command = [sys.executable, "-m", "virnucpro_assets.cli.main", "evaluate", *words, "--profile", "demo"]
-    environment = dict(os.environ) | {
-        "VIRNUCPRO_HOME": str(home),
-        "DAGSTER_HOME": "",
-        "PYTHONPATH": str(ROOT),
-    }
     out = home / "evaluation"
-    subprocess.run(
-        [*map(str, command), "--sample", "demo-pieces", "--out", str(out)], env=environment, check=True
-    )
+    own = [f"VIRNUCPRO_HOME={home}", "DAGSTER_HOME=", f"PYTHONPATH={ROOT}"]
+    data = ["--virus", GENOMES[0], "--others", GENOMES[1], "--lengths", "600,1500,4000"]
+    settings = ["--profile", "demo", "--chunk-size", "300", "--sample", "demo-pieces", "--out", out]
+    program = ["env", *own, sys.executable, "-m", "virnucpro_assets.cli.main", "evaluate"]
+    subprocess.run([*map(str, [*program, *data, *settings])], check=True)
     page = browser.new_page(viewport={"width": 1120, "height": 900})
     page.goto((out / "evaluation.html").as_uri())
     page.screenshot(

@@ -42,20 +42,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     (shell.folder / "all.fa").write_text("".join(file.read_text() for file in labelled.files))
     (shell.folder / "labels.tsv").write_text(LABELS_TABLE)
     shutil.copytree(DEMO / "classifier_300", shell.folder / "classifier")
-    words = (
-        *(
-            "all.fa",
-            "--labels",
-            "labels.tsv",
-            "--lengths",
-            "600,2000",
-            "--profile",
-            "demo",
-            "--chunk-size",
-            300,
-        ),
-        *("--classifier", "classifier", "--bootstrap", 20),
-    )
+    data = ("all.fa", "--labels", "labels.tsv", "--lengths", "300,350,400,450")
+    models = ("--profile", "demo", "--chunk-size", 300, "--classifier", "classifier")
+    words = (*data, *models, "--bootstrap", 20)
     evaluated = shell.good("evaluate", *words, "--out", "evaluation")
     return Site(shell, words, evaluated, shell.good("calibrate", *words, "--out", "calibration"))
 
