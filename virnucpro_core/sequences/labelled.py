@@ -118,7 +118,12 @@ def read_labels(path: Path) -> dict[str, Truth]:
                 said = printable(" ".join(header)[:80])
                 raise InputError(f"the first line is '{said}'", path=path, line=1, remedy=_TABLE_REMEDY)
             for number, row in enumerate(rows, 2):
-                if len(row) != len(header) or row[1] not in LABELS or not all(row):
+                if (
+                    len(row) != len(header)
+                    or row[1] not in LABELS
+                    or not all(row)
+                    or printable(row[-1]) != row[-1]
+                ):
                     said = printable("\t".join(row)[:80])
                     raise InputError(
                         f"'{said}' is not an id, a label (virus or others)"

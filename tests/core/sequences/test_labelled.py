@@ -77,6 +77,7 @@ def test_mates_are_one_group(tmp_path: Path) -> None:
         ("id\tlabel\na\tphage\n", "line 2: 'a.+phage' is not an id, a label"),
         ("id\tlabel\tgroup\na\tvirus\n", "line 2: .*and a group"),
         ("id\tlabel\tgroup\na\tvirus\t\n", "line 2: .*and a group"),
+        ("id\tlabel\tgroup\na\tvirus\tx\x1b[2J\n", "line 2: .*and a group"),
         ("id\tlabel\na\tvirus\na\tvirus\n", "record 'a', line 3: this id is in the table twice"),
         ("id\tlabel\nb\tvirus\n", "record 'a': no line in .* has this id"),
         ("id\tlabel\na\tvirus\nb\tvirus\n", "record 'b': this id is in the table, but no sequence has it"),
