@@ -8,6 +8,8 @@ TRITON ?= triton==3.9.0
 VENV ?= .venv
 PORT ?= 3000
 MINUTES ?= 60
+# Processes that run tests at the same time.
+TESTERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock
 DEMO := virnucpro_core/demo
@@ -28,7 +30,7 @@ ui: $(VENV)/.user  ## the web UI and the daemon on loopback; drop files into .vi
 	$(BIN)/virnucpro ui --port $(PORT)
 
 test: $(VENV)/.dev  ## all tests that need no GPU; the last lines say which were skipped and why
-	$(BIN)/python -m pytest -m "not gpu and not ray and not long"
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile -m "not gpu and not ray and not long"
 
 ray: $(VENV)/.dev  ## a Ray cluster of four pretended machines, one of which dies; what Kubernetes would be told
 	$(PIP) --editable ".[dev,ray,kubernetes]"
@@ -58,8 +60,9 @@ audit: $(VENV)/.dev  ## pinned versions against requirements-advisories.md, and 
 torture: $(VENV)/.dev $(VENV)/.postgres  ## kill, starve, damage and soak for MINUTES=60; prints docs/durability.md's table
 	$(BIN)/python -m torture --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
-bench: $(VENV)/.dev  ## benchmarks that need no GPU
-	$(BIN)/python benchmarks/sequences.py
+bench: $(VENV)/.dev  ## the quick benchmark that needs no GPU; its ratios to the plain loop beside the kept ones
+	new=$$(mktemp) && trap 'rm -f "$$new"' EXIT && $(BIN)/python -m benchmarks.sequences --out "$$new" && \
+	  $(BIN)/python -m benchmarks.compare --ratios --all benchmarks/results/sequences.json "$$new"
 
 screenshots: $(VENV)/.dev  ## the pictures of the README
 	$(BIN)/python docs/screenshots.py

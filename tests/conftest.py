@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Stores are synced to disk: a slow disk is no failure.
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")
+
+
+@pytest.fixture(autouse=True)
+def environment_restored() -> Iterator[None]:
+    """A command that runs in this process may set variables (PYTHONSAFEPATH, say). The next test must not see them."""
+    before = dict(os.environ)
+    yield
+    if dict(os.environ) != before:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @pytest.fixture(scope="session")
@@ -49,15 +60,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for report in terminalreporter.stats.get("skipped", []):
         file, _, reason = report.longrepr  # of a test that skips itself: where it did
         skips.append((report.nodeid.partition("::")[0] or file, reason))
+    # With several processes, only they know how many tests were left out.
     left_out = len(terminalreporter.stats.get("deselected", []))
-    if not skips and not left_out:
+    chosen = terminalreporter.config.getoption("markexpr") or terminalreporter.config.getoption("keyword")
+    if not skips and not left_out and not chosen:
         return
     terminalreporter.section("tests that did not run")
     for line in skipped_lines(skips):
         terminalreporter.line(line)
-    if left_out:
-        chosen = terminalreporter.config.getoption("markexpr") or terminalreporter.config.getoption("keyword")
-        terminalreporter.line(f"{left_out:4} left out by the choice of tests: {chosen}")
+    if left_out or chosen:
+        terminalreporter.line(f"{left_out or '':4} left out by the choice of tests: {chosen}")
         terminalreporter.line(
             "     to run them: make test (torture), pytest -m long (long), make ray (ray), pytest -m gpu (gpu)"
         )

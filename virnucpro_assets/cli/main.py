@@ -21,6 +21,7 @@ from virnucpro_assets.cli.samples import priority, samples
 from virnucpro_assets.cli.storage import storage
 from virnucpro_assets.cli.terminal import harden, lost_output
 from virnucpro_assets.cli.train import train
+from virnucpro_assets.cli.verify import verify  # noqa: F401 - adds itself to `samples`
 from virnucpro_assets.cli.words import counted
 from virnucpro_assets.platform.startup import import_nothing_from_here, lasting_imports
 from virnucpro_core.errors import DeviceLostError, VirnucproError, one_line

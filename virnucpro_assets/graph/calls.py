@@ -14,11 +14,10 @@ from virnucpro_assets.graph.partitions import LANES, SAMPLES, TOGETHER, lane_of,
 from virnucpro_assets.graph.records import lane_materialization
 from virnucpro_assets.graph.sequences import OWNERS
 from virnucpro_assets.platform.resource import Platform
-from virnucpro_core.files.digests import sha256_json
 from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.score import score_lane
 from virnucpro_core.pipeline.steps import call_sample
-from virnucpro_core.results.folder import REPORT
+from virnucpro_core.results.folder import REPORT, results_digest
 from virnucpro_core.results.summary import ResultSummary
 from virnucpro_core.samples.products import CONSENSUS, PREDICTIONS, PRODUCTS
 
@@ -94,7 +93,7 @@ def _call(lane: Lane) -> dg.MaterializeResult[Any]:
             "calls": dg.MetadataValue.md(calls_table(made)),
             **({"note": made.note} if made.note else {}),
         },
-        data_version=dg.DataVersion(sha256_json({name: file.sha256 for name, file in made.files.items()})),
+        data_version=dg.DataVersion(results_digest(lane.sample.results)),
     )
 
 

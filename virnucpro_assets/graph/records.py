@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 
+from virnucpro_assets.platform.tags import DATA_VERSION_TAG
 from virnucpro_core.engine.shards import Entry
 from virnucpro_core.engine.telemetry import LaneSummary, read_lines
 from virnucpro_core.errors import DeviceLostError, VirnucproError, printable
@@ -100,7 +101,7 @@ def materialization(
     """The materialization that Dagster itself would record in a run of this partition alone."""
     tags = {"dagster/code_version": str(context.assets_def.get_asset_spec().code_version)}
     if made.data_version is not None:
-        tags |= {"dagster/data_version": made.data_version.value}
+        tags |= {DATA_VERSION_TAG: made.data_version.value}
         tags |= {"dagster/data_version_is_user_provided": "true"}
     if isinstance(key, dg.MultiPartitionKey):
         tags |= {f"dagster/partition/{name}": value for name, value in key.keys_by_dimension.items()}

@@ -10,6 +10,7 @@ from virnucpro_assets.graph.each import each
 from virnucpro_assets.graph.engines import HOST_STEP, LOST_WORKER
 from virnucpro_assets.graph.partitions import SAMPLES, TOGETHER, sample_of
 from virnucpro_assets.graph.records import arrived
+from virnucpro_assets.platform.environment import usable_cores
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.platform.tags import DRIVER_TAG
 from virnucpro_core.pipeline.steps import chunk_sample, translate_sample
@@ -110,7 +111,7 @@ def translations(context: dg.AssetExecutionContext, platform: Platform) -> Itera
 
 
 def _translate(sample: Sample) -> dg.MaterializeResult[Any]:
-    made = translate_sample(sample)
+    made = translate_sample(sample, cores=usable_cores())
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": made.n_frames,

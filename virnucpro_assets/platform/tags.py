@@ -23,6 +23,8 @@ LAYER_TAG = "virnucpro/layer"
 RANGE_TAGS = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 # With this tag Dagster does not record materializations itself; the code must do it.
 DEFERRED_TAG = "dagster/defer_asset_events"
+# A tag of a materialization: the version of its data.
+DATA_VERSION_TAG = "dagster/data_version"
 # The tags that hold a run's sample: the first for lanes; the second for whole samples (lanes have `RANK|SAMPLE` there).
 SAMPLE_TAGS = ("dagster/partition/sample", "dagster/partition")
 

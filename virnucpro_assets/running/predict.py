@@ -6,7 +6,7 @@ after any interruption. A sample that fails in a run of several is tried once mo
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from virnucpro_core.sequences.frames import Frames
 
 POLL_SECONDS = 0.05
 LOG_SECONDS = 7 * 86_400.0
-RELEASED = "results are complete and intermediate data was deleted: nothing to compute"
+FINISHED = "nothing to compute: the results are complete"
 LAYERS = {"sequences": "reading and translating", "lane": "embedding", "results": "writing results"}
 
 
@@ -89,6 +89,7 @@ def predict(samples: Sequence[Sample], platform: Platform, watch: Watch) -> dict
     """
     export(platform)
     with lasting_imports():
+        from virnucpro_assets.platform.history import results_are_recorded
         from virnucpro_assets.platform.instance import database_errors, open_instance
         from virnucpro_assets.platform.presence import hold_driver, mark_dead_runs, mark_orphans
 
@@ -97,7 +98,8 @@ def predict(samples: Sequence[Sample], platform: Platform, watch: Watch) -> dict
             mark_orphans(instance, platform.folder)
             mark_dead_runs(instance, platform.folder)
             instance.add_dynamic_partitions("sample", [s.name for s in samples])
-        prediction = _Prediction(samples, platform, watch, driver)
+            recorded = {s.name for s in samples if results_are_recorded(instance, s)}
+        prediction = _Prediction(samples, platform, watch, driver, recorded)
         prediction.run()
     with database_errors(), open_instance() as instance:
         mark_orphans(
@@ -114,14 +116,25 @@ def several_failed(failures: dict[str, VirnucproError], samples: int) -> Virnucp
 
 
 class _Prediction:
-    """One call of `predict`: its workers, the task of each, and the errors of the samples."""
+    """One call of `predict`: its workers, the task of each, and the errors of the samples.
 
-    def __init__(self, samples: Sequence[Sample], platform: Platform, watch: Watch, driver: str) -> None:
-        self.platform, self.watch = platform, watch
+    recorded: samples whose results are in Dagster's records. They are looked at one by one, and need no worker if their
+    results verify.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        platform: Platform,
+        watch: Watch,
+        driver: str,
+        recorded: Collection[str],
+    ) -> None:
+        self.platform, self.watch, self.recorded = platform, watch, recorded
         self.failures: dict[str, VirnucproError] = {}
         self._several = len(samples) > 1
         self._schedule = Schedule(
-            groups(samples, platform.gpus, is_cleaned),
+            groups(samples, platform.gpus, lambda s: s.name in recorded or is_cleaned(s)),
             platform.gpus,
             driver,
             begin=self._begin,
@@ -138,11 +151,9 @@ class _Prediction:
     def run(self) -> None:
         """Work until every sample has ended."""
         schedule, workers = self._schedule, [self._host, *self._gpus]
-        expected = sum(1 if group.together else self.platform.gpus for group in schedule.waiting)
         try:
             with at_work(workers):
-                for worker in workers[: 1 + expected]:
-                    worker.start()
+                self._prepare()
                 while not schedule.is_done:
                     for worker in workers:
                         self._serve(worker)
@@ -153,6 +164,15 @@ class _Prediction:
         finally:
             for group in schedule.under_way:
                 group.held.close()
+
+    def _prepare(self) -> None:
+        """Start the workers that will have work. The GPUs' workers load the models while the samples are read."""
+        new = [group for group in self._schedule.waiting if group.samples[0].name not in self.recorded]
+        if new:
+            self._host.start()
+        lanes = sum(1 if group.together or group.samples[0].is_small else self.platform.gpus for group in new)
+        for rank, worker in enumerate(self._gpus[:lanes]):
+            worker.prepare(f"{rank}|{new[0].samples[0].name}", self._schedule.driver)
 
     def _serve(self, worker: Worker) -> None:
         """Take the outcome of the worker's task, if it has ended, and give the worker its next task."""
@@ -192,9 +212,10 @@ class _Prediction:
                         remedy="run the command again",
                     )
                 if not group.together:
-                    group.layers = open_layers(self.platform.lane(sample.name, 0))
+                    recorded = sample.name in self.recorded
+                    group.layers = open_layers(self.platform.lane(sample.name, 0), recorded=recorded)
                     if not group.layers:
-                        self.watch.layer(sample, RELEASED)
+                        self.watch.layer(sample, FINISHED)
             except VirnucproError as error:
                 group.failed[sample.name], group.error = str(error), error
 

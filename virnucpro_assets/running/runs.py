@@ -1,5 +1,6 @@
 """Runs a job in this process and records it on the Dagster instance. The web UI shows it; no daemon is needed."""
 
+import contextlib
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from virnucpro_assets.platform.environment import home_folder
 from virnucpro_assets.platform.history import latest_run
 from virnucpro_assets.platform.instance import database_errors, open_instance
 from virnucpro_assets.platform.ownership import own_records
+from virnucpro_assets.platform.resource import platform_from_environment
 from virnucpro_assets.platform.tags import (
     DEFERRED_TAG,
     DEVICE_TAG,
@@ -24,6 +26,7 @@ from virnucpro_assets.platform.tags import (
 )
 from virnucpro_assets.running.tasks import Outcome, Task
 from virnucpro_core.errors import VirnucproError
+from virnucpro_core.pipeline.embed import load_encoders
 
 RESUMABLE = VirnucproError.exit_code
 FAILURES = 500
@@ -59,6 +62,14 @@ def run_task(task: Task) -> Outcome:
             return Outcome(*_why(result.all_events))
         run = instance.get_run_by_id(result.run_id)
         return Outcome(failed=failed_in(run.tags) if run is not None else {})
+
+
+def prepare(task: Task) -> None:
+    """Load the models of the task's lane, if its device is free. Errors are left to the lane, which reports them."""
+    with contextlib.suppress(VirnucproError):
+        platform = platform_from_environment()
+        lane = platform.lane(*lane_of(task.keys[0]))
+        load_encoders(lane, platform.compute(lane))
 
 
 def latest_failures(instance: dg.DagsterInstance, samples: Collection[str]) -> dict[str, str]:

@@ -157,7 +157,7 @@ class Schedule:
                 lanes.append((tuple(ranks[busy:]), HOST))
         for own, owner in lanes:
             keys = tuple(f"{rank}|{name}" for name in names for rank in own)
-            task = Task("lane", keys, self.driver, together=group.together)
+            task = Task("lane", keys, self.driver)
             self._lanes.append((group, task, owner))
         group.open_lanes = len(lanes)
 

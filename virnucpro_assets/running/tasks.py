@@ -3,20 +3,21 @@
 import json
 from dataclasses import asdict, dataclass, field
 
+PREPARE = "prepare"
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
     """One run of the job `sequences`, `lane` or `results` for these partition keys.
 
-    driver: name of the driver (see presence.py). rank: the rank whose GPU computes. together: the task is one of many
-    small ones, so the models stay loaded after it.
+    driver: name of the driver (see presence.py). rank: the rank whose GPU computes. The job PREPARE is no run: the
+    worker loads the models of the lane `keys[0]`, so that they are there when its first lane comes. It has no outcome.
     """
 
     job: str
     keys: tuple[str, ...]
     driver: str
     rank: int = 0
-    together: bool = False
 
     def line(self) -> str:
         """The task as a line of text."""

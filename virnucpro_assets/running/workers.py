@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from virnucpro_assets.platform.startup import import_nothing_from_here
-from virnucpro_assets.running.tasks import Outcome, Task
+from virnucpro_assets.running.tasks import PREPARE, Outcome, Task
 from virnucpro_core.errors import DeviceLostError
 
 MODULE = "virnucpro_assets.running.worker"
@@ -52,6 +52,10 @@ class Worker:
                 stderr=errors,
                 start_new_session=True,  # Ctrl-C at the terminal reaches only the driver, which then ends the workers
             )
+
+    def prepare(self, lane: str, driver: str) -> None:
+        """Start the process, and let it load the models of the lane with this key."""
+        self._send(Task(PREPARE, (lane,), driver))
 
     def give(self, task: Task) -> None:
         """Give the worker a task. It must not have one already."""

@@ -1,9 +1,7 @@
-"""DNABERT-S (Zhou et al. 2024; the DNABERT-2 architecture), on packed sequences; knows no files but its
-weights.
+"""DNABERT-S (Zhou et al. 2024; the DNABERT-2 architecture), computed on packed sequences.
 
-Post-norm transformer: ALiBi, a gated feed-forward (GEGLU), no norm after the last layer. Biases of the
-attention output and of the feed-forward output are added inside the norm that follows, as its float32
-offset.
+A post-norm transformer with ALiBi positions and a gated feed-forward (GEGLU), without a norm after the last layer. The
+biases of the attention output and of the feed-forward output are added by the norm that follows, as its float32 offset.
 
 Shapes: T tokens of a batch, B sequences, D width, F feed-forward width, V vocabulary, C = 3 D, G = 2 F.
 """
@@ -91,7 +89,7 @@ class DnabertShape:
 class DnabertLayer:
     """One layer: qkv (3D, D), out (D, D), gated (2F, D) as the operations prepared it, down (D, F).
 
-    out and down are without their biases.
+    The biases of out and down are not in here: see the module.
     """
 
     qkv: Linear
@@ -107,7 +105,7 @@ class DnabertLayer:
 
 
 class DnabertModel:
-    """The forward: (B, D) float32, means over all tokens, [CLS] and [SEP] included."""
+    """Computes one row for each sequence: the mean over all its tokens, with [CLS] and [SEP]; (B, D) float32."""
 
     def __init__(self, folder: Path, operations: Operations, *, device: torch.device) -> None:
         shape = DnabertShape.read(folder)
@@ -122,11 +120,11 @@ class DnabertModel:
         self.layers = [_read_layer(weights, n, shape.eps, device, operations) for n in range(shape.layers)]
 
     def forward(self, batch: PackedBatch) -> torch.Tensor:
-        """Pooled rows (B, D) float32 in the batch's order, on the device, without a host sync."""
+        """Pooled rows (B, D) float32 on the device, in the order of the batch. Does not wait for the device."""
         return self._forward(batch, self.operations, self.layers)
 
     def forward_float32(self, batch: PackedBatch) -> torch.Tensor:
-        """The same in float32 by the reference operations: the weights in use, upcast one layer at a time."""
+        """As `forward`, but computed in float32 with plain torch. The weights in use are converted layer by layer."""
         operations = ReferenceOperations(torch.float32)
         return self._forward(batch, operations, (layer.float() for layer in self.layers))
 

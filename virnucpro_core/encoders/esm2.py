@@ -1,8 +1,9 @@
-"""ESM-2 of any published size (Lin et al. 2023), on packed sequences; knows no files but its own weights.
+"""ESM-2 of any published size (Lin et al. 2023), computed on packed sequences.
 
-Pre-norm transformer: rotary positions, erf GELU (in half precision its tanh form), a norm after the last layer.
-Biases of the attention output and of the second feed-forward product are never added to the residual stream: each
-norm adds their running sum as a float32 offset, so that the products can add the residual themselves.
+A pre-norm transformer with rotary positions and GELU (float32: erf form, half precision: tanh form), and a norm after
+the last layer. The biases of the attention output and of the second feed-forward product are not added to the residual
+stream. Each norm adds the sum of all earlier ones as a float32 offset. So a matrix product can add its result to the
+residual stream directly.
 
 Shapes: T tokens of a batch, B sequences, D width, F feed-forward width, V vocabulary, C = 3 D.
 """
@@ -22,7 +23,7 @@ from virnucpro_core.encoders.tokenizers import ESM2_VOCABULARY
 from virnucpro_core.encoders.weights import Weights, map_esm2_names, open_weights, positive, read_config
 from virnucpro_core.errors import WeightsError
 
-# Masked-token dropout of the training run, made up for at inference: 1 - 0.15 * 0.8.
+# In training, 15 % of the tokens were chosen and 80 % of these were masked. Inference scales by 1 - 0.15 * 0.8.
 TOKEN_DROPOUT_SCALE = 0.88
 # The published tool averages over the first 1,024 residues; training saw 1,022 residues, <cls> and <eos>.
 POOLED_RESIDUES = 1024
@@ -95,7 +96,7 @@ class Esm2Shape:
 class Esm2Layer:
     """One layer: qkv (3D, D), out (D, D), up (F, D), down (D, F), as the operations prepared them.
 
-    out and down are without their biases.
+    The biases of out and down are not in here: see the module.
     """
 
     attention_norm: Norm
@@ -113,7 +114,7 @@ class Esm2Layer:
 
 
 class Esm2Model:
-    """The forward: (B, D) float32, means over residues without <cls> and <eos>."""
+    """Computes one row for each sequence: the mean over its residues, without <cls> and <eos>; (B, D) float32."""
 
     def __init__(
         self, folder: Path, operations: Operations, *, device: torch.device, pooled_residues: int | None
@@ -132,11 +133,11 @@ class Esm2Model:
         self.final_norm = _norm(weights, "encoder.emb_layer_norm_after", shape.eps, offset_D)
 
     def forward(self, batch: PackedBatch) -> torch.Tensor:
-        """Pooled rows (B, D) float32 in the batch's order, on the device, without a host sync."""
+        """Pooled rows (B, D) float32 on the device, in the order of the batch. Does not wait for the device."""
         return self._forward(batch, self.operations, self.layers)
 
     def forward_float32(self, batch: PackedBatch) -> torch.Tensor:
-        """The same in float32 by the reference operations: the weights in use, upcast one layer at a time."""
+        """As `forward`, but computed in float32 with plain torch. The weights in use are converted layer by layer."""
         operations = ReferenceOperations(torch.float32)
         return self._forward(batch, operations, (layer.float() for layer in self.layers))
 
@@ -158,7 +159,7 @@ class Esm2Model:
 def _read_layers(
     weights: Weights, shape: Esm2Shape, offset_D: torch.Tensor, operations: Operations
 ) -> Iterator[tuple[Esm2Layer, torch.Tensor]]:
-    """Each layer, and the sum of the biases that the residual stream lacks after it."""
+    """Yield each layer, and the sum of all biases up to it that were not added to the residual stream."""
     device = offset_D.device
     size = shape.width // shape.heads
     heads = Heads(shape.heads, size, Rotary(size, device))

@@ -1,4 +1,4 @@
-"""The operations of an encoder on a CUDA device: Triton kernels around cuBLAS products, float16 or fp8.
+"""The operations of an encoder on a CUDA device, in float16 or fp8: Triton kernels and matrix products of cuBLASLt.
 
 Shapes: T tokens of a batch, D width, F feed-forward width, H heads, K head size, O outputs, I inputs, 1 one value.
 """
@@ -17,32 +17,32 @@ from virnucpro_core.errors import WeightsError
 
 E4M3 = torch.float8_e4m3fn
 E4M3_MAX = 448.0
-E4M3_HALF_STEP = 2.0**-4  # rounding to e4m3, of the value
-E4M3_LEAST_STEP = 2.0**-10  # the same below e4m3's normal range, 2^-6
-MARGIN = 1.02  # of float16 rounding and of the products' own sums
-TINY = 1e-8  # keeps a scale finite where all weights are zero
+E4M3_HALF_STEP = 2.0**-4  # largest rounding error of e4m3, relative to the value
+E4M3_LEAST_STEP = 2.0**-10  # largest rounding error, absolute, of values below 2^-6
+MARGIN = 1.02  # for the rounding of float16 and of the sums in a product
+TINY = 1e-8  # keeps a scale finite if all weights are zero
 _NO_LIMIT = 2**30
 
 
 @dataclass(frozen=True, slots=True)
 class GatedLinear:
-    """Gate and value rows interleaved as kernels.gated_gelu reads them."""
+    """Weights of a gated feed-forward, with gate and value rows in the order that `kernels.gated_gelu` reads."""
 
     weight_GI: torch.Tensor
 
     def float(self) -> Linear:
-        """The weights in use, in float32 and in their own order."""
+        """The weights in use, in float32 and in their original order."""
         return Linear(kernels.separated(self.weight_GI).float())
 
 
 class FusedOperations:
-    """The steps of `Operations` in float16 or bfloat16, attention by the kernel of that name."""
+    """The steps of `Operations` in float16 or bfloat16. attention: name of the attention kernel."""
 
     def __init__(self, dtype: torch.dtype, attention: str = "triton") -> None:
         self.dtype, self.attention = dtype, attention
 
     def warm_up(self, device: torch.device) -> None:
-        """A tiny product and a tiny kernel: the first ones of a process take a second, wherever it can be spared."""
+        """Run a tiny product and kernel: the first ones of a process take a second. Here nothing waits for them."""
         with torch.cuda.device(device):
             x_TD = torch.zeros(128, 128, dtype=self.dtype, device=device)
             one_D = torch.ones(128, device=device)
@@ -51,15 +51,15 @@ class FusedOperations:
     def prepare_attention(
         self, norm: Norm, qkv: Linear, heads: Heads, out: Linear
     ) -> tuple[Norm, Linear, Heads, Linear]:
-        """As they are."""
+        """Return them unchanged."""
         return norm, qkv, heads, out
 
     def prepare_feed_forward(self, norm: Norm, up: Linear, down: Linear) -> tuple[Norm, Linear, Linear]:
-        """As they are."""
+        """Return them unchanged."""
         return norm, up, down
 
     def prepare_gated(self, linear: Linear) -> GatedLinear:
-        """Gate and value rows interleaved. Raises WeightsError for a width that no tile fits."""
+        """Interleave gate and value rows. Raises WeightsError if the width is not a multiple of the kernel's tile."""
         rows = len(linear.weight_OI)
         if rows % (2 * kernels.GATE_ROWS):
             raise WeightsError(
@@ -69,17 +69,17 @@ class FusedOperations:
         return GatedLinear(kernels.interleaved(linear.weight_OI))
 
     def norm(self, x_TD: torch.Tensor, norm: Norm) -> torch.Tensor:
-        """LayerNorm(x + offset), one pass over x."""
+        """LayerNorm(x + offset). Reads x once."""
         return kernels.norm(x_TD, norm.weight_D, norm.bias_D, norm.eps, norm.offset_D)
 
     def linear(self, h_TI: torch.Tensor, linear: Linear) -> torch.Tensor:
-        """(T, O) = x W^T + b, the bias in the product's epilogue."""
+        """(T, O) = x W^T + b. The product adds the bias itself."""
         if linear.bias_O is None:
             return torch.mm(h_TI, linear.weight_OI.t())
         return torch.addmm(linear.bias_O, h_TI, linear.weight_OI.t())
 
     def add_linear(self, x_TD: torch.Tensor, h_TI: torch.Tensor, linear: Linear) -> torch.Tensor:
-        """x += h W^T in place: the product adds the residual itself. The bias is a later norm's offset."""
+        """x += h W^T in place, by the product itself. A later norm adds the bias (its offset)."""
         return x_TD.addmm_(h_TI, linear.weight_OI.t())
 
     def attend(self, qkv_TC: torch.Tensor, batch: PackedBatch, heads: Heads) -> torch.Tensor:
@@ -88,16 +88,16 @@ class FusedOperations:
         return attend(q_THK, k_THK, v_THK, batch, heads, kernel=self.attention).flatten(1)
 
     def linear_gelu(self, h_TI: torch.Tensor, linear: Linear) -> torch.Tensor:
-        """(T, O): GELU in the product's epilogue."""
+        """(T, O) = GELU(x W^T + b). The product applies GELU itself."""
         o_TO = torch.empty(len(h_TI), len(linear.weight_OI), dtype=self.dtype, device=h_TI.device)
         return kernels.product(h_TI, linear.weight_OI, o_TO, bias_O=linear.bias_O, gelu=True)
 
     def gated_gelu(self, h_TI: torch.Tensor, linear: GatedLinear) -> torch.Tensor:
-        """(T, O/2), the activation in the product's epilogue."""
+        """(T, O/2) = GELU(gate) * value. The product applies the activation itself."""
         return kernels.gated_gelu(h_TI, linear.weight_GI)
 
     def pool(self, x_TD: torch.Tensor, batch: PackedBatch, window: Window, norm: Norm | None) -> torch.Tensor:
-        """(B, D) float32 means of the window's rows, normed first where `norm`."""
+        """(B, D) float32: mean of each sequence's rows in the window. The rows are normed first if `norm` is given."""
         if norm is not None:
             x_TD = kernels.norm(x_TD, norm.weight_D, norm.bias_D, norm.eps, norm.offset_D)
         limit = _NO_LIMIT if window.limit is None else window.limit
@@ -108,8 +108,8 @@ class FusedOperations:
 class QuantisedLinear:
     """Weights in e4m3: weight = values_OI * scale_1; the bias is float16.
 
-    `factor_1`: what a product of its e4m3 operands is to be multiplied by: scale_1 over the input's scale.
-    `o_scale_1`: where the product itself writes e4m3, the scale of that.
+    `factor_1`: the factor of a product of e4m3 values, scale_1 divided by the scale of the input.
+    `o_scale_1`: the scale of the output, if the product writes e4m3.
     """
 
     values_OI: torch.Tensor
@@ -127,9 +127,9 @@ class QuantisedLinear:
 class Fp8Operations:
     """ESM-2's steps with fp8 products (e4m3, float32 sums); the residual stream, q, k and v are float16.
 
-    What goes into a product is e4m3 with one scale a layer, a power of two that follows from the weights: no value
-    can leave the range. e4m3 keeps its relative precision over 15 powers of two, so one scale
-    does nearly as well as many.
+    The inputs of a product are e4m3 with one scale for each layer: a power of two, computed from the weights such that
+    no value can leave the range. One scale is nearly as good as many, because e4m3 has the same relative precision over
+    15 powers of two.
     """
 
     def __init__(self, attention: str = "triton") -> None:
@@ -137,7 +137,7 @@ class Fp8Operations:
         self._half = FusedOperations(torch.float16, attention)
 
     def warm_up(self, device: torch.device) -> None:
-        """As in float16, and whether the library has products in e4m3 for this device."""
+        """As in float16. Also finds out whether cuBLASLt has products in e4m3 for this device."""
         self._half.warm_up(device)
         with torch.cuda.device(device):
             x_TI = torch.zeros(128, 128, device=device).to(E4M3)
@@ -150,7 +150,7 @@ class Fp8Operations:
     def prepare_attention(
         self, norm: Norm, qkv: Linear, heads: Heads, out: Linear
     ) -> tuple[Norm, QuantisedLinear, Heads, QuantisedLinear]:
-        """The norm and the heads with the scales of their outputs, the weights in e4m3."""
+        """Add the scales of their outputs to the norm and the heads, and convert the weights to e4m3."""
         norm = replace(norm, e4m3_scale=norm_scale(norm))
         small_qkv = quantised(qkv, norm.e4m3_scale)
         width = len(norm.weight_D)
@@ -160,7 +160,7 @@ class Fp8Operations:
     def prepare_feed_forward(
         self, norm: Norm, up: Linear, down: Linear
     ) -> tuple[Norm, QuantisedLinear, QuantisedLinear]:
-        """The norm with the scale of its output, up with the scale of its GELU's, the weights in e4m3."""
+        """Add the scales of their outputs to the norm and to `up`, and convert the weights to e4m3."""
         norm = replace(norm, e4m3_scale=norm_scale(norm))
         small_up = quantised(up, norm.e4m3_scale)
         scale = scale_within(largest(norm, small_up))  # |gelu(u)| <= |u|
@@ -168,7 +168,7 @@ class Fp8Operations:
         return norm, replace(small_up, o_scale_1=o_scale_1), quantised(down, scale)
 
     def norm(self, x_TD: torch.Tensor, norm: Norm) -> torch.Tensor:
-        """LayerNorm(x + offset) in e4m3, one pass over x."""
+        """LayerNorm(x + offset), written in e4m3. Reads x once."""
         return kernels.norm(
             x_TD, norm.weight_D, norm.bias_D, norm.eps, norm.offset_D, e4m3_scale=norm.e4m3_scale
         )
@@ -181,17 +181,17 @@ class Fp8Operations:
         )
 
     def add_linear(self, x_TD: torch.Tensor, h_TI: torch.Tensor, linear: QuantisedLinear) -> torch.Tensor:
-        """x += h W^T in place, added by the product. The bias is a later norm's offset."""
+        """x += h W^T in place, by the product itself. A later norm adds the bias (its offset)."""
         return kernels.product(h_TI, linear.values_OI, x_TD, scales=(linear.factor_1, None), add=True)
 
     def attend(self, qkv_TC: torch.Tensor, batch: PackedBatch, heads: Heads) -> torch.Tensor:
-        """Attention in float16; its output leaves the kernel `triton` in e4m3, another one's is rounded after it."""
+        """Attention in float16 with e4m3 output, which the kernel `triton` writes; that of others is rounded."""
         o_TD = self._half.attend(qkv_TC, batch, heads)
         assert heads.e4m3_scale is not None
         return o_TD if o_TD.dtype == E4M3 else (o_TD.float() * heads.e4m3_scale).to(E4M3)
 
     def linear_gelu(self, h_TI: torch.Tensor, linear: QuantisedLinear) -> torch.Tensor:
-        """(T, O) e4m3: GELU and its rounding in the product's epilogue."""
+        """(T, O) = GELU(x W^T + b) in e4m3. The product applies GELU and rounds."""
         o_TO = torch.empty(len(h_TI), len(linear.values_OI), dtype=E4M3, device=h_TI.device)
         return kernels.product(
             h_TI, linear.values_OI, o_TO,
@@ -207,14 +207,14 @@ class Fp8Operations:
         raise NotImplementedError
 
     def pool(self, x_TD: torch.Tensor, batch: PackedBatch, window: Window, norm: Norm | None) -> torch.Tensor:
-        """(B, D) float32 means of the window's rows, normed first where `norm`, in float16."""
+        """(B, D) float32: mean of each sequence's rows in the window. First normed in float16, if asked."""
         return self._half.pool(x_TD, batch, window, norm)
 
 
 def quantised(linear: Linear, input_scale: float | None) -> QuantisedLinear:
-    """Weights rounded to e4m3 by their largest value, to be multiplied with inputs that have `input_scale`.
+    """Weights scaled by their largest value and rounded to e4m3, for inputs that have the scale `input_scale`.
 
-    Raises WeightsError for sizes that the products of the library cannot have.
+    Raises WeightsError for sizes that cuBLASLt cannot multiply.
     """
     assert input_scale is not None
     outputs, inputs = linear.weight_OI.shape

@@ -18,6 +18,8 @@ from virnucpro_core.files.manifest import marks, verify_once
 from virnucpro_core.files.verification import Verification
 from virnucpro_core.interrupts import signals_held
 
+# Free memory that must be there to load a model beside others, as a multiple of the size of its files.
+ROOM = 1.25
 # One block at a time a process: None outside of one.
 _kept: dict[tuple[object, ...], Encoder] | None = None
 _one_load = threading.Lock()  # two threads of a block that want one encoder have one copy of it
@@ -63,19 +65,34 @@ def cached_encoder(
 ) -> Encoder:
     """An encoder that is kept, or loaded now, while its files are verified: see `Verification`.
 
-    Raises as `load_encoder` does.
+    Kept encoders make room on the device if the new one may not fit beside them. Raises as `load_encoder` does.
     """
     verification.start(partial(verify_once, folder))
     key = (kind, folder, marks(folder), device, dtype, attention, overlong)
     with _one_load if _kept is not None else contextlib.nullcontext():
         if _kept is not None and key in _kept:
             return _kept[key]
+        if _kept:
+            _make_room(folder, device)
         encoder = load_encoder(
             kind, folder, device=device, dtype=dtype, attention=attention, overlong=overlong
         )
         if _kept is not None:
             _kept[key] = encoder
         return encoder
+
+
+def _make_room(folder: Path, device: torch.device) -> None:
+    """Give up the kept encoders if the device's free memory is less than the size of the new one's files."""
+    if _kept is None or device.type != "cuda":
+        return
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info(device)
+    if free < ROOM * sum(file.stat().st_size for file in folder.glob("*.safetensors")):
+        _kept.clear()
+        with signals_held():
+            gc.collect()
+        torch.cuda.empty_cache()
 
 
 def verified_encoder(

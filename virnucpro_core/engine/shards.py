@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro_core.errors import StoreError
-from virnucpro_core.files.digests import sha256_file, sha256_json
+from virnucpro_core.files.digests import remember_sha256, sha256_json, sha256_once
 from virnucpro_core.files.publish import publish_bytes, publish_json
 
 _FORMAT = 1
@@ -79,7 +79,7 @@ class ShardStore:
         return entry if entry.shard == shard else None
 
     def state(self, shard: int, ids_sha256: str) -> ShardState:
-        """Whether the shard can be used. Reads the complete file and compares its sha256."""
+        """Whether the shard can be used. Compares the sha256 of the file, which this process reads at most once."""
         entry, path = self.entry(shard), self.path(shard)
         if entry is None and self._read_entry(shard, RELEASED_ENTRY):
             return "released"
@@ -87,7 +87,7 @@ class ShardStore:
             return "damaged" if path.exists() else "missing"
         if entry.identity_sha256 != self.identity_sha256 or entry.ids_sha256 != ids_sha256:
             return "stale"
-        if not self.looks_done(shard, ids_sha256) or sha256_file(path) != entry.sha256:
+        if not self.looks_done(shard, ids_sha256) or sha256_once(path) != entry.sha256:
             return "damaged"
         return "done"
 
@@ -202,6 +202,7 @@ class ShardStore:
         with ThreadPoolExecutor(1) as background:
             digest = background.submit(hashlib.sha256, image)
             publish_bytes(path, image)
+            remember_sha256(path, digest.result().hexdigest())
         entry = Entry(
             shard=shard,
             rows=shape[0],

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from virnucpro_core.errors import StoreError
-from virnucpro_core.files.digests import sha256_file, sha256_json
+from virnucpro_core.files.digests import remember_sha256, sha256_json, sha256_once
 from virnucpro_core.files.publish import publish_folder
 
 _FORMAT = "virnucpro columns"
@@ -109,6 +109,8 @@ class ColumnWriter:
             (folder / HEADER).write_text(
                 json.dumps(header | {"digest": sha256_json(header)}, indent=1) + "\n"
             )
+        for name, column in header["columns"].items():
+            remember_sha256(path / f"{name}.bin", column["sha256"])
 
     def append(self, name: str, values: Array) -> None:
         """Add rows to column `name`; the first call fixes its dtype and the shape of a row."""
@@ -206,9 +208,12 @@ class ColumnStore:
         return store
 
     def verify(self) -> None:
-        """Read every column and compare its sha256 with the header. Raises StoreError that names a damaged column."""
+        """Compare the sha256 of every column with the header. Raises StoreError that names a damaged column.
+
+        A process reads a column at most once, unless the file changes.
+        """
         with ThreadPoolExecutor(max(1, len(self._columns)), thread_name_prefix="digest-columns") as threads:
-            list(threads.map(lambda name: self._check(name, "sha256", sha256_file), self._columns))
+            list(threads.map(lambda name: self._check(name, "sha256", sha256_once), self._columns))
 
     def __contains__(self, name: str) -> bool:
         return name in self._columns

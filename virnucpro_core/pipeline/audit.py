@@ -1,4 +1,7 @@
-"""Independent checks of the products on disk. Every check reads the product again and does not trust its writer."""
+"""Checks of the products on disk: digests, ids and values, without the code that wrote them.
+
+A process reads the bytes of a file at most once to compare its digest, unless the file changes (`files.digests`).
+"""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -9,7 +12,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from virnucpro_core.files.digests import sha256_file
+from virnucpro_core.engine.shards import Entry, ids_digest
+from virnucpro_core.files.digests import sha256_once
 from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.retention import was_released
 from virnucpro_core.results.folder import CONTIGS, FRAME_CALLS, RUN
@@ -91,28 +95,29 @@ def audit_translations(sample: Sample) -> list[Finding]:
     ]
 
 
-def audit_lane(lane: Lane, product: str) -> list[Finding]:
-    """Check digests, ids and finite values; for merged features also that both encoders' rows have the same order."""
+def audit_lane(lane: Lane, product: str, *, values: bool = False) -> list[Finding]:
+    """Check digests, ids and finite values; for merged features also that both encoders' rows have the same order.
+
+    A shard is only written if its ids are the expected ones and all its values are finite. So its digest says as much
+    as reading its rows again. Scores are few and are read anyway; `values` reads the rows of every product.
+    """
     store, facts_of = lane.store(product), PRODUCTS[product]
     bad: dict[str, list[int]] = {name: [] for name in LANE_FINDINGS[product]}
     rows = 0
     for shard in lane.shards:
-        expected_R = lane.frames.shard(shard, lane.n_shards)
-        if store.state(shard, lane.ids(shard)) != "done":
+        ids = lane.ids(shard)
+        entry = store.entry(shard)
+        if store.state(shard, ids) != "done" or entry is None:
             bad["digests_verify"].append(shard)
             continue
-        with h5py.File(store.path(shard), "r") as file:
-            digests_RD, values = file["digest"][:], file[store.dataset][:]
-            if not np.array_equal(digests_RD, lane.frames.digests[expected_R]):
-                bad["ids_conserved"].append(shard)
-            if not _plausible(values, probabilities=facts_of.classifier):
-                bad["values_finite"].append(shard)
-            if facts_of.virtual and not _same_rows(lane, facts_of.sources, shard, file["frame"][:]):
-                bad["row_order_equal"].append(shard)
-        rows += len(values)
+        if facts_of.virtual and not _same_rows(lane, facts_of.sources, shard, entry):
+            bad["row_order_equal"].append(shard)
+        if values or facts_of.classifier:
+            _audit_rows(lane, product, shard, bad)
+        rows += entry.rows
     expected_rows = lane.rows(lane.shards)
     words = {
-        "digests_verify": "every shard's manifest entry verifies against its bytes",
+        "digests_verify": "every shard's bytes have the sha256 of its manifest entry",
         "ids_conserved": "the rows are all unique frames of the lane, in order",
         "values_finite": "no NaN or infinity" + (", scores sum to 1" if facts_of.classifier else ""),
         "row_order_equal": "both encoders' rows have the order of the merged rows",
@@ -129,6 +134,17 @@ def audit_lane(lane: Lane, product: str) -> list[Finding]:
     ]
 
 
+def _audit_rows(lane: Lane, product: str, shard: int, bad: dict[str, list[int]]) -> None:
+    """Read the rows of a shard that has the right digest, and note it in `bad` if ids or values are wrong."""
+    store = lane.store(product)
+    with h5py.File(store.path(shard), "r") as file:
+        digests_RD, values_RW = file["digest"][:], file[store.dataset][:]
+    if ids_digest(digests_RD) != lane.ids(shard):
+        bad["ids_conserved"].append(shard)
+    if not _plausible(values_RW, probabilities=PRODUCTS[product].classifier):
+        bad["values_finite"].append(shard)
+
+
 def audit_results(sample: Sample) -> Finding:
     """Check that contigs.tsv has one row per record and prediction_results.txt one row per frame, and the digests.
 
@@ -136,7 +152,7 @@ def audit_results(sample: Sample) -> Finding:
     """
     rows = {name: _lines(sample.results / name) - 1 for name in (CONTIGS, FRAME_CALLS)}
     facts = json.loads((sample.results / RUN).read_bytes())
-    damaged = [n for n, f in facts["files"].items() if sha256_file(sample.results / n) != f["sha256"]]
+    damaged = [n for n, f in facts["files"].items() if sha256_once(sample.results / n) != f["sha256"]]
     records, frames = facts["counts"]["records"], facts["counts"]["frames"]
     if not was_released(sample, "chunks"):
         records, frames = (
@@ -175,8 +191,12 @@ def _plausible(values_RW: np.ndarray[Any, Any], *, probabilities: bool) -> bool:
     return finite and bool(np.allclose(values_RW.sum(axis=1), 1.0, atol=PROBABILITY_TOLERANCE))
 
 
-def _same_rows(lane: Lane, sources: Sequence[str], shard: int, frame_R: np.ndarray[Any, Any]) -> bool:
-    return all(np.array_equal(lane.store(source).read(shard)[0], frame_R) for source in sources)
+def _same_rows(lane: Lane, sources: Sequence[str], shard: int, merged: Entry) -> bool:
+    """Whether the merged shard shows the present shards of its sources, and all have the same ids in the same order."""
+    entries = [lane.store(source).entry(shard) for source in sources]
+    return tuple(e.sha256 for e in entries if e) == merged.sources and {
+        e.ids_sha256 for e in entries if e
+    } == {merged.ids_sha256}
 
 
 LANE_FINDINGS: dict[str, tuple[str, ...]] = {

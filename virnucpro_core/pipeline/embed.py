@@ -59,6 +59,20 @@ def embed_lane(lane: Lane, product: Embedding, compute: Compute, *, on_shard: On
         return collected(lane, store, len(lane.shards) - len(todo), states, summary)
 
 
+def load_encoders(lane: Lane, compute: Compute) -> None:
+    """Load both encoders of the lane, if its device is free now; inside `kept_encoders` they stay. Needs no frames.
+
+    Raises DeviceError, DeviceLostError, WeightsError, UsageError.
+    """
+    tries = iter((True, False))
+    with compute.held_while(lambda: next(tries)) as name, Verification() as verification:
+        if name is None:
+            return
+        device = usable_device(name, lane.sample.settings.precision)
+        for product in EMBEDDINGS:
+            _loaded(lane, product, device, verification)
+
+
 def _measured(lane: Lane, telemetry: Path) -> LaneSummary | None:
     found = read_summary(telemetry)
     return found if found and (found.rank, found.world_size) == (lane.rank, lane.world_size) else None
@@ -118,16 +132,21 @@ def _feed(
 def _encoder(
     lane: Lane, product: Embedding, device: torch.device, recorder: Recorder, verification: Verification
 ) -> Encoder:
-    """Load the product's encoder onto the device. Records the loading time and the device in the summary."""
-    summary, started, files = recorder.summary, recorder.elapsed(), lane.encoder(product)
-    encoder = cached_encoder(
+    """The product's encoder on the device. Records the loading time and the device in the summary."""
+    summary, started = recorder.summary, recorder.elapsed()
+    encoder = _loaded(lane, product, device, verification)
+    summary.load_seconds, summary.device = recorder.elapsed() - started, device_name(device)
+    return encoder
+
+
+def _loaded(lane: Lane, product: Embedding, device: torch.device, verification: Verification) -> Encoder:
+    files = lane.encoder(product)
+    return cached_encoder(
         files.kind,
         files.folder,
         device=device,
-        dtype=DTYPES[summary.precision],
-        attention=summary.attention,
+        dtype=DTYPES[lane.precision(product)],
+        attention=lane.kernel(product),
         overlong=lane.sample.settings.overlong,
         verification=verification,
     )
-    summary.load_seconds, summary.device = recorder.elapsed() - started, device_name(device)
-    return encoder

@@ -1,6 +1,6 @@
-"""Decide which layers of the graph a prediction must run, so that released products are not made again needlessly."""
+"""Decide which layers of the graph a prediction must run, so that finished work is neither done nor read again."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from virnucpro_core.errors import StoreError
 from virnucpro_core.pipeline.lane import Lane
@@ -13,26 +13,27 @@ Layer = Literal["sequences", "lane", "results"]
 EVERYTHING: tuple[Layer, ...] = ("sequences", "lane", "results")
 
 
-def open_layers(lane: Lane) -> tuple[Layer, ...]:
+def open_layers(lane: Lane, *, recorded: bool = False) -> tuple[Layer, ...]:
     """The layers that a prediction of the lane's sample must run.
 
-    Normally all of them; each skips what is done already. A sample with released products needs none if its results
-    are complete and were made with the same settings, models, algorithm versions, precision and attention kernels. If
-    they were not (another cut-off, say), it needs only the results layer as long as all its scores verify.
+    None if the results are complete and verify, and were made with the same settings, models, algorithm versions,
+    precision and attention kernels. recorded: whether Dagster has recorded these results and their checks; if not, all
+    layers run, find their work done, and record it. Of a sample with released products nothing is made only to be
+    recorded. If its results are of other settings (another cut-off, say), it needs only the results layer as long as
+    all its scores verify.
     """
-    if not is_cleaned(lane.sample):
-        return EVERYTHING
+    cleaned = is_cleaned(lane.sample)
+    if (recorded or cleaned) and _has_results(lane):
+        return ()
+    return ("results",) if cleaned and _has_scores(lane) else EVERYTHING
+
+
+def _has_results(lane: Lane) -> bool:
+    """Whether every result file verifies, and the results were made as they would be made now."""
     try:
         facts = require_results(lane.sample)
     except StoreError:
-        facts = {}
-    if facts and _made_alike(lane, facts):
-        return ()
-    return ("results",) if _has_scores(lane) else EVERYTHING
-
-
-def _made_alike(lane: Lane, facts: dict[str, Any]) -> bool:
-    """Whether the results with this `run.json` were made as they would be made now."""
+        return False
     calibration = lane.calibration.digest if lane.calibration else ""
     return (
         lane.models.items() <= facts["digests"].items()

@@ -1,5 +1,9 @@
 """Compute scores from both encoders' shards: merge the embeddings, classify them, collect the scores."""
 
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,7 +38,7 @@ def merge_lane(lane: Lane, *, on_shard: OnShard) -> LaneResult:
 def score_lane(lane: Lane, compute: Compute, *, on_shard: OnShard) -> LaneResult:
     """Score the lane's merged shards: (rows, 2) float32 per shard, columns others and virus."""
     with lane_lock(lane, PREDICTIONS):
-        merged, predictions = lane.store(MERGED), lane.store(PREDICTIONS)
+        predictions = lane.store(PREDICTIONS)
         todo, states = survey(lane, predictions)
         if todo:
             with compute.held() as name:
@@ -42,16 +46,36 @@ def score_lane(lane: Lane, compute: Compute, *, on_shard: OnShard) -> LaneResult
                 classifier = load_classifier(
                     lane.profile.classifier, device, fingerprint=lane.profile.classifier_fingerprint
                 )
-                for shard in todo:
-                    ids = lane.ids(shard)
-                    for source in (*PRODUCTS[MERGED].sources, MERGED):
-                        lane.store(source).require(shard, ids)
-                    frame_R, features_RF = merged.read(shard)
+                for shard, frame_R, features_RF in _read_ahead(lane, todo):
                     scores_R2 = classifier.score(features_RF)
                     maker = {"rank": lane.rank, "device": device_name(device)}
                     digest_RD = lane.frames.digests[frame_R]
                     on_shard(predictions.write(shard, frame_R, digest_RD, scores_R2, maker=maker))
         return collected(lane, predictions, len(lane.shards) - len(todo), states, None)
+
+
+def _read_ahead(
+    lane: Lane, shards: Sequence[int]
+) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.float32]]]:
+    """Yield (shard, frames, merged rows). A thread verifies and reads the next shard while the caller scores one."""
+
+    def read(shard: int) -> tuple[int, NDArray[np.int64], NDArray[np.float32]]:
+        ids = lane.ids(shard)
+        for product in (*PRODUCTS[MERGED].sources, MERGED):
+            lane.store(product).require(shard, ids)
+        return shard, *lane.store(MERGED).read(shard)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="read-merged") as thread:
+        ahead = deque(thread.submit(read, shard) for shard in shards[:2])
+        try:
+            for at in range(len(shards)):
+                rows = ahead.popleft().result()
+                if at + 2 < len(shards):
+                    ahead.append(thread.submit(read, shards[at + 2]))
+                yield rows
+        finally:
+            for future in ahead:
+                future.cancel()
 
 
 def collect_scores(lane: Lane) -> NDArray[np.float32]:

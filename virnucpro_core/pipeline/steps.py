@@ -27,6 +27,8 @@ from virnucpro_core.sequences.chunks import Chunks, write_chunks
 from virnucpro_core.sequences.frames import Frames, write_frames
 from virnucpro_core.sequences.names import is_packed
 
+# More processes than this would wait for the one that reads and writes.
+PROCESSES = 8
 PACKAGES = ("torch", "numpy", "h5py", "dnaio")
 
 
@@ -82,8 +84,8 @@ def _refusals(sample: Sample) -> Iterator[None]:
         raise
 
 
-def translate_sample(sample: Sample) -> Frames:
-    """Translate the sample's chunks in six frames and keep identical frames once."""
+def translate_sample(sample: Sample, *, cores: int = 1) -> Frames:
+    """Translate the sample's chunks in six frames and keep identical frames once. cores: how many may be used."""
     with _locked(sample, "translations"):
         chunks = open_chunks(sample)
         with contextlib.suppress(StoreError):
@@ -92,7 +94,10 @@ def translate_sample(sample: Sample) -> Frames:
                 made.store.verify()
                 return made
         chunks.store.verify()
-        return write_frames(chunks, sample.translations, version=PRODUCTS[TRANSLATIONS].version)
+        version = PRODUCTS[TRANSLATIONS].version
+        return write_frames(
+            chunks, sample.translations, version=version, processes=max(1, min(cores // 2, PROCESSES))
+        )
 
 
 def call_sample(lane: Lane) -> ResultSummary:

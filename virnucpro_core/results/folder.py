@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro_core.errors import StoreError, UsageError
-from virnucpro_core.files.digests import sha256_file
+from virnucpro_core.files.digests import sha256_json, sha256_once
 from virnucpro_core.files.publish import publish, publish_json
 from virnucpro_core.results.calibration import Calibration, Preset, SampleProbabilities
 from virnucpro_core.results.chunk_calls import (
@@ -153,9 +153,24 @@ def read_results(folder: Path) -> dict[str, Any]:
         raise StoreError("damaged", where=folder / RUN, remedy=remedy) from error
     for name, sha256 in files.items():
         file = folder / Path(name).name
-        if not file.is_file() or sha256_file(file) != sha256:
+        if not file.is_file() or sha256_once(file) != sha256:
             raise StoreError("missing, or its sha256 is not the one in run.json", where=file, remedy=remedy)
     return facts
+
+
+def results_digest(folder: Path) -> str:
+    """sha256 over the files' digests as `run.json` lists them, and that of `run.json` itself.
+
+    Raises StoreError if there are no complete results. Reads no other file.
+    """
+    try:
+        files = json.loads((folder / RUN).read_bytes())["files"]
+        listed = {str(name): str(file["sha256"]) for name, file in files.items()}
+        return sha256_json(listed | {RUN: sha256_once(folder / RUN)})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StoreError(
+            "there are no complete results", where=folder, remedy="predict the sample again"
+        ) from error
 
 
 def _write_frames(
@@ -192,7 +207,7 @@ def _published_together(paths: Sequence[Path]) -> Iterator[list[BinaryIO]]:
 
 
 def _measured(path: Path) -> ResultFile:
-    return ResultFile(path=path, bytes=path.stat().st_size, sha256=sha256_file(path))
+    return ResultFile(path=path, bytes=path.stat().st_size, sha256=sha256_once(path))
 
 
 def _run_facts(run: RunInfo, summary: ResultSummary, files: dict[str, ResultFile]) -> dict[str, Any]:

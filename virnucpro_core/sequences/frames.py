@@ -4,15 +4,17 @@ Two frames are equal if both their nucleotides and their proteins are equal. Bot
 N are skipped, equal nucleotides can have different proteins. Knows no encoder.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from virnucpro_core.files.columns import Array, ColumnStore, ColumnWriter, spans
 from virnucpro_core.sequences.chunks import Chunks
-from virnucpro_core.sequences.identical import Identities
-from virnucpro_core.sequences.translation import FRAMES, Translation, translate
+from virnucpro_core.sequences.identical import Identities, digests_of
+from virnucpro_core.sequences.parallel import Processes
+from virnucpro_core.sequences.translation import FRAMES, translate
 
 _KIND = "frames"
 SHARD_ROWS = 10_000
@@ -21,6 +23,8 @@ EVEN = (48, 24, 8)
 # Rows that a shard needs to be worth its own files: half a second of ESM-2 3B on one H200.
 WORTHWHILE_ROWS = 1_000
 
+# Bases that make a process of its own worthwhile: about one second of work, the time in which it starts.
+BASES_A_PROCESS = 20_000_000
 _BLOCK_BASES = 1 << 18  # small enough that a translation stays in the cache of one core
 
 
@@ -77,26 +81,31 @@ def shards_of(n_unique: int, shard_rows: int) -> int:
     return min(n_unique, -(-max(least, even) // multiple) * multiple)
 
 
-def write_frames(chunks: Chunks, out: Path, *, version: str = "") -> Frames:
+def write_frames(chunks: Chunks, out: Path, *, version: str = "", processes: int = 1) -> Frames:
     """Translate all chunks and publish the store at `out`. `version` becomes part of the store's digest.
 
     The chunks are translated twice: first to find the unique frames by their digests, then to write their letters.
-    This is cheaper than writing every copy of a frame to disk. Raises StoreError.
+    This is cheaper than writing every copy of a frame to disk. processes: how many translate a large sample together;
+    the bytes do not depend on it. Raises StoreError.
     """
-    with ColumnWriter.publishing(out, kind=_KIND) as writer:
+    processes = max(1, min(processes, len(chunks.sequences.flat) // BASES_A_PROCESS))
+    with ColumnWriter.publishing(out, kind=_KIND) as writer, Processes(processes) as pool:
         writer.attrs |= {"chunks": chunks.digest, "version": version}
-        identities = Identities()
+        identities, kept = Identities(), []
         _append_frames(writer, np.empty(0, np.int64), np.empty(0, np.uint8))
-        for lo, frames in _translations(chunks):
-            _append_frames(writer, lo + frames.chunk, frames.code)
-            pairs = zip(frames.nucleotides[:], frames.proteins[:], strict=True)
-            identities.extend(b"%b\n%b" % pair for pair in pairs)
+        blocks = (block for _, *block in chunks.blocks(_BLOCK_BASES))
+        lo = 0
+        for n_chunks, chunk, code, digests in pool.map(_identified, blocks):
+            _append_frames(writer, lo + chunk, code)
+            identities.extend_digests(digests)
+            kept.append(len(code))
+            lo += n_chunks
         first = identities.first()
         is_unique = first == np.arange(len(first))
         writer.append("frame_unique", (np.cumsum(is_unique) - 1)[first])
         writer.append("digests", identities.digests[is_unique])
         del first
-        _append_unique(writer, chunks, is_unique)
+        _append_unique(writer, chunks, np.split(is_unique, np.cumsum(kept)[:-1]), pool)
     return Frames.open(out)
 
 
@@ -105,24 +114,37 @@ def _append_frames(writer: ColumnWriter, chunk: Array, code: Array) -> None:
     writer.append("frame_code", code)
 
 
-def _append_unique(writer: ColumnWriter, chunks: Chunks, is_unique: Array) -> None:
-    """Letters, lengths and order of the unique frames; `is_unique` (n_frames,) bool."""
+def _append_unique(writer: ColumnWriter, chunks: Chunks, is_unique: list[Array], pool: Processes) -> None:
+    """Letters, lengths and order of the unique frames; `is_unique` (frames,) bool for each block of chunks."""
     n_proteins = [np.empty(0, np.int32)]
     writer.append_strings("proteins", [])
     writer.append_strings("nucleotides", [])
-    frame = 0
-    for _, frames in _translations(chunks):
-        rows = np.flatnonzero(is_unique[frame : frame + len(frames.code)])
-        frame += len(frames.code)
-        for name, strings in (("proteins", frames.proteins), ("nucleotides", frames.nucleotides)):
-            lengths = strings.lengths[rows]
-            writer.append_flat(name, strings.flat[spans(strings.offsets[rows], lengths)], lengths)
-        n_proteins.append(frames.proteins.lengths[rows].astype(np.int32))
+    blocks = (
+        (*block, mask) for (_, *block), mask in zip(chunks.blocks(_BLOCK_BASES), is_unique, strict=True)
+    )
+    for proteins, protein_lengths, nucleotides, lengths in pool.map(_chosen, blocks):
+        writer.append_flat("proteins", proteins, protein_lengths)
+        writer.append_flat("nucleotides", nucleotides, lengths)
+        n_proteins.append(protein_lengths.astype(np.int32))
     lengths = np.concatenate(n_proteins)
     writer.append("protein_lengths", lengths)
     writer.append("order", np.argsort(lengths, kind="stable"))
 
 
-def _translations(chunks: Chunks) -> Iterator[tuple[int, Translation]]:
-    for lo, bases, starts, lengths in chunks.blocks(_BLOCK_BASES):
-        yield lo, translate(bases, starts, lengths)
+def _identified(block: Sequence[Any]) -> tuple[int, Array, Array, bytes]:
+    """(number of chunks, chunk of each frame, code of each frame, their digests) of a block of chunks."""
+    bases, starts, lengths = block
+    frames = translate(bases, starts, lengths)
+    pairs = zip(frames.nucleotides[:], frames.proteins[:], strict=True)
+    return len(starts), frames.chunk, frames.code, digests_of(b"%b\n%b" % pair for pair in pairs)
+
+
+def _chosen(block: Sequence[Any]) -> tuple[Array, Array, Array, Array]:
+    """Proteins and nucleotides, each as (letters, lengths), of the frames of a block that the mask selects."""
+    bases, starts, lengths, is_unique = block
+    frames, rows = translate(bases, starts, lengths), np.flatnonzero(is_unique)
+    parts: list[Array] = []
+    for strings in (frames.proteins, frames.nucleotides):
+        n_letters = strings.lengths[rows]
+        parts += [strings.flat[spans(strings.offsets[rows], n_letters)], n_letters]
+    return parts[0], parts[1], parts[2], parts[3]

@@ -14,6 +14,11 @@ from virnucpro_core.files.columns import Array
 SIZE = 16
 
 
+def digests_of(things: Iterable[bytes]) -> bytes:
+    """The digests of many byte strings, SIZE bytes each, one after the other."""
+    return b"".join([blake2b(thing, digest_size=SIZE).digest() for thing in things])
+
+
 class Identities:
     """The digests of byte strings ("things"), in the order they were added."""
 
@@ -27,9 +32,9 @@ class Identities:
         """Append the digest of `thing`."""
         self._digests += blake2b(thing, digest_size=SIZE).digest()
 
-    def extend(self, things: Iterable[bytes]) -> None:
-        """Append the digests of many things."""
-        self._digests += b"".join([blake2b(thing, digest_size=SIZE).digest() for thing in things])
+    def extend_digests(self, digests: bytes) -> None:
+        """Append digests that `digests_of` computed."""
+        self._digests += digests
 
     @property
     def digests(self) -> Array:

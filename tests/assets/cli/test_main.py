@@ -110,13 +110,20 @@ def test_predict_shows_progress_and_calls_and_leaves_the_results_folder(predicte
     assert "no biological meaning" in run["note"]
 
 
-def test_the_same_command_resumes_and_gives_the_same_bytes(predicted: Shell) -> None:
-    before = {f.name: f.read_bytes() for f in (predicted.folder / "results").iterdir()}
-    out = predicted.good(
+def test_the_same_command_computes_nothing_and_gives_the_same_bytes(predicted: Shell) -> None:
+    again = (
         "predict", DEMO / "viral.fa", "--profile", "demo", "--chunk-size", 300, "--gpus", 2, "--shard-rows", 20,
         "--out", "again",
     )  # fmt: skip
-    assert "were done before" in out
+    before = {f.name: f.read_bytes() for f in (predicted.folder / "results").iterdir()}
+    runs = len(list(((predicted.folder / "home") / "dagster" / "history" / "runs").glob("*.db")))
+    assert "nothing to compute" in predicted.good(*again)
+    assert {f.name: f.read_bytes() for f in (predicted.folder / "again").iterdir()} == before
+    assert len(list(((predicted.folder / "home") / "dagster" / "history" / "runs").glob("*.db"))) == runs
+    # A damaged result is not handed out: what it was made from is still there.
+    [damaged] = (predicted.folder / "home").glob("samples/*/results/viral.fasta")
+    damaged.write_text("damaged")
+    assert "were done before" in predicted.good(*again)
     assert {f.name: f.read_bytes() for f in (predicted.folder / "again").iterdir()} == before
 
 

@@ -122,5 +122,5 @@ def test_what_a_library_prints_is_no_outcome(text: str) -> None:
     assert Outcome.read(text) is None
     said = Outcome("why", 3, {"a": "b"})
     assert Outcome.read(said.line()) == said
-    task = Task("lane", ("0|a", "1|a"), "predict-x", 1, together=True)
+    task = Task("lane", ("0|a", "1|a"), "predict-x", 1)
     assert Task.read(task.line()) == task

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virnucpro_core.sequences.identical import Identities
+from virnucpro_core.sequences.identical import Identities, digests_of
 
 
 @given(st.lists(st.binary(max_size=2)))
@@ -11,7 +11,7 @@ def test_first_names_the_first_equal_thing(things: list[bytes]) -> None:
     identities, extended = Identities(), Identities()
     for thing in things:
         identities.add(thing)
-    extended.extend(things)
+    extended.extend_digests(digests_of(things))
     assert len(identities) == len(things)
     assert (
         identities.first().tolist() == extended.first().tolist() == [things.index(thing) for thing in things]
@@ -22,6 +22,6 @@ def test_first_names_the_first_equal_thing(things: list[bytes]) -> None:
 def test_lookup_knows_what_was_added() -> None:
     identities = Identities()
     assert not identities.lookup()(b"a")
-    identities.extend([b"a", b"b"])
+    identities.extend_digests(digests_of([b"a", b"b"]))
     is_known = identities.lookup()
     assert [is_known(thing) for thing in (b"a", b"b", b"c", b"")] == [True, True, False, False]
