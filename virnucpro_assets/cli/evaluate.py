@@ -83,7 +83,7 @@ def evaluate(cutoff: float, **options: Any) -> None:
     \b
     Examples:
       virnucpro evaluate --virus v.fa --others o.fa --out evaluation
-      virnucpro evaluate all.fa --labels labels.tsv --lengths 500,1000,3000 --out evaluation
+      virnucpro evaluate all.fa --labels t.tsv --lengths 500,1000 --out e
     """
     work = _Work(options | {"cutoff": cutoff})
     scored = work.scored()
@@ -103,15 +103,15 @@ def evaluate(cutoff: float, **options: Any) -> None:
 @click.option("--save", type=PATH, help="File to write.  [default: beside the classifier]")
 @measuring_options
 def calibrate(method: Any, save: Path | None, **options: Any) -> None:
-    """Find out which probability a score stands for, on labelled sequences.
+    """Find out which probability a score stands for.
 
-    Takes the same sequences as `evaluate`; they should not be those that the classifier was trained on. One curve is
+    Takes the same labelled sequences as `evaluate`; they should not be those that the classifier was trained on. One curve is
     fitted for each length bin. The calibration is written beside the classifier, and `predict` then adds the columns
     `probability` and `fdr`. The evaluation in --out shows how well it does on groups that it was not fitted to.
 
     \b
     Example:
-      virnucpro calibrate all.fa --labels labels.tsv --lengths 500,1000,3000 --out calibration
+      virnucpro calibrate all.fa --labels t.tsv --lengths 500,1000 --out c
     """
     work = _Work(options | {"calibration": "none"})
     target = work.calibration_target(save)
