@@ -105,8 +105,8 @@ def evaluate(cutoff: float, **options: Any) -> None:
 def calibrate(method: Any, save: Path | None, **options: Any) -> None:
     """Find out which probability a score stands for.
 
-    Takes labelled sequences as `evaluate` does; they should not be those that the classifier was trained on. One curve is
-    fitted for each length bin. The calibration is written beside the classifier, and `predict` then adds the columns
+    Takes labelled sequences as `evaluate` does, but not those that the classifier was trained on. One curve is fitted
+    for each length bin. The calibration is written beside the classifier, and `predict` then adds the columns
     `probability` and `fdr`. The evaluation in --out shows how well it does on groups that it was not fitted to.
 
     \b
