@@ -5,6 +5,7 @@ about two minutes. Needs Chromium.
 """
 
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -43,6 +44,7 @@ def main() -> None:
             asset_graph(browser, server)
             materialization(browser, server)
             report(browser, site.home / "samples" / SAMPLE / "results" / "report.html")
+            evaluation(browser, site.home)
 
 
 def called(server: Server) -> bool:
@@ -99,6 +101,22 @@ def report(browser: "Browser", file: Path) -> None:
     for name, top, height in (("report", 0, split), ("report-tracks", split, 1025)):
         area = {"x": 0, "y": top, "width": 1120, "height": height}
         page.screenshot(path=IMAGES / f"{name}.png", clip=area, full_page=True)
+    page.close()
+
+
+def evaluation(browser: "Browser", home: Path) -> None:
+    """The evaluation of the demo's classifier on pieces of the demo's genomes, from its title to the calls."""
+    out = home / "evaluation"
+    own = [f"VIRNUCPRO_HOME={home}", "DAGSTER_HOME=", f"PYTHONPATH={ROOT}"]
+    data = ["--virus", GENOMES[0], "--others", GENOMES[1], "--lengths", "600,1500,4000"]
+    settings = ["--profile", "demo", "--chunk-size", "300", "--sample", "demo-pieces", "--out", out]
+    program = ["env", *own, sys.executable, "-m", "virnucpro_assets.cli.main", "evaluate"]
+    subprocess.run([*map(str, [*program, *data, *settings])], check=True)
+    page = browser.new_page(viewport={"width": 1120, "height": 900})
+    page.goto((out / "evaluation.html").as_uri())
+    page.screenshot(
+        path=IMAGES / "evaluation.png", clip={"x": 0, "y": 0, "width": 1120, "height": 1000}, full_page=True
+    )
     page.close()
 
 

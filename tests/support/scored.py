@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro_core.results.folder import write_results
+from virnucpro_core.results.calibration import Calibration, Preset
+from virnucpro_core.results.folder import Calling, write_results
 from virnucpro_core.results.summary import ResultSummary, RunInfo, RunInput
 from virnucpro_core.sequences.chunks import Chunks, write_chunks
 from virnucpro_core.sequences.frames import Frames, write_frames
@@ -21,7 +22,15 @@ class Scored:
     scores: NDArray[np.float32]
 
     def write(
-        self, out: Path, *, cutoff: float = 0.5, note: str = "", made: dict[str, str] | None = None
+        self,
+        out: Path,
+        *,
+        cutoff: float = 0.5,
+        note: str = "",
+        calibration: Calibration | None = None,
+        prior: float | None = None,
+        preset: Preset = "",
+        made: dict[str, str] | None = None,
     ) -> ResultSummary:
         run = RunInfo(
             sample="a_sample",
@@ -34,7 +43,8 @@ class Scored:
             telemetry={"tokens": 3},
             made=made or {},
         )
-        return write_results(self.chunks, self.frames, self.scores, out, cutoff=cutoff, run=run)
+        calling = Calling(cutoff, calibration, prior, preset)
+        return write_results(self.chunks, self.frames, self.scores, out, calling=calling, run=run)
 
 
 def scored_sample(folder: Path, fasta: str, *, chunk_size: int = 60, seed: int = 1) -> Scored:

@@ -19,7 +19,7 @@ from virnucpro_core.pipeline.adopt import adopt_store
 from virnucpro_core.pipeline.imported import read_import
 from virnucpro_core.pipeline.lane import Lane, open_chunks
 from virnucpro_core.pipeline.score import collect_scores
-from virnucpro_core.results.folder import write_results
+from virnucpro_core.results.folder import Calling, write_results
 from virnucpro_core.results.summary import ResultSummary, RunInfo, RunInput
 from virnucpro_core.results.viral_reads import ReadSource
 from virnucpro_core.samples.content import with_content
@@ -135,7 +135,9 @@ def call_sample(lane: Lane, made: Mapping[str, Any] | None = None) -> ResultSumm
             lane.frames,
             collect_scores(lane),
             sample.results,
-            cutoff=sample.settings.cutoff,
+            calling=Calling(
+                sample.settings.cutoff, lane.calibration, sample.settings.prior, sample.settings.preset
+            ),
             run=replace(run_info(lane), made=made or {}),
             reads=ReadSource(sample.inputs, sample.settings.pairs),
         )

@@ -15,7 +15,8 @@ import dataclasses
 import itertools
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from virnucpro_core.errors import StoreError, UsageError
 from virnucpro_core.files.digests import sha256_json, sha256_once
 from virnucpro_core.files.publish import publish, publish_json
+from virnucpro_core.results.calibration import Calibration, Preset, SampleProbabilities
 from virnucpro_core.results.chunk_calls import (
     PREDICTIONS_HEADER,
     ChunkCalls,
@@ -33,7 +35,9 @@ from virnucpro_core.results.chunk_calls import (
     write_prediction_rows,
 )
 from virnucpro_core.results.record_calls import (
+    CALIBRATED_HEADER,
     CONTIGS_HEADER,
+    RecordCalls,
     call_records,
     chunk_scores,
     write_contig_rows,
@@ -58,13 +62,27 @@ RESULT_FILES = (FRAME_CALLS, CHUNK_CALLS, CONTIGS, VIRAL, *READ_FILES, REPORT, R
 TABLE_CHUNKS = 100_000
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Calling:
+    """How records are called. cutoff: least score of a virus. calibration: for probabilities, None for none.
+
+    prior: the share of virus, None to estimate it. preset: call by the expected false discovery rate instead of the
+    cut-off; it needs a calibration.
+    """
+
+    cutoff: float = 0.5
+    calibration: Calibration | None = None
+    prior: float | None = None
+    preset: Preset = ""
+
+
 def write_results(
     chunks: Chunks,
     frames: Frames,
     unique_scores: NDArray[np.float32],
     out: Path,
     *,
-    cutoff: float,
+    calling: Calling,
     run: RunInfo,
     reads: ReadSource | None = None,
 ) -> ResultSummary:
@@ -75,6 +93,7 @@ def write_results(
     viral_reads.py; None for none. Raises UsageError for a cut-off outside 0 to 1; StoreError for scores that do not
     match the frames or are not probabilities, for input files that are gone, and for disk errors.
     """
+    cutoff = calling.cutoff
     if not 0 <= cutoff <= 1:
         raise UsageError(f"cut-off {cutoff} is not from 0 to 1", remedy="0.5 is the published tool's")
     if unique_scores.shape != (frames.n_unique, 2):
@@ -83,25 +102,28 @@ def write_results(
             where=out,
             remedy="recompute the predictions of this sample",
         )
-    tally, selection, called = Tally(), Selection(chunks), CalledReads()
+    tally, selection, read_calls = Tally(), Selection(chunks), CalledReads()
     earlier = _facts_in(out)
     tables = (FRAME_CALLS, CHUNK_CALLS, CONTIGS, VIRAL)
     with _published_together([out / name for name in tables]) as (predictions, chunk_calls, contigs, viral):
         with tempfile.TemporaryFile(dir=out) as spill:
             chunk_score = _write_frames(chunks, frames, unique_scores, (predictions, chunk_calls, spill))
-            contigs.write(CONTIGS_HEADER)
-            for block in call_records(chunks, frames.frame_chunk, chunk_score, cutoff=cutoff):
+            calls = partial(call_records, chunks, frames.frame_chunk, chunk_score, cutoff=cutoff)
+            known = _probabilities(calling, calls)
+            contigs.write(CONTIGS_HEADER if known is None else CALIBRATED_HEADER)
+            for called in calls():
+                block = called if known is None else known.applied(called)
                 write_contig_rows(contigs, block)
                 write_viral_records(viral, chunks, block)
                 tally.add(block)
                 selection.add(block)
                 if chunks.has_reads:
-                    called.add(block)
+                    read_calls.add(block)
         (out / RUN).unlink(missing_ok=True)
     read_counts: ReadCounts | None = None
     read_files: tuple[str, ...] = ()
     if reads is not None and chunks.has_reads:
-        read_counts, read_files = write_viral_reads(chunks, called, reads, out)
+        read_counts, read_files = write_viral_reads(chunks, read_calls, reads, out)
     summary = ResultSummary(
         sample=run.sample,
         profile=run.profile,
@@ -112,6 +134,8 @@ def write_results(
         top=selection.top(),
         files={name: _measured(out / name) for name in (*tables, *read_files)},
         reads=read_counts,
+        calibration={} if known is None else known.facts(),
+        preset=calling.preset,
     )
     write_report(out / REPORT, summary, run, selection)
     files = summary.files | {REPORT: _measured(out / REPORT)}
@@ -120,6 +144,15 @@ def write_results(
     made = earlier.get(MADE, run.made) if earlier == facts | {MADE: earlier.get(MADE)} else run.made
     publish_json(out / RUN, facts | {MADE: dict(made)})
     return dataclasses.replace(summary, files=files | {RUN: _measured(out / RUN)})
+
+
+def _probabilities(
+    calling: Calling, calls: Callable[[], Iterator[RecordCalls]]
+) -> SampleProbabilities | None:
+    """The sample's probabilities, for which all records are called once before; None without a calibration."""
+    if calling.calibration is None:
+        return None
+    return SampleProbabilities(calling.calibration, calls(), prior=calling.prior, preset=calling.preset)
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -232,6 +265,7 @@ def _run_facts(run: RunInfo, summary: ResultSummary, files: dict[str, ResultFile
         "profile": run.profile,
         "note": run.note,
         "cutoff": summary.cutoff,
+        **({"calibration": dict(summary.calibration)} if summary.calibration else {}),
         "inputs": [dataclasses.asdict(file) for file in run.inputs],
         "settings": dict(run.settings),
         "versions": dict(run.versions),

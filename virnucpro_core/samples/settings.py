@@ -8,9 +8,9 @@ from virnucpro_core.errors import UsageError
 from virnucpro_core.sequences.record import ReadOptions
 
 # Settings that are a path, and the word that such a setting may hold instead ("" for none).
-PATHS: Mapping[str, str] = {"classifier": ""}
+PATHS: Mapping[str, str] = {"classifier": "", "calibration": "none"}
 # Settings that only the last step uses, in seconds. All others make a variant of the sample, with work of its own.
-OF_RESULTS = ("cutoff",)
+OF_RESULTS = ("cutoff", "calibration", "prior", "preset", "pairs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,9 @@ class SampleSettings:
 
     chunk_size: in bases. shard_rows: unique frames per shard, at most 10,000. cutoff: least score of a record that is
     called virus. interleaved, unmapped_only, min_length (bases): as `ReadOptions` has them. pairs: whether a pair of
-    reads counts as virus if any of its mates is called virus, or only if both are.
+    reads counts as virus if any of its mates is called virus, or only if both are. calibration: file of a calibration,
+    "" for the one beside the classifier, "none" for none. prior: the share of virus records, None to estimate it.
+    preset: call by the expected false discovery rate instead of the cut-off.
     """
 
     profile: str = "esm2-3b"
@@ -34,6 +36,9 @@ class SampleSettings:
     unmapped_only: bool = False
     min_length: int = 0
     pairs: Literal["any", "both"] = "any"
+    calibration: str = ""
+    prior: float | None = None
+    preset: Literal["", "conservative", "relaxed"] = ""
 
     def __post_init__(self) -> None:
         """Raises UsageError that names the setting and its range."""
@@ -45,6 +50,8 @@ class SampleSettings:
             "overlong": (self.overlong in ("truncate", "isolate"), "truncate or isolate"),
             "min_length": (self.min_length >= 0, "0 or more bases"),
             "pairs": (self.pairs in ("any", "both"), "any or both"),
+            "prior": (self.prior is None or 0.0 < self.prior < 1.0, "a share between 0 and 1, such as 0.1"),
+            "preset": (self.preset in ("", "conservative", "relaxed"), "conservative or relaxed"),
             "precision": (self.precision in ("float32", "float16", "fp8"), "float32, float16 or fp8"),
         }
         for name, (good, allowed) in ranges.items():
@@ -67,7 +74,7 @@ def shown_settings(settings: SampleSettings) -> dict[str, Any]:
     return {
         name: value
         for name, value in asdict(settings).items()
-        if value != "" and not (name in _QUIET and value == getattr(default, name))
+        if value not in ("", None) and not (name in _QUIET and value == getattr(default, name))
     }
 
 
