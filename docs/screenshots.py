@@ -7,6 +7,7 @@ about two minutes. Needs Chromium.
 
 import json
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -51,6 +52,7 @@ def main() -> None:
             materialization(browser, server)
             report(browser, site.home / "samples" / SAMPLE / "results" / "report.html")
             made_up(browser, Path(folder))
+            evaluation(browser, site.home)
 
 
 def called(server: Server) -> bool:
@@ -144,6 +146,22 @@ def _made_up_sample(folder: Path, *, seed: int) -> Scored:
         if int(where.number[chunk]) in viral[name]:
             virus[unique] = letters.uniform(0.7, 0.99)
     return Scored(made.chunks, made.frames, np.stack([1 - virus, virus], axis=1))
+
+
+def evaluation(browser: "Browser", home: Path) -> None:
+    """The evaluation of the demo's classifier on pieces of the demo's genomes, from its title to the calls."""
+    out = home / "evaluation"
+    own = [f"VIRNUCPRO_HOME={home}", "DAGSTER_HOME=", f"PYTHONPATH={ROOT}"]
+    data = ["--virus", GENOMES[0], "--others", GENOMES[1], "--lengths", "600,1500,4000"]
+    settings = ["--profile", "demo", "--chunk-size", "300", "--sample", "demo-pieces", "--out", out]
+    program = ["env", *own, sys.executable, "-m", "virnucpro_assets.cli.main", "evaluate"]
+    subprocess.run([*map(str, [*program, *data, *settings])], check=True)
+    page = browser.new_page(viewport={"width": 1120, "height": 900})
+    page.goto((out / "evaluation.html").as_uri())
+    page.screenshot(
+        path=IMAGES / "evaluation.png", clip={"x": 0, "y": 0, "width": 1120, "height": 1000}, full_page=True
+    )
+    page.close()
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from virnucpro_core.errors import UsageError
 from virnucpro_core.files.digests import sha256_json
 from virnucpro_core.results import chunk_calls, folder, record_calls
-from virnucpro_core.results.regions import CallRule
 from virnucpro_core.results.summary import ResultSummary, RunInfo
 from virnucpro_core.sequences import chunks as windows
 from virnucpro_core.sequences import fasta
@@ -229,7 +228,7 @@ def write_results(
             frames,
             unique_U2,
             out,
-            rule=CallRule(calls.cutoff),
+            calling=folder.Calling(calls.cutoff),
             run=_run_info(calls, sample, models),
         )
 

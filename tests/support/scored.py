@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro_core.results.folder import write_results
-from virnucpro_core.results.regions import CallRule, RegionRule
+from virnucpro_core.results.calibration import Calibration, Preset
+from virnucpro_core.results.folder import Calling, write_results
+from virnucpro_core.results.regions import RegionRule
 from virnucpro_core.results.summary import ResultSummary, RunInfo, RunInput
 from virnucpro_core.sequences.chunks import Chunks, write_chunks
 from virnucpro_core.sequences.frames import Frames, write_frames
@@ -29,6 +30,9 @@ class Scored:
         note: str = "",
         rule: RegionRule | None = None,
         sample: str = "a_sample",
+        calibration: Calibration | None = None,
+        prior: float | None = None,
+        preset: Preset = "",
         made: dict[str, str] | None = None,
     ) -> ResultSummary:
         run = RunInfo(
@@ -42,14 +46,8 @@ class Scored:
             telemetry={"tokens": 3},
             made=made or {},
         )
-        return write_results(
-            self.chunks,
-            self.frames,
-            self.scores,
-            out,
-            rule=CallRule(cutoff, rule or RegionRule()),
-            run=run,
-        )
+        calling = Calling(cutoff, calibration, prior, preset, rule or RegionRule())
+        return write_results(self.chunks, self.frames, self.scores, out, calling=calling, run=run)
 
 
 def scored_sample(folder: Path, fasta: str, *, chunk_size: int = 60, seed: int = 1) -> Scored:

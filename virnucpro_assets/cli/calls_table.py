@@ -14,25 +14,31 @@ from virnucpro_core.results.record_calls import shown_score
 
 SHOWN_RECORDS = 20
 MOST_COLUMNS = 1_000_000
+# Columns that contigs.tsv has with a calibration.
+CALIBRATED = ("probability", "fdr")
 # Columns of contigs.tsv, with their titles. A narrow terminal drops the last ones first.
 COLUMNS = {
     "record_id": "record",
     "call": "call",
     "score": "score",
+    "probability": "probability",
+    "fdr": "fdr",
     "reason": "reason",
     "length": "length",
     "chunks": "scored/chunks",
     "frames": "frames",
 }
+# Shown only if a row has one.
+OPTIONAL = (*CALIBRATED, "reason")
 # The order in which they are shown.
-ORDER = ("record_id", "length", "call", "score", "chunks", "frames", "reason")
+ORDER = ("record_id", "length", "call", "score", *CALIBRATED, "chunks", "frames", "reason")
 
 
 def print_calls(out: Path) -> None:
     """Print the calls of the first records in `out`, as wide as the terminal; in a pipe or file nothing is cut."""
     console = Console(highlight=False)
     rows = first_calls(out, SHOWN_RECORDS)
-    shown = [name for name in COLUMNS if name != "reason" or any(row["reason"] for row in rows)]
+    shown = [name for name in COLUMNS if name not in OPTIONAL or any(row.get(name) for row in rows)]
     widest = console.options.update(max_width=MOST_COLUMNS)
     width = console.width if console.is_terminal else MOST_COLUMNS
     while len(shown) > 3 and console.measure(_table(rows, shown), options=widest).maximum > width:
@@ -92,6 +98,7 @@ def _table(rows: list[dict[str, str]], shown: list[str]) -> Table:
             "score": shown_score(float(row["score"])) if row["score"] else "",
             "chunks": f"{row['chunks_scored']}/{row['chunks']}",
         }
+        cells |= {name: f"{float(row[name]):.3g}" for name in CALIBRATED if row.get(name)}
         style = "bold" if row["call"] == "virus" else ""
         table.add_row(*(Text(cells[name]) for name in names), style=style)
     return table

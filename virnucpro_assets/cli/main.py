@@ -15,9 +15,10 @@ import click
 
 from virnucpro_assets.cli.completion import completion
 from virnucpro_assets.cli.config import config
+from virnucpro_assets.cli.evaluate import calibrate, evaluate
 from virnucpro_assets.cli.importing import import_features
 from virnucpro_assets.cli.inbox import inbox
-from virnucpro_assets.cli.models import doctor, metrics, models, train
+from virnucpro_assets.cli.models import doctor, metrics, models
 from virnucpro_assets.cli.options import FORCE, PATH, PRECISIONS
 from virnucpro_assets.cli.options import out as out_option
 from virnucpro_assets.cli.predict import predict
@@ -25,6 +26,7 @@ from virnucpro_assets.cli.samples import priority, samples
 from virnucpro_assets.cli.storage import storage
 from virnucpro_assets.cli.summary import summary
 from virnucpro_assets.cli.terminal import harden, lost_output
+from virnucpro_assets.cli.train import train
 from virnucpro_assets.cli.ui import ui
 from virnucpro_assets.cli.verify import verify  # noqa: F401 - adds itself to `samples`
 from virnucpro_assets.cli.words import counted
@@ -53,6 +55,8 @@ def app() -> None:
 app.add_command(predict)
 app.add_command(models)
 app.add_command(train)
+app.add_command(evaluate)
+app.add_command(calibrate)
 app.add_command(doctor)
 app.add_command(ui)
 app.add_command(samples)

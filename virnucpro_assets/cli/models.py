@@ -1,4 +1,4 @@
-"""The commands `models`, `train`, `doctor` and `metrics`: arguments and help."""
+"""The commands `models`, `doctor` and `metrics`: arguments and help."""
 
 from pathlib import Path
 from typing import Any
@@ -238,55 +238,6 @@ def verify(folders: tuple[Path, ...], device: str, dtype: str, *, golden: bool) 
 
 
 @click.command()
-@click.option(
-    "--viral",
-    required=True,
-    multiple=True,
-    type=FILES,
-    help="FASTA of viral sequences. Can be given several times.",
-)
-@click.option(
-    "--non-viral",
-    required=True,
-    multiple=True,
-    type=FILES,
-    help="FASTA of other sequences. Can be given several times.",
-)
-@click.option("--dnabert", required=True, type=PATH, help="Folder of the DNABERT-S weights.")
-@click.option("--esm2", required=True, type=PATH, help="Folder of the ESM-2 weights.")
-@out_option("Folder for the new classifier.")
-@click.option("--chunk-size", default=500, show_default=True, help="Bases in a chunk.")
-@click.option("--device", default="cuda", show_default=True, help="cpu, cuda, or one GPU such as cuda:1.")
-@click.option("--seed", default=42, show_default=True, help="Seed of the random numbers.")
-@FORCE
-def train(viral: tuple[Path, ...], non_viral: tuple[Path, ...], *, force: bool, **options: Any) -> None:
-    """Train a classifier for a pair of encoders.
-
-    The classifier has the published architecture. At the end the command prints how many held-out chunks and frames it
-    calls correctly.
-
-    \b
-    Example:
-      virnucpro train --viral v.fa --non-viral n.fa \\
-        --dnabert dnabert-folder --esm2 esm2-folder --out classifier
-    """
-    with lasting_imports():
-        from virnucpro_assets.platform.resource import platform_from_environment
-        from virnucpro_core.models.training import TrainingSettings, train_from_fasta
-        from virnucpro_core.results.delivery import check_replaceable
-
-    dnabert, esm2, out = options.pop("dnabert"), options.pop("esm2"), options.pop("out")
-    check_replaceable(out, force=force)
-    with platform_from_environment().compute_on(options.pop("device")).held() as device:
-        settings = TrainingSettings(device=device, **options)
-        held_out = train_from_fasta(viral, non_viral, dnabert, esm2, out, settings)
-    click.echo(
-        f"{out}: correct calls on held-out blocks: {held_out.chunk_accuracy:.1%} of "
-        f"{counted(held_out.chunks, 'chunk')}, {held_out.frame_accuracy:.1%} of {counted(held_out.frames, 'frame')}"
-    )
-
-
-@click.command()
 @click.option("--profile", default="", help="Profile to check.  [default: VIRNUCPRO_PROFILE or esm2-3b]")
 @click.option("--chunk-size", default=0, help="Bases in a chunk.  [default: VIRNUCPRO_CHUNK_SIZE or 500]")
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Where to compute.  [default: by profile]")
@@ -294,8 +245,8 @@ def train(viral: tuple[Path, ...], non_viral: tuple[Path, ...], *, force: bool, 
 def doctor(profile: str, chunk_size: int, device: str | None, *, clear_failed: bool) -> None:
     """Check that this machine is ready to compute.
 
-    Checks GPUs, which processes hold them, attention kernels, weights, folders, disk and the Dagster instance. The exit
-    code is 2 if something is missing.
+    Checks GPUs, which processes hold them, attention kernels, weights, folders, disk and the Dagster instance. The
+    exit code is 2 if something is missing.
 
     \b
     Example:

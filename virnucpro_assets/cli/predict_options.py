@@ -6,6 +6,7 @@ given, the configuration decides (`virnucpro config`). `predict.py` passes all o
 
 import click
 
+from virnucpro_assets.cli.labelled import calibration_path
 from virnucpro_assets.cli.options import PATH, PRECISIONS, SAID, option, out, topic
 
 INPUT = topic(
@@ -85,6 +86,30 @@ CALLS = topic(
         "--region-min-support",
         type=int,
         help="Chunks called virus that a viral region must have.  [default: 1]",
+    ),
+    option(
+        "--conservative",
+        "preset",
+        flag_value="conservative",
+        default=None,
+        help="Call virus what has an expected false discovery rate of at most 5 %. Needs a calibration.",
+    ),
+    option(
+        "--relaxed",
+        "preset",
+        flag_value="relaxed",
+        help="The same with at most 20 %. Needs a calibration.",
+    ),
+    option(
+        "--prior",
+        type=float,
+        help="Share of virus among the records, for probabilities.  [default: estimated from the scores]",
+    ),
+    option(
+        "--calibration",
+        metavar="FILE|none",
+        callback=lambda _context, _option, value: calibration_path(value),
+        help="File made by `virnucpro calibrate`, or `none`.  [default: the one beside the classifier]",
     ),
 )
 

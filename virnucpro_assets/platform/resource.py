@@ -28,7 +28,7 @@ from virnucpro_core.interrupts import interruptible, keep_interrupts
 from virnucpro_core.models.profiles import PROFILES, ImportedFeatures, ResolvedProfile, resolve_profile
 from virnucpro_core.models.store import ModelStore
 from virnucpro_core.pipeline.imported import imported_features
-from virnucpro_core.pipeline.lane import Lane
+from virnucpro_core.pipeline.lane import Lane, sample_calibration
 from virnucpro_core.pipeline.retention import Keep, check_keep
 from virnucpro_core.samples.products import DNABERT, ESM, PRODUCTS
 from virnucpro_core.samples.sample import Sample, open_sample
@@ -116,12 +116,15 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
     ) -> ResolvedProfile:
         """Find the profile's weights and check that they fit together. Raises WeightsError or UsageError.
 
-        imported: features that take the place of the encoders, which then need not be there.
+        imported: features that take the place of the encoders, which then need not be there. Checks also that the
+        calibration, if there is one, is this classifier's.
         """
         classifier = Path(settings.classifier) if settings.classifier else None
-        return resolve_profile(
+        found = resolve_profile(
             settings.profile, settings.chunk_size, self.models, classifier=classifier, imported=imported
         )
+        sample_calibration(found, settings)
+        return found
 
     def check_device(self, settings: SampleSettings) -> None:
         """Raises DeviceError if this machine lacks the devices, the kernel or the precision. Does not start CUDA."""

@@ -3,6 +3,7 @@
 Resolving a profile opens only configs and classifiers, never an encoder's weights.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -238,6 +239,12 @@ def _fits(classifier: Path, trained_size: int | None, chunk_size: int, fingerpri
                 where=classifier,
                 remedy="give the profile that it was trained with, or train it again with this one",
             )
+
+
+def note_of(trained_on: Mapping[str, str]) -> str:
+    """What to print wherever figures of these encoders (kind -> fingerprint) are shown: the demo's have no meaning."""
+    demo = {fingerprint(DEMO / "dnabert_s"), fingerprint(DEMO / "esm2")}
+    return NO_MEANING if demo & set(trained_on.values()) else ""
 
 
 def _folder(profile: Profile, model: str, store: ModelStore) -> Path:

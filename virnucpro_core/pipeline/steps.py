@@ -19,8 +19,8 @@ from virnucpro_core.pipeline.adopt import adopt_store
 from virnucpro_core.pipeline.imported import read_import
 from virnucpro_core.pipeline.lane import Lane, open_chunks
 from virnucpro_core.pipeline.score import collect_scores
-from virnucpro_core.results.folder import write_results
-from virnucpro_core.results.regions import CallRule, RegionRule
+from virnucpro_core.results.folder import Calling, write_results
+from virnucpro_core.results.regions import RegionRule
 from virnucpro_core.results.summary import ResultSummary, RunInfo, RunInput
 from virnucpro_core.results.viral_reads import ReadSource
 from virnucpro_core.samples.content import with_content
@@ -136,15 +136,16 @@ def call_sample(lane: Lane, made: Mapping[str, Any] | None = None) -> ResultSumm
             lane.frames,
             collect_scores(lane),
             sample.results,
-            rule=_rule(sample),
+            calling=_calling(lane),
             run=replace(run_info(lane), made=made or {}),
             reads=ReadSource(sample.inputs, sample.settings.pairs),
         )
 
 
-def _rule(sample: Sample) -> CallRule:
-    settings = sample.settings
-    return CallRule(settings.cutoff, RegionRule(settings.region_min_length, settings.region_min_support))
+def _calling(lane: Lane) -> Calling:
+    settings = lane.sample.settings
+    regions = RegionRule(settings.region_min_length, settings.region_min_support)
+    return Calling(settings.cutoff, lane.calibration, settings.prior, settings.preset, regions)
 
 
 def run_info(lane: Lane) -> RunInfo:

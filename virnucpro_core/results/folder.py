@@ -16,7 +16,8 @@ import dataclasses
 import itertools
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from virnucpro_core.errors import StoreError, UsageError
 from virnucpro_core.files.digests import sha256_json, sha256_once
 from virnucpro_core.files.publish import publish, publish_json
+from virnucpro_core.results.calibration import Calibration, Preset, SampleProbabilities
 from virnucpro_core.results.chunk_calls import (
     PREDICTIONS_HEADER,
     ChunkCalls,
@@ -35,7 +37,9 @@ from virnucpro_core.results.chunk_calls import (
 )
 from virnucpro_core.results.multiqc import MULTIQC_FILES, write_multiqc
 from virnucpro_core.results.record_calls import (
+    CALIBRATED_HEADER,
     CONTIGS_HEADER,
+    RecordCalls,
     call_records,
     chunk_scores,
     write_contig_rows,
@@ -47,7 +51,7 @@ from virnucpro_core.results.region_files import (
     write_chunk_rows,
     write_score_rows,
 )
-from virnucpro_core.results.regions import CallRule, find_regions
+from virnucpro_core.results.regions import RegionRule, find_regions
 from virnucpro_core.results.report import Selection, write_report
 from virnucpro_core.results.summary import ReadCounts, ResultFile, ResultSummary, RunInfo, Tally
 from virnucpro_core.results.viral_reads import READ_FILES, CalledReads, ReadSource, write_viral_reads
@@ -83,13 +87,28 @@ RESULT_FILES = (*_TABLES, *READ_FILES, *MULTIQC_FILES, REPORT, RUN)
 TABLE_CHUNKS = 100_000
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Calling:
+    """How records are called. cutoff: least score of a virus. calibration: for probabilities, None for none.
+
+    prior: the share of virus, None to estimate it. preset: call by the expected false discovery rate instead of the
+    cut-off; it needs a calibration. regions: which viral regions are written.
+    """
+
+    cutoff: float = 0.5
+    calibration: Calibration | None = None
+    prior: float | None = None
+    preset: Preset = ""
+    regions: RegionRule = dataclasses.field(default_factory=RegionRule)
+
+
 def write_results(
     chunks: Chunks,
     frames: Frames,
     unique_scores: NDArray[np.float32],
     out: Path,
     *,
-    rule: CallRule,
+    calling: Calling,
     run: RunInfo,
     reads: ReadSource | None = None,
 ) -> ResultSummary:
@@ -100,25 +119,29 @@ def write_results(
     viral_reads.py; None for none. Raises UsageError for a cut-off outside 0 to 1; StoreError for scores that do not
     match the frames or are not probabilities, for input files that are gone, and for disk errors.
     """
-    if not 0 <= rule.cutoff <= 1:
-        raise UsageError(f"cut-off {rule.cutoff} is not from 0 to 1", remedy="0.5 is the published tool's")
+    cutoff = calling.cutoff
+    if not 0 <= cutoff <= 1:
+        raise UsageError(f"cut-off {cutoff} is not from 0 to 1", remedy="0.5 is the published tool's")
     if unique_scores.shape != (frames.n_unique, 2):
         raise StoreError(
             f"scores of shape {unique_scores.shape} for {frames.n_unique:,} unique frames",
             where=out,
             remedy="recompute the predictions of this sample",
         )
-    tally, selection, called = Tally(), Selection(chunks), CalledReads()
+    tally, selection, read_calls = Tally(), Selection(chunks), CalledReads()
     earlier = _facts_in(out)
     with _published_together(out, _TABLES) as streams:
         with tempfile.TemporaryFile(dir=out) as spill:
             chunk_score = _write_frames(chunks, frames, unique_scores, streams, spill)
-            streams[CONTIGS].write(CONTIGS_HEADER)
+            calls = partial(call_records, chunks, frames.frame_chunk, chunk_score, cutoff=cutoff)
+            known = _probabilities(calling, calls)
+            streams[CONTIGS].write(CONTIGS_HEADER if known is None else CALIBRATED_HEADER)
             regions_to = RegionFiles(
                 chunks, streams[REGIONS_BED], streams[REGIONS_GFF3], streams[REGIONS_FASTA]
             )
-            for block in call_records(chunks, frames.frame_chunk, chunk_score, cutoff=rule.cutoff):
-                regions = find_regions(chunks, block, rule.regions)
+            for called in calls():
+                block = called if known is None else known.applied(called)
+                regions = find_regions(chunks, block, calling.regions)
                 write_contig_rows(streams[CONTIGS], block)
                 write_viral_records(streams[VIRAL], chunks, block)
                 write_score_rows(streams[SCORES], chunks, block)
@@ -126,23 +149,25 @@ def write_results(
                 tally.add(block, regions)
                 selection.add(block, regions)
                 if chunks.has_reads:
-                    called.add(block)
+                    read_calls.add(block)
         (out / RUN).unlink(missing_ok=True)
     read_counts: ReadCounts | None = None
     read_files: tuple[str, ...] = ()
     if reads is not None and chunks.has_reads:
-        read_counts, read_files = write_viral_reads(chunks, called, reads, out)
+        read_counts, read_files = write_viral_reads(chunks, read_calls, reads, out)
     summary = ResultSummary(
         sample=run.sample,
         profile=run.profile,
         note=run.note,
-        cutoff=rule.cutoff,
-        rule=rule.regions,
+        cutoff=cutoff,
+        rule=calling.regions,
         chunk_size=chunks.chunk_size,
         counts=tally.counts(),
         top=selection.top(),
         files={name: _measured(out / name) for name in (*_TABLES, *read_files)},
         reads=read_counts,
+        calibration={} if known is None else known.facts(),
+        preset=calling.preset,
     )
     write_report(out / REPORT, summary, run, selection)
     write_multiqc(out, {run.sample: dataclasses.asdict(summary.counts)})
@@ -152,6 +177,15 @@ def write_results(
     made = earlier.get(MADE, run.made) if earlier == facts | {MADE: earlier.get(MADE)} else run.made
     publish_json(out / RUN, facts | {MADE: dict(made)})
     return dataclasses.replace(summary, files=files | {RUN: _measured(out / RUN)})
+
+
+def _probabilities(
+    calling: Calling, calls: Callable[[], Iterator[RecordCalls]]
+) -> SampleProbabilities | None:
+    """The sample's probabilities, for which all records are called once before; None without a calibration."""
+    if calling.calibration is None:
+        return None
+    return SampleProbabilities(calling.calibration, calls(), prior=calling.prior, preset=calling.preset)
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -271,6 +305,7 @@ def _run_facts(run: RunInfo, summary: ResultSummary, files: dict[str, ResultFile
         "profile": run.profile,
         "note": run.note,
         "cutoff": summary.cutoff,
+        **({"calibration": dict(summary.calibration)} if summary.calibration else {}),
         "inputs": [dataclasses.asdict(file) for file in run.inputs],
         "settings": dict(run.settings),
         "versions": dict(run.versions),

@@ -24,7 +24,7 @@ read: the same chunks in reverse order give the same regions in reverse order.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
@@ -57,19 +57,11 @@ class RegionRule:
 
 
 @dataclass(frozen=True, slots=True)
-class CallRule:
-    """How a sample is called: the least score of a record that is called virus, and which regions are written."""
-
-    cutoff: float = 0.5
-    regions: RegionRule = field(default_factory=RegionRule)
-
-
-@dataclass(frozen=True, slots=True)
 class Region:
     """Bases start to end - 1 (from 0) of the record with index `record`.
 
     kind: `whole_record` if no scored chunk of the record is outside; else `provirus_candidate` if the record is called
-    others, `viral_part` if it is called virus. score: mean s of the region's scored chunks.
+    others, `viral_part` if not. score: mean s of the region's scored chunks.
     """
 
     record: int

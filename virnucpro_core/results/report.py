@@ -23,6 +23,7 @@ from markupsafe import Markup
 from virnucpro_core.errors import printable
 from virnucpro_core.files.columns import Array
 from virnucpro_core.files.publish import publish_bytes
+from virnucpro_core.results.calibration import PRESETS
 from virnucpro_core.results.page import page_environment, page_policy, template_text
 from virnucpro_core.results.record_calls import CALLS, NO_CALL, VIRUS, RecordCalls
 from virnucpro_core.results.regions import CHANGE, MOST_SURE, Region
@@ -160,13 +161,18 @@ def write_report(path: Path, summary: ResultSummary, run: RunInfo, selection: Se
                     "tracks": selection.tracks,
                 }
             ),
+            limit=PRESETS.get(summary.preset, 0.0),
             shares=_shares(summary, rows),
             complete=complete,
             shown_tracks=len(selection.tracks),
             track_candidates=selection.track_candidates,
             track_minimum=TRACK_CHUNKS,
             record_chart=_chart(
-                "Records", counts.record_histogram, summary.cutoff, "cut-off", "score of the record"
+                "Records",
+                counts.record_histogram,
+                None if summary.preset else summary.cutoff,
+                "cut-off",
+                "score of the record",
             ),
             chunk_chart=_chart("Chunks", _split(counts.chunk_histogram), 0.5, "chunk call", "s of the chunk"),
             rule=summary.rule,
@@ -246,9 +252,13 @@ def _split(histogram: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]
 
 
 def _chart(
-    noun: str, histograms: tuple[tuple[int, ...], tuple[int, ...]], cut: float, cut_words: str, axis: str
+    noun: str,
+    histograms: tuple[tuple[int, ...], tuple[int, ...]],
+    cut: float | None,
+    cut_words: str,
+    axis: str,
 ) -> dict[str, Any]:
-    """Geometry of a stacked histogram (virus above others) in a box of 400 x 190."""
+    """Geometry of a stacked histogram (virus above others) in a box of 400 x 190; no line if `cut` is None."""
     peak = max(map(sum, zip(*histograms, strict=True)))
     bars = []
     for i, (virus, others) in enumerate(zip(*histograms, strict=True)):
@@ -266,7 +276,7 @@ def _chart(
         "bins": BINS,
         "peak": peak,
         "bars": bars,
-        "cut_x": 40 + 350 * cut,
+        "cut_x": None if cut is None else 40 + 350 * cut,
         "cut_words": f"{cut_words} {cut}",
         "axis": axis,
     }

@@ -108,6 +108,7 @@ class ResultSummary:
     """The counts of a sample and its result files; `files` by file name, `run.json` included.
 
     `reads`: None if the input has no reads with qualities.
+    `calibration`: what `calibration.SampleProbabilities.facts` says, empty without a calibration.
     """
 
     sample: str
@@ -120,6 +121,8 @@ class ResultSummary:
     top: tuple[TopRecord, ...]
     files: dict[str, ResultFile]
     reads: ReadCounts | None = None
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    preset: str = ""
 
 
 class Tally:

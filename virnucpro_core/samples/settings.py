@@ -8,9 +8,9 @@ from virnucpro_core.errors import UsageError
 from virnucpro_core.sequences.record import ReadOptions
 
 # Settings that are a path, and the word that such a setting may hold instead ("" for none).
-PATHS: Mapping[str, str] = {"classifier": ""}
+PATHS: Mapping[str, str] = {"classifier": "", "calibration": "none"}
 # Settings that only the last step uses, in seconds. All others make a variant of the sample, with work of its own.
-OF_RESULTS = ("cutoff", "region_min_length", "region_min_support")
+OF_RESULTS = ("cutoff", "calibration", "prior", "preset", "pairs", "region_min_length", "region_min_support")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +19,10 @@ class SampleSettings:
 
     chunk_size: in bases. shard_rows: unique frames per shard, at most 10,000. cutoff: least score of a record that is
     called virus. interleaved, unmapped_only, min_length (bases): as `ReadOptions` has them. pairs: whether a pair of
-    reads counts as virus if any of its mates is called virus, or only if both are. region_min_length: least bases of a
-    viral region; region_min_support: its least number of chunks called virus.
+    reads counts as virus if any of its mates is called virus, or only if both are. calibration: file of a calibration,
+    "" for the one beside the classifier, "none" for none. prior: the share of virus records, None to estimate it.
+    preset: call by the expected false discovery rate instead of the cut-off. region_min_length: least bases of a viral
+    region; region_min_support: its least number of chunks called virus.
     """
 
     profile: str = "esm2-3b"
@@ -37,6 +39,9 @@ class SampleSettings:
     pairs: Literal["any", "both"] = "any"
     region_min_length: int = 0
     region_min_support: int = 1
+    calibration: str = ""
+    prior: float | None = None
+    preset: Literal["", "conservative", "relaxed"] = ""
 
     def __post_init__(self) -> None:
         """Raises UsageError that names the setting and its range."""
@@ -50,6 +55,8 @@ class SampleSettings:
             "region_min_length": (self.region_min_length >= 0, "0 bases or more"),
             "region_min_support": (self.region_min_support >= 0, "0 chunks or more"),
             "pairs": (self.pairs in ("any", "both"), "any or both"),
+            "prior": (self.prior is None or 0.0 < self.prior < 1.0, "a share between 0 and 1, such as 0.1"),
+            "preset": (self.preset in ("", "conservative", "relaxed"), "conservative or relaxed"),
             "precision": (self.precision in ("float32", "float16", "fp8"), "float32, float16 or fp8"),
         }
         for name, (good, allowed) in ranges.items():
@@ -72,7 +79,7 @@ def shown_settings(settings: SampleSettings) -> dict[str, Any]:
     return {
         name: value
         for name, value in asdict(settings).items()
-        if value != "" and not (name in _QUIET and value == getattr(default, name))
+        if value not in ("", None) and not (name in _QUIET and value == getattr(default, name))
     }
 
 

@@ -85,6 +85,7 @@ def test_a_lane_that_failed_is_not_called_done() -> None:
         "product": "esm_embeddings",
         "rank": 0,
         "world_size": 1,
+        "device": "cpu",
         "resumed": 0,
         "total": 70,
     }

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from virnucpro_core.errors import StoreError
 from virnucpro_core.results.delivery import deliver
-from virnucpro_core.results.folder import RUN, read_results, write_results
+from virnucpro_core.results.folder import RUN, Calling, read_results, write_results
 from virnucpro_core.results.record_calls import NO_CALL, OTHERS, VIRUS
-from virnucpro_core.results.regions import CallRule
 from virnucpro_core.results.summary import RunInfo
 from virnucpro_core.results.viral_reads import READ_FILES, Mates, ReadSource, pair_calls
 from virnucpro_core.samples.inputs import digest_inputs
@@ -64,7 +63,7 @@ class Case:
         scores_N2 = np.stack([1 - virus_N, virus_N], axis=1)
         run = RunInfo(sample="s", profile="demo", digests={"sample": "0"})
         source = ReadSource(digest_inputs(self.files), pairs)
-        write_results(chunks, frames, scores_N2, self.folder / out, rule=CallRule(), run=run, reads=source)
+        write_results(chunks, frames, scores_N2, self.folder / out, calling=Calling(), run=run, reads=source)
         found = {}
         for name in READ_FILES:
             path = self.folder / out / name
@@ -184,7 +183,7 @@ def test_a_changed_or_missing_input_is_told_and_nothing_is_written(run: Case) ->
                 frames,
                 scores_N2,
                 run.folder / "r",
-                rule=CallRule(),
+                calling=Calling(),
                 run=info,
                 reads=ReadSource(files),
             )

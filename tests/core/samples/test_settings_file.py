@@ -61,7 +61,7 @@ def test_every_setting_can_be_given_with_its_default(file: Path, tmp_path: Path)
     ("text", "says"),
     [
         ("chunk-sise = 300", "unknown setting 'chunk-sise'; do you mean chunk-size?"),
-        ("nonsense = 1", "unknown setting 'nonsense'; known settings: chunk-size, classifier"),
+        ("nonsense = 1", "unknown setting 'nonsense'; known settings: calibration, chunk-size, classifier"),
         ("gpus = 2", "unknown setting 'gpus'"),
         ("chunk-size = '300'", "chunk-size is '300'; write chunk-size = a whole number"),
         ("chunk-size = true", "chunk-size is True"),
