@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from virnucpro_core.results.calibration import Calibration, Preset
 from virnucpro_core.results.folder import Calling, write_results
+from virnucpro_core.results.regions import RegionRule
 from virnucpro_core.results.summary import ResultSummary, RunInfo, RunInput
 from virnucpro_core.sequences.chunks import Chunks, write_chunks
 from virnucpro_core.sequences.frames import Frames, write_frames
@@ -27,13 +28,15 @@ class Scored:
         *,
         cutoff: float = 0.5,
         note: str = "",
+        rule: RegionRule | None = None,
+        sample: str = "a_sample",
         calibration: Calibration | None = None,
         prior: float | None = None,
         preset: Preset = "",
         made: dict[str, str] | None = None,
     ) -> ResultSummary:
         run = RunInfo(
-            sample="a_sample",
+            sample=sample,
             profile="demo" if note else "esm2-3b",
             note=note,
             inputs=[RunInput("reads.fa", 10, "0" * 64)],
@@ -43,7 +46,7 @@ class Scored:
             telemetry={"tokens": 3},
             made=made or {},
         )
-        calling = Calling(cutoff, calibration, prior, preset)
+        calling = Calling(cutoff, calibration, prior, preset, rule or RegionRule())
         return write_results(self.chunks, self.frames, self.scores, out, calling=calling, run=run)
 
 

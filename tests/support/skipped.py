@@ -12,6 +12,8 @@ REMEDIES = {
     "compiled kernels": "nothing to install: on this machine `pytest -m gpu` checks them",
     "triton": "pip install 'triton>=3.9' (`make test` does it on Linux x86_64)",
     "postgresql": "apt install postgresql; pip install 'virnucpro[postgres]'",
+    "gffutils": "pip install 'virnucpro[dev]'",
+    "multiqc": "pip install 'virnucpro[dev]'",
     "Chromium": "apt install chromium",
     "playwright": "pip install 'virnucpro[dev]' (`make test` does it)",
     "dagster-k8s": "make ray",

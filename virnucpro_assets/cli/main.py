@@ -24,6 +24,7 @@ from virnucpro_assets.cli.options import out as out_option
 from virnucpro_assets.cli.predict import predict
 from virnucpro_assets.cli.samples import priority, samples
 from virnucpro_assets.cli.storage import storage
+from virnucpro_assets.cli.summary import summary
 from virnucpro_assets.cli.terminal import harden, lost_output
 from virnucpro_assets.cli.train import train
 from virnucpro_assets.cli.ui import ui
@@ -65,6 +66,7 @@ app.add_command(config)
 app.add_command(completion)
 app.add_command(priority)
 app.add_command(metrics)
+app.add_command(summary)
 app.add_command(import_features)
 
 

@@ -10,6 +10,7 @@ import click
 
 from virnucpro_assets.cli.options import TopicCommand, with_options
 from virnucpro_assets.cli.predict_options import PREDICT
+from virnucpro_assets.cli.summary import end_of_batch
 from virnucpro_assets.cli.words import counted
 from virnucpro_assets.platform.startup import lasting_imports
 from virnucpro_core.errors import printable
@@ -76,6 +77,11 @@ def predict(
         samples = list(known.values())
         with asking(samples, shlex.join(["virnucpro", *sys.argv[1:]])):
             failures |= show_predictions(samples, request.platform, lambda one: outs[one.name], said)
+    if request.several and not check:
+        total = len(request.wanted) + len(request.failures)
+        for line in end_of_batch(request.platform.folder, out, total, failures):
+            if not quiet:
+                sys.stderr.write(f"{line}\n")
     if request.several and failures:
         raise several_failed(failures, len(request.wanted) + len(request.failures))
     for error in failures.values():

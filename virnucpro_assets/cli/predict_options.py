@@ -81,6 +81,12 @@ CALLS = topic(
         "[default: any]",
     ),
     option("--cutoff", type=float, help="A record with at least this score is called virus.  [default: 0.5]"),
+    option("--region-min-length", type=int, help="Bases that a viral region must have.  [default: 0]"),
+    option(
+        "--region-min-support",
+        type=int,
+        help="Chunks called virus that a viral region must have.  [default: 1]",
+    ),
     option(
         "--conservative",
         "preset",

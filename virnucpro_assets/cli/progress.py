@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from virnucpro_assets.cli.calls_table import calls_in_words, print_calls, print_json
+from virnucpro_assets.cli.calls_table import calls_in_words, print_calls, print_json, read_counts
 from virnucpro_assets.cli.words import counted
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.running.predict import Watch, predict
@@ -23,7 +23,7 @@ from virnucpro_core.engine.telemetry import Progress as LaneProgress
 from virnucpro_core.engine.telemetry import read_summary
 from virnucpro_core.errors import VirnucproError, printable
 from virnucpro_core.pipeline.retention import was_released
-from virnucpro_core.results.folder import REPORT
+from virnucpro_core.results.folder import REGIONS_BED, REPORT
 from virnucpro_core.samples.products import CHUNKS, PRODUCTS
 from virnucpro_core.samples.sample import Sample
 from virnucpro_core.sequences.chunks import Chunks
@@ -123,6 +123,7 @@ def show_predictions(
     view = _view(said, named=several)
     shown = _Verbose(view.print) if said.verbose else None
     began, start = dict[str, float](), time.monotonic()
+    called: list[str] = []
     last: list[Sample] = []
 
     def begin(sample: Sample) -> None:
@@ -140,8 +141,10 @@ def show_predictions(
 
     def done(sample: Sample, together: bool) -> None:  # noqa: FBT001 - as Watch calls it
         deliver(sample.results, out(sample))
-        if together:
-            view.print(f"{sample.name}: {calls_in_words(out(sample))}; {out(sample)}")
+        called.append(sample.name)
+        if several:
+            place = f"{len(called):,} of {len(samples):,}"
+            view.print(f"{place}: {sample.name}: {calls_in_words(out(sample))}; {out(sample)}")
         if together and said.as_json:
             print_json(sample.name, out(sample), time.monotonic() - start)
         if not together:
@@ -200,6 +203,10 @@ def _print_results(sample: Sample, out: Path, seconds: float, said: Said, view: 
     elif not said.quiet:
         print_calls(out)
     view.print(f"{calls_in_words(out)}; {seconds:.0f} s")
+    counts = read_counts(out)
+    if counts.get("regions"):
+        candidates = counted(counts["provirus_candidates"], "provirus candidate")
+        view.print(f"{counted(counts['regions'], 'viral region')}, {candidates}: {REGIONS_BED}")
     uracils = 0 if was_released(sample, CHUNKS) else Chunks.open(sample.chunks).attrs["uracils"]
     if uracils:
         view.print(f"letters U read as T: {uracils:,}")

@@ -103,6 +103,8 @@ def _call(platform: Platform, lane: Lane) -> dg.MaterializeResult[Any]:
             **{f"records_{call}": number for call, number in counts.calls.items()},
             "chunks_virus": counts.chunks_virus,
             "frames": counts.frames,
+            "regions": counts.regions,
+            "provirus_candidates": counts.provirus_candidates,
             "reasons": dg.MetadataValue.json(counts.reasons),
             **({"note": made.note} if made.note else {}),
         },

@@ -16,6 +16,7 @@ from virnucpro_core.errors import DeviceError, VirnucproError, WeightsError
 from virnucpro_core.files.disk import embedded_bytes, make_sure_of_room, reading_bytes
 from virnucpro_core.models.profiles import ResolvedProfile
 from virnucpro_core.pipeline.imported import imported_features
+from virnucpro_core.results.batch import check_batch_out
 from virnucpro_core.results.delivery import check_out, check_writable
 from virnucpro_core.samples.finding import look_into
 from virnucpro_core.samples.products import CHUNKS
@@ -67,6 +68,8 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
     platform = platform.asked(gpus=options.get("gpus") or 0, device=options.get("device") or "")
     wanted = samples_of(paths, out, platform, options)
     check_writable(out)
+    if len(wanted) > 1:
+        check_batch_out(out, force=options["force"])
     good, failures = [], {}
     for one in wanted:
         try:

@@ -21,8 +21,8 @@ BYTES_A_LETTER = 2.5
 LETTERS_PACKED = 4
 # Bytes of a row besides its float32 values: frame number (8), digest (16). Bytes of a shard's HDF5 header and entry.
 ROW_BYTES, SHARD_BYTES = 24, 12_000
-# Bytes of a frame in both result tables: old and new tables exist together for a while, and are copied to --out.
-RESULT_BYTES_A_FRAME, REPORT_BYTES = 300, 1_000_000
+# Bytes of a frame in all result tables: old and new tables exist together for a while, and are copied to --out.
+RESULT_BYTES_A_FRAME, REPORT_BYTES = 800, 1_000_000
 
 
 def reading_bytes(letters: int, *, packed: int) -> int:

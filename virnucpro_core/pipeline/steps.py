@@ -20,6 +20,7 @@ from virnucpro_core.pipeline.imported import read_import
 from virnucpro_core.pipeline.lane import Lane, open_chunks
 from virnucpro_core.pipeline.score import collect_scores
 from virnucpro_core.results.folder import Calling, write_results
+from virnucpro_core.results.regions import RegionRule
 from virnucpro_core.results.summary import ResultSummary, RunInfo, RunInput
 from virnucpro_core.results.viral_reads import ReadSource
 from virnucpro_core.samples.content import with_content
@@ -135,12 +136,16 @@ def call_sample(lane: Lane, made: Mapping[str, Any] | None = None) -> ResultSumm
             lane.frames,
             collect_scores(lane),
             sample.results,
-            calling=Calling(
-                sample.settings.cutoff, lane.calibration, sample.settings.prior, sample.settings.preset
-            ),
+            calling=_calling(lane),
             run=replace(run_info(lane), made=made or {}),
             reads=ReadSource(sample.inputs, sample.settings.pairs),
         )
+
+
+def _calling(lane: Lane) -> Calling:
+    settings = lane.sample.settings
+    regions = RegionRule(settings.region_min_length, settings.region_min_support)
+    return Calling(settings.cutoff, lane.calibration, settings.prior, settings.preset, regions)
 
 
 def run_info(lane: Lane) -> RunInfo:

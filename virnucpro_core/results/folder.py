@@ -1,7 +1,8 @@
-"""Write and verify the results folder of a sample: the published tool's two tables, one call per record, the report
-and `run.json`.
+"""Write and verify the results folder of a sample: the published tool's two tables, calls per record and per chunk,
+viral regions, the report, sections for MultiQC and `run.json`.
 
-The formats are defined in `chunk_calls.py`, `record_calls.py` and `report.py`. Other files in the folder are never
+The formats are defined in `chunk_calls.py`, `record_calls.py`, `region_files.py`, `report.py` and `multiqc.py`, and
+described for users in docs/outputs.md. Other files in the folder are never
 touched. A folder with a `run.json` is complete: that file is removed before the first file is replaced, and published
 last.
 
@@ -15,7 +16,7 @@ import dataclasses
 import itertools
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,6 +35,7 @@ from virnucpro_core.results.chunk_calls import (
     chunk_maxima,
     write_prediction_rows,
 )
+from virnucpro_core.results.multiqc import MULTIQC_FILES, write_multiqc
 from virnucpro_core.results.record_calls import (
     CALIBRATED_HEADER,
     CONTIGS_HEADER,
@@ -43,6 +45,13 @@ from virnucpro_core.results.record_calls import (
     write_contig_rows,
     write_viral_records,
 )
+from virnucpro_core.results.region_files import (
+    CHUNKS_HEADER,
+    RegionFiles,
+    write_chunk_rows,
+    write_score_rows,
+)
+from virnucpro_core.results.regions import RegionRule, find_regions
 from virnucpro_core.results.report import Selection, write_report
 from virnucpro_core.results.summary import ReadCounts, ResultFile, ResultSummary, RunInfo, Tally
 from virnucpro_core.results.viral_reads import READ_FILES, CalledReads, ReadSource, write_viral_reads
@@ -53,11 +62,27 @@ FRAME_CALLS = "prediction_results.txt"
 CHUNK_CALLS = "prediction_results_highestscore.csv"
 CONTIGS = "contigs.tsv"
 VIRAL = "viral.fasta"
+CHUNK_TABLE = "chunks.tsv"
+SCORES = "scores.bedgraph"
+REGIONS_BED = "regions.bed"
+REGIONS_GFF3 = "regions.gff3"
+REGIONS_FASTA = "regions.fasta"
 REPORT = "report.html"
 RUN = "run.json"
 MADE = "made"  # its key that says when, where and by which command
 # All files of a sample's results folder. Add every new result file to this list.
-RESULT_FILES = (FRAME_CALLS, CHUNK_CALLS, CONTIGS, VIRAL, *READ_FILES, REPORT, RUN)
+_TABLES = (
+    FRAME_CALLS,
+    CHUNK_CALLS,
+    CHUNK_TABLE,
+    CONTIGS,
+    VIRAL,
+    SCORES,
+    REGIONS_BED,
+    REGIONS_GFF3,
+    REGIONS_FASTA,
+)
+RESULT_FILES = (*_TABLES, *READ_FILES, *MULTIQC_FILES, REPORT, RUN)
 
 TABLE_CHUNKS = 100_000
 
@@ -67,13 +92,14 @@ class Calling:
     """How records are called. cutoff: least score of a virus. calibration: for probabilities, None for none.
 
     prior: the share of virus, None to estimate it. preset: call by the expected false discovery rate instead of the
-    cut-off; it needs a calibration.
+    cut-off; it needs a calibration. regions: which viral regions are written.
     """
 
     cutoff: float = 0.5
     calibration: Calibration | None = None
     prior: float | None = None
     preset: Preset = ""
+    regions: RegionRule = dataclasses.field(default_factory=RegionRule)
 
 
 def write_results(
@@ -104,19 +130,24 @@ def write_results(
         )
     tally, selection, read_calls = Tally(), Selection(chunks), CalledReads()
     earlier = _facts_in(out)
-    tables = (FRAME_CALLS, CHUNK_CALLS, CONTIGS, VIRAL)
-    with _published_together([out / name for name in tables]) as (predictions, chunk_calls, contigs, viral):
+    with _published_together(out, _TABLES) as streams:
         with tempfile.TemporaryFile(dir=out) as spill:
-            chunk_score = _write_frames(chunks, frames, unique_scores, (predictions, chunk_calls, spill))
+            chunk_score = _write_frames(chunks, frames, unique_scores, streams, spill)
             calls = partial(call_records, chunks, frames.frame_chunk, chunk_score, cutoff=cutoff)
             known = _probabilities(calling, calls)
-            contigs.write(CONTIGS_HEADER if known is None else CALIBRATED_HEADER)
+            streams[CONTIGS].write(CONTIGS_HEADER if known is None else CALIBRATED_HEADER)
+            regions_to = RegionFiles(
+                chunks, streams[REGIONS_BED], streams[REGIONS_GFF3], streams[REGIONS_FASTA]
+            )
             for called in calls():
                 block = called if known is None else known.applied(called)
-                write_contig_rows(contigs, block)
-                write_viral_records(viral, chunks, block)
-                tally.add(block)
-                selection.add(block)
+                regions = find_regions(chunks, block, calling.regions)
+                write_contig_rows(streams[CONTIGS], block)
+                write_viral_records(streams[VIRAL], chunks, block)
+                write_score_rows(streams[SCORES], chunks, block)
+                regions_to.add(block, regions)
+                tally.add(block, regions)
+                selection.add(block, regions)
                 if chunks.has_reads:
                     read_calls.add(block)
         (out / RUN).unlink(missing_ok=True)
@@ -129,16 +160,18 @@ def write_results(
         profile=run.profile,
         note=run.note,
         cutoff=cutoff,
+        rule=calling.regions,
         chunk_size=chunks.chunk_size,
         counts=tally.counts(),
         top=selection.top(),
-        files={name: _measured(out / name) for name in (*tables, *read_files)},
+        files={name: _measured(out / name) for name in (*_TABLES, *read_files)},
         reads=read_counts,
         calibration={} if known is None else known.facts(),
         preset=calling.preset,
     )
     write_report(out / REPORT, summary, run, selection)
-    files = summary.files | {REPORT: _measured(out / REPORT)}
+    write_multiqc(out, {run.sample: dataclasses.asdict(summary.counts)})
+    files = summary.files | {name: _measured(out / name) for name in (*MULTIQC_FILES, REPORT)}
     facts = _run_facts(run, summary, files)
     # Results that were only written again keep their date, so the same command gives the same bytes.
     made = earlier.get(MADE, run.made) if earlier == facts | {MADE: earlier.get(MADE)} else run.made
@@ -217,11 +250,13 @@ def _write_frames(
     chunks: Chunks,
     frames: Frames,
     unique_scores: NDArray[np.float32],
-    streams: tuple[BinaryIO, BinaryIO, Any],
+    streams: Mapping[str, BinaryIO],
+    spill: Any,
 ) -> NDArray[np.float64]:
-    """Write the published tool's two tables. Returns s of all chunks (n_chunks,), mapped from the third stream."""
-    predictions, chunk_calls, spill = streams
+    """Write the published tool's tables and `chunks.tsv`. Returns s of all chunks (n_chunks,), mapped from `spill`."""
+    predictions = streams[FRAME_CALLS]
     predictions.write(PREDICTIONS_HEADER)
+    streams[CHUNK_TABLE].write(CHUNKS_HEADER)
     calls = ChunkCalls(Path(predictions.name).parent)
     for lo in range(0, chunks.n_chunks, TABLE_CHUNKS):
         hi = min(lo + TABLE_CHUNKS, chunks.n_chunks)
@@ -231,8 +266,11 @@ def _write_frames(
         write_prediction_rows(predictions, frames.frame_ids(a, b, chunks), scores_N2)
         maxima_C2 = chunk_maxima(frames.frame_chunk[a:b], scores_N2, lo, hi)
         calls.add_maxima(chunks.chunk_ids(lo, hi), maxima_C2)
-        spill.write(chunk_scores(maxima_C2).data)
-    calls.write(chunk_calls)
+        score_C = chunk_scores(maxima_C2)
+        frames_C = np.bincount(np.asarray(frames.frame_chunk[a:b], dtype=np.int64) - lo, minlength=hi - lo)
+        write_chunk_rows(streams[CHUNK_TABLE], chunks, lo, frames_C, maxima_C2, score_C)
+        spill.write(score_C.data)
+    calls.write(streams[CHUNK_CALLS])
     if not chunks.n_chunks:  # a file without bytes cannot be mapped
         return np.empty(0)
     spill.flush()
@@ -240,10 +278,12 @@ def _write_frames(
 
 
 @contextlib.contextmanager
-def _published_together(paths: Sequence[Path]) -> Iterator[list[BinaryIO]]:
-    """Open one stream per path. None of the files appears before the block has ended."""
+def _published_together(out: Path, names: Sequence[str]) -> Iterator[dict[str, BinaryIO]]:
+    """Open one stream per file of the folder. None of the files appears before the block has ended."""
     with contextlib.ExitStack() as files:
-        yield [files.enter_context(files.enter_context(publish(path)).open("wb")) for path in paths]
+        yield {
+            name: files.enter_context(files.enter_context(publish(out / name)).open("wb")) for name in names
+        }
 
 
 def _measured(path: Path) -> ResultFile:

@@ -35,7 +35,7 @@ CALIBRATED_HEADER = CONTIGS_HEADER.rstrip() + b"\tprobability\tfdr\n"
 BLOCK_RECORDS = 65_536
 BLOCK_CHUNKS = 1_000_000
 _CODON = re.compile(rb"[ACGT]{3}", re.IGNORECASE)
-_FASTA_WIDTH = 60
+FASTA_WIDTH = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def write_viral_records(stream: BinaryIO, chunks: Chunks, block: RecordCalls) ->
         record = block.first + k
         header = b"%b %b" % (chunks.ids[record], chunks.descriptions[record])
         sequence = chunks.sequence(record)
-        lines = (sequence[i : i + _FASTA_WIDTH] for i in range(0, len(sequence), _FASTA_WIDTH))
+        lines = (sequence[i : i + FASTA_WIDTH] for i in range(0, len(sequence), FASTA_WIDTH))
         stream.write(b">%b\n%b\n" % (header.rstrip(), b"\n".join(lines)))
 
 

@@ -10,7 +10,7 @@ from virnucpro_core.sequences.record import ReadOptions
 # Settings that are a path, and the word that such a setting may hold instead ("" for none).
 PATHS: Mapping[str, str] = {"classifier": "", "calibration": "none"}
 # Settings that only the last step uses, in seconds. All others make a variant of the sample, with work of its own.
-OF_RESULTS = ("cutoff", "calibration", "prior", "preset", "pairs")
+OF_RESULTS = ("cutoff", "calibration", "prior", "preset", "pairs", "region_min_length", "region_min_support")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,8 @@ class SampleSettings:
     called virus. interleaved, unmapped_only, min_length (bases): as `ReadOptions` has them. pairs: whether a pair of
     reads counts as virus if any of its mates is called virus, or only if both are. calibration: file of a calibration,
     "" for the one beside the classifier, "none" for none. prior: the share of virus records, None to estimate it.
-    preset: call by the expected false discovery rate instead of the cut-off.
+    preset: call by the expected false discovery rate instead of the cut-off. region_min_length: least bases of a viral
+    region; region_min_support: its least number of chunks called virus.
     """
 
     profile: str = "esm2-3b"
@@ -36,6 +37,8 @@ class SampleSettings:
     unmapped_only: bool = False
     min_length: int = 0
     pairs: Literal["any", "both"] = "any"
+    region_min_length: int = 0
+    region_min_support: int = 1
     calibration: str = ""
     prior: float | None = None
     preset: Literal["", "conservative", "relaxed"] = ""
@@ -49,6 +52,8 @@ class SampleSettings:
             "duplicates": (self.duplicates in ("refuse", "rename"), "refuse or rename"),
             "overlong": (self.overlong in ("truncate", "isolate"), "truncate or isolate"),
             "min_length": (self.min_length >= 0, "0 or more bases"),
+            "region_min_length": (self.region_min_length >= 0, "0 bases or more"),
+            "region_min_support": (self.region_min_support >= 0, "0 chunks or more"),
             "pairs": (self.pairs in ("any", "both"), "any or both"),
             "prior": (self.prior is None or 0.0 < self.prior < 1.0, "a share between 0 and 1, such as 0.1"),
             "preset": (self.preset in ("", "conservative", "relaxed"), "conservative or relaxed"),
@@ -65,7 +70,7 @@ class SampleSettings:
 
 
 # Settings that are shown only where somebody has set them.
-_QUIET = ("interleaved", "unmapped_only", "min_length", "pairs")
+_QUIET = ("interleaved", "unmapped_only", "min_length", "pairs", "region_min_length", "region_min_support")
 
 
 def shown_settings(settings: SampleSettings) -> dict[str, Any]:

@@ -23,6 +23,11 @@ from tests.support import ROOT
 from tests.support.live_platform import wait_until
 from torture.pipeline import write_reads
 from virnucpro_core.models.profiles import DEMO
+from virnucpro_core.results.folder import RESULT_FILES
+from virnucpro_core.results.multiqc import MULTIQC_FILES
+from virnucpro_core.results.viral_reads import READ_FILES
+
+ACROSS = {"summary.tsv", "index.html", *MULTIQC_FILES}
 
 
 class Shell:
@@ -109,14 +114,7 @@ def test_predict_shows_progress_and_calls_and_leaves_the_results_folder(predicte
         predicted.folder / "results" / "contigs.tsv", sep="\t")["record_id"])  # fmt: skip
     assert rows[0].split()[3] == "0.8001"  # cut to 4 digits, as in the report
     results = predicted.folder / "results"
-    assert {f.name for f in results.iterdir()} == {
-        "contigs.tsv",
-        "prediction_results.txt",
-        "prediction_results_highestscore.csv",
-        "report.html",
-        "run.json",
-        "viral.fasta",
-    }
+    assert {f.name for f in results.iterdir()} == set(RESULT_FILES) - set(READ_FILES)
     calls = pd.read_csv(results / "contigs.tsv", sep="\t")
     assert len(calls) == 6
     run = json.loads((results / "run.json").read_text())
@@ -170,7 +168,13 @@ def test_small_samples_are_predicted_together_and_a_bad_one_stops_none(shell: Sh
     assert "bad.fa" in first
     assert "line 3" in first
     assert "1 of 3 samples failed" in last
-    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == ["a", "b"]
+    assert {f.name for f in (tmp_path / "out").iterdir()} == {"a", "b"} | ACROSS
+    assert "\n2 called, 1 failed\n" in done.stderr
+    assert [line[:7] for line in done.stderr.splitlines() if " of 3: " in line] == ["1 of 3:", "2 of 3:"]
+    across = pd.read_csv(tmp_path / "out" / "summary.tsv", sep="\t", quoting=3).set_index("sample")
+    assert dict(across["state"]) == {"a": "called", "b": "called", "bad": "failed"}
+    assert "line 3" in across["reason"]["bad"]
+    assert (across["seconds"][["a", "b"]] > 0).all()
     assert all((tmp_path / "out" / name / "run.json").exists() for name in "ab")
     # Three runs for all, and the bad one's own, which says why.
     assert len(list((tmp_path / "home" / "dagster" / "history" / "runs").glob("*-*.db"))) == 4
@@ -201,7 +205,10 @@ def test_a_folder_s_bad_samples_are_said_and_stop_none_whatever_is_wrong_with_th
     assert "moved.fa: no such file" in done.stderr
     assert "pipe.fa: not a regular file" in done.stderr
     assert "already stands for other sequences" in done.stderr
-    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == ["a", "b"]
+    assert {f.name for f in (tmp_path / "out").iterdir()} == {"a", "b"} | ACROSS
+    assert "\n2 called, 5 failed\n" in done.stderr
+    (tmp_path / "out" / "index.html").write_text("mine")
+    assert "holds index.html, which was not written by VirNucPro" in shell.refused(*words)
 
 
 def test_samples_of_one_name_and_variants_lie_side_by_side(shell: Shell, tmp_path: Path) -> None:
@@ -304,7 +311,7 @@ def test_small_samples_of_a_worker_that_stands_and_dies_are_done_by_others(
     worker.kill()
     _, err = command.communicate(timeout=240)
     assert command.returncode == 0, err
-    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == names
+    assert {f.name for f in (tmp_path / "out").iterdir()} == {*names} | ACROSS
     assert (
         len(
             [line for line in err.splitlines() if "gpu-1: was ended by signal 9 (Killed); its log is" in line]

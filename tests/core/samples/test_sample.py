@@ -134,6 +134,8 @@ def test_a_damaged_description_is_an_error_and_not_a_new_sample(tmp_path: Path) 
     [
         ("chunk_size", 2),
         ("cutoff", 1.5),
+        ("region_min_length", -1),
+        ("region_min_support", -1),
         ("shard_rows", 10_001),
         ("duplicates", "merge"),
         ("precision", "int8"),
