@@ -12,9 +12,9 @@ from virnucpro_core.errors import StoreError, UsageError
 from virnucpro_core.files.digests import sha256_json
 from virnucpro_core.files.publish import publish_json
 from virnucpro_core.models.profiles import ImportedFeatures
+from virnucpro_core.samples.sample import IMPORTED as RECORD
 from virnucpro_core.samples.settings import SampleSettings
 
-RECORD = "imported.json"
 _FORMAT = 1
 
 

@@ -35,7 +35,7 @@ from virnucpro_core.samples.sample import (
     same_content,
     write,
 )
-from virnucpro_core.samples.settings import SampleSettings, differing, same_work
+from virnucpro_core.samples.settings import OF_ENCODERS, SampleSettings, differing
 from virnucpro_core.sequences.names import with_folder
 
 _LONGEST = 64
@@ -159,7 +159,7 @@ def _in_family(sample: Sample, *, fresh: bool) -> Sample:
     members = family(sample.home, sample.name)
     own = [one for one in members if fresh or is_same(one, sample)]
     for one in own:
-        if same_work(one.settings, sample.settings):
+        if _same_work(one, sample):
             return _named(sample, one.name, one.variant_of)
     base = next((one for one in members if one.name == sample.name), None)
     if (
@@ -175,11 +175,17 @@ def _in_family(sample: Sample, *, fresh: bool) -> Sample:
     return _with_digest(sample, name, [sample.name, [f.sha256 for f in sample.inputs]], sample.name)
 
 
+def _same_work(one: Sample, sample: Sample) -> bool:
+    """Whether both have the same work in common. With imported embeddings, precision does not matter."""
+    differs = set(differing(one.settings, sample.settings))
+    return not (differs - set(OF_ENCODERS) if one.imported.exists() else differs)
+
+
 def _replaced(sample: Sample) -> Sample:
     """As `_in_family`, for files that have changed: they take the place of those with the same settings."""
     members = family(sample.home, sample.name)
     for one in members:
-        if same_work(one.settings, sample.settings):
+        if _same_work(one, sample):
             return _named(sample, one.name, one.variant_of)
     base = next((one for one in members if one.name == sample.name and one.content), None)
     return sample if base is None else _named(sample, variant_name(base, sample.settings), base.name)

@@ -36,6 +36,7 @@ KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # Format 2 stores no modification times; all its samples have a sha256.
 _FORMAT, _FORMATS = 3, (2, 3)
 REJECTED = "rejected.json"
+IMPORTED = "imported.json"
 SMALL_BYTES = 16_000_000
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,11 @@ class Sample:
     @property
     def translations(self) -> Path:
         return self.folder / "translations"
+
+    @property
+    def imported(self) -> Path:
+        """Record of imported embeddings; exists only if they were not computed here (pipeline/imported.py)."""
+        return self.folder / IMPORTED
 
     @property
     def results(self) -> Path:
