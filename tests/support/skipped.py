@@ -16,6 +16,7 @@ REMEDIES = {
     "playwright": "pip install 'virnucpro[dev]' (`make test` does it)",
     "dagster-k8s": "make ray",
     "Ray is not installed": "make ray",
+    "start a Slurm of our own": "as root: apt install slurm-wlm munge; make slurm",
     "network namespaces": "run as root, or allow unprivileged user namespaces; apt install iproute2 util-linux",
     "C compiler": "apt install gcc libc6-dev",
     "golden files": "nothing to install: they are not published with the repository",

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from virnucpro_assets.platform.databases import half_made
-from virnucpro_assets.platform.environment import dagster_home
+from virnucpro_assets.platform.databases import databases, half_made, refuse_network
+from virnucpro_assets.platform.environment import SLURM, dagster_home, models_folder, postgres_asked
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_core.devices.compute import default_attention
 from virnucpro_core.encoders.attention import usable_kernels
@@ -45,6 +45,10 @@ def examine(platform: Platform, profile: str, chunk_size: int) -> Iterator[Repor
     weights, widths = _weights(platform, profile, chunk_size)
     yield weights
     yield from _folders(platform, widths)
+    if platform.executor == SLURM:
+        from virnucpro_assets.graph.engines import examine_slurm
+
+        yield from (Report(f"slurm {kind}", good, text) for kind, good, text in examine_slurm(platform))
 
 
 def clear_failed(platform: Platform) -> list[str]:
@@ -119,6 +123,7 @@ def _folders(platform: Platform, widths: tuple[int, int]) -> Iterator[Report]:
     text = f"{free / 1e9:,.0f} GB free at {home}; a million unique frames take {million / 1e9:.1f} GB"
     yield Report("disk", free > million, text)
     yield Report("VIRNUCPRO_HOME", _writable(existing), str(home))
+    yield Report("VIRNUCPRO_MODELS", None, str(models_folder()))
     if existing == home and _writable(home):
         yield _storage(home / "locks")
     else:
@@ -126,7 +131,24 @@ def _folders(platform: Platform, widths: tuple[int, int]) -> Iterator[Report]:
     instance = dagster_home()
     writable = _writable(next(p for p in (instance, *instance.parents) if p.exists()))
     yield Report("DAGSTER_HOME", writable, str(instance))
+    yield _records(instance)
     yield _instance(instance)
+
+
+def _records(home: Path) -> Report:
+    """Where Dagster's records lie. SQLite on a network disk is an error."""
+    try:
+        if not (home / "dagster.yaml").exists() and postgres_asked():
+            return Report("records", good=True, text="in PostgreSQL, as VIRNUCPRO_POSTGRES_URL says")
+        found = databases(home)
+        refuse_network(home)
+    except UsageError as error:
+        return Report("records", good=False, text=str(error))
+    if not found:
+        return Report("records", good=True, text=f"in a database server, as {home / 'dagster.yaml'} says")
+    folder = found[0].folder
+    kind = file_system(next(p for p in (folder, *folder.parents) if p.exists())).kind
+    return Report("records", good=True, text=f"in SQLite below {folder}, on {kind}")
 
 
 def _instance(home: Path) -> Report:

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from virnucpro_assets.cli.models import doctor, metrics, models, train, ui
+from virnucpro_assets.cli.places import add_places
 from virnucpro_assets.cli.samples import priority, samples
 from virnucpro_assets.cli.storage import storage
 from virnucpro_assets.cli.terminal import harden, lost_output
@@ -246,6 +247,9 @@ def consensus(predictions: Path, out: Path) -> None:
     from virnucpro_core.results.chunk_calls import consensus_from_predictions
 
     click.echo(f"{counted(consensus_from_predictions(predictions, out), 'chunk')} in {out}")
+
+
+add_places(app)
 
 
 def main() -> NoReturn:

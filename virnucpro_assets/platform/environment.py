@@ -23,7 +23,8 @@ os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
 
 MODELS = "models"
 IN_PROCESS = "in_process"
-EXECUTORS = (IN_PROCESS, "ray", "kubernetes")
+SLURM = "slurm"
+EXECUTORS = (IN_PROCESS, SLURM, "ray", "kubernetes")
 POSTGRES_URL = "VIRNUCPRO_POSTGRES_URL"
 # A tick of the sensor `follow` takes the newest event's number and reads all events up to it. The database gives an
 # event its number before the transaction is committed. If an event is committed after one with a higher number, the
@@ -39,13 +40,24 @@ def home_folder() -> Path:
 
 
 def models_folder() -> Path:
-    """The model store of this installation."""
-    return home_folder() / MODELS
+    """The model store: `VIRNUCPRO_MODELS`, absolute; if it is not set, the folder `models` below VIRNUCPRO_HOME."""
+    return _folder("VIRNUCPRO_MODELS", home_folder() / MODELS)
 
 
 def dagster_home() -> Path:
     """`DAGSTER_HOME`; if it is not set, the folder `dagster` below VIRNUCPRO_HOME."""
     return _folder("DAGSTER_HOME", home_folder() / "dagster")
+
+
+def use_home(folder: Path) -> None:
+    """From now on VIRNUCPRO_HOME is `folder`, in this process and its children, and DAGSTER_HOME lies below it."""
+    os.environ["VIRNUCPRO_HOME"] = str(folder.expanduser().resolve())
+    os.environ.pop("DAGSTER_HOME", None)
+
+
+def use_scratch(folder: Path) -> None:
+    """From now on DAGSTER_HOME lies below `folder`, in this process and its children."""
+    os.environ["DAGSTER_HOME"] = str(folder.expanduser().resolve() / "dagster")
 
 
 def postgres_asked() -> bool:
@@ -132,6 +144,24 @@ def environment_of(platform: Any) -> dict[str, str]:
     return {v.name: str(getattr(platform, v.setting)) for v in VARIABLES if v.setting}
 
 
+def slurm_file() -> tuple[Path, bool]:
+    """The site's file about Slurm jobs, and whether VIRNUCPRO_SLURM names it, so that it must exist."""
+    return _folder("VIRNUCPRO_SLURM", home_folder() / "slurm.toml"), bool(os.environ.get("VIRNUCPRO_SLURM"))
+
+
+def job_environment(platform: Any) -> dict[str, str]:
+    """All variables for a Slurm job that is submitted here: this process's own, and the platform's settings.
+
+    Variables of a Slurm job that this process may itself run in are left out, and so are the GPUs that it sees.
+    """
+    outer = {
+        name: value
+        for name, value in os.environ.items()
+        if name == "SLURM_CONF" or not name.startswith(("SLURM", "SBATCH_", "SRUN_", "CUDA_VISIBLE_DEVICES"))
+    }
+    return outer | environment_of(platform) | {"DAGSTER_HOME": str(dagster_home()), "PYTHONSAFEPATH": "1"}
+
+
 def export(platform: Any) -> None:
     """Write the platform's settings and DAGSTER_HOME to this process's environment, for Dagster and child processes.
 
@@ -206,6 +236,13 @@ VARIABLES = (
         "VIRNUCPRO_HOME", "home", "inbox, samples, models", "`~/.virnucpro`", lambda: str(home_folder())
     ),
     Variable(
+        "VIRNUCPRO_MODELS",
+        "weights",
+        "the model store; several homes can share one",
+        "`$VIRNUCPRO_HOME/models`",
+        lambda: str(models_folder()),
+    ),
+    Variable(
         "DAGSTER_HOME",
         "",
         "the Dagster instance; an absolute path",
@@ -264,9 +301,16 @@ VARIABLES = (
     Variable(
         "VIRNUCPRO_EXECUTOR",
         "executor",
-        "where steps run: `in_process`, `ray` or `kubernetes` ([clusters](clusters.md))",
+        "where steps run: `in_process`, `slurm`, `ray` or `kubernetes` ([clusters](clusters.md))",
         "`in_process`",
         _choice("VIRNUCPRO_EXECUTOR", *EXECUTORS),
+    ),
+    Variable(
+        "VIRNUCPRO_SLURM",
+        "",
+        "file with what Slurm jobs ask for ([clusters](clusters.md#slurm))",
+        "`$VIRNUCPRO_HOME/slurm.toml`",
+        lambda: str(slurm_file()[0]),
     ),
     Variable(
         POSTGRES_URL,

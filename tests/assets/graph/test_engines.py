@@ -40,7 +40,7 @@ def test_on_the_cpu_no_step_asks_for_a_gpu() -> None:
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
-        ({"VIRNUCPRO_EXECUTOR": "slurm"}, "give one of in_process, ray, kubernetes"),
+        ({"VIRNUCPRO_EXECUTOR": "pbs"}, "give one of in_process, slurm, ray, kubernetes"),
         ({"VIRNUCPRO_EXECUTOR": "ray", "VIRNUCPRO_GPUS": ""}, "number of GPUs of the cluster"),
     ],
 )
