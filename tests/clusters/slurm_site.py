@@ -9,7 +9,7 @@ import dagster as dg
 from tests.clusters.slurm import Cluster
 from tests.support.live_platform import Site
 
-NAME, SHARD_ROWS = "genomes", 4
+NAME, SHARD_ROWS = "genomes", 2
 SETTINGS = """
 check_seconds = 1
 setup = "echo setup of $SLURM_JOB_ID"

@@ -1,6 +1,7 @@
 """Steps as jobs of a real Slurm on this machine, whose nodes die and whose jobs are preempted, cancelled, requeued."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from click.testing import CliRunner
 
 from tests.clusters.slurm import Cluster, cluster, possible, wait_until
 from tests.clusters.slurm_site import NAME, SHARD_ROWS, engine_events, instance_of, register, slurm_site
 from tests.support import ROOT
 from tests.support.live_platform import Site
+from virnucpro_assets.cli.main import app
 from virnucpro_assets.slurm.jobs import FORGOTTEN, Job, Slurm, SlurmBusyError
 from virnucpro_core.errors import UsageError
 from virnucpro_core.models.profiles import DEMO
@@ -86,6 +89,23 @@ def test_what_slurm_refuses_is_one_line_and_a_silent_controller_is_not_a_refusal
 def test_without_slurm_on_the_path_one_line_says_so() -> None:
     with pytest.raises(UsageError, match="there is no program sbatch on PATH"):
         Slurm({"PATH": "/nowhere"}).submit("", {})
+
+
+def test_the_doctor_asks_slurm_whether_it_would_take_the_jobs(
+    slurm: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"VIRNUCPRO_EXECUTOR": "slurm", "VIRNUCPRO_GPUS": "2", "VIRNUCPRO_DEVICE": ""}
+    for name, value in (settings | slurm.environment).items():
+        monkeypatch.setenv(name, value)
+    words = ["doctor", "--profile", "demo", "--home", str(tmp_path)]
+    told = CliRunner().invoke(app, words)
+    assert told.exit_code == 0, told.output
+    assert re.search(r"^ok +slurm host +--cpus-per-task=1 --mem=8G: .*to start at", told.output, re.MULTILINE)
+    assert re.search(r"^ok +slurm device .*--gres=gpu:1: .*to start at", told.output, re.MULTILINE)
+    (tmp_path / "slurm.toml").write_text('[device]\npartition = "nowhere"\n')
+    told = CliRunner().invoke(app, words)
+    assert told.exit_code == 2
+    assert re.search(r"^MISSING +slurm device .*invalid partition", told.output, re.MULTILINE)
 
 
 def test_the_steps_of_a_run_are_jobs_that_its_log_shows(site: Site, slurm: Cluster, genomes: Path) -> None:

@@ -1,7 +1,9 @@
-"""Lanes on a Slurm of three nodes, launched in the web UI: a node loses power, jobs are preempted, cancelled, killed."""
+"""Lanes on a Slurm of three nodes, launched in the web UI: a node dies, jobs are preempted, cancelled and killed."""
 
 import dataclasses
 import hashlib
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from tests.clusters.slurm import Cluster, cluster, possible, wait_until
 from tests.clusters.slurm_site import NAME, engine_events, instance_of, register, slurm_site
 from tests.support.live_platform import Server, Site, web_ui
+from virnucpro_core.files.locks import is_locked
 from virnucpro_core.models.profiles import DEMO
 
 pytestmark = [
@@ -26,6 +29,7 @@ LAUNCH = """mutation ($params: ExecutionParams!) { launchRun(executionParams: $p
   ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 TERMINATE = "mutation ($id: String!) { terminateRun(runId: $id) { __typename } }"
 STATUS = "query ($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+NEWEST = "{ runsOrError(limit: 1) { ... on Runs { results { runId tags { key value } } } } }"
 PLACE = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
 ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 PATIENCE, SHARDS_BEFORE = 600, 2
@@ -65,6 +69,11 @@ class Lanes:
     def status(self, run: str) -> str:
         return str(self.server.ask(STATUS, id=run)["runOrError"]["status"])
 
+    def retry_of(self, run: str) -> str:
+        """The newer run that the daemon has started in place of this one."""
+        found = self.server.ask(NEWEST)["runsOrError"]["results"][0]
+        return str(found["runId"]) if {"key": "dagster/parent_run_id", "value": run} in found["tags"] else ""
+
     def ended(self, run: str) -> str:
         """The run's status once it has ended."""
         wait_until(lambda: self.status(run) in ENDED, PATIENCE, f"the end of run {run}", every=1)
@@ -75,7 +84,7 @@ class Lanes:
         lock, store = self.sample / "locks" / f"{STEP}-{rank}.lock", self.sample / STEP
 
         def job() -> dict[str, str]:
-            if not lock.exists() or len(list(store.glob("[0-9]*.json"))) < SHARDS_BEFORE:
+            if not is_locked(lock) or len(list(store.glob("[0-9]*.json"))) < SHARDS_BEFORE:
                 return {}
             found = [j for j in self.slurm.jobs() if j["JobName"].startswith(f"{STEP}.{rank}.{NAME}.")]
             return found[-1] if found and found[-1]["JobState"] == "RUNNING" else {}
@@ -165,13 +174,35 @@ def test_an_interrupt_reaches_the_jobs_and_is_no_retry(lanes: Lanes) -> None:
 
     run3 = lanes.launch(0)
     job, _ = lanes.at_work(0)
+    holder = (lanes.site.home / "locks" / "runs" / f"{run3}.lock").read_text()
+    os.kill(int(holder.split()[1]), signal.SIGKILL)
+    assert lanes.ended(run3) == "FAILURE"
+    say(
+        f"the process of a run was killed; its job {job['JobId']} goes on: {lanes.slurm.job(job['JobId'])['JobState']}"
+    )
+    run4 = wait_until(lambda: lanes.retry_of(run3), PATIENCE, "the daemon's retry", every=1)
+    assert lanes.ended(run4) == "SUCCESS"
+    assert all(path.stat().st_mtime_ns == then for path, then in (kept | more).items())
+    with instance_of(lanes.site) as instance:
+        for one in (run, run2, run3, run4):
+            for line in engine_events(instance, one):
+                say(f"{one[:8]} {line[0]}: {line[1]}")
+
+
+def test_a_killed_job_is_submitted_again(lanes: Lanes) -> None:
+    run = lanes.launch(0)
+    job, kept = lanes.at_work(0)
     for _ in range(2):  # killed like this, a job is not queued again by Slurm
         lanes.slurm.command("scancel", "--signal=KILL", "--full", job["JobId"])
         earlier = job["JobId"]
         job = wait_until(lambda: another(lanes, earlier), PATIENCE, "the next job")  # noqa: B023
         say(f"job {earlier} was killed, job {job['JobId']} goes on")
-    assert lanes.ended(run3) == "SUCCESS"
-    assert all(path.stat().st_mtime_ns == then for path, then in (kept | more).items())
+    assert lanes.ended(run) == "SUCCESS"
+    assert all(path.stat().st_mtime_ns == then for path, then in kept.items())
+    with instance_of(lanes.site) as instance:
+        assert not retries(instance, run)
+        for line in engine_events(instance, run):
+            say(f"{run[:8]} {line[0]}: {line[1]}")
 
 
 LOCAL_LANES = f"""

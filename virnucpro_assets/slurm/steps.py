@@ -129,12 +129,16 @@ class SlurmSteps(StepHandler):
         """Cancel the step's job."""
         step = _step_of(step_handler_context)
         known = self._steps[step]
-        if known.number:
-            try:
-                self._slurm(known).cancel(known.number)
+        slurm = self._slurm(known)
+        try:
+            if known.unsure:
+                known.number = slurm.find(known.name, known.comment)
+            if known.number:
+                slurm.cancel(known.number)
                 said = f"job {known.number} is cancelled, because the run was terminated"
-            except (SlurmBusyError, UsageError) as error:
-                said = f"job {known.number} could not be cancelled ({error}); run: scancel {known.number}"
+                self._say(step_handler_context, step, said)
+        except (SlurmBusyError, UsageError) as error:
+            said = f"the job could not be cancelled ({error}); run: scancel --me --name={known.name}"
             self._say(step_handler_context, step, said)
         return iter(())
 
