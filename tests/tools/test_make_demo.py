@@ -158,7 +158,7 @@ def test_every_profile_names_what_can_be_had(tmp_path: Path) -> None:
         if profile.name != "demo":
             assert {profile.dnabert, profile.esm2} <= SOURCES.keys()
             with pytest.raises(
-                WeightsError, match=r"dnabert-s is not in the model store; run `virnucpro models"
+                WeightsError, match=r"are missing: dnabert-s, .*; run `virnucpro models fetch dnabert-s"
             ):
                 resolve_profile(profile.name, 500, ModelStore(tmp_path))
     assert PROFILES["esm2-3b"].classifiers == {300: "virnucpro-300", 500: "virnucpro-500"}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from virnucpro_assets.cli.golden import golden_states
 from virnucpro_assets.platform.databases import databases, half_made, refuse_network
 from virnucpro_assets.platform.environment import SLURM, dagster_home, models_folder, postgres_asked
 from virnucpro_assets.platform.resource import Platform
@@ -19,6 +20,7 @@ from virnucpro_core.encoders.attention import usable_kernels
 from virnucpro_core.errors import DeviceError, UsageError, VirnucproError
 from virnucpro_core.files.disk import RESULT_BYTES_A_FRAME, sharded_bytes
 from virnucpro_core.files.filesystem import examine_storage, file_system
+from virnucpro_core.models.profiles import DEMO_PROFILE, PROFILES
 
 SHARDS_OF_A_MILLION = 100
 PUBLISHED_WIDTHS = (768, 2560)
@@ -44,6 +46,7 @@ def examine(platform: Platform, profile: str, chunk_size: int) -> Iterator[Repor
     yield from _kernels(platform.attention or default_attention(device, precision))
     weights, widths = _weights(platform, profile, chunk_size)
     yield weights
+    yield from _golden(platform, profile, chunk_size)
     yield from _folders(platform, widths)
     if platform.executor == SLURM:
         from virnucpro_assets.graph.engines import examine_slurm
@@ -112,6 +115,17 @@ def _weights(platform: Platform, profile: str, chunk_size: int) -> tuple[Report,
     dims = f"{found.dnabert_dim} + {found.esm2_dim} = {found.dnabert_dim + found.esm2_dim} columns fit the classifier"
     text = f"profile {profile}, chunks of {chunk_size}: {dims}"
     return Report("weights", good=True, text=text), (found.dnabert_dim, found.esm2_dim)
+
+
+def _golden(platform: Platform, profile: str, chunk_size: int) -> Iterator[Report]:
+    """Whether the installed models gave the published tool's answers when that was last checked."""
+    if profile not in PROFILES or profile == DEMO_PROFILE:
+        return
+    models = PROFILES[profile]
+    names = (models.dnabert, models.esm2, models.classifiers.get(chunk_size, ""))
+    installed = [name for name in names if name and not platform.models.missing([name])]
+    for name, passed, text in golden_states(platform.models.root, installed):
+        yield Report("golden answers", passed, f"{name}: {text}")
 
 
 def _folders(platform: Platform, widths: tuple[int, int]) -> Iterator[Report]:

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
+from virnucpro_assets.cli.importing import import_features
 from virnucpro_assets.cli.models import doctor, metrics, models, train, ui
 from virnucpro_assets.cli.places import add_places
 from virnucpro_assets.cli.samples import priority, samples
@@ -53,6 +54,7 @@ app.add_command(samples)
 app.add_command(storage)
 app.add_command(priority)
 app.add_command(metrics)
+app.add_command(import_features)
 
 
 @app.command()
@@ -131,6 +133,7 @@ def predict(
         from virnucpro_assets.cli.progress import show_predictions
         from virnucpro_assets.platform.resource import platform_from_environment
         from virnucpro_assets.running.predict import registered, several_failed
+        from virnucpro_core.pipeline.imported import imported_features
         from virnucpro_core.results.delivery import check_out
         from virnucpro_core.samples.inputs import files_of
         from virnucpro_core.samples.sample import check_key
@@ -138,9 +141,12 @@ def predict(
 
     platform = platform_from_environment().asked(gpus=options.pop("gpus"), device=options.pop("device") or "")
     settings = platform.sample_settings(**options)
-    platform.profile_of(settings)
     paths = files_of(files)
     groups = [(check_key(sample), in_order(paths))] if sample else group_samples(paths)
+    # Only for samples without imported features the encoders must be there.
+    homes = [platform.folder / "samples" / name for name, _ in groups]
+    for imported in {None if fresh else imported_features(home, settings) for home in homes}:
+        platform.profile_of(settings, imported)
     folders = {name: out / name if len(groups) > 1 else out for name, _ in groups}
 
     def check(name: str, files: Sequence[Path]) -> None:

@@ -27,34 +27,144 @@ def models() -> None:
 
 @models.command("list")
 def list_models() -> None:
-    """List the models that can be fetched, and which are installed."""
+    """List the published models, and which are installed."""
     from virnucpro_core.files.manifest import MANIFEST
     from virnucpro_core.models.sources import SOURCES
 
     root = _store()
     for name, source in SOURCES.items():
-        here = (root / name / MANIFEST).exists()
-        state = "installed" if here else f"{source.size / 1e6:,.0f} MB to fetch"
+        state = f"{source.shown_size} to fetch" if source.files else f"{source.shown_size} to import"
+        if (root / name / MANIFEST).exists():
+            state = "installed"
         click.echo(f"{name:16} {state:20} {source.address}")
+    if any(not source.files for source in SOURCES.values()):
+        click.echo("to import: download it yourself, then `virnucpro models import`")
 
 
 @models.command()
-@click.argument("names", nargs=-1, required=True)
-def fetch(names: tuple[str, ...]) -> None:
+@click.argument("names", nargs=-1)
+@click.option("--profile", help="Fetch all published models of this profile.")
+@click.option(
+    "--from", "place", default="", help="Folder or address that has the published files as MODEL/FILE."
+)
+@click.option(
+    "--golden/--no-golden", default=True, help="Run the golden self-check at the end.  [default: run]"
+)
+def fetch(names: tuple[str, ...], profile: str | None, place: str, *, golden: bool) -> None:
     """Download published weights and convert them.
 
-    NAMES are those of `virnucpro models list`. The revisions are pinned, and the files are verified by sha256. The
-    weights are stored as safetensors.
+    NAMES are those of `virnucpro models list`. The revisions are pinned, and sizes and sha256 are checked while the
+    files arrive. A download that broke off is resumed by the same command. HF_ENDPOINT names a server in place of
+    huggingface.co; proxies are those of HTTPS_PROXY and NO_PROXY. The weights are stored as safetensors.
+
+    \b
+    Examples:
+      virnucpro models fetch --profile esm2-3b
+      virnucpro models fetch dnabert-s --from /media/usb
+    """
+    from virnucpro_assets.cli.transfer import shown_transfer
+    from virnucpro_assets.platform.environment import hub_endpoint
+    from virnucpro_core.models.downloads import files_from
+    from virnucpro_core.models.sources import SOURCES
+    from virnucpro_core.models.store import ModelStore, fetchable
+
+    store = ModelStore(_store())
+    wanted = list(dict.fromkeys([*names, *_of_profile(profile)]))
+    for name in wanted:
+        fetchable(name, store.path(name))
+    click.echo(
+        f"{counted(len(wanted), 'model')}, {sum(SOURCES[n].size for n in wanted) / 1e9:.1f} GB", err=True
+    )
+    with shown_transfer() as on_bytes:
+        files = files_from(place, endpoint=hub_endpoint(), on_bytes=on_bytes)
+        for name in wanted:
+            click.echo(f"{name}: {store.fetch(name, files)}")
+    if golden:
+        from virnucpro_assets.cli.golden import golden_after_fetch
+
+        golden_after_fetch(store.root, wanted)
+
+
+def _of_profile(name: str | None) -> list[str]:
+    """The published models of a profile. Prints which of its classifiers are not published. Raises UsageError."""
+    from virnucpro_core.errors import UsageError
+
+    if name is None:
+        if not click.get_current_context().params["names"]:
+            raise UsageError(
+                "no model is named", remedy="give names of `virnucpro models list`, or --profile NAME"
+            )
+        return []
+    from virnucpro_core.models.profiles import DEMO_PROFILE, PROFILES, published_models
+
+    if name not in PROFILES or name == DEMO_PROFILE:
+        what = "ships with the package" if name == DEMO_PROFILE else "is not known"
+        known = ", ".join(profile for profile in PROFILES if profile != DEMO_PROFILE)
+        raise UsageError(f"the profile {name!r} {what}", remedy=f"profiles: {known}")
+    found = published_models(PROFILES[name])
+    for chunk_size, classifier in PROFILES[name].classifiers.items():
+        if classifier not in found:
+            click.echo(
+                f"no classifier is published for chunks of {chunk_size}: train one with `virnucpro train`",
+                err=True,
+            )
+    return found
+
+
+@models.command()
+@click.argument("names", nargs=-1)
+@click.option("--profile", help="Take all models of this profile that are in the store.")
+@click.option("--out", required=True, type=PATH, help="Archive to write, such as models.tar.")
+@click.option("--force", is_flag=True, help="Replace what is at --out.")
+def bundle(names: tuple[str, ...], profile: str | None, out: Path, *, force: bool) -> None:
+    """Write models to one archive.
+
+    It is for machines without network: see `unbundle`. It holds a manifest with the sha256 of every file. The sha256 of
+    the archive is printed.
 
     \b
     Example:
-      virnucpro models fetch dnabert-s
+      virnucpro models bundle --profile esm2-3b --out models.tar
     """
+    from virnucpro_assets.cli.transfer import shown_transfer
+    from virnucpro_core.errors import UsageError
+    from virnucpro_core.models.bundles import write_bundle
     from virnucpro_core.models.store import ModelStore
 
+    if out.is_dir() or (out.exists() and not force):
+        raise UsageError(
+            "already exists", where=out, remedy="give another --out, or --force to replace a file"
+        )
     store = ModelStore(_store())
-    for name in names:
-        click.echo(f"{name}: {store.fetch(name)}")
+    wanted = [*names, *_of_profile(profile)]
+    if profile is not None and (absent := store.missing(wanted[len(names) :])):
+        click.echo(f"not in the store, so not in the archive: {', '.join(absent)}", err=True)
+        wanted = [name for name in wanted if name in names or name not in absent]
+    with shown_transfer() as on_bytes:
+        sha256 = write_bundle(store, wanted, out, on_bytes=on_bytes)
+    click.echo(f"{sha256}  {out}")
+
+
+@models.command()
+@click.argument("archive", type=FILES)
+@click.option("--force", is_flag=True, help="Replace models of the store that differ.")
+def unbundle(archive: Path, *, force: bool) -> None:
+    """Put the models of an archive into the store.
+
+    ARCHIVE is a file that `virnucpro models bundle` wrote. Each model is verified before it appears in the store.
+
+    \b
+    Example:
+      virnucpro models unbundle models.tar
+    """
+    from virnucpro_assets.cli.transfer import shown_transfer
+    from virnucpro_core.models.bundles import read_bundle
+    from virnucpro_core.models.store import ModelStore
+
+    with shown_transfer() as on_bytes:
+        found = read_bundle(archive, ModelStore(_store()), force=force, on_bytes=on_bytes)
+    for model in found:
+        click.echo(f"{model.name}: {model.folder}{'' if model.is_new else ' (was there already)'}")
 
 
 @models.command("import")
@@ -83,15 +193,34 @@ def import_(kind: Any, path: Path, out: Path, chunk_size: int | None, *, force: 
 
 @models.command()
 @click.argument("folders", nargs=-1, type=PATH)
-def verify(folders: tuple[Path, ...]) -> None:
+@click.option("--golden", is_flag=True, help="Compare the models' answers with those of the published tool.")
+@click.option(
+    "--device", default="cpu", show_default=True, help="For --golden: cpu, cuda, or a GPU such as cuda:1."
+)
+@click.option(
+    "--dtype",
+    default="float32",
+    show_default=True,
+    type=click.Choice(["float32", "float16", "fp8"]),
+    help="For --golden: precision.",
+)
+def verify(folders: tuple[Path, ...], device: str, dtype: str, *, golden: bool) -> None:
     """Verify model files against their manifests.
 
-    Without FOLDERS, all models in the store are verified.
+    Without FOLDERS, all models in the store are verified. With --golden, the published models also compute eight frames
+    whose vectors and scores by the published tool are known. One line for each model says how far they differ, and
+    why if they differ too much.
 
     \b
-    Example:
+    Examples:
       virnucpro models verify
+      virnucpro models verify --golden --device cuda --dtype float16
     """
+    if golden:
+        from virnucpro_assets.cli.golden import golden_folders, verify_golden
+
+        verify_golden(golden_folders(_store(), folders), device, dtype)
+        return
     from virnucpro_core.files.manifest import MANIFEST
     from virnucpro_core.files.manifest import verify as verify_folder
 

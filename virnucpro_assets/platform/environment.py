@@ -15,6 +15,7 @@ from typing import Any
 from virnucpro_core.devices.leases import FOLDER
 from virnucpro_core.devices.visible import Device, boards, choose
 from virnucpro_core.errors import DeviceError, UsageError
+from virnucpro_core.models.sources import HUGGING_FACE
 
 _VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")  # its value before a lease reduces it to one GPU
 # NVML numbers the GPUs in this order; CUDA's default would put the fastest first.
@@ -22,6 +23,7 @@ os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
 
 
 MODELS = "models"
+HUB = "HF_ENDPOINT"
 IN_PROCESS = "in_process"
 SLURM = "slurm"
 EXECUTORS = (IN_PROCESS, SLURM, "ray", "kubernetes")
@@ -58,6 +60,11 @@ def use_home(folder: Path) -> None:
 def use_scratch(folder: Path) -> None:
     """From now on DAGSTER_HOME lies below `folder`, in this process and its children."""
     os.environ["DAGSTER_HOME"] = str(folder.expanduser().resolve() / "dagster")
+
+
+def hub_endpoint() -> str:
+    """Address that stands for huggingface.co: `HF_ENDPOINT`, as Hugging Face's own programs read it."""
+    return os.environ.get(HUB, "") or HUGGING_FACE
 
 
 def postgres_asked() -> bool:
@@ -354,6 +361,13 @@ VARIABLES = (
         "time zone of the nightly schedules (02:00 and 03:00), such as `Europe/Berlin`",
         "this machine's",
         time_zone,
+    ),
+    Variable(
+        HUB,
+        "",
+        "server in place of huggingface.co for `virnucpro models fetch`; proxies are those of HTTPS_PROXY and NO_PROXY",
+        f"`{HUGGING_FACE}`",
+        hub_endpoint,
     ),
     Variable(
         SETTLE,

@@ -19,8 +19,9 @@ from virnucpro_core.devices.compute import Compute, LoaderSettings
 from virnucpro_core.devices.leases import FOLDER, Leases, ProcessDevice
 from virnucpro_core.errors import UsageError
 from virnucpro_core.interrupts import interruptible, keep_interrupts
-from virnucpro_core.models.profiles import PROFILES, ResolvedProfile, resolve_profile
+from virnucpro_core.models.profiles import PROFILES, ImportedFeatures, ResolvedProfile, resolve_profile
 from virnucpro_core.models.store import ModelStore
+from virnucpro_core.pipeline.imported import imported_features
 from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.retention import Keep, check_keep
 from virnucpro_core.samples.sample import Sample, open_sample
@@ -93,10 +94,17 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
         precision = "float16" if self.device_of(settings["profile"]) == "cuda" else "float32"
         return SampleSettings(**{"precision": precision} | settings)
 
-    def profile_of(self, settings: SampleSettings) -> ResolvedProfile:
-        """Find the profile's weights and check that they fit together. Raises WeightsError or UsageError."""
+    def profile_of(
+        self, settings: SampleSettings, imported: ImportedFeatures | None = None
+    ) -> ResolvedProfile:
+        """Find the profile's weights and check that they fit together. Raises WeightsError or UsageError.
+
+        imported: features that take the place of the encoders, which then need not be there.
+        """
         classifier = Path(settings.classifier) if settings.classifier else None
-        return resolve_profile(settings.profile, settings.chunk_size, self.models, classifier=classifier)
+        return resolve_profile(
+            settings.profile, settings.chunk_size, self.models, classifier=classifier, imported=imported
+        )
 
     @property
     def retention(self) -> Keep:
@@ -110,7 +118,8 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
     def lane(self, name: str, rank: int) -> Lane:
         """The lane of (sample, rank), with the weights of the sample's profile."""
         sample = self.sample(name)
-        return Lane(sample, self.profile_of(sample.settings), rank, self.gpus, self.attention)
+        imported = imported_features(sample.folder, sample.settings)
+        return Lane(sample, self.profile_of(sample.settings, imported), rank, self.gpus, self.attention)
 
     def compute(self, lane: Lane) -> Compute:
         """How the lane computes: one device per rank, one process per device."""

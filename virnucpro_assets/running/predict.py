@@ -22,6 +22,7 @@ from virnucpro_core.engine.telemetry import Progress, read_progress
 from virnucpro_core.errors import DeviceLostError, StoreError, UsageError, VirnucproError
 from virnucpro_core.files.locks import locked
 from virnucpro_core.pipeline.layers import open_layers
+from virnucpro_core.pipeline.pace import note as note_pace
 from virnucpro_core.pipeline.retention import is_cleaned
 from virnucpro_core.samples.products import EMBEDDINGS
 from virnucpro_core.samples.sample import Sample, register
@@ -132,7 +133,7 @@ class _Prediction:
     ) -> None:
         self.platform, self.watch, self.recorded = platform, watch, recorded
         self.failures: dict[str, VirnucproError] = {}
-        self._several = len(samples) > 1
+        self._several, self._started = len(samples) > 1, time.time()
         self._schedule = Schedule(
             groups(samples, platform.gpus, lambda s: s.name in recorded or is_cleaned(s)),
             platform.gpus,
@@ -185,6 +186,8 @@ class _Prediction:
             if outcome.died and group.together:
                 _say(f"{worker.name}: {outcome.failure}")
             self._schedule.report(group, task, outcome)
+            if not (group.together or group.open_lanes or outcome.failure):
+                group.spent[task.job] = time.time() - group.began
             if task.job == "lane" and not (group.together or group.open_lanes):
                 self.watch.lanes(group.samples[0], list(self._progress(group, ended=True)))
         given = (
@@ -245,6 +248,9 @@ class _Prediction:
 
     def _done(self, group: Group, sample: Sample) -> VirnucproError | None:
         try:
+            if group.spent:
+                frames = Frames.open(sample.translations).n_unique
+                note_pace(sample, frames, group.spent, since=self._started)
             self.watch.done(sample, group.together)
         except VirnucproError as error:
             return error

@@ -25,8 +25,9 @@ class Group:
     """Samples that share the same runs.
 
     together: small samples that share a model load. layers: the layers that are still to run. layer: the layer that
-    runs now, since the time `began`. outcome: of the first run that failed as a whole, at `where`. failed: sample ->
-    why it failed while the others went on. error: why a sample could not start. held: the locks on the samples.
+    runs now, since the time `began`. spent: seconds of the layers that have run. outcome: of the first run that failed
+    as a whole, at `where`. failed: sample -> why it failed while the others went on. error: why a sample could not
+    start. held: the locks on the samples.
     """
 
     samples: list[Sample]
@@ -39,6 +40,7 @@ class Group:
     open_lanes: int = 0
     layer: str = ""
     began: float = 0.0
+    spent: dict[str, float] = field(default_factory=dict)
     held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @property

@@ -181,6 +181,7 @@ class Progress:
     product: str
     rank: int
     world_size: int
+    device: str
     done: int
     resumed: int
     total: int
@@ -223,6 +224,7 @@ def read_progress(path: Path) -> Progress | None:
         product=str(start["product"]),
         rank=int(start["rank"]),
         world_size=int(start["world_size"]),
+        device=str(start["device"]),
         done=int(start["sequences_resumed"]) + int(last["done"]),
         resumed=int(start["sequences_resumed"]),
         total=int(last["total"]),

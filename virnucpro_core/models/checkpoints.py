@@ -10,9 +10,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from virnucpro_core.errors import WeightsError
+from virnucpro_core.files.safetensors import TensorSource
 from virnucpro_core.models.inert_pickle import External, Global, Unbuilt, read_pickle
 
 MAX_PICKLE_BYTES = 8 << 20  # tensor values are stored outside the pickle: ESM-2 15B needs 0.1 MB
@@ -45,12 +47,55 @@ def read_checkpoint(path: Path) -> tuple[Any, dict[str, torch.Tensor]]:
     Raises WeightsError (path and remedy) for a file that is not such an archive, is damaged, or holds fewer bytes
     than its tensors claim.
     """
+    return _read(path)[:2]
+
+
+def _read(path: Path) -> tuple[Any, dict[str, torch.Tensor], "_Archive"]:
     archive = _Archive(path)
     try:
         structure = read_pickle(archive.pickle())
-        return structure, _state(structure, archive)
+        return structure, _state(structure, archive), archive
     except WeightsError as error:
         raise WeightsError(error.what, where=path, remedy=error.remedy or "fetch the file again") from error
+
+
+def read_sources(path: Path) -> tuple[Any, dict[str, torch.Tensor], dict[str, TensorSource]]:
+    """`read_checkpoint`, and its state as sources, each of which maps its own bytes of the file when it is read.
+
+    The one map behind the tensors keeps every page that was ever read; the pages of a source's own map are given back
+    with its tensor. So converting a file needs the memory of its largest tensor. Raises what `read_checkpoint` raises.
+    """
+    structure, state, archive = _read(path)
+    return structure, state, {name: _source(archive, tensor) for name, tensor in state.items()}
+
+
+class OpenCheckpoint:
+    """A checkpoint of any content: `structure` is its inert object, `tensor(part)` maps the tensors in it.
+
+    largest_pickle: bytes. Raises WeightsError for a file that is not such an archive, or whose pickle is larger.
+    """
+
+    def __init__(self, path: Path, *, largest_pickle: int) -> None:
+        self._archive = _Archive(path)
+        self.structure = read_pickle(self._archive.pickle(largest_pickle))
+
+    def tensor(self, part: Any) -> Any:
+        """The tensor that `part` describes; any other value unchanged. Raises WeightsError."""
+        return self._archive.tensor(part)
+
+
+def _source(archive: "_Archive", tensor: torch.Tensor) -> TensorSource:
+    place = tensor.data_ptr() - archive.mapping.data_ptr()
+    if not 0 <= place < archive.bytes or not tensor.numel():
+        return TensorSource.of(tensor)  # a copy in memory: its place in the file does not suit its dtype
+    shape, strides, dtype = tuple(tensor.shape), tensor.stride(), tensor.dtype
+    reach = 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
+
+    def read() -> torch.Tensor:
+        mapped = np.memmap(archive.path, np.uint8, "c", place, (reach * dtype.itemsize,))
+        return torch.from_numpy(mapped).view(dtype).as_strided(shape, strides)
+
+    return TensorSource(shape, dtype, read)
 
 
 def attributes(value: Any) -> dict[str, Any]:
@@ -161,8 +206,8 @@ class _Archive:
             stream.seek(self.starts[name])
             return stream.read(size)
 
-    def pickle(self) -> bytes:
-        return self._read(f"{self.prefix}data.pkl", limit=MAX_PICKLE_BYTES)
+    def pickle(self, limit: int = MAX_PICKLE_BYTES) -> bytes:
+        return self._read(f"{self.prefix}data.pkl", limit=limit)
 
     def tensor(self, value: Any) -> Any:
         """The tensor that a record describes, mapped from the file. Returns any other value unchanged."""

@@ -23,7 +23,7 @@ from virnucpro_core.files import manifest
 from virnucpro_core.files.digests import sha256_file
 from virnucpro_core.files.publish import publish_folder, publish_json
 from virnucpro_core.files.safetensors import TensorSource, write_tensors
-from virnucpro_core.models.checkpoints import attributes, read_checkpoint
+from virnucpro_core.models.checkpoints import attributes, read_checkpoint, read_sources
 from virnucpro_core.models.classifier import Classifier, load_classifier
 from virnucpro_core.models.sources import ModelKind
 
@@ -189,7 +189,7 @@ def _read_safetensors(path: Path) -> dict[str, TensorSource]:
 
 
 def _read_bin(path: Path) -> dict[str, TensorSource]:
-    return {name: TensorSource.of(tensor) for name, tensor in read_checkpoint(path)[1].items()}
+    return read_sources(path)[2]
 
 
 def _read_fair_esm(kind: ModelKind, path: Path) -> tuple[dict[str, TensorSource], dict[str, Any]]:
@@ -200,7 +200,7 @@ def _read_fair_esm(kind: ModelKind, path: Path) -> tuple[dict[str, TensorSource]
             where=path,
             remedy="give the folder that holds config.json and the weights",
         )
-    structure, state = read_checkpoint(path)
+    structure, state, sources = read_sources(path)
     canonical = map_esm2_names(state)
     settings = attributes(attributes(attributes(structure).get("cfg")).get("model"))
     layers = len([name for name in canonical if name.endswith("attention.self.query.weight")])
@@ -222,7 +222,7 @@ def _read_fair_esm(kind: ModelKind, path: Path) -> tuple[dict[str, TensorSource]
         "num_attention_heads": heads,
         "token_dropout": settings.get("token_dropout", True),
     }
-    return {name: TensorSource.of(tensor) for name, tensor in state.items()}, config
+    return sources, config
 
 
 def _read_classifier(path: Path, chunk_size: int | None) -> Classifier:

@@ -14,7 +14,8 @@ from virnucpro_core.encoders.weights import fingerprint
 from virnucpro_core.errors import UsageError, WeightsError
 from virnucpro_core.files.manifest import MANIFEST, read_manifest, verify
 from virnucpro_core.models.classifier import load_classifier
-from virnucpro_core.models.store import ModelStore
+from virnucpro_core.models.sources import SOURCES
+from virnucpro_core.models.store import ModelStore, remedy
 
 DEMO_PROFILE = "demo"
 DEMO = Path(__file__).parents[1] / "demo"
@@ -40,8 +41,21 @@ class Profile:
 
 
 @dataclass(frozen=True, slots=True)
+class ImportedFeatures:
+    """Features that were imported and take the place of the encoders: sha256 of the import, and columns of each."""
+
+    digest: str
+    dnabert_dim: int
+    esm2_dim: int
+
+
+@dataclass(frozen=True, slots=True)
 class ResolvedProfile:
-    """The model folders and fingerprints of one run. Their dimensions are known to match."""
+    """The model folders and fingerprints of one run. Their dimensions are known to match.
+
+    imported: sha256 of the imported features that take the place of the encoders; their folders are then not used and
+    need not exist. "" if the encoders compute.
+    """
 
     profile: Profile
     chunk_size: int
@@ -53,6 +67,7 @@ class ResolvedProfile:
     classifier_fingerprint: str
     dnabert_dim: int
     esm2_dim: int
+    imported: str = ""
 
     @property
     def is_demo(self) -> bool:
@@ -106,13 +121,18 @@ def find_models(profile: str, chunk_size: int = 500, *, store: str | Path | None
 
 
 def resolve_profile(
-    name: str, chunk_size: int, store: ModelStore, *, classifier: Path | None = None
+    name: str,
+    chunk_size: int,
+    store: ModelStore,
+    *,
+    classifier: Path | None = None,
+    imported: ImportedFeatures | None = None,
 ) -> ResolvedProfile:
     """Folders, fingerprints and dimensions of a profile for chunks of `chunk_size` bases.
 
     For a chunk size without its own classifier, `classifier` (a folder) must be given; no other one is chosen
-    silently. Raises UsageError for an unknown profile or chunk size, WeightsError for a model that is missing or
-    whose dimensions do not match the others (both numbers are in the message).
+    silently. With `imported`, the encoders need not be there. Raises UsageError for an unknown profile or chunk size,
+    WeightsError for models that are missing or whose dimensions do not match (both numbers are in the message).
     """
     profile = PROFILES.get(name)
     if profile is None:
@@ -123,21 +143,33 @@ def resolve_profile(
             f" {' and '.join(map(str, profile.classifiers))} bases, none for {chunk_size}",
             remedy="choose one of these chunk sizes, or name the classifier to use",
         )
-    dnabert, esm2 = (_folder(profile, model, store) for model in (profile.dnabert, profile.esm2))
+    encoders = [] if imported else [profile.dnabert, profile.esm2]
+    names = [*encoders, *([] if classifier else [profile.classifiers[chunk_size]])]
+    if name != DEMO_PROFILE:
+        _require_all(names, profile, store)
+    folders = [_folder(profile, model, store) for model in encoders]
     chosen = classifier or _folder(profile, profile.classifiers[chunk_size], store)
-    for folder in (dnabert, esm2, chosen):
+    for folder in (*folders, chosen):
         if folder is not classifier or (folder / MANIFEST).exists():
             verify(folder, up_to=DIGESTED_BYTES)
-    dnabert_dim, esm2_dim = DnabertShape.read(dnabert).width, Esm2Shape.read(esm2).width
+    dnabert, esm2 = folders or (store.path(profile.dnabert), store.path(profile.esm2))
+    if imported:
+        dnabert_dim, esm2_dim = imported.dnabert_dim, imported.esm2_dim
+    else:
+        dnabert_dim, esm2_dim = DnabertShape.read(dnabert).width, Esm2Shape.read(esm2).width
     loaded = load_classifier(chosen, torch.device("cpu"))
     if dnabert_dim + esm2_dim != loaded.input_dim:
+        origin = "the imported features have" if imported else f"the encoders of profile {name} give"
         raise WeightsError(
-            f"the classifier takes {loaded.input_dim} features, the encoders of profile {name} give"
+            f"the classifier takes {loaded.input_dim} features, {origin}"
             f" {dnabert_dim} + {esm2_dim} = {dnabert_dim + esm2_dim}",
             where=chosen,
             remedy="use a classifier that was trained on these encoders",
         )
-    fingerprints = {"dnabert-s": fingerprint(dnabert), "esm2": fingerprint(esm2)}
+    if imported:
+        fingerprints = dict.fromkeys(("dnabert-s", "esm2"), f"imported {imported.digest}")
+    else:
+        fingerprints = {"dnabert-s": fingerprint(dnabert), "esm2": fingerprint(esm2)}
     if classifier is None:
         _same_encoders(chosen, fingerprints)
     return ResolvedProfile(
@@ -151,6 +183,33 @@ def resolve_profile(
         classifier_fingerprint=loaded.fingerprint,
         dnabert_dim=dnabert_dim,
         esm2_dim=esm2_dim,
+        imported=imported.digest if imported else "",
+    )
+
+
+def published_models(profile: Profile) -> list[str]:
+    """Names of the profile's models that can be fetched or are published elsewhere: encoders, then classifiers."""
+    names = (profile.dnabert, profile.esm2, *profile.classifiers.values())
+    return [name for name in names if name in SOURCES]
+
+
+def _require_all(names: list[str], profile: Profile, store: ModelStore) -> None:
+    """Raise one WeightsError that names every missing model of `names`, and what brings each of them."""
+    missing = store.missing(names)
+    if not missing:
+        return
+    if len(missing) == 1:
+        store.require(missing[0])
+    fetched = [name for name in missing if name in SOURCES and SOURCES[name].files]
+    remedies = []
+    if fetched:
+        size = sum(SOURCES[name].size for name in fetched) / 1e9
+        remedies.append(f"run `virnucpro models fetch {' '.join(fetched)}` ({size:.1f} GB)")
+    remedies += [f"{name}: {remedy(name, store.path(name))}" for name in missing if name not in fetched]
+    raise WeightsError(
+        f"{len(missing)} of {len(names)} models of profile {profile.name} are missing: {', '.join(missing)}",
+        where=store.root,
+        remedy="; ".join(remedies),
     )
 
 

@@ -1,19 +1,13 @@
-"""The table of published models: repositories pinned to a commit, with files, sizes and digests; and the downloads.
+"""The table of published models: repositories pinned to a commit, with files, sizes and digests.
 
-Only the files in this table are ever downloaded, each at the pinned revision. No code of a repository is
+Only the files in this table are ever downloaded (`downloads`), each at the pinned revision. No code of a repository is
 downloaded.
 """
 
-import shutil
-import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from virnucpro_core.errors import WeightsError
-from virnucpro_core.files.digests import sha256_file
-
+HUGGING_FACE = "https://huggingface.co"
 ModelKind = Literal["esm2", "dnabert-s", "classifier"]
 
 
@@ -46,8 +40,10 @@ class Source:
     def address(self) -> str:
         return f"https://{self.host}/{self.repository}/tree/{self.revision}"
 
-
-Download = Callable[[Source, str, Path], Path]
+    @property
+    def shown_size(self) -> str:
+        """The size for people: `11.4 GB`, `31 MB`."""
+        return f"{self.size / 1e9:.1f} GB" if self.size >= 1e9 else f"{self.size / 1e6:.0f} MB"
 
 
 def _esm2(repository: str, revision: str, size: int, *files: RemoteFile) -> Source:
@@ -159,45 +155,3 @@ SOURCES: dict[str, Source] = {
     "virnucpro-300": _classifier(300),
     "virnucpro-500": _classifier(500),
 }
-
-
-def download(source: Source, name: str, folder: Path) -> Path:
-    """Download one file of the pinned revision into `folder`. Raises OSError for network errors."""
-    if source.host == "huggingface.co":
-        # Imported here, so that reading the table needs no network library.
-        from huggingface_hub import hf_hub_download  # noqa: PLC0415
-        from huggingface_hub.utils import logging as hub_logging  # noqa: PLC0415
-
-        hub_logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # hides its retries; the final error is reported in one line
-        return Path(
-            hf_hub_download(source.repository, name, revision=source.revision, local_dir=folder, token=False)
-        )
-    address = f"https://raw.githubusercontent.com/{source.repository}/{source.revision}/{name}"
-    with urllib.request.urlopen(address, timeout=60) as response, (folder / name).open("wb") as stream:
-        shutil.copyfileobj(response, stream)
-    return folder / name
-
-
-def fetch_files(source: Source, folder: Path, get: Download = download) -> None:
-    """Download every file of `source` into `folder` and check its size and sha256 if they are known.
-
-    Raises WeightsError if the network fails, or if a file's size or digest differs from the pinned one.
-    """
-    for file in source.files:
-        try:
-            path = get(source, file.name, folder)
-        except OSError as error:
-            raise WeightsError(
-                f"cannot download {file.name} ({type(error).__name__})",
-                where=source.address,
-                remedy="check the network, or carry the files over and use `virnucpro models import`",
-            ) from error
-        size = path.stat().st_size
-        if file.size not in (None, size):
-            what = f"{file.name} has {size:,} bytes, {file.size:,} are expected"
-        elif file.sha256 is not None and sha256_file(path) != file.sha256:
-            what = f"{file.name} does not have the pinned sha256 {file.sha256}"
-        else:
-            continue
-        path.unlink()
-        raise WeightsError(what, where=source.address, remedy="do not use this file; fetch it again")

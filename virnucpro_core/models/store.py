@@ -4,8 +4,10 @@ If a model is missing, the error says how to get it. Files are converted in `con
 listed in `sources`, and `profiles` says which models belong together.
 """
 
+import difflib
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from virnucpro_core.errors import UsageError, WeightsError
@@ -13,7 +15,8 @@ from virnucpro_core.files.disk import make_sure_of_room
 from virnucpro_core.files.locks import locked
 from virnucpro_core.files.manifest import verify
 from virnucpro_core.models.convert import Origin, import_model
-from virnucpro_core.models.sources import SOURCES, Download, Source, download, fetch_files
+from virnucpro_core.models.downloads import Files, WebFiles, bytes_here, fetch_files
+from virnucpro_core.models.sources import SOURCES, Source
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
@@ -51,30 +54,47 @@ class ModelStore:
         verify(folder)
         return folder
 
-    def fetch(self, name: str, get: Download = download) -> Path:
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Which of these models are not in the store."""
+        return [name for name in dict.fromkeys(names) if not self.path(name).is_dir()]
+
+    def fetch(self, name: str, files: Files | None = None) -> Path:
         """Download a published model at its pinned revision, verify and convert it. Returns the model's folder.
 
-        A model that is already complete and of this revision is not changed. After a failure, the next attempt
-        reuses the files that were downloaded; after success they are deleted. Raises WeightsError if the model
-        has no pinned files, the network fails or a file is not the pinned one; StoreError if the disk is too
-        full or another process fetches the same model.
+        files: where its files come from; the publishers' servers if None. A model that is already complete and of this
+        revision is not changed. After a failure, the next attempt resumes what was downloaded; after success it is
+        deleted. Raises UsageError or WeightsError if the model cannot be fetched or a file is not the pinned one;
+        NetworkError if the network fails; StoreError if the disk is too full or another process fetches the model.
         """
-        folder = self.path(name)
-        source = SOURCES.get(name)
-        if source is None or not source.files:
-            raise WeightsError(f"the model {name} cannot be fetched", remedy=remedy(name, folder))
-        files = self.root / f".fetch-{name}"
-        with locked(files / "lock", busy=f"another process is fetching {name}"):
+        source = fetchable(name, self.path(name))
+        folder, arrived = self.path(name), self.root / f".fetch-{name}"
+        with locked(arrived / "lock", busy=f"another process is fetching {name}"):
             if _is_current(folder, source):
-                shutil.rmtree(files)
+                shutil.rmtree(arrived)
                 return folder
-            make_sure_of_room(self.root, int(2.1 * source.size), f"to fetch and convert {name}")
-            fetch_files(source, files, get)
-            path = files / source.files[0].name if source.kind == "classifier" else files
+            needed = int(2.1 * source.size) - bytes_here(arrived)
+            make_sure_of_room(self.root, needed, f"to fetch and convert {name}")
+            fetch_files(name, source, arrived, files or WebFiles())
+            path = arrived / source.files[0].name if source.kind == "classifier" else arrived
             origin = Origin(source.address, source.revision, source.licence)
             import_model(source.kind, path, folder, origin=origin, chunk_size=source.chunk_size)
-            shutil.rmtree(files)
+            shutil.rmtree(arrived)
         return folder
+
+
+def fetchable(name: str, folder: Path) -> Source:
+    """The source of a model that can be fetched. Raises UsageError for an unknown name, WeightsError if not pinned."""
+    source = SOURCES.get(name)
+    if source is None:
+        close = difflib.get_close_matches(name, SOURCES, 1)
+        meant = f"did you mean {close[0]}? " if close else ""
+        raise UsageError(
+            f"there is no published model {name!r}",
+            remedy=f"{meant}published models: {', '.join(SOURCES)}; your own classifiers come from `virnucpro train`",
+        )
+    if not source.files:
+        raise WeightsError(f"the model {name} cannot be fetched", remedy=remedy(name, folder))
+    return source
 
 
 def _is_current(folder: Path, source: Source) -> bool:
@@ -90,17 +110,13 @@ def remedy(name: str, folder: Path) -> str:
     source = SOURCES.get(name)
     if source is None:
         return (
-            "it is not a published model: train it with `virnucpro train --help`, or import"
+            "no such classifier is published: train it (`virnucpro train --help`), or import"
             f" one with `virnucpro models import classifier PATH --out {folder}`"
         )
     by_hand = f"`virnucpro models import {source.kind} PATH --out {folder}`"
     if not source.files:
-        return f"download {source.address} ({_size(source)}) yourself, then run {by_hand}"
+        return f"download {source.address} ({source.shown_size}) yourself, then run {by_hand}"
     return (
-        f"run `virnucpro models fetch {name}` ({_size(source)} from {source.address}), or import"
+        f"run `virnucpro models fetch {name}` ({source.shown_size} from {source.address}), or import"
         f" files that you have with {by_hand}"
     )
-
-
-def _size(source: Source) -> str:
-    return f"{source.size / 1e9:.1f} GB" if source.size >= 1e9 else f"{source.size / 1e6:.0f} MB"

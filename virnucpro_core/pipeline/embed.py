@@ -18,6 +18,7 @@ from virnucpro_core.engine.loading import Feed, ShardDataset, start_worker_serve
 from virnucpro_core.engine.shards import lane_shards
 from virnucpro_core.engine.sharing import Share
 from virnucpro_core.engine.telemetry import LaneSummary, Recorder, read_summary
+from virnucpro_core.errors import StoreError
 from virnucpro_core.files.disk import make_sure_of_room
 from virnucpro_core.files.locks import Claims, is_locked
 from virnucpro_core.files.verification import Verification
@@ -41,6 +42,12 @@ def embed_lane(lane: Lane, product: Embedding, compute: Compute, *, on_shard: On
         todo, states = survey(lane, store)
         if not todo:  # the summary of the run that computed the lane is kept
             return collected(lane, store, len(lane.shards), states, _measured(lane, telemetry))
+        if lane.profile.imported:
+            raise StoreError(
+                f"{len(todo)} of {len(lane.shards)} shards of the imported {product} are missing or damaged",
+                where=store.folder,
+                remedy="run `virnucpro import-features` again; or predict with --fresh to compute them here",
+            )
         summary = LaneSummary(
             product=product,
             rank=lane.rank,
@@ -62,8 +69,10 @@ def embed_lane(lane: Lane, product: Embedding, compute: Compute, *, on_shard: On
 def load_encoders(lane: Lane, compute: Compute) -> None:
     """Load both encoders of the lane, if its device is free now; inside `kept_encoders` they stay. Needs no frames.
 
-    Raises DeviceError, DeviceLostError, WeightsError, UsageError.
+    Does nothing if the embeddings are imported. Raises DeviceError, DeviceLostError, WeightsError, UsageError.
     """
+    if lane.profile.imported:
+        return
     tries = iter((True, False))
     with compute.held_while(lambda: next(tries)) as name, Verification() as verification:
         if name is None:

@@ -109,9 +109,14 @@ class Lane:
         return EncoderFiles("esm2", profile.esm2, profile.esm2_fingerprint, profile.esm2_dim)
 
     def recipe(self, product: str) -> dict[str, str]:
-        """How the product is made: algorithm version; for an encoder's product also precision, kernel and settings."""
+        """How the product is made: algorithm version; for an encoder's product also precision, kernel and settings.
+
+        Imported embeddings have the digest of their import instead.
+        """
         facts = {"version": PRODUCTS[product].version}
-        if PRODUCTS[product].encoder:
+        if PRODUCTS[product].encoder and self.profile.imported:
+            facts |= {"imported": self.profile.imported}
+        elif PRODUCTS[product].encoder:
             facts |= {"precision": self.precision(product), "attention": self.kernel(product)}
             facts |= {name: getattr(self.sample.settings, name) for name in PRODUCTS[product].settings}
         return facts

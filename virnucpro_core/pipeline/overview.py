@@ -15,6 +15,7 @@ from typing import Literal
 from virnucpro_core.engine.shards import RELEASED_ENTRY, lane_shards
 from virnucpro_core.engine.telemetry import Progress, read_progress
 from virnucpro_core.errors import StoreError, VirnucproError, printable
+from virnucpro_core.pipeline.pace import Pace, kind_of
 from virnucpro_core.results.folder import RUN
 from virnucpro_core.samples.occupancy import workers
 from virnucpro_core.samples.products import EMBEDDINGS, PREDICTIONS, SHARDED
@@ -55,7 +56,8 @@ class Overview:
 
     bytes: product -> bytes on disk; `estimated` if shards were counted and only one of them measured. since: when it
     was registered; changed: when its results were written, or if there are none when it was registered (seconds since
-    1970). reason: why its input was refused, or what is damaged. seconds_left: the longest of the running lanes.
+    1970). reason: why its input was refused, or what is damaged. seconds_left: until the results are there, by the pace
+    of the running lanes and, for what follows them, that of an earlier sample (pace.py).
     """
 
     name: str
@@ -136,7 +138,9 @@ def _overview(sample: Sample, *, exact: bool) -> Overview:
         since=since,
         changed=run.stat().st_mtime if called else since,
         reason=refused,
-        lanes=() if called and not exact else tuple(_lanes(sample, most, busy)),
+        lanes=()
+        if called and not exact
+        else tuple(_lanes(sample, most, frames.n_unique if frames else 0, busy)),
         workers=busy,
     )
 
@@ -184,8 +188,8 @@ def _bytes(folder: Path) -> int:
         )
 
 
-def _lanes(sample: Sample, total: int, busy: dict[str, str]) -> Iterator[LaneState]:
-    """Both encoders' lanes that have run, by product and rank."""
+def _lanes(sample: Sample, total: int, frames: int, busy: dict[str, str]) -> Iterator[LaneState]:
+    """Both encoders' lanes that have run, by product and rank. total: shards, frames: unique frames of the sample."""
     for product in EMBEDDINGS:
         folder = sample.product(product)
         for file in sorted((sample.folder / "telemetry").glob(f"{product}-*.jsonl")):
@@ -211,8 +215,17 @@ def _lanes(sample: Sample, total: int, busy: dict[str, str]) -> Iterator[LaneSta
                 else "open",
                 sequences_per_second=progress.sequences_per_second,
                 tokens_per_second=progress.tokens_per_second,
-                seconds_left=progress.seconds_left if working and not progress.ended else None,
+                seconds_left=_left(sample, progress, frames) if working and not progress.ended else None,
             )
+
+
+def _left(sample: Sample, progress: Progress, frames: int) -> float | None:
+    """Seconds until the results; of the lane alone if no earlier sample tells how long the rest takes."""
+    own = progress.seconds_left
+    if own is None:
+        return None
+    pace, kind = Pace.read(sample.home), kind_of(sample, progress.device)
+    return own + (pace.after(progress.product, kind, lane=progress.total, frames=frames) or 0.0)
 
 
 def _progress(file: Path) -> Progress | None:

@@ -13,6 +13,7 @@ from virnucpro_core.errors import InputError, StoreError, printable
 from virnucpro_core.files.disk import disk_errors, make_sure_of_room, reading_bytes
 from virnucpro_core.files.locks import locked
 from virnucpro_core.files.publish import publish_json, sweep
+from virnucpro_core.pipeline.imported import read_import
 from virnucpro_core.pipeline.lane import Lane, open_chunks
 from virnucpro_core.pipeline.score import collect_scores
 from virnucpro_core.results.folder import write_results
@@ -118,7 +119,7 @@ def call_sample(lane: Lane) -> ResultSummary:
 
 def run_info(lane: Lane) -> RunInfo:
     """The inputs, settings, models and versions that the sample's scores were made with."""
-    sample, profile = lane.sample, lane.profile
+    sample = lane.sample
     digests = {
         "sample": sample.content,
         "chunks": Chunks.open(sample.chunks).digest,
@@ -127,7 +128,7 @@ def run_info(lane: Lane) -> RunInfo:
     return RunInfo(
         sample=sample.name,
         profile=sample.settings.profile,
-        note=profile.profile.note if profile.is_demo else "",
+        note=_note(lane),
         inputs=[RunInput(printable(f.path.name), f.bytes, f.sha256) for f in sample.inputs],
         settings=shown_settings(sample.settings),
         versions={"virnucpro": __version__} | {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -135,6 +136,13 @@ def run_info(lane: Lane) -> RunInfo:
         products=lane.recipes,
         telemetry={product: _makers(lane, product) for product in EMBEDDINGS},
     )
+
+
+def _note(lane: Lane) -> str:
+    """What must be said wherever the results are shown."""
+    record = read_import(lane.sample.folder)
+    notes = (lane.profile.profile.note if lane.profile.is_demo else "", record.note if record else "")
+    return " ".join(filter(None, notes))
 
 
 def _makers(lane: Lane, product: str) -> dict[str, Any]:

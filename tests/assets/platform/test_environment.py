@@ -71,7 +71,7 @@ def test_another_process_with_these_variables_has_the_same_platform(clean: pytes
 
 def test_the_docs_and_the_launcher_of_ray_have_the_same_table() -> None:
     docs = (ROOT / "docs" / "operations.md").read_text()
-    rows = re.findall(r"^\| `((?:VIRNUCPRO|DAGSTER)_[A-Z_]+)` \| (.*) \| (.*) \|$", docs, re.MULTILINE)
+    rows = re.findall(r"^\| `((?:VIRNUCPRO|DAGSTER|HF)_[A-Z_]+)` \| (.*) \| (.*) \|$", docs, re.MULTILINE)
     assert rows == [(v.name, v.meaning, v.default) for v in VARIABLES]
     launcher = yaml.safe_load((ROOT / "deploy" / "ray" / "run_launcher.yaml").read_text())
     given = launcher["run_launcher"]["config"]["ray"]["env_vars"]

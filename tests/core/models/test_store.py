@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,8 @@ from virnucpro_core.files.manifest import verify
 from virnucpro_core.models import sources
 from virnucpro_core.models.classifier import load_classifier
 from virnucpro_core.models.convert import import_model
-from virnucpro_core.models.sources import SOURCES, RemoteFile, Source, fetch_files
+from virnucpro_core.models.profiles import resolve_profile
+from virnucpro_core.models.sources import SOURCES, RemoteFile, Source
 from virnucpro_core.models.store import ModelStore
 
 CPU = torch.device("cpu")
@@ -285,51 +287,40 @@ def test_other_module_is_not_taken_for_the_classifier(tmp_path: Path) -> None:
 # Store, fetching, messages
 
 
-def hub(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, **digest: str):
-    """A download function that takes the files of a pinned source from a local folder."""
-    files = tuple(
-        RemoteFile(f.name, f.stat().st_size, digest.get("sha256"))
-        for f in sorted(folder.iterdir())
-        if f.is_file()
-    )
-    source = SOURCES[name]
-    pinned = Source(
-        source.kind,
-        source.host,
-        source.repository,
-        source.revision,
-        source.licence,
-        1000,
-        files,
-        source.chunk_size,
-    )
-    monkeypatch.setitem(sources.SOURCES, name, pinned)
-    asked: list[tuple[str, str]] = []
+class Hub:
+    """Gives the files of a pinned source from a local folder, and notes what was asked for."""
 
-    def get(wanted: Source, file: str, into: Path) -> Path:
-        asked.append((wanted.revision, file))
-        return Path(shutil.copy(folder / file, into / file))
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.asked = folder, []
 
-    return get, asked
+    def get(self, name: str, source: Source, file: RemoteFile, folder: Path) -> Path:
+        self.asked.append((name, source.revision, file.name))
+        return Path(shutil.copy(self.folder / file.name, folder / file.name))
+
+
+def hub(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> Hub:
+    files = tuple(RemoteFile(f.name, f.stat().st_size) for f in sorted(folder.iterdir()) if f.is_file())
+    monkeypatch.setitem(sources.SOURCES, name, replace(SOURCES[name], size=1000, files=files))
+    return Hub(folder)
 
 
 def test_fetch_converts_and_leaves_no_download(
     hugging_face: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = ModelStore(tmp_path / "models")
-    get, asked = hub(hugging_face, monkeypatch, "esm2-8m")
-    folder = store.fetch("esm2-8m", get)
+    files = hub(hugging_face, monkeypatch, "esm2-8m")
+    folder = store.fetch("esm2-8m", files)
     assert store.require("esm2-8m") == store.verify("esm2-8m") == folder
-    assert {revision for revision, _ in asked} == {"c731040fcd8d73dceaa04b0a8e6329b345b0f5df"}
+    assert {revision for _, revision, _ in files.asked} == {"c731040fcd8d73dceaa04b0a8e6329b345b0f5df"}
     manifest = verify(folder)
     assert manifest["source"].endswith(f"facebook/esm2_t6_8M_UR50D/tree/{manifest['revision']}")
     assert [p.name for p in store.root.iterdir()] == ["esm2-8m"]
-    asked.clear()
-    assert store.fetch("esm2-8m", get) == folder
-    assert asked == []
+    files.asked.clear()
+    assert store.fetch("esm2-8m", files) == folder
+    assert files.asked == []
     (folder / "config.json").write_text("{}")
-    store.fetch("esm2-8m", get)
-    assert asked
+    store.fetch("esm2-8m", files)
+    assert files.asked
     assert store.verify("esm2-8m") == folder
     assert fingerprint(folder) == fingerprint(import_model("esm2", hugging_face, tmp_path / "by_hand"))
 
@@ -339,60 +330,42 @@ def test_fetch_of_the_published_classifier(
 ) -> None:
     (tmp_path / "hub").mkdir()
     shutil.copy(published / "500_model.pth", tmp_path / "hub")
-    get, _ = hub(tmp_path / "hub", monkeypatch, "virnucpro-500")
-    folder = ModelStore(tmp_path / "models").fetch("virnucpro-500", get)
+    files = hub(tmp_path / "hub", monkeypatch, "virnucpro-500")
+    folder = ModelStore(tmp_path / "models").fetch("virnucpro-500", files)
     assert load_classifier(folder, CPU).chunk_size == 500
     assert verify(folder)["revision"] == "0f93f2755a7ea1acd3ff1bcf182892f960ef3326"
 
 
-def test_fetch_refuses_other_bytes(
-    hugging_face: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = ModelStore(tmp_path / "models")
-    get, _ = hub(hugging_face, monkeypatch, "esm2-8m", sha256="0" * 64)
-    with pytest.raises(WeightsError, match="does not have the pinned sha256"):
-        store.fetch("esm2-8m", get)
-    source = Source("esm2", "huggingface.co", "a/b", "c", "", 1, (RemoteFile("config.json", 7),))
-    with pytest.raises(WeightsError, match=r"config\.json has [\d,]+ bytes, 7 are expected"):
-        fetch_files(source, tmp_path, get)
-    assert not store.path("esm2-8m").exists()
-    assert not (tmp_path / "config.json").exists()
-
-
-def test_fetch_without_network_says_so_in_one_line(tmp_path: Path) -> None:
-    def offline(source: Source, name: str, folder: Path) -> Path:
-        raise ConnectionError("Name or service not known")
-
-    with pytest.raises(
-        WeightsError, match=r"cannot download config\.json \(ConnectionError\); check the network"
-    ) as e:
-        ModelStore(tmp_path).fetch("esm2-35m", offline)
-    assert "\n" not in str(e.value)
-    assert not (tmp_path / "esm2-35m").exists()
-
-
 def test_what_is_not_pinned_is_not_fetched(tmp_path: Path) -> None:
-    def never(source: Source, name: str, folder: Path) -> Path:
-        raise AssertionError
-
-    for name, words in (
-        (
-            "esm2-15b",
-            r"download https://huggingface.co/facebook/esm2_t48_15B_UR50D/tree/5fbca.* \(60.6 GB\) yourself",
-        ),
-        (
-            "virnucpro-esm2-8m-300",
-            r"not a published model: train it with `virnucpro train",
-        ),
-    ):
-        with pytest.raises(WeightsError, match=rf"{name} cannot be fetched; .*{words}.*models import"):
-            ModelStore(tmp_path).fetch(name, never)
+    store = ModelStore(tmp_path)
+    words = r"download https://huggingface.co/facebook/esm2_t48_15B_UR50D/tree/5fbca.* \(60.6 GB\) yourself"
+    with pytest.raises(WeightsError, match=rf"esm2-15b cannot be fetched; .*{words}.*models import"):
+        store.fetch("esm2-15b")
+    with pytest.raises(UsageError, match=r"no published model 'esm2-3'; did you mean esm2-3b\?"):
+        store.fetch("esm2-3")
+    with pytest.raises(UsageError, match=r"no published model 'nosuch'; published models: dnabert-s, "):
+        store.fetch("nosuch")
+    assert not list(tmp_path.iterdir())
 
 
 def test_fetch_wants_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**12, 10**12, 5 * 10**9))
     with pytest.raises(StoreError, match=r"5\.0 GB free, 23\.9 GB needed to fetch and convert esm2-3b"):
         ModelStore(tmp_path).fetch("esm2-3b")
+
+
+def test_every_missing_model_of_a_profile_is_named(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path)
+    with pytest.raises(WeightsError) as caught:
+        resolve_profile("esm2-3b", 500, store)
+    assert str(caught.value) == (
+        f"{tmp_path}: 3 of 3 models of profile esm2-3b are missing: dnabert-s, esm2-3b, virnucpro-500;"
+        " run `virnucpro models fetch dnabert-s esm2-3b virnucpro-500` (11.8 GB)"
+    )
+    with pytest.raises(WeightsError) as caught:
+        resolve_profile("esm2-8m", 300, store)
+    assert "`virnucpro models fetch dnabert-s esm2-8m` (0.5 GB)" in str(caught.value)
+    assert "virnucpro-esm2-8m-300: no such classifier is published: train it" in str(caught.value)
 
 
 def test_missing_model_message(tmp_path: Path) -> None:

@@ -15,14 +15,17 @@ import torch
 
 from torture.pipeline import Pipeline, write_reads
 from virnucpro_core.devices.compute import Compute, LoaderSettings
+from virnucpro_core.devices.leases import Leases, ProcessDevice
+from virnucpro_core.devices.visible import Device
 from virnucpro_core.encoders import loaded as encoder_cache
 from virnucpro_core.encoders.encoder import Encoder, load_encoder
+from virnucpro_core.encoders.loaded import kept_encoders
 from virnucpro_core.encoders.packing import PackedBatch
 from virnucpro_core.engine.shards import Entry
 from virnucpro_core.engine.telemetry import read_progress
 from virnucpro_core.errors import StoreError
 from virnucpro_core.files.locks import locked
-from virnucpro_core.pipeline.embed import embed_lane, lanes_beside
+from virnucpro_core.pipeline.embed import embed_lane, lanes_beside, load_encoders
 from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.samples.products import DNABERT, ESM
 
@@ -177,3 +180,33 @@ def test_no_exception_that_holds_the_lane_s_frames_keeps_its_encoder(
         assert [encoder() for encoder in loaded] == [None]
     finally:
         gc.enable()
+
+
+def test_models_that_were_loaded_before_the_sample_was_read_serve_its_lane(pipeline: Pipeline) -> None:
+    sample = pipeline.register()
+    loads: list[str] = []
+
+    def load(kind: Any, *arguments: Any, **options: Any) -> Encoder:
+        loads.append(kind)
+        return load_encoder(kind, *arguments, **options)
+
+    with mock.patch.object(encoder_cache, "load_encoder", load), kept_encoders():
+        load_encoders(pipeline.lane(sample, 0), COMPUTE)
+        assert sorted(loads) == ["dnabert-s", "esm2"]
+        lane = pipeline.lane(pipeline.prepared(sample), 0)
+        for product in (DNABERT, ESM):
+            assert embed_lane(lane, product, COMPUTE, on_shard=lambda _: None).entries
+        assert len(loads) == 2
+
+
+def test_models_are_not_loaded_onto_a_device_that_another_process_holds(
+    pipeline: Pipeline, tmp_path: Path
+) -> None:
+    card = Device("GPU-a", "a card")
+    holder = Leases(tmp_path / "leases", [card], ProcessDevice(lambda _: None))
+    other = Leases(tmp_path / "leases", [card], ProcessDevice(lambda _: None))
+    with (
+        holder.held(0, needed=lambda: True),
+        mock.patch.object(encoder_cache, "load_encoder", side_effect=AssertionError),
+    ):
+        load_encoders(pipeline.lane(pipeline.register(), 0), Compute("cuda", leases=other))

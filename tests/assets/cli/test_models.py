@@ -1,0 +1,317 @@
+"""`virnucpro models`: fetch, bundle, unbundle and the golden self-check, on stand-ins for the published weights."""
+
+import io
+import shutil
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import click.testing
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.support import stand_in
+from virnucpro_assets.cli import transfer
+from virnucpro_assets.cli.golden import golden_states
+from virnucpro_assets.cli.main import app
+from virnucpro_core.errors import UsageError, VirnucproError, WeightsError
+from virnucpro_core.files.digests import sha256_file
+from virnucpro_core.files.manifest import verify
+from virnucpro_core.models import downloads, golden, sources
+from virnucpro_core.models.profiles import PROFILES
+from virnucpro_core.models.sources import SOURCES, RemoteFile
+
+NAMES = ("dnabert-s", "esm2-3b", "virnucpro-300", "virnucpro-500")
+Run = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The published files of the stand-ins, as MODEL/FILE."""
+    folder = tmp_path_factory.mktemp("published")
+    stand_in.dnabert(folder / "dnabert-s")
+    stand_in.esm2(folder / "esm2-3b")
+    made = stand_in.classifier(folder / "made")
+    for size in (300, 500):
+        (folder / f"virnucpro-{size}").mkdir()
+        torch.save(load_file(made / "model.safetensors"), folder / f"virnucpro-{size}" / f"{size}_model.pth")
+    return folder
+
+
+@pytest.fixture
+def run(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the command line in this process, with an empty home and the stand-ins as the published models."""
+    monkeypatch.setenv("VIRNUCPRO_HOME", str(tmp_path / "home"))
+    for name in NAMES:
+        files = tuple(
+            RemoteFile(f.name, f.stat().st_size, sha256_file(f))
+            for f in sorted((published / name).iterdir())
+            if f.name != "manifest.json"
+        )
+        size = sum(f.size or 0 for f in files)
+        monkeypatch.setitem(sources.SOURCES, name, replace(SOURCES[name], files=files, size=size))
+    facts = stand_in.recorded(published / "dnabert-s", published / "esm2-3b", published / "made")
+    monkeypatch.setattr(golden, "published", lambda: facts)
+
+    def call(*words: object) -> str:
+        result = click.testing.CliRunner().invoke(app, [str(w) for w in words], standalone_mode=False)
+        if result.exception is not None:
+            raise result.exception
+        return result.output
+
+    return call
+
+
+def refused(run: Run, *words: object) -> str:
+    with pytest.raises(VirnucproError) as caught:
+        run(*words)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_profile_is_fetched_checked_carried_and_checked_again(
+    run: Run, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "home/models"
+    out = run("models", "fetch", "--profile", "esm2-3b", "--from", published)
+    assert out.startswith("4 models, 0.0 GB\n")
+    assert f"esm2-3b: {store / 'esm2-3b'}\n" in out
+    assert "model.safetensors: " in out  # the progress of a file
+    assert (
+        "your installation reproduces the published tool's vectors and scores: 8 of 8 frames, largest score"
+        " difference 0.0e+00\n" in out
+    )
+    passed = [line for line in out.splitlines() if " passed " in line]
+    assert [line.split()[0] for line in passed] == ["dnabert-s", "esm2-3b", "virnucpro-500"]
+    assert "flips 0 of 8  (float32 on cpu; allowed: vector 0.001, score 0.001)" in passed[0]
+    assert sorted(p.name for p in store.iterdir()) == sorted(NAMES)
+    states = list(golden_states(store, ["dnabert-s", "virnucpro-300"]))
+    assert states[0][:2] == ("dnabert-s", True)
+    assert states[0][2].startswith("passed on 20")
+    assert states[1] == ("virnucpro-300", None, "no golden answers exist for this model")
+
+    archive = tmp_path / "models.tar"
+    out = run("models", "bundle", "--profile", "esm2-3b", "--out", archive)
+    assert out.endswith(f"{sha256_file(archive)}  {archive}\n")
+    assert "already exists; give another" in refused(run, "models", "bundle", "esm2-3b", "--out", archive)
+    again = tmp_path / "again.tar"
+    run("models", "bundle", *NAMES, "--out", again)
+    assert sha256_file(again) == sha256_file(archive)
+    out = run("models", "unbundle", archive)
+    assert out.count("(was there already)") == 4
+    monkeypatch.setenv("VIRNUCPRO_HOME", str(tmp_path / "other"))
+    out = run("models", "unbundle", archive)
+    assert "was there" not in out
+    for name in NAMES:
+        assert verify(tmp_path / "other/models" / name) == verify(store / name)
+    assert next(golden_states(tmp_path / "other/models", ["esm2-3b"]))[1] is None
+    assert "8 of 8 frames" in run("models", "verify", "--golden")
+
+
+def test_a_model_that_differs_is_said_in_words(run: Run, published: Path, tmp_path: Path) -> None:
+    run("models", "fetch", "virnucpro-500", "esm2-3b", "--from", published, "--no-golden")
+    store = tmp_path / "home/models"
+    out = run("models", "verify", "--golden")
+    assert "reproduces" not in out  # DNABERT-S is not there: nothing is said of the whole
+    assert out.count("passed") == 2
+
+    def exchange(state: dict[str, torch.Tensor]) -> None:
+        for part in ("weight", "bias"):
+            state[f"output_layer.{part}"] = state[f"output_layer.{part}"].flip(0)
+
+    faulty = stand_in.changed(store / "virnucpro-500", tmp_path / "faulty", exchange)
+    shutil.rmtree(store / "virnucpro-500")
+    faulty.rename(store / "virnucpro-500")
+    result = click.testing.CliRunner().invoke(app, ["models", "verify", "--golden"], standalone_mode=False)
+    assert isinstance(result.exception, WeightsError)
+    assert str(result.exception) == (
+        "virnucpro-500: not the published tool's answers; the lines above say why; until that is mended, do not trust"
+        " the scores"
+    )
+    assert "virnucpro-500  DIFFERS" in result.output
+    assert "its two outputs are exchanged" in result.output
+    (state,) = golden_states(store, ["virnucpro-500"])
+    assert state[1] is False
+    assert "its two outputs are exchanged" in state[2]
+
+
+def test_other_encoders_have_no_golden_answers(run: Run, published: Path, tmp_path: Path) -> None:
+    other = stand_in.esm2(tmp_path / "mine")
+    line = run("models", "verify", "--golden", other)  # 64 columns, as the golden ESM-2 of this test has
+    assert line.startswith("esm2-3b        passed")
+    narrow = stand_in.dnabert(tmp_path / "narrow")
+    stand_in.written(narrow, "dnabert-s", {"dim": 320})
+    assert refused(run, "models", "verify", "--golden", narrow) == (
+        f"{narrow}: no golden answers exist for this model; they exist for dnabert-s, esm2-3b, virnucpro-500"
+    )
+    assert "none of the models with golden answers is in the store" in refused(
+        run, "models", "verify", "--golden"
+    )
+
+
+def test_without_memory_the_check_is_not_run_and_says_so(
+    run: Run, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = psutil.virtual_memory()
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free._replace(available=10**8))
+    out = run("models", "fetch", "esm2-3b", "--from", published)
+    assert "golden self-check not run: it needs 1.0 GB of memory on the CPU, 0.1 GB are free" in out
+    assert "--device cuda" in refused(run, "models", "verify", "--golden")
+
+
+def test_what_cannot_be_fetched_is_said_before_the_first_byte(
+    run: Run, published: Path, tmp_path: Path
+) -> None:
+    for words, line in (
+        (("esm2-3b", "nosuch"), "there is no published model 'nosuch'; published models: "),
+        (("esm2-3b", "esm2-15b"), "the model esm2-15b cannot be fetched; download https://huggingface.co"),
+        ((), "no model is named; give names of `virnucpro models list`"),
+        (("--profile", "demo"), "the profile 'demo' ships with the package; profiles: esm2-3b, "),
+        (("--profile", "nosuch"), "the profile 'nosuch' is not known; profiles: esm2-3b, "),
+        (("esm2-3b", "--from", tmp_path / "none"), "neither a folder nor an http(s) address"),
+        (("esm2-650m", "--from", published), "esm2-650m/config.json: no such file; put the files of https"),
+    ):
+        assert line in refused(run, "models", "fetch", *words)
+    assert not any((tmp_path / "home/models").glob("[!.]*"))
+
+
+def test_without_network_one_line_says_what_to_do(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(downloads.time, "sleep", lambda _: None)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with pytest.raises(downloads.NetworkError) as caught:
+        run("models", "fetch", "esm2-8m")
+    assert str(caught.value).startswith("http://127.0.0.1:9/facebook/esm2_t6_8M_UR50D/resolve/c731040f")
+    assert "cannot download config.json: the connection failed; check the network and run" in str(
+        caught.value
+    )
+    assert caught.value.exit_code == 3
+    assert caplog.messages[-1] == "config.json: the connection failed; next attempt in 16 s"
+    monkeypatch.setenv("HF_ENDPOINT", "mirror.example")
+    with pytest.raises(UsageError, match="not an address of a server; give http"):
+        run("models", "fetch", "esm2-8m")
+
+
+def test_list_offers_what_fetch_can_do(run: Run) -> None:
+    lines = {line.split()[0]: line for line in run("models", "list").splitlines()}
+    for name, source in SOURCES.items():
+        assert ("to fetch" in lines[name]) == bool(source.files)
+    assert "to import" in lines["esm2-15b"]
+    assert {PROFILES["esm2-3b"].dnabert, PROFILES["esm2-3b"].esm2} <= lines.keys()
+
+
+# Archives
+
+
+@pytest.fixture
+def archive(run: Run, published: Path, tmp_path: Path) -> Path:
+    run("models", "fetch", "virnucpro-500", "--from", published, "--no-golden")
+    run("models", "bundle", "virnucpro-500", "--out", tmp_path / "good.tar")
+    shutil.rmtree(tmp_path / "home/models")
+    return tmp_path / "good.tar"
+
+
+def rewritten(
+    archive: Path, change: Callable[[tarfile.TarInfo, bytes], tuple[tarfile.TarInfo, bytes] | None]
+) -> Path:
+    """The archive with each member given to `change`."""
+    out = archive.with_name("bad.tar")
+    with tarfile.open(archive) as good, tarfile.open(out, "w") as bad:
+        for member in good:
+            stream = good.extractfile(member)
+            made = change(member, stream.read() if stream else b"")
+            if made is not None:
+                made[0].size = len(made[1]) if made[0].isreg() else 0
+                bad.addfile(made[0], io.BytesIO(made[1]))
+    return out
+
+
+def renamed(old: str, new: str):
+    def change(member: tarfile.TarInfo, data: bytes) -> tuple[tarfile.TarInfo, bytes]:
+        member.name = member.name.replace(old, new)
+        return member, data.replace(old.encode(), new.encode()) if member.name == "bundle.json" else data
+
+    return change
+
+
+def linked(member: tarfile.TarInfo, data: bytes) -> tuple[tarfile.TarInfo, bytes]:
+    if member.name.endswith("config.json"):
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    return member, data
+
+
+def flipped(member: tarfile.TarInfo, data: bytes) -> tuple[tarfile.TarInfo, bytes]:
+    return member, data[:-1] + bytes([data[-1] ^ 1]) if member.name.endswith("safetensors") else data
+
+
+def without_weights(member: tarfile.TarInfo, data: bytes) -> tuple[tarfile.TarInfo, bytes] | None:
+    return None if member.name.endswith("safetensors") else (member, data)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (renamed("virnucpro-500/model", "../../evil"), "is expected"),
+        (renamed("virnucpro-500", "../evil"), "is not a model name"),
+        (renamed("model.safetensors", "../evil"), "has files that it must not have"),
+        (renamed("bundle.json", "other.json"), "not an archive of `virnucpro models bundle`"),
+        (linked, "virnucpro-500/config.json is no regular file"),
+        (flipped, "virnucpro-500/model.safetensors does not have the sha256 of the manifest"),
+        (without_weights, "is expected"),
+        (lambda m, d: (m, b"{}") if m.name == "bundle.json" else (m, d), "not an archive of"),
+        (
+            lambda m, d: (m, d.replace(b'"format": 1', b'"format": 9')),
+            "its format is 9, this version reads 1",
+        ),
+    ],
+)
+def test_a_hostile_or_damaged_archive_leaves_nothing(
+    run: Run, archive: Path, tmp_path: Path, change: Callable[..., object], line: str
+) -> None:
+    bad = rewritten(archive, change)
+    before = sorted(p for p in tmp_path.rglob("*") if "home" not in p.parts)
+    assert line in refused(run, "models", "unbundle", bad)
+    assert not any((tmp_path / "home/models").glob("*/*"))
+    assert sorted(p for p in tmp_path.rglob("*") if "home" not in p.parts) == before
+
+
+def test_other_archives_and_other_models(run: Run, archive: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut.tar").write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
+    (tmp_path / "text.tar").write_bytes(b"hello")
+    for name in ("cut.tar", "text.tar"):
+        assert f"{name}: " in refused(run, "models", "unbundle", tmp_path / name)
+    assert not any((tmp_path / "home/models").glob("*/*"))
+    run("models", "unbundle", archive)
+    store = tmp_path / "home/models"
+    shutil.rmtree(store / "virnucpro-500")
+    stand_in.esm2(store / "virnucpro-500")
+    line = refused(run, "models", "unbundle", archive)
+    assert "the store has another model virnucpro-500; --force replaces it" in line
+    run("models", "unbundle", "--force", archive)
+    assert verify(store / "virnucpro-500")["kind"] == "classifier"
+    with pytest.raises(UsageError, match="no model is named"):
+        run("models", "bundle", "--out", tmp_path / "none.tar")
+    assert "esm2-8m is not in the model store" in refused(
+        run, "models", "bundle", "esm2-8m", "--out", tmp_path / "n.tar"
+    )
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter([100.0, 105.0, 110.0, 120.0, 121.0])
+    monkeypatch.setattr(transfer.time, "monotonic", lambda: next(clock))
+    with transfer.shown_transfer() as on_bytes:
+        for done in (0, 10**9, 2 * 10**9, 4 * 10**9, 5 * 10**9):
+            on_bytes("a\nb.bin", done, 5 * 10**9)
+    assert capsys.readouterr().err.splitlines() == [
+        r"a\nb.bin: 2.0 GB of 5.0 GB, 200.0 MB/s, about 15 s left",
+        r"a\nb.bin: 4.0 GB of 5.0 GB, 200.0 MB/s, about 5 s left",
+        r"a\nb.bin: 5.0 GB of 5.0 GB, 238.1 MB/s",
+    ]

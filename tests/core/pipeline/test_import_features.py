@@ -1,0 +1,216 @@
+"""Features of the published tool become a sample's embeddings: matched, marked, and never mixed with computed ones."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support import DATA
+from tests.support.feature_files import write_published
+from virnucpro_core.devices.compute import Compute, LoaderSettings
+from virnucpro_core.errors import InputError, StoreError, UsageError, VirnucproError
+from virnucpro_core.models.classifier import Classifier, ClassifierNet, load_classifier
+from virnucpro_core.models.convert import Origin, write_model_manifest
+from virnucpro_core.models.golden import published
+from virnucpro_core.models.profiles import resolve_profile
+from virnucpro_core.models.store import ModelStore
+from virnucpro_core.pipeline.embed import embed_lane
+from virnucpro_core.pipeline.import_features import find_features, import_features
+from virnucpro_core.pipeline.imported import RECORD, imported_features, read_import
+from virnucpro_core.pipeline.lane import Lane
+from virnucpro_core.pipeline.precision import audit_precision
+from virnucpro_core.pipeline.score import merge_lane, score_lane
+from virnucpro_core.pipeline.steps import call_sample
+from virnucpro_core.samples.products import DNABERT, EMBEDDINGS
+from virnucpro_core.samples.sample import Sample, register
+from virnucpro_core.samples.settings import SampleSettings
+
+RECORDS = DATA / "golden_records.fa"
+CPU = Compute("cpu", loader=LoaderSettings(workers=0))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
+    """A model store with a seeded classifier of 3,328 columns, and no encoder."""
+    store = ModelStore(tmp_path_factory.mktemp("models"))
+    folder = store.path("virnucpro-500")
+    folder.mkdir()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        net = ClassifierNet(3328, 16)
+    Classifier(net.state_dict(), device=torch.device("cpu"), chunk_size=500).save(folder)
+    write_model_manifest(folder, "classifier", Origin(), {})
+    return store
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Sample:
+    return register(tmp_path / "home", "reads", [RECORDS], SampleSettings(shard_rows=3))
+
+
+def run(sample: Sample, store: ModelStore, paths: list[Path], **options: bool):
+    return import_features(
+        sample,
+        lambda record: resolve_profile("esm2-3b", 500, store, imported=record.features),
+        find_features(paths),
+        **options,
+    )
+
+
+def lane_of(sample: Sample, store: ModelStore, rank: int = 0, lanes: int = 1) -> Lane:
+    features = imported_features(sample.folder, sample.settings)
+    return Lane(sample, resolve_profile("esm2-3b", 500, store, imported=features), rank, lanes)
+
+
+@pytest.mark.parametrize("chosen", [("nucleotide", "protein", "merged"), ("nucleotide", "protein")])
+def test_imported_features_go_straight_on_to_results(
+    sample: Sample, store: ModelStore, tmp_path: Path, chosen: tuple[str, ...]
+) -> None:
+    golden = published()
+    folders = [f for f in write_published(golden, tmp_path / "old") if f.name.endswith(chosen)]
+    made = run(sample, store, folders)
+    assert (made.frames, made.shards) == (8, 3)
+    assert made.vectors == (8 if "merged" in chosen else 16)
+    for rank in (0, 1):
+        lane = lane_of(sample, store, rank, 2)
+        for product in EMBEDDINGS:
+            assert embed_lane(lane, product, CPU, on_shard=lambda _: None).resumed == len(lane.shards)
+        merge_lane(lane, on_shard=lambda _: None)
+        score_lane(lane, CPU, on_shard=lambda _: None)
+    lane = lane_of(sample, store)
+    summary = call_sample(lane)
+    scores = {
+        line.split("\t")[0]: [float(n) for n in line.split("\t")[2:]]
+        for line in (sample.results / "prediction_results.txt").read_text().splitlines()[1:]
+    }
+    expected = load_classifier(lane.profile.classifier).score(golden.features())
+    np.testing.assert_allclose([scores[i] for i in golden.ids], expected, rtol=1e-6)
+    # marked in every record
+    record = read_import(sample.folder)
+    assert record is not None
+    assert record.matched_by == "id and sequence"
+    assert record.origin == ", ".join(f.name for f in folders)
+    facts = json.loads((sample.results / "run.json").read_text())
+    assert facts["note"] == summary.note == record.note
+    assert facts["products"][DNABERT]["imported"] == record.digest
+    assert "precision" not in facts["products"][DNABERT]
+    assert facts["digests"]["esm2"] == f"imported {record.digest}"
+    assert facts["telemetry"][DNABERT]["devices"] == ["imported"]
+    assert "were not computed here: they were imported from reads_nucleotide" in (
+        sample.results / "report.html"
+    ).read_text().replace("\n", " ")
+    entry = lane.store(DNABERT).entry(0)
+    assert entry is not None
+    assert (entry.maker["imported"], entry.maker["origin"]) == (record.digest, record.origin)
+    finding = audit_precision(lane, DNABERT, CPU)
+    assert finding.passed
+    assert "not computed here" in finding.what
+
+
+def test_the_same_files_give_the_same_import_and_bytes(
+    sample: Sample, store: ModelStore, tmp_path: Path
+) -> None:
+    folders = write_published(published(), tmp_path / "old")
+    first = run(sample, store, folders).record
+    lane = lane_of(sample, store)
+    digests = [lane.store(p).entry(k).sha256 for p in EMBEDDINGS for k in lane.shards]
+    again = run(sample, store, [tmp_path / "old"]).record
+    assert first.digest == again.digest
+    assert digests == [lane.store(p).entry(k).sha256 for p in EMBEDDINGS for k in lane.shards]
+
+
+def test_a_missing_shard_is_not_computed_but_said(sample: Sample, store: ModelStore, tmp_path: Path) -> None:
+    run(sample, store, write_published(published(), tmp_path / "old"))
+    lane = lane_of(sample, store)
+    lane.store(DNABERT).path(1).unlink()
+    with pytest.raises(
+        StoreError, match=r"1 of 3 shards of the imported dnabert_embeddings are missing or damaged;"
+    ):
+        embed_lane(lane, DNABERT, CPU, on_shard=lambda _: None)
+
+
+def test_other_settings_than_those_of_the_import_are_refused(
+    sample: Sample, store: ModelStore, tmp_path: Path
+) -> None:
+    run(sample, store, write_published(published(), tmp_path / "old"))
+    for settings, line in (
+        (SampleSettings(chunk_size=300), "for --chunk-size 500, not 300; give --chunk-size 500; or --fresh"),
+        (SampleSettings(profile="esm2-650m"), "for --profile esm2-3b, not esm2-650m; give --profile esm2-3b"),
+    ):
+        with pytest.raises(UsageError, match=line):
+            imported_features(sample.folder, settings)
+    (sample.folder / RECORD).write_text('{"format": 1}')
+    with pytest.raises(StoreError, match=r"imported\.json: damaged"):
+        read_import(sample.folder)
+
+
+def test_computed_embeddings_are_not_replaced_unless_it_is_said(
+    sample: Sample, store: ModelStore, tmp_path: Path
+) -> None:
+    folders = write_published(published(), tmp_path / "old")
+    run(sample, store, folders)
+    entry = next((sample.product(DNABERT)).glob("*.json"))
+    other = run(sample, store, folders, trust_ids=True, force=True)  # another record: matched by id alone
+    assert other.record.matched_by == "id alone"
+    assert entry.exists()
+    with pytest.raises(
+        UsageError, match=r"has dnabert_embeddings already, and they are not of this import; --force"
+    ):
+        run(sample, store, folders)
+
+
+def changed(path: Path, change) -> None:
+    found = torch.load(path)
+    change(found)
+    torch.save(found, path)
+
+
+def rename(found) -> None:
+    found["nucleotide"][0] = "other_chunk_1F1"
+    found["data"][0]["label"] = "other_chunk_1F1"
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "line"),
+    [
+        (
+            lambda n, p: changed(n / "output_1_DNABERT_S.pt", rename),
+            UsageError,
+            r"output_1_DNABERT_S\.pt: 'other_chunk_1F1' is no frame of sample 'reads'",
+        ),
+        (
+            lambda n, p: (n / "output_2_DNABERT_S.pt").unlink(),
+            UsageError,
+            r"3 of 8 frames have no dnabert-s vector \(the first is 'synthetic_seq_2_chunk_1R2'\)",
+        ),
+        (
+            lambda n, p: (p / "output_3.fa").unlink(),
+            UsageError,
+            r"the proteins of 2 frames were not found beside the features.*--trust-ids",
+        ),
+        (
+            lambda n, p: (n / "output_1.fa").write_text(
+                (n / "output_1.fa").read_text().replace("TTATTTCG", "TTATTTCC")
+            ),
+            InputError,
+            r"output_1\.fa, record 'synthetic_seq_1_chunk_1R1': its letters are not those of this frame",
+        ),
+        (
+            lambda n, p: [f.unlink() for f in p.glob("*.pt")],
+            UsageError,
+            r"no files \*_ESM\.pt in it; give the folders with the feature files",
+        ),
+    ],
+)
+def test_a_mismatch_is_named_and_nothing_is_changed(
+    sample: Sample, store: ModelStore, tmp_path: Path, damage, error: type[VirnucproError], line: str
+) -> None:
+    nucleotide, protein, _ = write_published(published(), tmp_path / "old")
+    damage(nucleotide, protein)
+    with pytest.raises(error, match=line) as caught:
+        run(sample, store, [nucleotide, protein])
+    assert caught.value.exit_code == 2
+    assert not (sample.folder / RECORD).exists()
+    assert not sample.product(DNABERT).exists()

@@ -1,0 +1,226 @@
+"""Carries models to machines without a network: one archive of models of the store, with a manifest and digests.
+
+The archive is a plain tar: first `bundle.json` (the models, and size and sha256 of every file), then the files as
+`MODEL/FILE`. Reading takes only regular members that the manifest lists, under names that it builds itself; links,
+other members and names that lead out of the folder are refused. Nothing is extracted by the archive's own rules.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import re
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from virnucpro_core.errors import UsageError, WeightsError
+from virnucpro_core.files.disk import make_sure_of_room
+from virnucpro_core.files.manifest import MANIFEST, read_manifest, verify
+from virnucpro_core.files.publish import publish, publish_folder
+from virnucpro_core.models.downloads import OnBytes, silent
+from virnucpro_core.models.store import ModelStore
+
+BUNDLE = "bundle.json"
+_FORMAT = 1
+Listed = dict[str, tuple[int, str]]  # file -> bytes, sha256
+_BLOCK = 1 << 20
+_LARGEST_MANIFEST = 4 << 20
+_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_DAMAGED = "carry the archive over again and compare its sha256"
+
+
+@dataclass(frozen=True, slots=True)
+class Unbundled:
+    """A model of an archive. is_new: False if the store had exactly this model before."""
+
+    name: str
+    folder: Path
+    is_new: bool
+
+
+def write_bundle(store: ModelStore, names: Iterable[str], out: Path, *, on_bytes: OnBytes = silent) -> str:
+    """Write the models to the archive `out`, each after its files were verified. Returns the archive's sha256.
+
+    Equal models give equal bytes. Raises WeightsError if a model is missing or damaged, StoreError for disk errors.
+    """
+    models = {name: _listed(store.require(name)) for name in sorted(set(names))}
+    total = sum(size for files in models.values() for size, _ in files.values())
+    make_sure_of_room(out.parent, total + (1 << 20), "for the archive")
+    for name in models:
+        store.verify(name)
+    shown = {
+        name: {file: {"bytes": size, "sha256": sha256} for file, (size, sha256) in files.items()}
+        for name, files in models.items()
+    }
+    text = json.dumps({"format": _FORMAT, "models": shown}, indent=1).encode() + b"\n"
+    with publish(out) as temporary, temporary.open("wb") as stream:
+        written = _Hashed(stream, lambda done: on_bytes(out.name, done, max(total, done)))
+        with tarfile.open(fileobj=written, mode="w|", format=tarfile.PAX_FORMAT) as archive:  # type: ignore[call-overload]
+            archive.addfile(_member(BUNDLE, len(text)), io.BytesIO(text))
+            for name, files in models.items():
+                for file, (size, _) in files.items():
+                    with (store.path(name) / file).open("rb") as source:
+                        archive.addfile(_member(f"{name}/{file}", size), source)
+    return written.sha256.hexdigest()
+
+
+def read_bundle(
+    path: Path, store: ModelStore, *, force: bool = False, on_bytes: OnBytes = silent
+) -> list[Unbundled]:
+    """Put the archive's models into the store, each complete and verified or not at all.
+
+    A model that the store already has with these digests is kept. Raises UsageError if the store has another model of
+    a name (unless `force`), WeightsError for an archive that is no bundle, is damaged or holds what it must not.
+    """
+    with _refused(path), tarfile.open(path, "r:") as archive:
+        members = iter(archive)
+        models = _read_manifest(path, archive, next(members, None))
+        _check_store(store, models, force=force)
+        total = sum(size for files in models.values() for size, _ in files.values())
+        make_sure_of_room(store.root, total, "to unpack the archive")
+        done, found = 0, []
+
+        def arrived(count: int) -> None:
+            nonlocal done
+            done += count
+            on_bytes(path.name, done, total)
+
+        for name, files in models.items():
+            with (
+                publish_folder(store.path(name))
+                if _differs(store, name, files)
+                else contextlib.nullcontext() as into
+            ):
+                for file, (size, sha256) in files.items():
+                    entry = _required(path, next(members, None), f"{name}/{file}", size)
+                    if into is not None:
+                        _copy(path, archive, entry, into / file, sha256, arrived)
+                if into is not None:
+                    verify(into)
+            found.append(Unbundled(name, store.path(name), into is not None))
+        if (extra := next(members, None)) is not None:
+            raise WeightsError(f"{extra.name[:80]!r} is not in its manifest", where=path, remedy=_DAMAGED)
+    return found
+
+
+def _listed(folder: Path) -> Listed:
+    """Size and sha256 of the model's files; the manifest itself among them."""
+    files = {
+        str(name): (int(f["bytes"]), str(f["sha256"])) for name, f in read_manifest(folder)["files"].items()
+    }
+    text = (folder / MANIFEST).read_bytes()
+    return dict(sorted(files.items())) | {MANIFEST: (len(text), hashlib.sha256(text).hexdigest())}
+
+
+def _differs(store: ModelStore, name: str, files: Listed) -> bool:
+    """Whether the store has not exactly these files."""
+    try:
+        return _listed(store.verify(name)) != files
+    except WeightsError:
+        return True
+
+
+def _check_store(store: ModelStore, models: dict[str, Listed], *, force: bool) -> None:
+    for name, files in models.items():
+        folder = store.path(name)
+        if folder.exists() and not force and _differs(store, name, files):
+            raise UsageError(
+                f"the store has another model {name}",
+                where=folder,
+                remedy="--force replaces it by that of the archive",
+            )
+
+
+def _read_manifest(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo | None) -> dict[str, Listed]:
+    """model -> file -> bytes, sha256. Raises WeightsError for anything that is not what `write_bundle` writes."""
+    no_bundle = WeightsError("not an archive of `virnucpro models bundle`", where=path, remedy=_DAMAGED)
+    if member is None or member.name != BUNDLE or not member.isreg() or member.size > _LARGEST_MANIFEST:
+        raise no_bundle
+    stream = archive.extractfile(member)
+    try:
+        facts = json.loads(stream.read()) if stream else {}
+        if facts["format"] != _FORMAT:
+            raise WeightsError(
+                f"its format is {facts['format']!r}, this version reads {_FORMAT}",
+                where=path,
+                remedy="update virnucpro",
+            )
+        models = {
+            str(name): {str(f): (int(v["bytes"]), str(v["sha256"])) for f, v in files.items()}
+            for name, files in facts["models"].items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise no_bundle from error
+    for name, files in models.items():
+        ModelStore(path).path(name)  # raises UsageError for what is no name of a model
+        if MANIFEST not in files or not all(
+            _FILE.fullmatch(f) and size >= 0 for f, (size, _) in files.items()
+        ):
+            raise WeightsError(
+                f"the model {name} has files that it must not have", where=path, remedy=_DAMAGED
+            )
+    return models
+
+
+def _required(path: Path, member: tarfile.TarInfo | None, name: str, size: int) -> tarfile.TarInfo:
+    """The member, if it is the regular file that the manifest announces. Raises WeightsError."""
+    if member is None or member.name != name:
+        found = "nothing" if member is None else repr(member.name[:80])
+        raise WeightsError(f"{found} is in it where {name} is expected", where=path, remedy=_DAMAGED)
+    if not member.isreg() or member.size != size:
+        raise WeightsError(f"{name} is no regular file of {size:,} bytes", where=path, remedy=_DAMAGED)
+    return member
+
+
+def _copy(
+    path: Path,
+    archive: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    out: Path,
+    sha256: str,
+    arrived: Callable[[int], None],
+) -> None:
+    """Write the member's bytes to the new file `out`. Raises WeightsError if their sha256 is another one."""
+    digest, source = hashlib.sha256(), archive.extractfile(member)
+    with out.open("xb") as stream:
+        while source is not None and (block := source.read(_BLOCK)):
+            digest.update(block)
+            stream.write(block)
+            arrived(len(block))
+    if digest.hexdigest() != sha256:
+        raise WeightsError(
+            f"{member.name} does not have the sha256 of the manifest", where=path, remedy=_DAMAGED
+        )
+
+
+@contextlib.contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    """Turn tarfile's errors into a WeightsError."""
+    try:
+        yield
+    except (tarfile.TarError, EOFError) as error:
+        raise WeightsError(f"not a readable archive ({error})", where=path, remedy=_DAMAGED) from error
+
+
+def _member(name: str, size: int) -> tarfile.TarInfo:
+    """A regular file without owner and time, so that equal content gives equal bytes."""
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = size, 0o644
+    return member
+
+
+class _Hashed:
+    """A stream that also computes the sha256 of what is written, and tells how many bytes that are."""
+
+    def __init__(self, stream: IO[bytes], on_done: Callable[[int], None]) -> None:
+        self._stream, self._on_done = stream, on_done
+        self._done, self.sha256 = 0, hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        self._done += len(data)
+        self._on_done(self._done)
+        return self._stream.write(data)
