@@ -4,13 +4,16 @@ import os
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from tests.support import ROOT
-from virnucpro_assets.graph.engines import DEVICE_TAG, device_step, host_step, slurm_requests
+from virnucpro_assets.cli.main import app
+from virnucpro_assets.definitions import defs
+from virnucpro_assets.graph.engines import DEVICE_TAG, device_step, host_step
 from virnucpro_assets.platform.environment import job_environment
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.slurm.jobs import option_words
-from virnucpro_assets.slurm.requests import Requests, read_requests
+from virnucpro_assets.slurm.requests import Requests, read_requests, site_requests
 from virnucpro_assets.slurm.steps import defaults_of, job_name
 from virnucpro_core.errors import UsageError
 
@@ -85,15 +88,32 @@ def test_what_makes_no_sense_is_refused_in_one_line(tmp_path: Path, text: str, w
 
 def test_a_file_that_was_named_must_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIRNUCPRO_HOME", str(tmp_path))
-    assert slurm_requests() == Requests()
+    assert site_requests() == Requests()
     monkeypatch.setenv("VIRNUCPRO_SLURM", str(tmp_path / "none.toml"))
     with pytest.raises(UsageError, match="no such file; correct or unset VIRNUCPRO_SLURM"):
-        slurm_requests()
+        site_requests()
+
+
+def test_a_mistake_is_told_before_the_web_ui_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIRNUCPRO_EXECUTOR", "slurm")
+    (tmp_path / "slurm.toml").write_text("[esm_embeddings]\n")
+    done = CliRunner().invoke(app, ["ui", "--home", str(tmp_path)])
+    assert isinstance(done.exception, UsageError)
+    assert "esm_embeddings is not known" in str(done.exception)
+    assert not (tmp_path / "dagster").exists()
+
+
+def test_every_step_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [defs.resolve_job_def(name) for name in ("sequences", "lane", "results", "clean_up")]
+    steps = [node.definition.name for job in jobs for node in job.nodes]
+    monkeypatch.setenv("VIRNUCPRO_HOME", str(tmp_path))
+    (tmp_path / "slurm.toml").write_text("".join(f"[steps.{step}]\nmem = '1G'\n" for step in steps))
+    assert set(site_requests().steps) == set(steps)
 
 
 def test_the_example_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIRNUCPRO_SLURM", str(ROOT / "deploy" / "slurm" / "slurm.toml"))
-    asked = slurm_requests().options("esm_embeddings", {"gres": "gpu:1"}, device=True)
+    asked = site_requests().options("esm_embeddings", {"gres": "gpu:1"}, device=True)
     assert asked == {"gres": "gpu:1", "time": "2-00:00:00"}
 
 

@@ -327,8 +327,12 @@ def ui(host: str, port: int, *, read_only: bool) -> None:
     Example:
       virnucpro ui --port 3001
     """
+    from virnucpro_assets.platform.environment import SLURM, settings
     from virnucpro_assets.platform.instance import prepare_instance
+    from virnucpro_assets.slurm.requests import site_requests
 
+    if settings()["executor"] == SLURM:
+        site_requests()  # a mistake in the file is told now, not at the first run
     # Dagster imports modules from the current folder, and reads `.env` and `dagster.yaml` there. So change the folder.
     stand_in(prepare_instance())
     where = ["-m", "virnucpro_assets.definitions", "-h", host, "-p", str(port)]

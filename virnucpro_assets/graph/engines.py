@@ -14,14 +14,12 @@ from virnucpro_assets.platform.environment import (
     SLURM,
     environment_of,
     job_environment,
-    slurm_file,
 )
 from virnucpro_assets.platform.resource import Platform, platform_from_environment
 from virnucpro_assets.slurm.jobs import Slurm, option_words
-from virnucpro_assets.slurm.requests import Requests, read_requests
+from virnucpro_assets.slurm.requests import site_requests
 from virnucpro_assets.slurm.steps import REQUESTS_TAG, defaults_of, slurm_executor
 from virnucpro_core.errors import UsageError, VirnucproError
-from virnucpro_core.samples.products import PRODUCTS
 
 DEVICE_TAG = "virnucpro/device"
 CPUS_BESIDE_A_DEVICE = 4
@@ -66,7 +64,7 @@ def executor_of(platform: Platform) -> dg.ExecutorDefinition:
         return dg.in_process_executor
     if platform.executor == SLURM:
         return slurm_executor(
-            platform.folder, slurm_requests(), DEVICE_TAG, job_environment(platform), _LIMITS
+            platform.folder, site_requests(), DEVICE_TAG, job_environment(platform), _LIMITS
         )
     variables = [f"{name}={value}" for name, value in environment_of(platform).items()]
     try:
@@ -87,19 +85,12 @@ def executor_of(platform: Platform) -> dg.ExecutorDefinition:
     )
 
 
-def slurm_requests() -> Requests:
-    """What this installation's `slurm.toml` says. Raises UsageError."""
-    file, required = slurm_file()
-    steps = [*PRODUCTS, *(f"{name}_checks" for name in PRODUCTS), "retention", "release_what_is_due"]
-    return read_requests(file, steps, required=required)
-
-
 def examine_slurm(platform: Platform) -> Iterator[tuple[str, bool, str]]:
     """Ask Slurm whether it would take the jobs of each kind of step. Yields (kind, whether it would, what it says)."""
     slurm = Slurm(job_environment(platform))
     for kind, tags in (("host", host_step()), ("device", device_step(platform))):
         try:
-            options = slurm_requests().options("", defaults_of(tags), device=DEVICE_TAG in tags)
+            options = site_requests().options("", defaults_of(tags), device=DEVICE_TAG in tags)
             asked = " ".join(option_words(options))
             yield kind, True, f"{asked}: {slurm.test(options).strip().splitlines()[-1]}"
         except VirnucproError as error:

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from virnucpro_assets.platform.environment import slurm_file
 from virnucpro_assets.slurm.jobs import Options
 from virnucpro_core.errors import UsageError
+from virnucpro_core.samples.products import PRODUCTS
 
 CHECK_SECONDS = 20
 TABLES = ("all", "host", "device", "steps")
@@ -56,6 +58,13 @@ class Requests:
         """Options of sbatch for a step: the defaults, then [all], then [device] or [host], then the step's own."""
         kind = self.tables.get("device" if device else "host", {})
         return {**defaults, **self.tables.get("all", {}), **kind, **self.steps.get(step, {})}
+
+
+def site_requests() -> Requests:
+    """What this installation's `slurm.toml` says. Raises UsageError."""
+    file, required = slurm_file()
+    steps = [*PRODUCTS, *(f"{name}_checks" for name in PRODUCTS), "retention", "release_what_is_due"]
+    return read_requests(file, steps, required=required)
 
 
 def read_requests(file: Path, steps: Collection[str], *, required: bool) -> Requests:

@@ -65,6 +65,10 @@ def test_runs_of_a_cluster_are_not_taken_for_dead(tmp_path: Path, instance: dg.D
     assert isinstance(skipped, dg.SkipReason)
     assert "the run launcher watches" in str(skipped.skip_message)
     assert cluster.asked().executor == "in_process"
+    # With Slurm, only the steps are elsewhere.
+    steps_elsewhere = Platform(home=str(tmp_path), executor="slurm")
+    with dg.build_sensor_context(instance=instance, resources={"platform": steps_elsewhere}) as context:
+        assert "dead runs found: 0" in str(dead_runs(context))
 
 
 @pytest.mark.parametrize("terminated", [True, False])
