@@ -44,8 +44,9 @@ SelectTypeParameters=CR_CPU_Memory
 SlurmdParameters=config_overrides
 ReturnToService=2
 SlurmdTimeout=5
-KillWait=5
+KillWait=30
 MinJobAge=300
+MessageTimeout=5
 SchedulerParameters=sched_interval=2,sched_min_interval=0,batch_sched_delay=0
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
@@ -53,6 +54,7 @@ GresTypes=gpu
 {nodes}
 PartitionName=cpu Nodes=ALL Default=YES PriorityTier=1 MaxTime=UNLIMITED
 PartitionName=gpu Nodes=ALL PriorityTier=1 MaxTime=UNLIMITED
+PartitionName=cheap Nodes=ALL PriorityTier=1 PreemptMode=CANCEL MaxTime=UNLIMITED
 PartitionName=urgent Nodes=ALL PriorityTier=10 PreemptMode=off MaxTime=UNLIMITED
 """
 NODE = "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=8 RealMemory=64000 Gres=gpu:1"
@@ -106,12 +108,22 @@ class Cluster:
         munge = [f"--{option}={folder / 'munge' / name}" for option, name in places.items()]
         self._run("munged", "--foreground", "--force", *munge)
         wait_until((folder / "munge" / "socket").exists, 30, "munged")
-        self._run("slurmctld", "-D", "-c")
+        self.start_controller("-c")
         for name in self.names:
             self.start_node(name)
         wait_until(lambda: self.states() == dict.fromkeys(self.names, "idle"), 60, "idle nodes")
 
+    def start_controller(self, *options: str) -> None:
+        self._run("slurmctld", "-D", *options)
+
+    def stop_controller(self) -> None:
+        """The controller ends in good order; jobs go on."""
+        controller = self._processes.pop("slurmctld")
+        controller.terminate()
+        controller.wait()
+
     def start_node(self, name: str) -> None:
+        """Start a node, also one that has lost power."""
         self._run("slurmd", "-D", "-N", name, key=name)
 
     def lose_power(self, name: str) -> None:
@@ -119,9 +131,16 @@ class Cluster:
         daemon = self._processes.pop(name)
         daemon.kill()
         daemon.wait()
-        for process in self._of_jobs(name):
+        for process in self._of_jobs("SLURMD_NODENAME", name):
             with contextlib.suppress(psutil.Error):
                 process.kill()
+
+    def kill_processes(self, job: str) -> None:
+        """Kill what a job runs, as the kernel does that is short of memory. Slurm itself is not told."""
+        for process in self._of_jobs("SLURM_JOB_ID", job):
+            with contextlib.suppress(psutil.Error):
+                if not process.name().startswith("slurmstepd"):
+                    process.kill()
 
     def stop(self) -> None:
         """End all daemons, and all that jobs run."""
@@ -129,7 +148,7 @@ class Cluster:
             process.kill()
             process.wait()
         for name in self.names:
-            for left in self._of_jobs(name):
+            for left in self._of_jobs("SLURMD_NODENAME", name):
                 with contextlib.suppress(psutil.Error):
                     left.kill()
         self._processes.clear()
@@ -173,14 +192,14 @@ class Cluster:
                 start_new_session=True,
             )
 
-    def _of_jobs(self, name: str) -> list[psutil.Process]:
-        """The processes of a node's jobs: Slurm's own (slurmstepd) first, then those that it started."""
+    def _of_jobs(self, variable: str, value: str) -> list[psutil.Process]:
+        """Processes of the jobs with this variable: Slurm's own (slurmstepd) first, then those that it started."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 variables = process.environ()
                 here = variables.get("SLURM_CONF") == self.environment["SLURM_CONF"]
-                if here and variables.get("SLURMD_NODENAME") == name:
+                if here and variables.get(variable) == value:
                     found.append(process)
         masters = {parent for process in found for parent in [process.parent()] if parent is not None}
         return [m for m in masters if m.name().startswith("slurmstepd")] + found

@@ -70,10 +70,20 @@ def test_a_job_is_submitted_watched_requeued_and_cancelled(
     assert commands.look("999999") == Job("999999", FORGOTTEN)  # this cluster keeps no accounts
 
 
+def test_a_job_that_is_preempted_for_good_is_called_that(slurm: Cluster, commands: Slurm) -> None:
+    whole = {"gres": "gpu:1", "nodelist": slurm.names[0], "output": "/dev/null"}
+    cheap = commands.submit("#!/bin/sh\nsleep 300\n", whole | {"partition": "cheap", "requeue": True})
+    wait_until(lambda: commands.look(cheap).state == "RUNNING", 30, "the job's start")
+    urgent = commands.submit("#!/bin/sh\n", whole | {"partition": "urgent"})
+    wait_until(lambda: commands.look(cheap).ended, 30, "the preemption")
+    assert commands.look(cheap).state == "PREEMPTED"
+    wait_until(lambda: commands.look(urgent).state == "COMPLETED", 30, "the end of the urgent job")
+
+
 def test_what_slurm_refuses_is_one_line_and_a_silent_controller_is_not_a_refusal(
     commands: Slurm, tmp_path: Path, slurm: Cluster
 ) -> None:
-    with pytest.raises(UsageError, match=r"^sbatch: sbatch: error: .*[Ii]nvalid partition"):
+    with pytest.raises(UsageError, match=r"^sbatch: Batch job submission failed: Invalid partition"):
         commands.submit("#!/bin/sh\n", {"partition": "nowhere"})
     assert "to start at" in commands.test({"partition": "gpu", "gres": "gpu:1"})
     with pytest.raises(UsageError, match="not available"):
@@ -105,20 +115,13 @@ def test_the_doctor_asks_slurm_whether_it_would_take_the_jobs(
     (tmp_path / "slurm.toml").write_text('[device]\npartition = "nowhere"\n')
     told = CliRunner().invoke(app, words)
     assert told.exit_code == 2
-    assert re.search(r"^MISSING +slurm device .*invalid partition", told.output, re.MULTILINE)
+    assert re.search(r"^MISSING +slurm device .*Invalid partition", told.output, re.MULTILINE)
 
 
 def test_the_steps_of_a_run_are_jobs_that_its_log_shows(site: Site, slurm: Cluster, genomes: Path) -> None:
     register(site, genomes)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.clusters.slurm_run", "sequences", NAME],
-        env=site.environment | {"VIRNUCPRO_EXECUTOR": "slurm"},
-        cwd=ROOT,
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    run = done.stdout.split()[-1]
+    before = len(slurm.jobs())
+    run = run_sequences(site)
     with instance_of(site) as instance:
         found = instance.get_run_by_id(run)
         assert found is not None
@@ -136,6 +139,28 @@ def test_the_steps_of_a_run_are_jobs_that_its_log_shows(site: Site, slurm: Clust
         assert log.read_text().startswith(f"setup of {jobs[step]['JobId']}\n")
     assert jobs["chunks"]["TimeLimit"] == "00:10:00"
     assert jobs["translations"]["TimeLimit"] == "UNLIMITED"
+
+    # The same home, with a partition that does not exist.
+    (site.home / "slurm.toml").write_text('check_seconds = 1\n[host]\npartition = "nowhere"\n')
+    run = run_sequences(site)
+    with instance_of(site) as instance:
+        [failure] = instance.all_logs(run, of_type=dg.DagsterEventType.STEP_FAILURE)
+    assert failure.step_key == "chunks"
+    assert "Slurm refuses the job: sbatch: Batch job submission failed: " in str(failure.dagster_event)
+    assert len(slurm.jobs()) == len(jobs) + before
+
+
+def run_sequences(site: Site) -> str:
+    """The id of a run of `sequences` whose steps are jobs."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "tests.clusters.slurm_run", "sequences", NAME],
+        env=site.environment | {"VIRNUCPRO_EXECUTOR": "slurm"},
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return done.stdout.split()[-1]
 
 
 @pytest.mark.slurm

@@ -189,18 +189,24 @@ def test_an_interrupt_reaches_the_jobs_and_is_no_retry(lanes: Lanes) -> None:
                 say(f"{one[:8]} {line[0]}: {line[1]}")
 
 
-def test_a_killed_job_is_submitted_again(lanes: Lanes) -> None:
+def test_a_killed_job_is_submitted_again_and_a_silent_controller_is_waited_for(lanes: Lanes) -> None:
     run = lanes.launch(0)
     job, kept = lanes.at_work(0)
     for _ in range(2):  # killed like this, a job is not queued again by Slurm
-        lanes.slurm.command("scancel", "--signal=KILL", "--full", job["JobId"])
+        lanes.slurm.kill_processes(job["JobId"])
         earlier = job["JobId"]
         job = wait_until(lambda: another(lanes, earlier), PATIENCE, "the next job")  # noqa: B023
         say(f"job {earlier} was killed, job {job['JobId']} goes on")
+    lanes.slurm.stop_controller()
+    time.sleep(10)
+    lanes.slurm.start_controller()
+    wait_until(lambda: lanes.slurm.states().get("node1"), 60, "the controller")
+    say("the controller was away for 10 s")
     assert lanes.ended(run) == "SUCCESS"
     assert all(path.stat().st_mtime_ns == then for path, then in kept.items())
     with instance_of(lanes.site) as instance:
         assert not retries(instance, run)
+        assert any("Slurm does not answer" in line[1] for line in engine_events(instance, run))
         for line in engine_events(instance, run):
             say(f"{run[:8]} {line[0]}: {line[1]}")
 

@@ -14,7 +14,7 @@ import torch
 from virnucpro_assets.cli.golden import golden_states
 from virnucpro_assets.platform.databases import databases, half_made, refuse_network
 from virnucpro_assets.platform.environment import SLURM, dagster_home, models_folder, postgres_asked
-from virnucpro_assets.platform.resource import Platform
+from virnucpro_assets.platform.resource import Platform, platform_from_environment
 from virnucpro_core.devices.compute import default_attention
 from virnucpro_core.encoders.attention import usable_kernels
 from virnucpro_core.errors import DeviceError, UsageError, VirnucproError
@@ -48,10 +48,11 @@ def examine(platform: Platform, profile: str, chunk_size: int) -> Iterator[Repor
     yield weights
     yield from _golden(platform, profile, chunk_size)
     yield from _folders(platform, widths)
-    if platform.executor == SLURM:
+    installed = platform_from_environment()  # `platform` is that of a command: it computes here
+    if installed.executor == SLURM:
         from virnucpro_assets.graph.engines import examine_slurm
 
-        yield from (Report(f"slurm {kind}", good, text) for kind, good, text in examine_slurm(platform))
+        yield from (Report(f"slurm {kind}", good, text) for kind, good, text in examine_slurm(installed))
 
 
 def clear_failed(platform: Platform) -> list[str]:

@@ -145,6 +145,7 @@ class Slurm:
         if done.returncode == 0:
             return done.stdout or done.stderr
         line = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        line = line.removeprefix(f"{words[0]}: ").removeprefix("error: ")
         if _PASSING.search(done.stderr):
             raise SlurmBusyError(one_line(words[0], line, ""))
         raise UsageError(line, where=words[0])
