@@ -19,18 +19,19 @@ from numpy.typing import NDArray
 
 from benchmarks.record import finish, print_table, provenance
 from benchmarks.seeded import write_model
-from virnucpro_core.devices.compute import DTYPES, default_attention, device_name, usable_device
-from virnucpro_core.encoders.encoder import Encoder, Kind, load_encoder
-from virnucpro_core.models.classifier import CLASSES, Classifier, train_classifier
-from virnucpro_core.models.profiles import DEMO
-from virnucpro_core.models.training import (
+from tools.blocks import (
+    BlockSettings,
     LabelledFrames,
-    TrainingSettings,
     equal_classes,
     evaluate,
     labelled_frames,
     split_blocks,
 )
+from virnucpro_core.devices.compute import DTYPES, default_attention, device_name, usable_device
+from virnucpro_core.encoders.encoder import Encoder, Kind, load_encoder
+from virnucpro_core.models.classifier import CLASSES, Classifier
+from virnucpro_core.models.fitting import Recipe, train_classifier
+from virnucpro_core.models.profiles import DEMO
 
 PRECISIONS = ("float32", "float16", "fp8")
 SEED = 42
@@ -49,7 +50,7 @@ def load(kind: Kind, folder: Path, device: str, precision: str) -> Encoder:
 def features(options: argparse.Namespace) -> dict[str, tuple[LabelledFrames, LabelledFrames]]:
     """precision -> (training frames, held-out frames), each with the features computed in this precision."""
     device = torch.device(options.device)
-    settings = TrainingSettings(chunk_size=options.chunk_size, seed=SEED)
+    settings = BlockSettings(chunk_size=options.chunk_size, seed=SEED)
     found = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -112,7 +113,7 @@ def main() -> None:
     train, held_out = parts["float32"]
     chosen = equal_classes(train.labels, SEED)
     classifier, _ = train_classifier(
-        train.features[chosen], train.labels[chosen], epochs=options.epochs, seed=SEED
+        train.features[chosen], train.labels[chosen], Recipe(epochs=options.epochs, seed=SEED)
     )
     expected_F = classifier.score(held_out.features)[:, 1]
     rows = [

@@ -29,6 +29,7 @@ from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.overview import overview
 from virnucpro_core.pipeline.retention import require_results
 from virnucpro_core.results.folder import read_results
+from virnucpro_core.samples.naming import family
 from virnucpro_core.samples.products import DNABERT, ESM, MERGED, PREDICTIONS
 from virnucpro_core.samples.sample import open_sample, same_content
 from virnucpro_core.sequences.chunks import Chunks
@@ -62,6 +63,8 @@ def test_sample(home: Path) -> None:
     settings = sample.settings
     assert (settings.chunk_size, settings.profile, settings.precision) == (300, "demo", "float32")
     assert (settings.cutoff, settings.shard_rows) == (0.5, 8)
+    assert (sample.variant_of, sample.base) == ("", NAME)
+    assert family(home, NAME) == [sample]  # variants are found beside it
 
 
 def test_index_of_contents(home: Path) -> None:

@@ -1,7 +1,7 @@
 """Make the demo profile's models from a seed: `python -m tools.make_demo --out DIR`.
 
 The models are tiny encoders with random weights, a byte-pair vocabulary of the shipped genomes, and two classifiers
-of the published architecture, trained on features of these genomes (`training`). They show that everything runs;
+of the published architecture, trained on features of these genomes (`blocks`). They show that everything runs;
 their scores carry no biological meaning. The encoders are byte for byte the same on every machine.
 """
 
@@ -18,13 +18,13 @@ from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 
+from tools.blocks import BlockSettings, Evaluation, train_on_blocks
 from virnucpro_core.encoders.dnabert_s import DnabertShape
 from virnucpro_core.encoders.esm2 import Esm2Shape
 from virnucpro_core.files.publish import publish_bytes, publish_folder, publish_json
 from virnucpro_core.files.safetensors import TensorSource, write_tensors
 from virnucpro_core.models.convert import DNABERT_CONFIG, ESM2_CONFIG, Origin, write_model_manifest
 from virnucpro_core.models.profiles import DEMO, NO_MEANING, PUBLISHED_SIZES
-from virnucpro_core.models.training import Evaluation, TrainingSettings, train_from_fasta
 from virnucpro_core.sequences.fasta import read_records
 
 SEED = 20261122
@@ -96,12 +96,10 @@ def build_encoders(out: Path) -> None:
 
 def build_classifier(out: Path, chunk_size: int, *, epochs: int = EPOCHS) -> Evaluation:
     """Train a classifier on the encoders in `out`, write it to `classifier_{chunk_size}`, return its evaluation."""
-    settings = TrainingSettings(
-        chunk_size=chunk_size, seed=SEED, shifts=4, epochs=epochs, learning_rate=0.002
-    )
+    settings = BlockSettings(chunk_size=chunk_size, seed=SEED, shifts=4, epochs=epochs, learning_rate=0.002)
     viral, non_viral = ([DEMO / name] for name in GENOMES)
     folder = out / f"classifier_{chunk_size}"
-    return train_from_fasta(viral, non_viral, out / "dnabert_s", out / "esm2", folder, settings, ORIGIN)
+    return train_on_blocks(viral, non_viral, out / "dnabert_s", out / "esm2", folder, settings, ORIGIN)
 
 
 def train_tokenizer() -> BytePairTokenizer:

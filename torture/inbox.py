@@ -163,7 +163,9 @@ class Torture:
         began = time.monotonic()
         with self._refusing():
             try:
-                seen = look(self.home, SETTINGS, now=self.now, stable_seconds=STABLE, heard=self.heard)
+                seen = look(
+                    self.home, lambda _: SETTINGS, now=self.now, stable_seconds=STABLE, heard=self.heard
+                )
             except Exception as error:  # noqa: BLE001 - any error would end a tick
                 self._found("tracebacks", f"{type(error).__name__}: {error}")
                 return
@@ -183,7 +185,7 @@ class Torture:
             child = os.fork()
         if not child:
             with contextlib.suppress(BaseException), self._refusing():
-                look(self.home, SETTINGS, now=self.now, stable_seconds=STABLE, heard=self.heard)
+                look(self.home, lambda _: SETTINGS, now=self.now, stable_seconds=STABLE, heard=self.heard)
             os._exit(0)
         time.sleep(self.draw.random() * 0.1)
         os.kill(child, signal.SIGKILL)

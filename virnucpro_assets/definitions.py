@@ -50,6 +50,7 @@ defs = dg.Definitions(
             tags=OWN_TAGS,
         ),
         retention.clean_up,
+        retention.clean_up_sample,
     ],
     sensors=[inbox_sensor, *FOLLOWERS, follow, dead_runs],
     schedules=[*NIGHTLY, retention.nightly_clean_up],

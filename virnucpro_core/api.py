@@ -224,7 +224,12 @@ def write_results(
         unique_U2 = np.empty((frames.n_unique, 2), np.float32)
         unique_U2[frames.frame_unique[::-1]] = calls.scores[::-1]  # of equal frames the first counts
         return folder.write_results(
-            chunks, frames, unique_U2, out, cutoff=calls.cutoff, run=_run_info(calls, sample, models)
+            chunks,
+            frames,
+            unique_U2,
+            out,
+            calling=folder.Calling(calls.cutoff),
+            run=_run_info(calls, sample, models),
         )
 
 

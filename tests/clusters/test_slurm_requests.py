@@ -10,7 +10,7 @@ from tests.support import ROOT
 from virnucpro_assets.cli.main import app
 from virnucpro_assets.definitions import defs
 from virnucpro_assets.graph.engines import DEVICE_TAG, device_step, host_step
-from virnucpro_assets.platform.environment import job_environment
+from virnucpro_assets.platform.places import job_environment
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.slurm.jobs import option_words
 from virnucpro_assets.slurm.requests import Requests, read_requests, site_requests

@@ -1,6 +1,7 @@
 """An inbox in a home of its own, whose clock the tests set."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ class Inbox:
         return file
 
     def look(self, now: float, **options: Any) -> Look:
-        given = {"settings": SETTINGS} | options
+        settings = options.pop("settings", SETTINGS)
+        given = {"settings": lambda found: replace(settings, **found)} | options
         seen = look(self.home, now=now, stable_seconds=STABLE, heard=self.heard, **given)
         self.heard = seen.number if seen.registered else self.heard
         return seen

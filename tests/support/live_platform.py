@@ -94,15 +94,19 @@ class Server:
 
 @contextlib.contextmanager
 def web_ui(
-    site: Site, *words: str, folder: Path = ROOT, start: Sequence[str] = ("-m", "virnucpro_assets.cli.main")
+    site: Site,
+    *words: str,
+    folder: Path = ROOT,
+    start: Sequence[str] = ("-m", "virnucpro_assets.cli.main"),
+    prefix: str = "",
 ) -> Iterator[Server]:
     """`virnucpro ui`, with `words` behind it, at the site; at the end of the block none of its processes is left.
 
-    folder: where the user stands; start: how Python is told to start the program.
+    folder: where the user stands; start: how Python is told to start the program; prefix: VIRNUCPRO_URL_PREFIX.
     """
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    server, log = Server(f"http://127.0.0.1:{port}"), site.home / "ui.log"
+    server, log = Server(f"http://127.0.0.1:{port}{prefix}"), site.home / "ui.log"
     command = (*start, "ui", "--port", str(port), *words)
     with started(site, *command, log=log, folder=folder) as process:
         wait_until(lambda: _loaded(server, process), seconds=240, what=f"the web UI ({log})")

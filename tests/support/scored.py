@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro_core.results.folder import write_results
+from virnucpro_core.results.calibration import Calibration, Preset
+from virnucpro_core.results.folder import Calling, write_results
+from virnucpro_core.results.regions import RegionRule
 from virnucpro_core.results.summary import ResultSummary, RunInfo, RunInput
 from virnucpro_core.sequences.chunks import Chunks, write_chunks
 from virnucpro_core.sequences.frames import Frames, write_frames
@@ -20,9 +22,21 @@ class Scored:
     frames: Frames
     scores: NDArray[np.float32]
 
-    def write(self, out: Path, *, cutoff: float = 0.5, note: str = "") -> ResultSummary:
+    def write(
+        self,
+        out: Path,
+        *,
+        cutoff: float = 0.5,
+        note: str = "",
+        rule: RegionRule | None = None,
+        sample: str = "a_sample",
+        calibration: Calibration | None = None,
+        prior: float | None = None,
+        preset: Preset = "",
+        made: dict[str, str] | None = None,
+    ) -> ResultSummary:
         run = RunInfo(
-            sample="a_sample",
+            sample=sample,
             profile="demo" if note else "esm2-3b",
             note=note,
             inputs=[RunInput("reads.fa", 10, "0" * 64)],
@@ -30,8 +44,10 @@ class Scored:
             versions={"virnucpro": "0.1.0"},
             digests={"chunks": self.chunks.digest},
             telemetry={"tokens": 3},
+            made=made or {},
         )
-        return write_results(self.chunks, self.frames, self.scores, out, cutoff=cutoff, run=run)
+        calling = Calling(cutoff, calibration, prior, preset, rule or RegionRule())
+        return write_results(self.chunks, self.frames, self.scores, out, calling=calling, run=run)
 
 
 def scored_sample(folder: Path, fasta: str, *, chunk_size: int = 60, seed: int = 1) -> Scored:

@@ -105,8 +105,10 @@ def test_a_chunk_size_without_classifier_needs_one_named(tmp_path: Path) -> None
     store = ModelStore(tmp_path)
     with pytest.raises(UsageError, match="classifiers for chunks of 300 and 500 bases, none for 400"):
         resolve_profile("demo", 400, store)
-    resolved = resolve_profile("demo", 400, store, classifier=DEMO / "classifier_500")
-    assert (resolved.chunk_size, resolved.classifier) == (400, DEMO / "classifier_500")
+    own = tmp_path / "own"
+    load_classifier(DEMO / "classifier_500", CPU).save(own)  # without a manifest: nobody knows its chunks
+    resolved = resolve_profile("demo", 400, store, classifier=own)
+    assert (resolved.chunk_size, resolved.classifier) == (400, own)
     with pytest.raises(UsageError, match="no profile 'nothing'; profiles: esm2-3b, "):
         resolve_profile("nothing", 300, store)
 
@@ -123,7 +125,15 @@ def test_a_classifier_of_other_weights_is_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("virnucpro_core.models.profiles.fingerprint", lambda folder: folder.name)
     with pytest.raises(WeightsError, match="was trained on other dnabert-s weights"):
         resolve_profile("demo", 500, ModelStore(tmp_path))
-    resolve_profile("demo", 500, ModelStore(tmp_path), classifier=DEMO / "classifier_500")
+    with pytest.raises(WeightsError, match=r"other dnabert-s weights \(427366a7b6de\) than the profile has"):
+        resolve_profile("demo", 500, ModelStore(tmp_path), classifier=DEMO / "classifier_500")
+
+
+def test_a_classifier_of_other_chunks_is_refused_with_both_sizes(tmp_path: Path) -> None:
+    with pytest.raises(
+        WeightsError, match=r"trained on chunks of 300 bases, .* chunks of 500; give --chunk-size 300"
+    ):
+        resolve_profile("demo", 500, ModelStore(tmp_path), classifier=DEMO / "classifier_300")
 
 
 def test_weights_without_a_manifest_are_in_the_identity_and_their_change_is_noticed(

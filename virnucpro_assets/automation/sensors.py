@@ -1,5 +1,7 @@
 """Sensors: `inbox` registers new samples, `follow` starts their next steps, `dead_runs` marks runs that have died."""
 
+import json
+
 import dagster as dg
 
 from virnucpro_assets.automation.groups import backlog, group_request, groups
@@ -10,12 +12,15 @@ from virnucpro_assets.platform.presence import mark_dead_runs
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.platform.tags import OWN_TAGS
 from virnucpro_core.errors import VirnucproError, printable
+from virnucpro_core.results.folder import RUN
 from virnucpro_core.samples.inbox import Look, News, look, was_begun
 from virnucpro_core.samples.inbox_state import clock, shown
 from virnucpro_core.samples.sample import Sample
+from virnucpro_core.samples.settings import shown_settings
 
 WORDS = {
     "registered": "registered",
+    "taken": "taken",
     "refused": "refused, left in the inbox",
     "unreadable": "cannot be read now, will be tried again",
     "failing": "cannot be registered now, will be tried again",
@@ -48,7 +53,7 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.
     heard = int(cursor) if cursor.isdecimal() else None
     found = look(
         platform.folder,
-        platform.sample_settings(),
+        lambda given: platform.sample_settings(**given),
         now=clock(),
         stable_seconds=platform.inbox_stable_seconds,
         heard=heard,
@@ -63,10 +68,15 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.
     events += [arrived(sample) for sample in samples if sample.name not in grouped]
     known = context.instance.get_dynamic_partitions(str(SAMPLES.name))
     order = [*known, *(name for name in names if name not in known)]
+    requests: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
+    if names:
+        requests.append(SAMPLES.build_add_request(names))
+    if gone := [name for name in found.removed if name in known and name not in names]:
+        requests.append(SAMPLES.build_delete_request(gone))
     return dg.SensorResult(
         skip_reason=None if events or together else _idle(found),
         cursor=str(found.number if found.registered else heard or 0),
-        dynamic_partitions_requests=[SAMPLES.build_add_request(names)] if names else [],
+        dynamic_partitions_requests=requests,
         asset_events=events,
         run_requests=[group_request("sequences", share, rank, order) for rank, share in together],
     )
@@ -88,7 +98,7 @@ def _observation(context: dg.SensorEvaluationContext, news: News) -> dg.AssetObs
 
 
 def _unreported(context: dg.SensorEvaluationContext, platform: Platform, found: Look) -> list[Sample]:
-    """Registered samples that Dagster may not know: they have no partition, or no run has started on their files.
+    """Registered samples that Dagster may not know: they have no partition, or no run has used their files or settings.
 
     Dagster stores the cursor after a tick's reports. If a tick is killed in between, the next one reports again.
     """
@@ -102,9 +112,15 @@ def _unreported(context: dg.SensorEvaluationContext, platform: Platform, found: 
         except VirnucproError as error:  # removed or damaged; the other samples go on
             context.log.warning("%s", error)
             continue
-        if name not in known or not was_begun(sample):
+        if name not in known or not was_begun(sample) or _has_earlier_results(sample):
             samples.append(sample)
     return samples
+
+
+def _has_earlier_results(sample: Sample) -> bool:
+    """Whether the results were made with another cut-off, say, than the sample has now."""
+    run = sample.results / RUN
+    return run.exists() and json.loads(run.read_bytes())["settings"] != shown_settings(sample.settings)
 
 
 def _idle(found: Look) -> str:

@@ -8,18 +8,27 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
+from virnucpro_assets.cli.completion import completion
+from virnucpro_assets.cli.config import config
+from virnucpro_assets.cli.evaluate import calibrate, evaluate
 from virnucpro_assets.cli.importing import import_features
-from virnucpro_assets.cli.models import doctor, metrics, models, train, ui
+from virnucpro_assets.cli.inbox import inbox
+from virnucpro_assets.cli.models import doctor, metrics, models
+from virnucpro_assets.cli.options import FORCE, PATH, PRECISIONS
+from virnucpro_assets.cli.options import out as out_option
 from virnucpro_assets.cli.places import add_places
+from virnucpro_assets.cli.predict import predict
 from virnucpro_assets.cli.samples import priority, samples
 from virnucpro_assets.cli.storage import storage
+from virnucpro_assets.cli.summary import summary
 from virnucpro_assets.cli.terminal import harden, lost_output
+from virnucpro_assets.cli.train import train
+from virnucpro_assets.cli.ui import ui
 from virnucpro_assets.cli.verify import verify  # noqa: F401 - adds itself to `samples`
 from virnucpro_assets.cli.words import counted
 from virnucpro_assets.platform.startup import import_nothing_from_here, lasting_imports
@@ -28,8 +37,6 @@ from virnucpro_core.interrupts import keep_interrupts
 
 INTERRUPTED = 130
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-PATH = click.Path(path_type=Path)
-PRECISIONS = click.Choice(["float32", "float16", "fp8"])
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -46,130 +53,40 @@ def app() -> None:
     """
 
 
+app.add_command(predict)
 app.add_command(models)
 app.add_command(train)
+app.add_command(evaluate)
+app.add_command(calibrate)
 app.add_command(doctor)
 app.add_command(ui)
 app.add_command(samples)
+app.add_command(inbox)
 app.add_command(storage)
+app.add_command(config)
+app.add_command(completion)
 app.add_command(priority)
 app.add_command(metrics)
+app.add_command(summary)
 app.add_command(import_features)
-
-
-@app.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--out", required=True, type=PATH, help="Folder for the results. Several samples get a subfolder each."
-)
-@click.option(
-    "--chunk-size",
-    default=500,
-    show_default=True,
-    help="Bases in a chunk. The published classifiers are for 300 and 500.",
-)
-@click.option(
-    "--profile", default="esm2-3b", show_default=True, help="Encoders and classifier. `demo` needs no GPU."
-)
-@click.option("--sample", default="", help="Make one sample of this name from all FILES.")
-@click.option(
-    "--gpus",
-    default=0,
-    type=click.IntRange(0),
-    help="Number of lanes, one per GPU.  [default: every visible GPU]",
-)
-@click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Where to compute.  [default: by profile]")
-@click.option(
-    "--precision",
-    type=PRECISIONS,
-    help="Precision of the encoders.  [default: float16 on GPUs, float32 on the CPU]",
-)
-@click.option(
-    "--classifier",
-    type=click.Path(exists=True, file_okay=False, resolve_path=True),
-    help="Folder of another classifier, such as one made by `virnucpro train`.",
-)
-@click.option(
-    "--cutoff", default=0.5, show_default=True, help="A record with at least this score is called virus."
-)
-@click.option(
-    "--duplicates",
-    default="refuse",
-    show_default=True,
-    type=click.Choice(["refuse", "rename"]),
-    help="What to do if two records have the same id. `rename` makes id_2, id_3, ...",
-)
-@click.option(
-    "--overlong",
-    default="truncate",
-    show_default=True,
-    type=click.Choice(["truncate", "isolate"]),
-    help="Proteins above 1,024 residues: use the first 1,024, as published, or all (isolate).",
-)
-@click.option(
-    "--shard-rows", default=10_000, show_default=True, help="Unique frames in a shard, at most 10,000."
-)
-@click.option(
-    "--fresh/--resume",
-    default=False,
-    help="Delete the work of an earlier run and start again, or resume it.  [default: resume]",
-)
-@click.option("--force", is_flag=True, help="Replace files in --out that are not results of this sample.")
-def predict(
-    files: tuple[Path, ...], out: Path, sample: str, *, fresh: bool, force: bool, **options: Any
-) -> None:
-    """Call each record of FILES as virus or others.
-
-    FILES are FASTA or FASTQ, plain or compressed, or folders of such files. Each file becomes a sample. Two FASTQ files
-    named as mates (R1, R2) become one sample. Small samples share one load of the models. If a sample fails, the others
-    go on. Run the same command again to resume. `virnucpro ui` shows the runs.
-
-    \b
-    Examples:
-      virnucpro predict reads.fa --profile demo --out results
-      virnucpro predict s_R1.fq.gz s_R2.fq.gz --chunk-size 300 --out results
-    """
-    with lasting_imports():
-        from virnucpro_assets.cli.progress import show_predictions
-        from virnucpro_assets.platform.resource import platform_from_environment
-        from virnucpro_assets.running.predict import registered, several_failed
-        from virnucpro_core.pipeline.imported import imported_features
-        from virnucpro_core.results.delivery import check_out
-        from virnucpro_core.samples.inputs import files_of
-        from virnucpro_core.samples.sample import check_key
-        from virnucpro_core.sequences.names import group_samples, in_order
-
-    platform = platform_from_environment().asked(gpus=options.pop("gpus"), device=options.pop("device") or "")
-    settings = platform.sample_settings(**options)
-    paths = files_of(files)
-    groups = [(check_key(sample), in_order(paths))] if sample else group_samples(paths)
-    # Only for samples without imported features the encoders must be there.
-    homes = [platform.folder / "samples" / name for name, _ in groups]
-    for imported in {None if fresh else imported_features(home, settings) for home in homes}:
-        platform.profile_of(settings, imported)
-    folders = {name: out / name if len(groups) > 1 else out for name, _ in groups}
-
-    def check(name: str, files: Sequence[Path]) -> None:
-        check_out(folders[name], name, files, force=force, fresh=fresh)
-
-    known, failures = registered(groups, platform.folder, settings, fresh=fresh, check=check)
-    if known:
-        failures |= show_predictions(known, platform, lambda one: folders[one.name])
-    if len(groups) > 1 and failures:
-        raise several_failed(failures, len(groups))
-    for error in failures.values():
-        raise error
 
 
 @app.command()
 @click.argument("kind", type=click.Choice(["esm2", "dnabert-s"]))
 @click.argument("fasta", type=FILE)
 @click.option("--weights", required=True, type=PATH, help="Folder with config.json and model.safetensors.")
-@click.option(
-    "--out", required=True, type=PATH, help="HDF5 file to write: `embeddings` (n, d) float32 and `ids` (n,)."
-)
+@out_option("HDF5 file to write: `embeddings` (n, d) float32 and `ids` (n,).")
+@FORCE
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, or one GPU such as cuda:1.")
-@click.option("--dtype", default="float32", show_default=True, type=PRECISIONS, help="Precision.")
+@click.option(  # --dtype: the name in notebooks, as in `virnucpro_core.load_encoder`
+    "--precision",
+    "--dtype",
+    "precision",
+    default="float32",
+    show_default=True,
+    type=PRECISIONS,
+    help="Precision of the encoder.",
+)
 @click.option(
     "--attention", default="", help="Attention kernel; `virnucpro doctor` lists them.  [default: by device]"
 )
@@ -178,7 +95,7 @@ def predict(
     type=click.IntRange(1),
     help="Tokens in a batch.  [default: by device]",
 )
-def embed(kind: Any, fasta: Path, weights: Path, out: Path, **options: Any) -> None:
+def embed(kind: Any, fasta: Path, weights: Path, out: Path, *, force: bool, **options: Any) -> None:
     """Embed the sequences of a FASTA file.
 
     Use esm2 for proteins and dnabert-s for nucleotides.
@@ -192,14 +109,16 @@ def embed(kind: Any, fasta: Path, weights: Path, out: Path, **options: Any) -> N
         from virnucpro_core.devices.compute import usable_device
         from virnucpro_core.encoders.embed_fasta import embed_fasta
         from virnucpro_core.encoders.encoder import load_encoder
+        from virnucpro_core.results.delivery import check_new_files
 
-    dtype = options["dtype"]
+    check_new_files([out], force=force)
+    precision = options["precision"]
     with platform_from_environment().compute_on(options["device"]).held() as device:
         encoder = load_encoder(
             kind,
             weights,
-            device=usable_device(device, dtype, option="--dtype"),
-            dtype=dtype,
+            device=usable_device(device, precision),
+            dtype=precision,
             attention=options["attention"],
         )
         written = embed_fasta(encoder, fasta, out, token_budget=options["token_budget"] or 0)
@@ -212,13 +131,19 @@ def embed(kind: Any, fasta: Path, weights: Path, out: Path, **options: Any) -> N
 
 @app.group()
 def export() -> None:
-    """Write data of a sample in the published tool's formats."""
+    """Write data of a sample in the published tool's formats.
+
+    \b
+    Example:
+      virnucpro export translations sampleA --out frames
+    """
 
 
 @export.command("translations")
 @click.argument("sample")
-@click.option("--out", required=True, type=PATH, help="Folder for the three files.")
-def export_translations(sample: str, out: Path) -> None:
+@out_option("Folder for the three files.")
+@FORCE
+def export_translations(sample: str, out: Path, *, force: bool) -> None:
     """Write the chunks and frames of a sample.
 
     The files are the same, byte for byte, as those of the published tool. The frames are those without a stop.
@@ -229,10 +154,13 @@ def export_translations(sample: str, out: Path) -> None:
     """
     from virnucpro_assets.platform.environment import home_folder
     from virnucpro_core.pipeline.steps import chunk_sample, translate_sample
+    from virnucpro_core.results.delivery import check_new_files
     from virnucpro_core.samples.sample import open_sample
     from virnucpro_core.sequences.export import export_translations as write
+    from virnucpro_core.sequences.export import exported_files
 
     known = open_sample(home_folder(), sample)
+    check_new_files(exported_files(out, sample, known.settings.chunk_size), force=force)
     chunks = chunk_sample(known)
     for path in write(chunks, translate_sample(known), out, sample):
         click.echo(path)
@@ -240,8 +168,9 @@ def export_translations(sample: str, out: Path) -> None:
 
 @app.command()
 @click.argument("predictions", type=FILE)
-@click.option("--out", required=True, type=PATH, help="Table to write: one row per chunk.")
-def consensus(predictions: Path, out: Path) -> None:
+@out_option("Table to write: one row per chunk.")
+@FORCE
+def consensus(predictions: Path, out: Path, *, force: bool) -> None:
     """Compute the call of each chunk from a predictions table.
 
     PREDICTIONS is a prediction_results.txt of this program or of the published tool.
@@ -251,7 +180,9 @@ def consensus(predictions: Path, out: Path) -> None:
       virnucpro consensus prediction_results.txt --out chunks.tsv
     """
     from virnucpro_core.results.chunk_calls import consensus_from_predictions
+    from virnucpro_core.results.delivery import check_new_files
 
+    check_new_files([out], force=force)
     click.echo(f"{counted(consensus_from_predictions(predictions, out), 'chunk')} in {out}")
 
 
@@ -273,9 +204,11 @@ def main() -> NoReturn:
         code = _fail(error, str(error), VirnucproError.exit_code)
     except VirnucproError as error:
         code = _fail(error, str(error), error.exit_code)
+    except click.UsageError as error:
+        name = error.ctx.command_path if error.ctx is not None else "virnucpro"
+        code = _fail(error, one_line("", error.format_message().rstrip("."), f"see `{name} --help`"), 2)
     except click.ClickException as error:
-        error.show()
-        code = error.exit_code
+        code = _fail(error, one_line("", error.format_message(), ""), error.exit_code)
     except (KeyboardInterrupt, click.exceptions.Abort) as error:
         _ignore_signals()
         code = _fail(error, "interrupted; the same command resumes", INTERRUPTED)
@@ -293,7 +226,7 @@ def main() -> NoReturn:
     if lost := lost_output():
         sys.stderr.write(f"virnucpro: standard output was not written completely: {lost}\n")
         # With --out the results are in files, and complete.
-        if not any(word.startswith("--out") for word in sys.argv):
+        if not any(word.startswith(("--out", "-o")) for word in sys.argv):
             code = code or VirnucproError.exit_code
     sys.exit(code or 0)
 

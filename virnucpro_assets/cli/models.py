@@ -1,14 +1,14 @@
-"""The commands `models`, `train`, `doctor`, `ui` and `metrics`: arguments and help."""
+"""The commands `models`, `doctor` and `metrics`: arguments and help."""
 
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from virnucpro_assets.cli.options import FORCE
+from virnucpro_assets.cli.options import out as out_option
 from virnucpro_assets.cli.words import counted
-from virnucpro_assets.platform.startup import lasting_imports, stand_in
+from virnucpro_assets.platform.startup import lasting_imports
 
 PATH = click.Path(path_type=Path)
 FILES = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -27,7 +27,12 @@ def models() -> None:
 
 @models.command("list")
 def list_models() -> None:
-    """List the published models, and which are installed."""
+    """List the published models, and which are installed.
+
+    \b
+    Example:
+      virnucpro models list
+    """
     from virnucpro_core.files.manifest import MANIFEST
     from virnucpro_core.models.sources import SOURCES
 
@@ -170,11 +175,11 @@ def unbundle(archive: Path, *, force: bool) -> None:
 @models.command("import")
 @click.argument("kind", type=click.Choice(["esm2", "dnabert-s", "classifier"]))
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
-@click.option("--out", required=True, type=PATH, help="Folder to create.")
+@out_option("Folder to create.")
 @click.option(
     "--chunk-size", type=click.IntRange(6), help="For a classifier: bases in the chunks of its training."
 )
-@click.option("--force", is_flag=True, help="Replace what is at --out.")
+@FORCE
 def import_(kind: Any, path: Path, out: Path, chunk_size: int | None, *, force: bool) -> None:
     """Convert weights that you already have.
 
@@ -233,55 +238,6 @@ def verify(folders: tuple[Path, ...], device: str, dtype: str, *, golden: bool) 
 
 
 @click.command()
-@click.option(
-    "--viral",
-    required=True,
-    multiple=True,
-    type=FILES,
-    help="FASTA of viral sequences. Can be given several times.",
-)
-@click.option(
-    "--non-viral",
-    required=True,
-    multiple=True,
-    type=FILES,
-    help="FASTA of other sequences. Can be given several times.",
-)
-@click.option("--dnabert", required=True, type=PATH, help="Folder of the DNABERT-S weights.")
-@click.option("--esm2", required=True, type=PATH, help="Folder of the ESM-2 weights.")
-@click.option("--out", required=True, type=PATH, help="Folder for the new classifier.")
-@click.option("--chunk-size", default=500, show_default=True, help="Bases in a chunk.")
-@click.option("--device", default="cuda", show_default=True, help="cpu, cuda, or one GPU such as cuda:1.")
-@click.option("--seed", default=42, show_default=True, help="Seed of the random numbers.")
-@click.option("--force", is_flag=True, help="Replace what is at --out.")
-def train(viral: tuple[Path, ...], non_viral: tuple[Path, ...], *, force: bool, **options: Any) -> None:
-    """Train a classifier for a pair of encoders.
-
-    The classifier has the published architecture. At the end the command prints how many held-out chunks and frames it
-    calls correctly.
-
-    \b
-    Example:
-      virnucpro train --viral v.fa --non-viral n.fa \\
-        --dnabert dnabert-folder --esm2 esm2-folder --out classifier
-    """
-    with lasting_imports():
-        from virnucpro_assets.platform.resource import platform_from_environment
-        from virnucpro_core.models.training import TrainingSettings, train_from_fasta
-        from virnucpro_core.results.delivery import check_replaceable
-
-    dnabert, esm2, out = options.pop("dnabert"), options.pop("esm2"), options.pop("out")
-    check_replaceable(out, force=force)
-    with platform_from_environment().compute_on(options.pop("device")).held() as device:
-        settings = TrainingSettings(device=device, **options)
-        held_out = train_from_fasta(viral, non_viral, dnabert, esm2, out, settings)
-    click.echo(
-        f"{out}: correct calls on held-out blocks: {held_out.chunk_accuracy:.1%} of "
-        f"{counted(held_out.chunks, 'chunk')}, {held_out.frame_accuracy:.1%} of {counted(held_out.frames, 'frame')}"
-    )
-
-
-@click.command()
 @click.option("--profile", default="", help="Profile to check.  [default: VIRNUCPRO_PROFILE or esm2-3b]")
 @click.option("--chunk-size", default=0, help="Bases in a chunk.  [default: VIRNUCPRO_CHUNK_SIZE or 500]")
 @click.option("--device", type=click.Choice(["cuda", "cpu"]), help="Where to compute.  [default: by profile]")
@@ -289,8 +245,8 @@ def train(viral: tuple[Path, ...], non_viral: tuple[Path, ...], *, force: bool, 
 def doctor(profile: str, chunk_size: int, device: str | None, *, clear_failed: bool) -> None:
     """Check that this machine is ready to compute.
 
-    Checks GPUs, which processes hold them, attention kernels, weights, folders, disk and the Dagster instance. The exit
-    code is 2 if something is missing.
+    Checks GPUs, which processes hold them, attention kernels, weights, folders, disk and the Dagster instance. The
+    exit code is 2 if something is missing.
 
     \b
     Example:
@@ -313,35 +269,7 @@ def doctor(profile: str, chunk_size: int, device: str | None, *, clear_failed: b
 
 
 @click.command()
-@click.option(
-    "--host", default="127.0.0.1", show_default=True, help="Address. Keep the default: there is no login."
-)
-@click.option("--port", default=3000, show_default=True, help="Port of the web server.")
-@click.option("--read-only", is_flag=True, help="Only show: nothing can be launched, and no daemon runs.")
-def ui(host: str, port: int, *, read_only: bool) -> None:
-    """Serve the Dagster web UI and watch the inbox.
-
-    The command runs Dagster's web server and its daemon, until interrupted.
-
-    \b
-    Example:
-      virnucpro ui --port 3001
-    """
-    from virnucpro_assets.platform.environment import SLURM, settings
-    from virnucpro_assets.platform.instance import prepare_instance
-    from virnucpro_assets.slurm.requests import site_requests
-
-    if settings()["executor"] == SLURM:
-        site_requests()  # a mistake in the file is told now, not at the first run
-    # Dagster imports modules from the current folder, and reads `.env` and `dagster.yaml` there. So change the folder.
-    stand_in(prepare_instance())
-    where = ["-m", "virnucpro_assets.definitions", "-h", host, "-p", str(port)]
-    module, arguments = ("dagster_webserver", ["--read-only"]) if read_only else ("dagster", ["dev"])
-    os.execv(sys.executable, [sys.executable, "-P", "-W", "ignore", "-m", module, *arguments, *where])
-
-
-@click.command()
-@click.option("--out", type=PATH, help="Write a file, for node_exporter's textfile collector.")
+@click.option("--out", "-o", type=PATH, help="Write a file, for node_exporter's textfile collector.")
 @click.option(
     "--port", type=click.IntRange(1, 65535), help="Serve http://127.0.0.1:PORT/metrics until interrupted."
 )

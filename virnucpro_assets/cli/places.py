@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from virnucpro_assets.platform.environment import use_home, use_scratch
+from virnucpro_assets.platform.places import use_home, use_scratch
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 

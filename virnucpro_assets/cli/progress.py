@@ -1,76 +1,65 @@
-"""Shows the progress of a prediction: the layers, a bar with the time left for each lane, then the calls."""
+"""Shows the progress of a prediction on standard error, then the calls on standard output.
 
-import csv
-import itertools
-import json
+On a terminal there is one bar for each lane and encoder. In a file, a pipe or a terminal that cannot redraw
+(TERM=dumb), there are lines.
+"""
+
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
+from virnucpro_assets.cli.calls_table import calls_in_words, print_calls, print_json, read_counts
 from virnucpro_assets.cli.words import counted
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.running.predict import Watch, predict
 from virnucpro_core.engine.telemetry import Progress as LaneProgress
+from virnucpro_core.engine.telemetry import read_summary
 from virnucpro_core.errors import VirnucproError, printable
 from virnucpro_core.pipeline.retention import was_released
-from virnucpro_core.results.delivery import deliver
-from virnucpro_core.results.folder import CONTIGS, REPORT, RUN
+from virnucpro_core.results.folder import REGIONS_BED, REPORT
 from virnucpro_core.samples.products import CHUNKS, PRODUCTS
 from virnucpro_core.samples.sample import Sample
 from virnucpro_core.sequences.chunks import Chunks
 
-SHOWN_RECORDS = 20
 LINE_SECONDS = 10.0
-MOST_COLUMNS = 1_000_000
-console = Console(highlight=False)
 
 
-def show_predictions(
-    samples: Sequence[Sample], platform: Platform, out: Callable[[Sample], Path]
-) -> dict[str, VirnucproError]:
-    """Predict, show progress, copy results to `out(sample)` and print the calls. Returns the failed samples' errors."""
-    several = len(samples) > 1
-    view = _Bars(named=several) if sys.stdout.isatty() else _Lines(named=several)
-    began: dict[str, float] = {}
-    last: list[Sample] = []
+@dataclass(frozen=True, slots=True)
+class Said:
+    """How much a command prints. quiet: only errors. verbose: also how each lane computed. as_json: for programs."""
 
-    def begin(sample: Sample) -> None:
-        if began.setdefault(sample.name, now := time.monotonic()) == now:
-            view.print(f"{sample.name}: {', '.join(printable(f.path.name) for f in sample.inputs)}")
-
-    def layer(sample: Sample, what: str) -> None:
-        begin(sample)
-        view.layer(f"{sample.name}: {what}" if several else what)
-
-    def done(sample: Sample, together: bool) -> None:  # noqa: FBT001 - as Watch calls it
-        deliver(sample.results, out(sample))
-        if together:
-            view.print(f"{sample.name}: {_counts(_read_counts(out(sample)))}; {out(sample)}")
-        elif several:
-            print_calls(sample, out(sample), time.monotonic() - began[sample.name])
-        else:
-            last.append(sample)  # printed below, after its bars are complete
-
-    with view:
-        if not several:
-            begin(samples[0])
-        failures = predict(samples, platform, Watch(layer, view.lanes, done))
-    for sample in last:
-        print_calls(sample, out(sample), time.monotonic() - began[sample.name])
-    return failures
+    quiet: bool = False
+    verbose: bool = False
+    as_json: bool = False
 
 
-class _Bars:
+class _Quiet:
+    """Shows nothing."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def print(self, line: str) -> None:
+        pass
+
+    def lanes(self, sample: Sample, states: list[LaneProgress]) -> None:
+        pass
+
+
+class _Bars(_Quiet):
     """For a terminal: one bar per lane and encoder, redrawn in place."""
 
-    def __init__(self, *, named: bool) -> None:
+    def __init__(self, console: Console, *, named: bool) -> None:
         self._named = named
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -91,19 +80,16 @@ class _Bars:
     def print(self, line: str) -> None:
         self._progress.console.print(Text(line))
 
-    def layer(self, name: str) -> None:
-        self.print(f"  {name} ...")
-
     def lanes(self, sample: Sample, states: list[LaneProgress]) -> None:
         for state in states:
             key = (sample.name, state.product, state.rank)
             if key not in self._tasks:
-                title = f"{sample.name}: {_title(state)}" if self._named else _title(state)
+                title = _title(sample, state, named=self._named)
                 self._tasks[key] = self._progress.add_task(title, total=state.total)
             self._progress.update(self._tasks[key], completed=state.done, total=state.total)
 
 
-class _Lines:
+class _Lines(_Quiet):
     """For a log file or a pipe: one line when something changes, at most every LINE_SECONDS."""
 
     def __init__(self, *, named: bool) -> None:
@@ -111,17 +97,8 @@ class _Lines:
         self._last = 0.0
         self._ended: set[tuple[str, str, int]] = set()
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
     def print(self, line: str) -> None:
-        print(line, flush=True)
-
-    def layer(self, name: str) -> None:
-        self.print(f"  {name} ...")
+        print(line, file=sys.stderr, flush=True)
 
     def lanes(self, sample: Sample, states: list[LaneProgress]) -> None:
         due = time.monotonic() - self._last >= LINE_SECONDS
@@ -129,65 +106,123 @@ class _Lines:
             key = (sample.name, state.product, state.rank)
             if key in self._ended or not (due or state.ended):
                 continue
-            left = state.seconds_left
-            tail = "loading the model" if left is None else f"about {left:,.0f} s left"
-            if state.ended:
-                tail = f"done ({state.resumed:,} were done before)" if state.resumed else "done"
-            name = f"{sample.name}: " if self._named else ""
-            print(f"  {name}{_title(state)}: {state.done:,} of {state.total:,} frames, {tail}", flush=True)
+            title = _title(sample, state, named=self._named)
+            self.print(f"  {title}: {state.done:,} of {counted(state.total, 'frame')}, {_tail(state)}")
             self._last = time.monotonic()
             if state.ended:
                 self._ended.add(key)
 
 
-def print_calls(sample: Sample, out: Path, seconds: float) -> None:
-    """Print the calls of the first records from `contigs.tsv`, the counts, and the path of the report."""
-    table = Table(
-        "record", "length", "call", "score", "scored/chunks", "frames", "reason", box=None, pad_edge=False
-    )
-    for row in _first_rows(out / CONTIGS):
-        score = f"{float(row['score']):.3f}" if row["score"] else ""
-        chunks = f"{row['chunks_scored']}/{row['chunks']}"
-        cells = (row["record_id"], row["length"], row["call"], score, chunks, row["frames"], row["reason"])
-        table.add_row(*map(Text, cells), style="bold" if row["call"] == "virus" else "")
-    _print_table(table)
-    counts = _read_counts(out)
-    if counts["records"] > SHOWN_RECORDS:
-        console.print(f"... and {counts['records'] - SHOWN_RECORDS:,} more in {CONTIGS}")
-    console.print(f"{_counts(counts)}; {seconds:.0f} s")
+def show_predictions(
+    samples: Sequence[Sample], platform: Platform, out: Callable[[Sample], Path], said: Said
+) -> dict[str, VirnucproError]:
+    """Predict, show progress, copy results to `out(sample)` and print the calls. Returns the failed samples' errors."""
+    from virnucpro_core.results.delivery import deliver
+
+    several = len(samples) > 1
+    view = _view(said, named=several)
+    shown = _Verbose(view.print) if said.verbose else None
+    began, start = dict[str, float](), time.monotonic()
+    called: list[str] = []
+    last: list[Sample] = []
+
+    def begin(sample: Sample) -> None:
+        if began.setdefault(sample.name, now := time.monotonic()) == now:
+            view.print(f"{sample.name}: {', '.join(printable(f.path.name) for f in sample.inputs)}")
+
+    def layer(sample: Sample, what: str) -> None:
+        begin(sample)
+        view.print(f"  {sample.name}: {what} ..." if several else f"  {what} ...")
+
+    def lanes(sample: Sample, states: list[LaneProgress]) -> None:
+        view.lanes(sample, states)
+        if shown is not None:
+            shown.lanes(sample, states)
+
+    def done(sample: Sample, together: bool) -> None:  # noqa: FBT001 - as Watch calls it
+        deliver(sample.results, out(sample))
+        called.append(sample.name)
+        if several:
+            place = f"{len(called):,} of {len(samples):,}"
+            view.print(f"{place}: {sample.name}: {calls_in_words(out(sample))}; {out(sample)}")
+        if together and said.as_json:
+            print_json(sample.name, out(sample), time.monotonic() - start)
+        if not together:
+            last.append(sample)  # a single one is printed below, after its bars are complete
+        if not together and several:
+            _print_results(last.pop(), out(sample), time.monotonic() - began[sample.name], said, view)
+
+    with view:
+        if not several:
+            begin(samples[0])
+        failures = predict(samples, platform, Watch(layer, lanes, done))
+    for sample in last:
+        _print_results(
+            sample, out(sample), time.monotonic() - began[sample.name], said, _view(said, named=False)
+        )
+    return failures
+
+
+class _Verbose:
+    """Says once of each lane how it computed: device, precision, kernel, speed."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._said: set[tuple[str, str, int]] = set()
+
+    def lanes(self, sample: Sample, states: list[LaneProgress]) -> None:
+        for state in states:
+            key = (sample.name, state.product, state.rank)
+            if not state.ended or key in self._said:
+                continue
+            self._said.add(key)
+            with suppress(FileNotFoundError):
+                summary = read_summary(sample.telemetry(state.product, state.rank))
+                if summary is not None:
+                    self._say(
+                        f"  {_title(sample, state, named=True)}: {summary.device}, {summary.precision}, "
+                        f"attention {summary.attention}, {counted(summary.batches, 'batch')}, "
+                        f"{summary.tokens_per_second:,.0f} tokens/s, {summary.packing_efficiency:.0%} of each batch "
+                        f"filled, {summary.seconds:.1f} s"
+                    )
+
+
+def _view(said: Said, *, named: bool) -> _Quiet:
+    console = Console(stderr=True, highlight=False)
+    if said.quiet:
+        return _Quiet()
+    if console.is_terminal and not console.is_dumb_terminal:
+        return _Bars(console, named=named)
+    return _Lines(named=named)
+
+
+def _print_results(sample: Sample, out: Path, seconds: float, said: Said, view: _Quiet) -> None:
+    """Print the table or the JSON of a sample on standard output, and the counts and notes on standard error."""
+    if said.as_json:
+        print_json(sample.name, out, seconds)
+    elif not said.quiet:
+        print_calls(out)
+    view.print(f"{calls_in_words(out)}; {seconds:.0f} s")
+    counts = read_counts(out)
+    if counts.get("regions"):
+        candidates = counted(counts["provirus_candidates"], "provirus candidate")
+        view.print(f"{counted(counts['regions'], 'viral region')}, {candidates}: {REGIONS_BED}")
     uracils = 0 if was_released(sample, CHUNKS) else Chunks.open(sample.chunks).attrs["uracils"]
     if uracils:
-        console.print(f"letters U read as T: {uracils:,}")
+        view.print(f"letters U read as T: {uracils:,}")
     if sample.settings.profile == "demo":
-        console.print("demo profile: the scores carry no biological meaning")
-    console.print(Text(f"report: {(out / REPORT).resolve()}"), soft_wrap=True)
+        view.print("demo profile: the scores carry no biological meaning")
+    view.print(f"report: {(out / REPORT).resolve()}")
 
 
-def _first_rows(contigs: Path) -> list[dict[str, str]]:
-    """The first SHOWN_RECORDS rows. A sample may have millions of records."""
-    with contigs.open(encoding="utf-8", newline="") as stream:
-        rows = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
-        return list(itertools.islice(rows, SHOWN_RECORDS))
+def _tail(state: LaneProgress) -> str:
+    if state.ended and state.done < state.total:
+        return "stopped"
+    if state.ended:
+        return f"done ({state.resumed:,} were done before)" if state.resumed else "done"
+    return "loading the model" if state.seconds_left is None else f"about {state.seconds_left:,.0f} s left"
 
 
-def _print_table(table: Table) -> None:
-    """Print the table as wide as the terminal. In a pipe or file it is as wide as needed, so that no id is cut."""
-    if console.is_terminal:
-        console.print(table)
-        return
-    whole = console.measure(table, options=console.options.update(max_width=MOST_COLUMNS)).maximum
-    Console(highlight=False, width=whole).print(table)
-
-
-def _read_counts(out: Path) -> dict[str, Any]:
-    """The counts in `run.json`: `records`, and `calls` by name."""
-    return dict(json.loads((out / RUN).read_bytes())["counts"])
-
-
-def _counts(counts: dict[str, Any]) -> str:
-    calls = ", ".join(f"{counts['calls'].get(call, 0):,} {call}" for call in ("virus", "others", "no_call"))
-    return f"{counted(counts['records'], 'record')}: {calls}"
-
-
-def _title(state: LaneProgress) -> str:
-    return f"lane {state.rank}, {PRODUCTS[state.product].label}"
+def _title(sample: Sample, state: LaneProgress, *, named: bool) -> str:
+    title = f"lane {state.rank}, {PRODUCTS[state.product].label}"
+    return f"{sample.name}: {title}" if named else title

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from virnucpro_assets.cli.options import JSON
 from virnucpro_assets.cli.words import counted
+from virnucpro_core.files.disk import shown_bytes
 
 if TYPE_CHECKING:
     from virnucpro_core.pipeline.overview import Overview
 
-JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line, for programs.")
 KEEP = click.Choice(["scores", "results"])
 
 
@@ -25,7 +26,9 @@ class _NamesToo(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        return super().resolve_command(ctx, args if args[0] in self.commands else ["show", *args])
+        if args[0] not in self.commands:  # `samples -- -h`: click has taken the `--` away
+            args = ["show", "--", *args] if args[0].startswith("-") else ["show", *args]
+        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=_NamesToo, invoke_without_command=True, subcommand_metavar="[NAME... | COMMAND]")
@@ -60,13 +63,15 @@ def samples(context: click.Context, *, as_json: bool) -> None:
         click.echo(f"no samples in {home}; predict one, or drop a file into the inbox")
         return
     width = max(6, *(len(o.name) for o in found))
+    wide = max(8, *(len(o.settings) for o in found))
     head = f"{'records':>11} {'shards':>11} {'left':>9} {'disk':>10}  {'when':16}  why"
-    click.echo(f"{'sample':{width}} {'state':11} {head}")
+    click.echo(f"{'sample':{width}} {'settings':{wide}} {'state':11} {head}")
     for one in found:
-        click.echo(_line(one, width, one.reason or failures.get(one.name, "")))
+        click.echo(_line(one, (width, wide), one.reason or failures.get(one.name, "")))
     total = sum(o.total_bytes for o in found)
     click.echo(
-        f"{counted(len(found), 'sample')}, ~{_size(total)}; sizes with ~ are estimated from one shard of each product"
+        f"{counted(len(found), 'sample')}, ~{shown_bytes(total)}; "
+        "sizes with ~ are estimated from one shard of each product"
     )
     _show_inbox(home)
 
@@ -87,8 +92,11 @@ def show(context: click.Context, names: tuple[str, ...], *, as_json: bool) -> No
       virnucpro samples show -- -odd-name
     """
     from virnucpro_assets.platform.environment import home_folder
+    from virnucpro_core.errors import UsageError
     from virnucpro_core.pipeline.overview import overview
 
+    if "" in names:
+        raise UsageError("'' is not a sample name", remedy="see `virnucpro samples`")
     found = [overview(home_folder(), name, exact=True) for name in names]
     failures = _failures(found)
     if as_json or context.obj:
@@ -147,23 +155,27 @@ def clean(names: tuple[str, ...], *, keep: str | None, days: float | None, dry_r
             click.echo(f"{name}: {error}", err=True)
             continue
         total += released.total
-        parts = ", ".join(f"{product} {_size(size)}" for product, size in released.bytes.items())
+        parts = ", ".join(f"{product} {shown_bytes(size)}" for product, size in released.bytes.items())
         verb = "would be deleted" if dry_run else "deleted"
-        click.echo(f"{name}: {_size(released.total)} {verb} ({parts or 'the data was already deleted'})")
+        click.echo(
+            f"{name}: {shown_bytes(released.total)} {verb} ({parts or 'the data was already deleted'})"
+        )
         if not dry_run:
             _record(name, policy, released)
-    click.echo(f"{_size(total)} {'would be deleted' if dry_run else 'deleted'}")
+    click.echo(f"{shown_bytes(total)} {'would be deleted' if dry_run else 'deleted'}")
     if failed:
         raise SystemExit(max(error.exit_code for error in failed))
 
 
 @samples.command()
 @click.argument("names", nargs=-1, required=True)
+@click.option("--variants", is_flag=True, help="Delete the variants of these samples too.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-def remove(names: tuple[str, ...], *, yes: bool) -> None:
+def remove(names: tuple[str, ...], *, variants: bool, yes: bool) -> None:
     """Delete samples with all their results.
 
-    Deletes the folders of the samples NAMES below VIRNUCPRO_HOME, and their partition keys in Dagster.
+    Deletes the folders of the samples NAMES below VIRNUCPRO_HOME, and their partition keys in Dagster. Variants of a
+    sample, such as sampleA-300, stay unless --variants is given.
 
     \b
     Example:
@@ -173,9 +185,13 @@ def remove(names: tuple[str, ...], *, yes: bool) -> None:
     from virnucpro_assets.platform.environment import home_folder
     from virnucpro_assets.platform.instance import database_errors, open_instance
     from virnucpro_core.errors import UsageError
-    from virnucpro_core.samples.sample import check_key, remove_sample
+    from virnucpro_core.samples.naming import variants_of
+    from virnucpro_core.samples.removal import remove_sample
+    from virnucpro_core.samples.sample import check_key
 
     home = home_folder()
+    if variants:
+        names = tuple(dict.fromkeys(key for name in names for key in (name, *variants_of(home, name))))
     with database_errors(), open_instance() as instance:
         known = set(instance.get_dynamic_partitions(str(SAMPLES.name)))
         for name in names:
@@ -195,6 +211,8 @@ def remove(names: tuple[str, ...], *, yes: bool) -> None:
             if name in known:
                 instance.delete_dynamic_partition(str(SAMPLES.name), name)
             click.echo(f"{name}: removed")
+            if left := variants_of(home, name):
+                click.echo(f"{name}: its variants stay: {', '.join(left)}")
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -237,19 +255,22 @@ def _as_json(found: "list[Overview]", failures: dict[str, str]) -> None:
         click.echo(json.dumps(asdict(one) | derived | {"failure": failures.get(one.name, "")}))
 
 
-def _line(one: "Overview", width: int, why: str) -> str:
+def _line(one: "Overview", widths: tuple[int, int], why: str) -> str:
     left = "" if one.seconds_left is None else _duration(one.seconds_left)
     records = "" if one.records is None else f"{one.records:,}"
     done, total = (sum(pair[i] for pair in one.shards.values()) for i in (0, 1))
     shards = "released" if one.released and one.state == "called" else f"{done}/{total}" if total else ""
-    disk = f"{'~' if one.estimated else ''}{_size(one.total_bytes)}"
+    disk = f"{'~' if one.estimated else ''}{shown_bytes(one.total_bytes)}"
     when = _when(one.changed)
-    return f"{one.name:{width}} {one.state:11} {records:>11} {shards:>11} {left:>9} {disk:>10}  {when}  {why}".rstrip()
+    name = f"{one.name:{widths[0]}} {one.settings:{widths[1]}}"
+    why = why or (f"variant of {one.variant_of}" if one.variant_of else "")
+    return f"{name} {one.state:11} {records:>11} {shards:>11} {left:>9} {disk:>10}  {when}  {why}".rstrip()
 
 
 def _detail(one: "Overview", why: str) -> Iterator[str]:
     yield f"{one.name}: {one.state}{f', {why}' if why else ''}"
-    yield f"  profile {one.profile or '?'}, registered {_when(one.since)}, last change {_when(one.changed)}"
+    yield f"  settings {one.settings or '?'}{f', a variant of {one.variant_of}' if one.variant_of else ''}"
+    yield f"  registered {_when(one.since)}, last change {_when(one.changed)}"
     if one.records is not None:
         yield f"  {counted(one.records, 'record')}"
     yield f"  {'product':22} {'shards':>9} {'released':>9} {'disk':>10}"
@@ -257,8 +278,8 @@ def _detail(one: "Overview", why: str) -> Iterator[str]:
         there, total = one.shards.get(product, (0, 0))
         shards = f"{there}/{total}" if total else ""
         released = one.released.get(product) or ""
-        yield f"  {product:22} {shards:>9} {released:>9} {_size(one.bytes.get(product, 0)):>10}"
-    yield f"  {'total':22} {'':>9} {'':>9} {_size(one.total_bytes):>10}"
+        yield f"  {product:22} {shards:>9} {released:>9} {shown_bytes(one.bytes.get(product, 0)):>10}"
+    yield f"  {'total':22} {'':>9} {'':>9} {shown_bytes(one.total_bytes):>10}"
     for lane in one.lanes:
         left = "" if lane.seconds_left is None else f", {_duration(lane.seconds_left)} left"
         rate = f", {lane.sequences_per_second:,.1f} sequences/s" if lane.sequences_per_second else ""
@@ -304,14 +325,6 @@ def _failures(found: "list[Overview]") -> dict[str, str]:
 
     with database_errors(), open_instance() as instance:
         return latest_failures(instance, names)
-
-
-def _size(number: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
 
 
 def _duration(seconds: float) -> str:

@@ -4,7 +4,8 @@ import json
 
 import click
 
-from virnucpro_assets.cli.samples import JSON, samples
+from virnucpro_assets.cli.options import JSON
+from virnucpro_assets.cli.samples import samples
 
 
 @samples.command()

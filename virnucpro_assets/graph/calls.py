@@ -1,7 +1,7 @@
 """The assets `predictions` (the classifier's scores, one partition per lane) and `consensus` (the results folder)."""
 
-import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -14,16 +14,26 @@ from virnucpro_assets.graph.partitions import LANES, SAMPLES, TOGETHER, lane_of,
 from virnucpro_assets.graph.records import lane_materialization
 from virnucpro_assets.graph.sequences import OWNERS
 from virnucpro_assets.platform.resource import Platform
+from virnucpro_core.errors import printable
 from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.score import score_lane
 from virnucpro_core.pipeline.steps import call_sample
-from virnucpro_core.results.folder import REPORT, results_digest
-from virnucpro_core.results.summary import ResultSummary
+from virnucpro_core.results.folder import first_calls, results_digest
+from virnucpro_core.results.record_calls import shown_score
+from virnucpro_core.samples.asked import made_by
 from virnucpro_core.samples.products import CONSENSUS, PREDICTIONS, PRODUCTS
 
 TOP_ROWS = 20
-# Markdown renderers turn these into links. An invisible character after the match prevents that.
-_ADDRESS = re.compile(r"[a-z]+:(?=//)|www(?=\.)|@", re.IGNORECASE)
+CALLS_SCHEMA = dg.TableSchema(
+    columns=[
+        dg.TableColumn("record", "string", description="id of the record"),
+        dg.TableColumn("length", "int", description="bases"),
+        dg.TableColumn("call", "string", description="virus, others or no_call"),
+        dg.TableColumn("score", "string", description="cut to 4 decimals"),
+        dg.TableColumn("scored_chunks", "string", description="chunks that have a score"),
+        dg.TableColumn("reason", "string", description="why no call could be made, or empty"),
+    ]
+)
 
 
 @dg.asset(
@@ -75,39 +85,46 @@ def predictions(context: dg.AssetExecutionContext, platform: Platform) -> Iterat
     },
 )
 def consensus(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[Any]:
-    yield from each(context, lambda key: _call(platform.lane(sample_of(key), 0)))
+    yield from each(context, lambda key: _call(platform, platform.lane(sample_of(key), 0)))
 
 
-def _call(lane: Lane) -> dg.MaterializeResult[Any]:
-    made = call_sample(lane)
+def _call(platform: Platform, lane: Lane) -> dg.MaterializeResult[Any]:
+    made = call_sample(lane, made_by(lane.sample))
     counts = made.counts
-    report = made.files[REPORT].path
+    results = lane.sample.results
     return dg.MaterializeResult(
         metadata={
+            "calls": calls_table(results),
+            "calls_shown": f"the first {min(TOP_ROWS, counts.records):,} of {counts.records:,} records",
+            "folder": dg.MetadataValue.path(results),
+            "results": dg.MetadataValue.url(platform.results_url(made.sample)),
+            **{n: dg.MetadataValue.url(platform.results_url(made.sample, n)) for n in made.files},
             "dagster/row_count": counts.records,
             **{f"records_{call}": number for call, number in counts.calls.items()},
             "chunks_virus": counts.chunks_virus,
             "frames": counts.frames,
+            "regions": counts.regions,
+            "provirus_candidates": counts.provirus_candidates,
             "reasons": dg.MetadataValue.json(counts.reasons),
-            "report": dg.MetadataValue.path(report),
-            "calls": dg.MetadataValue.md(calls_table(made)),
             **({"note": made.note} if made.note else {}),
         },
-        data_version=dg.DataVersion(results_digest(lane.sample.results)),
+        data_version=dg.DataVersion(results_digest(results)),
     )
 
 
-def calls_table(made: ResultSummary) -> str:
-    """The first TOP_ROWS records of the report as a markdown table. Ids are escaped."""
-    lines = ["| record | length | call | score | chunks scored |", "|---|---|---|---|---|"]
-    for record in made.top[:TOP_ROWS]:
-        score = "" if record.score is None else f"{record.score:.3f}"
-        chunks = f"{record.chunks_scored}/{record.chunks}"
-        lines.append(f"| {as_text(record.id)} | {record.length:,} | {record.call} | {score} | {chunks} |")
-    return "\n".join(lines)
-
-
-def as_text(name: str) -> str:
-    """Escape an id for markdown: markup becomes character references, and addresses do not become links."""
-    parted = _ADDRESS.sub(lambda match: f"{match[0]}\u200b", name[:80])
-    return "".join(c if c.isalnum() or c in " -." else f"&#{ord(c)};" for c in parted)
+def calls_table(results: Path) -> dg.TableMetadataValue:
+    """The first TOP_ROWS records of `contigs.tsv`, in input order."""
+    records = [
+        dg.TableRecord(
+            {
+                "record": printable(row["record_id"]),
+                "length": int(row["length"]),
+                "call": row["call"],
+                "score": shown_score(float(row["score"])) if row["score"] else "",
+                "scored_chunks": f"{row['chunks_scored']} of {row['chunks']}",
+                "reason": row["reason"],
+            }
+        )
+        for row in first_calls(results, TOP_ROWS)
+    ]
+    return dg.MetadataValue.table(records, schema=CALLS_SCHEMA)

@@ -167,7 +167,7 @@ def _number(value: Any) -> int:
             asset="consensus",
             blocking=True,
             partitions_def=SAMPLES,
-            description="contigs.tsv has one row per record, prediction_results.txt one row per frame",
+            description="each table has all its rows: records, chunks, frames, scores and regions",
         )
     ],
     op_tags=HOST_STEP,

@@ -13,8 +13,8 @@ from virnucpro_assets.platform.environment import (
     IN_PROCESS,
     SLURM,
     environment_of,
-    job_environment,
 )
+from virnucpro_assets.platform.places import job_environment
 from virnucpro_assets.platform.resource import Platform, platform_from_environment
 from virnucpro_assets.slurm.jobs import Slurm, option_words
 from virnucpro_assets.slurm.requests import site_requests

@@ -17,6 +17,7 @@ from virnucpro_core.errors import DeviceLostError, VirnucproError, printable
 from virnucpro_core.interrupts import interruptible, raise_pending_interrupt
 from virnucpro_core.pipeline.lane import Lane, LaneResult
 from virnucpro_core.samples.sample import Sample
+from virnucpro_core.samples.settings import settings_in_words
 
 TABLE_ROWS = 200
 # After a lost device, the run's process cannot use a device any more. The daemon must start the run in a new process.
@@ -95,7 +96,10 @@ def arrived(sample: Sample) -> dg.AssetMaterialization:
     metadata: dict[str, Any] = {
         "files": dg.MetadataValue.json([printable(f.path.name) for f in sample.inputs]),
         "bytes": sum(f.bytes for f in sample.inputs),
+        "settings": printable(settings_in_words(sample.settings)),
     }
+    if sample.variant_of:
+        metadata["variant_of"] = sample.variant_of
     if sample.content:  # not known before a run has read the files; `chunks` shows it then
         metadata["sha256"] = sample.content
     return dg.AssetMaterialization("inbox", partition=sample.name, metadata=metadata)

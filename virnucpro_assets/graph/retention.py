@@ -1,43 +1,55 @@
-"""The asset `retention` and the job `clean_up`: delete intermediate data of samples with complete results."""
+"""The jobs `clean_up` and `clean_up_sample` delete intermediate data of finished samples; `retention` records it."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 
 from virnucpro_assets.graph.calls import consensus
-from virnucpro_assets.graph.each import each
-from virnucpro_assets.graph.engines import HOST_STEP, LOST_WORKER
-from virnucpro_assets.graph.partitions import SAMPLES, TOGETHER, sample_of
+from virnucpro_assets.graph.engines import HOST_STEP
+from virnucpro_assets.graph.partitions import SAMPLES, sample_of
 from virnucpro_assets.graph.records import one_line_failures
 from virnucpro_assets.graph.sequences import OWNERS
 from virnucpro_assets.platform.environment import time_zone
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.platform.tags import OWN_TAGS
-from virnucpro_core.errors import VirnucproError
+from virnucpro_core.errors import UsageError, VirnucproError
 from virnucpro_core.pipeline.retention import Keep, Released, is_due, release
 from virnucpro_core.samples.sample import list_samples
 
-
-@dg.asset(
+# Not materialized by Dagster, so "Materialize all" deletes nothing: the two jobs below record what they deleted.
+retention = dg.AssetSpec(
+    "retention",
     deps=[consensus],
     partitions_def=SAMPLES,
-    backfill_policy=TOGETHER,
     group_name="storage",
     kinds={"python"},
     owners=OWNERS,
-    code_version="1",
-    op_tags=HOST_STEP,
-    retry_policy=LOST_WORKER,
-    description="Deletes intermediate data of a finished sample, as VIRNUCPRO_KEEP says. The digests stay.",
+    description="What was deleted of a finished sample, as VIRNUCPRO_KEEP says. The digests stay. "
+    "The job `clean_up_sample` does it for one sample.",
 )
-def retention(context: dg.AssetExecutionContext, platform: Platform) -> Iterator[Any]:
-    def release_one(key: str) -> dg.MaterializeResult[Any]:
-        keep = platform.retention
-        released = release(platform.sample(sample_of(key)), keep)
-        return dg.MaterializeResult(metadata=retention_metadata(keep, released))
 
-    yield from each(context, release_one)
+
+@dg.op(tags=HOST_STEP)
+def release_one(context: dg.OpExecutionContext, platform: Platform) -> None:
+    """Clean the sample of the run's partition. Fails if VIRNUCPRO_KEEP is `all`."""
+    name = sample_of(context.partition_key)
+    with one_line_failures(context):
+        keep = platform.retention
+        if keep == "all":
+            raise UsageError(
+                "VIRNUCPRO_KEEP is all: nothing may be deleted", remedy="set it to scores or results"
+            )
+        released = release(platform.sample(name), keep)
+    context.log_event(retained(name, keep, released))
+
+
+@dg.job(
+    description="Deletes intermediate data of one finished sample, as VIRNUCPRO_KEEP says. The digests stay.",
+    partitions_def=SAMPLES,
+    tags=OWN_TAGS,
+)
+def clean_up_sample() -> None:
+    release_one()
 
 
 @dg.op(tags=HOST_STEP)

@@ -1,21 +1,26 @@
-"""Reads the settings of this installation from environment variables. No other module reads the environment.
+"""Reads the settings of this installation from environment variables. Only `places` beside it reads the environment, too.
 
-`VARIABLES` lists every variable. The platform's settings, the environment of steps on other machines and the table in
-docs/operations.md all follow this list. Imports neither Dagster nor torch, so that short commands stay fast.
+Beneath a variable the configuration file `VIRNUCPRO_HOME/virnucpro.toml` holds, beneath that the default. Options of a
+command are above all of them. `VARIABLES` lists every variable. The platform's settings, the environment of steps on
+other machines and the table in docs/operations.md all follow this list. Imports neither Dagster nor torch, so that
+short commands stay fast.
 """
 
+import functools
 import math
 import os
+import re
 import zoneinfo
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from virnucpro_core.devices.leases import FOLDER
 from virnucpro_core.devices.visible import Device, boards, choose
 from virnucpro_core.errors import DeviceError, UsageError
 from virnucpro_core.models.sources import HUGGING_FACE
+from virnucpro_core.samples.settings_file import NAME, read_settings_file
 
 _VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")  # its value before a lease reduces it to one GPU
 # NVML numbers the GPUs in this order; CUDA's default would put the fastest first.
@@ -33,6 +38,21 @@ POSTGRES_URL = "VIRNUCPRO_POSTGRES_URL"
 # tick never sees it, and the assets that depend on it are never started. With this variable Dagster waits before it
 # reads, so that open transactions can end. Dagster's default is no wait.
 SETTLE, SETTLE_SECONDS = "DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS", "2"
+# Settings that the configuration file may hold beside those of samples, with their types.
+_IN_FILE: dict[str, Any] = {
+    "gpus": int,
+    "device": Literal["cuda", "cpu"],
+    "attention": str,
+    "token_budget": int,
+    "workers": int,
+    "executor": Literal["in_process", "slurm", "ray", "kubernetes"],
+    "leases": str,
+    "inbox_stable_seconds": float,
+    "keep": Literal["all", "scores", "results"],
+    "keep_days": float,
+    "time_zone": str,
+    "url_prefix": str,
+}
 LOCAL_TIME, ZONES = Path("/etc/localtime"), "zoneinfo/"
 
 
@@ -51,15 +71,35 @@ def dagster_home() -> Path:
     return _folder("DAGSTER_HOME", home_folder() / "dagster")
 
 
-def use_home(folder: Path) -> None:
-    """From now on VIRNUCPRO_HOME is `folder`, in this process and its children, and DAGSTER_HOME lies below it."""
-    os.environ["VIRNUCPRO_HOME"] = str(folder.expanduser().resolve())
-    os.environ.pop("DAGSTER_HOME", None)
+def configured(home: Path) -> Mapping[str, Any]:
+    """What the configuration file of this home folder sets, by name; empty if there is no file.
+
+    Keys are the settings of samples (options of `predict`) and those in `_IN_FILE`. Raises InputError for a wrong file.
+    """
+    file = home / NAME
+    try:
+        status = file.stat()
+    except OSError:
+        return {}
+    return _read_file(file, status.st_mtime_ns, status.st_size)
 
 
-def use_scratch(folder: Path) -> None:
-    """From now on DAGSTER_HOME lies below `folder`, in this process and its children."""
-    os.environ["DAGSTER_HOME"] = str(folder.expanduser().resolve() / "dagster")
+@functools.lru_cache(maxsize=8)
+def _read_file(file: Path, _mtime_ns: int, _size: int) -> Mapping[str, Any]:
+    return read_settings_file(file, _IN_FILE)
+
+
+def origin(name: str, setting: str) -> str:
+    """From where a setting comes: the variable of this name, the configuration file, or "default"."""
+    if name and os.environ.get(name):
+        return name
+    return NAME if setting in configured(home_folder()) else "default"
+
+
+def _given(name: str) -> str:
+    """The value of a variable, else that of the configuration file; "" for neither."""
+    setting = "time_zone" if name == "VIRNUCPRO_TIMEZONE" else name.removeprefix("VIRNUCPRO_").lower()
+    return os.environ.get(name, "") or str(configured(home_folder()).get(setting, ""))
 
 
 def hub_endpoint() -> str:
@@ -79,7 +119,7 @@ def variable(name: str) -> str:
 
 def time_zone() -> str:
     """IANA time zone of the nightly schedules: `VIRNUCPRO_TIMEZONE`, else this machine's. Raises UsageError."""
-    asked = os.environ.get("VIRNUCPRO_TIMEZONE", "")
+    asked = _given("VIRNUCPRO_TIMEZONE")
     if asked and not _is_zone(asked):
         raise UsageError(
             f"VIRNUCPRO_TIMEZONE is {asked!r}",
@@ -88,6 +128,14 @@ def time_zone() -> str:
     linked = str(LOCAL_TIME.resolve()).partition(ZONES)[2]
     own = os.environ.get("TZ", "").removeprefix(":")
     return next((zone for zone in (asked, own, linked) if zone and _is_zone(zone)), "UTC")
+
+
+def url_prefix() -> str:
+    """`VIRNUCPRO_URL_PREFIX`: "" or a path that begins with a slash and ends without one. Raises UsageError."""
+    prefix = _given("VIRNUCPRO_URL_PREFIX").rstrip("/")
+    if prefix and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", prefix):
+        raise UsageError(f"VIRNUCPRO_URL_PREFIX is {prefix!r}", remedy="give a path such as /virnucpro")
+    return prefix
 
 
 def usable_cores() -> int:
@@ -151,24 +199,6 @@ def environment_of(platform: Any) -> dict[str, str]:
     return {v.name: str(getattr(platform, v.setting)) for v in VARIABLES if v.setting}
 
 
-def slurm_file() -> tuple[Path, bool]:
-    """The site's file about Slurm jobs, and whether VIRNUCPRO_SLURM names it, so that it must exist."""
-    return _folder("VIRNUCPRO_SLURM", home_folder() / "slurm.toml"), bool(os.environ.get("VIRNUCPRO_SLURM"))
-
-
-def job_environment(platform: Any) -> dict[str, str]:
-    """All variables for a Slurm job that is submitted here: this process's own, and the platform's settings.
-
-    Variables of a Slurm job that this process may itself run in are left out, and so are the GPUs that it sees.
-    """
-    outer = {
-        name: value
-        for name, value in os.environ.items()
-        if name == "SLURM_CONF" or not name.startswith(("SLURM", "SBATCH_", "SRUN_", "CUDA_VISIBLE_DEVICES"))
-    }
-    return outer | environment_of(platform) | {"DAGSTER_HOME": str(dagster_home()), "PYTHONSAFEPATH": "1"}
-
-
 def export(platform: Any) -> None:
     """Write the platform's settings and DAGSTER_HOME to this process's environment, for Dagster and child processes.
 
@@ -185,24 +215,20 @@ def _folder(name: str, default: Path) -> Path:
 def _is_zone(name: str) -> bool:
     try:
         zoneinfo.ZoneInfo(name)
-    except (
-        zoneinfo.ZoneInfoNotFoundError,
-        ValueError,
-        OSError,
-    ):  # an unknown name, a path, or a folder of zones
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):  # unknown, a path, or a folder of zones
         return False
     return True
 
 
 def _text(name: str, default: str = "") -> Callable[[], str]:
-    return lambda: os.environ.get(name, "") or default
+    return lambda: _given(name) or default
 
 
 def _choice(name: str, *known: str) -> Callable[[], str]:
     """Read one of the known words; the first one is the default."""
 
     def read() -> str:
-        text = os.environ.get(name, "") or known[0]
+        text = _given(name) or known[0]
         if text not in known:
             raise UsageError(f"{name} is {text!r}", remedy=f"give one of {', '.join(filter(None, known))}")
         return text
@@ -211,7 +237,7 @@ def _choice(name: str, *known: str) -> Callable[[], str]:
 
 
 def _number(name: str, default: int) -> int:
-    text = os.environ.get(name, "") or str(default)
+    text = _given(name) or str(default)
     try:
         return int(text)
     except ValueError:
@@ -226,7 +252,7 @@ def _time(name: str, default: float) -> Callable[[], float]:
     """Read a number of seconds or days, 0 or more."""
 
     def read() -> float:
-        text = os.environ.get(name, "") or str(default)
+        text = _given(name) or str(default)
         try:
             value = float(text)
         except ValueError:
@@ -317,7 +343,7 @@ VARIABLES = (
         "",
         "file with what Slurm jobs ask for ([clusters](clusters.md#slurm))",
         "`$VIRNUCPRO_HOME/slurm.toml`",
-        lambda: str(slurm_file()[0]),
+        lambda: str(_folder("VIRNUCPRO_SLURM", home_folder() / "slurm.toml")),
     ),
     Variable(
         POSTGRES_URL,
@@ -332,7 +358,7 @@ VARIABLES = (
         "leases",
         "folder of the locks on GPUs; the same one for everybody who shares the GPUs",
         f"`{FOLDER}`",
-        lambda: str(_folder("VIRNUCPRO_LEASES", FOLDER)),
+        lambda: str(Path(_given("VIRNUCPRO_LEASES") or FOLDER).expanduser().resolve()),
     ),
     Variable(
         "VIRNUCPRO_INBOX_STABLE_SECONDS",
@@ -361,6 +387,13 @@ VARIABLES = (
         "time zone of the nightly schedules (02:00 and 03:00), such as `Europe/Berlin`",
         "this machine's",
         time_zone,
+    ),
+    Variable(
+        "VIRNUCPRO_URL_PREFIX",
+        "url_prefix",
+        "path below which a proxy shows the web UI ([below](#sharing-the-web-ui)), such as `/virnucpro`",
+        "none",
+        url_prefix,
     ),
     Variable(
         HUB,

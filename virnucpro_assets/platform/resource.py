@@ -4,29 +4,37 @@ import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
+import torch
 
 from virnucpro_assets.platform.environment import (
     IN_PROCESS,
     MODELS,
+    configured,
     settings,
     usable_cores,
     visible_devices,
 )
 from virnucpro_assets.platform.presence import hold_presence
-from virnucpro_core.devices.compute import Compute, LoaderSettings
+from virnucpro_core.devices.compute import DTYPES, Compute, LoaderSettings
+from virnucpro_core.devices.fitness import check_cpu, check_gpus, check_memory
 from virnucpro_core.devices.leases import FOLDER, Leases, ProcessDevice
+from virnucpro_core.encoders.attention import require_kernel
 from virnucpro_core.errors import UsageError
+from virnucpro_core.files.safetensors import values_in
 from virnucpro_core.interrupts import interruptible, keep_interrupts
 from virnucpro_core.models.profiles import PROFILES, ImportedFeatures, ResolvedProfile, resolve_profile
 from virnucpro_core.models.store import ModelStore
 from virnucpro_core.pipeline.imported import imported_features
-from virnucpro_core.pipeline.lane import Lane
+from virnucpro_core.pipeline.lane import Lane, sample_calibration
 from virnucpro_core.pipeline.retention import Keep, check_keep
+from virnucpro_core.samples.products import DNABERT, ESM, PRODUCTS
 from virnucpro_core.samples.sample import Sample, open_sample
 from virnucpro_core.samples.settings import SampleSettings
 
+RESULTS = "/results"  # the path of the samples' results beside the web UI
 _PROCESS = ProcessDevice(lambda uuid: os.environ.update(CUDA_VISIBLE_DEVICES=uuid))
 
 
@@ -53,6 +61,7 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
     executor: str = IN_PROCESS
     leases: str = str(FOLDER)
     time_zone: str = "UTC"
+    url_prefix: str = ""
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Dagster calls this before each run, and before each tick of a sensor (then without a run)."""
@@ -65,6 +74,10 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
     @property
     def folder(self) -> Path:
         return Path(self.home)
+
+    def results_url(self, sample: str, file: str = "") -> str:
+        """The address of a sample's results, or of one file of them, on the host of the web UI."""
+        return f"{self.url_prefix}{RESULTS}/{quote(sample)}/{quote(file)}"
 
     @property
     def inbox(self) -> Path:
@@ -88,8 +101,13 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
         return self.model_copy(update=asked)
 
     def sample_settings(self, **given: Any) -> SampleSettings:
-        """Settings of a new sample: the given ones, else this platform's. None means not given."""
-        settings: dict[str, Any] = {"profile": self.profile, "chunk_size": self.chunk_size}
+        """Settings of a new sample: the given ones, else this platform's. None means not given.
+
+        The platform's are those of the configuration file, and its own profile and chunk size.
+        """
+        fields = SampleSettings.__dataclass_fields__
+        settings: dict[str, Any] = {k: v for k, v in configured(self.folder).items() if k in fields}
+        settings |= {"profile": self.profile, "chunk_size": self.chunk_size}
         settings |= {name: value for name, value in given.items() if value is not None}
         precision = "float16" if self.device_of(settings["profile"]) == "cuda" else "float32"
         return SampleSettings(**{"precision": precision} | settings)
@@ -99,12 +117,38 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
     ) -> ResolvedProfile:
         """Find the profile's weights and check that they fit together. Raises WeightsError or UsageError.
 
-        imported: features that take the place of the encoders, which then need not be there.
+        imported: features that take the place of the encoders, which then need not be there. Checks also that the
+        calibration, if there is one, is this classifier's.
         """
         classifier = Path(settings.classifier) if settings.classifier else None
-        return resolve_profile(
+        found = resolve_profile(
             settings.profile, settings.chunk_size, self.models, classifier=classifier, imported=imported
         )
+        sample_calibration(found, settings)
+        return found
+
+    def check_device(self, settings: SampleSettings) -> None:
+        """Raises DeviceError if this machine lacks the devices, the kernel or the precision. Does not start CUDA."""
+        kind = self.device_of(settings.profile)
+        if kind == "cpu":
+            check_cpu(settings.precision)
+        else:
+            check_gpus(visible_devices(), self.gpus, settings.precision)
+        if self.attention:
+            require_kernel(self.attention, torch.device(kind), alibi=True)
+
+    def check_memory(self, settings: SampleSettings, found: ResolvedProfile) -> None:
+        """Raises DeviceError if a GPU lacks memory for one of the encoders."""
+        if self.device_of(settings.profile) == "cpu":
+            return
+        encoders = ((found.esm2, PRODUCTS[ESM]), (found.dnabert, PRODUCTS[DNABERT]))
+        needed = max(
+            DTYPES[product.precision(settings.precision)].itemsize
+            * sum(map(values_in, folder.glob("*.safetensors")))
+            for folder, product in encoders
+        )
+        leases = self.device_leases()
+        check_memory(leases.devices[: self.gpus], needed, leases.holder)
 
     @property
     def retention(self) -> Keep:

@@ -12,7 +12,8 @@ from virnucpro_core.interrupts import signals_held
 def import_nothing_from_here() -> None:
     """Keep all Python child processes from importing modules from the current folder.
 
-    Such children are the loader processes and all processes of `dagster dev`.
+    Such children are the loader processes, the workers and the processes of the web UI. Entries of PYTHONPATH that mean
+    the current folder are removed when this package is imported (`virnucpro_assets/__init__.py`).
     """
     os.environ["PYTHONSAFEPATH"] = "1"
 

@@ -9,25 +9,31 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from virnucpro_assets.platform.environment import export
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.platform.startup import lasting_imports
 from virnucpro_assets.platform.tags import DRIVER
+from virnucpro_assets.running.request import Request, Wanted
 from virnucpro_assets.running.schedule import Group, Schedule, groups
 from virnucpro_assets.running.tasks import Task
 from virnucpro_assets.running.workers import Worker, at_work
 from virnucpro_core.engine.telemetry import Progress, read_progress
 from virnucpro_core.errors import DeviceLostError, StoreError, UsageError, VirnucproError
+from virnucpro_core.files.disk import shown_bytes
 from virnucpro_core.files.locks import locked
 from virnucpro_core.pipeline.layers import open_layers
 from virnucpro_core.pipeline.pace import note as note_pace
 from virnucpro_core.pipeline.retention import is_cleaned
+from virnucpro_core.samples.naming import Discarded, enter
 from virnucpro_core.samples.products import EMBEDDINGS
-from virnucpro_core.samples.sample import Sample, register
-from virnucpro_core.samples.settings import SampleSettings
+from virnucpro_core.samples.removal import remove_sample
+from virnucpro_core.samples.sample import Sample
 from virnucpro_core.sequences.frames import Frames
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
 
 POLL_SECONDS = 0.05
 LOG_SECONDS = 7 * 86_400.0
@@ -58,28 +64,23 @@ class Watch:
 
 
 def registered(
-    groups: Sequence[tuple[str, Sequence[Path]]],
-    home: Path,
-    settings: SampleSettings,
-    *,
-    fresh: bool,
-    check: Callable[[str, Sequence[Path]], None],
-) -> tuple[list[Sample], dict[str, VirnucproError]]:
-    """Register a sample for each (name, files). Returns the samples, and the errors of those that cannot be registered.
+    request: Request, *, fresh: bool, only_check: bool = False
+) -> tuple[dict[str, Sample], dict[str, VirnucproError]]:
+    """Register the wanted samples, each under its name or beside what has it already (`samples/naming.py`).
 
-    check: called before a sample is registered; the VirnucproError that it raises is the sample's error. If there are
-    several samples, each error is also printed at once.
+    With `only_check` nothing is registered. Returns the samples, and the errors of those that cannot be predicted. Both
+    are by the names in the request. If there are several samples, each error is also printed at once.
     """
-    samples: list[Sample] = []
-    failures: dict[str, VirnucproError] = {}
-    for name, files in groups:
+    samples: dict[str, Sample] = {}
+    failures = dict(request.failures)
+    for one in () if only_check else request.wanted:
         try:
-            check(name, files)
-            samples.append(register(home, name, files, settings, fresh=fresh))
+            samples[one.name] = _entered(request, one, fresh=fresh)
         except VirnucproError as error:
-            failures[name] = error
-            if len(groups) > 1:
-                _say(str(error))
+            failures[one.name] = error
+    if request.several:
+        for failure in failures.values():
+            _say(str(failure))
     return samples, failures
 
 
@@ -106,6 +107,7 @@ def predict(samples: Sequence[Sample], platform: Platform, watch: Watch) -> dict
         mark_orphans(
             instance, platform.folder
         )  # our own runs, and those of other drivers that had not ended before
+        _forget_refused([s for s in samples if s.name in prediction.failures], instance)
     return prediction.failures
 
 
@@ -277,6 +279,45 @@ class _Prediction:
                         yield state
                     elif state is not None and state.world_size == self.platform.gpus:
                         yield replace(state, done=state.total, resumed=state.total, ended=True)
+
+
+def _forget_refused(samples: Sequence[Sample], instance: "DagsterInstance") -> None:
+    """Remove samples whose files were refused. Nothing was computed for them, and the error was printed.
+
+    Samples of the inbox stay until the inbox has moved their files away.
+    """
+    for sample in samples:
+        is_of_inbox = any(sample.home / "inbox" in file.path.parents for file in sample.inputs)
+        if is_of_inbox or not sample.rejected.exists() or sample.chunks.exists():
+            continue
+        with suppress(VirnucproError):  # another process works on it now
+            remove_sample(sample.home, sample.name)
+            instance.delete_dynamic_partition("sample", sample.name)
+
+
+def _entered(request: Request, one: Wanted, *, fresh: bool) -> Sample:
+    """Register a wanted sample. Says how it is named if that is not as wanted, and what is deleted for it."""
+    home, name = request.platform.folder, one.name
+    sample = enter(
+        home,
+        name,
+        one.files,
+        one.settings,
+        chosen=request.named,
+        fresh=fresh,
+        on_discard=_say_discarded,
+    )
+    if sample.variant_of:
+        _say(f"these settings are a variant of sample {sample.variant_of!r}: it is named {sample.name!r}")
+    elif name.endswith(f"_{sample.name}"):
+        _say(f"these files are sample {sample.name!r} already")
+    elif sample.name != name:
+        _say(f"the name {name!r} stands for other sequences: this sample is named {sample.name!r}")
+    return sample
+
+
+def _say_discarded(found: Discarded) -> None:
+    _say(f"--fresh deletes sample {found.sample!r} with all its work and results: {shown_bytes(found.bytes)}")
 
 
 def _say(line: str) -> None:

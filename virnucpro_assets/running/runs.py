@@ -23,6 +23,7 @@ from virnucpro_assets.platform.tags import (
     driver_tags,
     failed_in,
     keys_tags,
+    samples_in,
 )
 from virnucpro_assets.running.tasks import Outcome, Task
 from virnucpro_core.errors import VirnucproError
@@ -83,7 +84,23 @@ def latest_failures(instance: dg.DagsterInstance, samples: Collection[str]) -> d
     tags = [record.dagster_run.tags for record in failed]
     named = {t.get("dagster/partition/sample") or t.get("dagster/partition", "") for t in tags}
     lines = {name: latest_failure(instance, name) for name in samples if name in named}
-    return {name: line for name, line in lines.items() if line}
+    together = latest_failures_together(instance, [name for name in samples if not lines.get(name)])
+    return together | {name: line for name, line in lines.items() if line}
+
+
+def latest_failures_together(instance: dg.DagsterInstance, samples: Collection[str]) -> dict[str, str]:
+    """Sample -> why it failed in its latest run, if that was a run of several samples, such as a backfill."""
+    found: dict[str, str] = {}
+    wanted = set(samples)
+    for record in own_records(instance, dg.RunsFilter(), limit=FAILURES if wanted else 0):
+        tags = record.dagster_run.tags
+        failed = failed_in(tags)
+        in_run = wanted & {*samples_in(tags), *failed}
+        found |= {name: failed[name] for name in in_run & failed.keys()}
+        wanted -= in_run
+        if not wanted:
+            break
+    return found
 
 
 def latest_failure(instance: dg.DagsterInstance, sample: str) -> str:

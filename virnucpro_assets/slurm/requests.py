@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from virnucpro_assets.platform.environment import slurm_file
+from virnucpro_assets.platform.places import slurm_file
 from virnucpro_assets.slurm.jobs import Options
 from virnucpro_core.errors import UsageError
 from virnucpro_core.samples.products import PRODUCTS

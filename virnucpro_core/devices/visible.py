@@ -24,6 +24,15 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
+class Facts:
+    """What the driver says of a device: memory and free memory in bytes; compute capability, () if it is not known."""
+
+    memory: int
+    free: int
+    capability: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Board:
     """A GPU as the driver lists it. If MIG is on, only its `instances` can compute, not the whole GPU."""
 
@@ -81,6 +90,25 @@ def answers(uuid: str) -> bool:
     except (DeviceError, pynvml.NVMLError):
         return False
     return True
+
+
+def facts_of(device: Device) -> Facts:
+    """Memory and compute capability of the device now. Raises DeviceError if it does not answer."""
+    with _driver():
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByUUID(device.uuid.encode())
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        except pynvml.NVMLError as error:
+            raise DeviceError(
+                f"{device.name} does not answer the driver ({error})",
+                where=device.uuid,
+                remedy="check `nvidia-smi`; choose another GPU with CUDA_VISIBLE_DEVICES",
+            ) from error
+        try:
+            capability = tuple(pynvml.nvmlDeviceGetCudaComputeCapability(handle))
+        except pynvml.NVMLError:  # a MIG instance
+            capability = ()
+        return Facts(int(memory.total), int(memory.free), capability)
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from virnucpro_core.encoders.encoder import BLOCK_SEQUENCES, Encoder, Kind, with
 from virnucpro_core.errors import InputError, SequenceError
 from virnucpro_core.files.publish import publish
 from virnucpro_core.sequences.archives import stat_regular
-from virnucpro_core.sequences.fasta import AMINO_ACIDS_ONLY, PROTEIN_SHARE, line_of, read_entries
+from virnucpro_core.sequences.fasta import line_of, read_entries
+from virnucpro_core.sequences.record import AMINO_ACIDS_ONLY, PROTEIN_SHARE
 
 log = logging.getLogger(__name__)
 

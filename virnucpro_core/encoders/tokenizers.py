@@ -14,7 +14,7 @@ import numpy as np
 from tokenizers import Tokenizer as BytePairTokenizer
 
 from virnucpro_core.errors import SequenceError, WeightsError
-from virnucpro_core.sequences.fasta import NUCLEOTIDES
+from virnucpro_core.sequences.record import NUCLEOTIDES
 
 # fair-esm 2.0.0, alphabet "ESM-1b": the letters have the ids 4..30, in this order.
 ESM2_LETTERS = b"LAGVSERTIDPKQNFYMHWCXBUZO.-"

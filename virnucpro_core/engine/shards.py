@@ -8,6 +8,7 @@ publish into one folder without a common lock. A published shard never changes.
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,9 +22,10 @@ from numpy.typing import NDArray
 
 from virnucpro_core.errors import StoreError
 from virnucpro_core.files.digests import remember_sha256, sha256_json, sha256_once
-from virnucpro_core.files.publish import publish_bytes, publish_json
+from virnucpro_core.files.publish import publish_bytes, publish_json, publish_link
 
 _FORMAT = 1
+log = logging.getLogger(__name__)
 ShardState = Literal["done", "missing", "stale", "damaged", "released"]
 # Suffix of the entry of a shard that was deleted (released) after the sample's results were complete.
 RELEASED_ENTRY = ".released"
@@ -164,6 +166,19 @@ class ShardStore:
         return self._publish(
             shard, fill, (len(frame_R), width), digest_RD, tuple(entry.sha256 for _, entry in parts), {}
         )
+
+    def adopt(self, shard: int, ids_sha256: str, other: "ShardStore") -> bool:
+        """Take over the finished shard of another store of the same identity, as a hard link. False if that fails."""
+        if not other.looks_done(shard, ids_sha256):
+            return False
+        try:
+            for suffix in (".h5", ".json"):
+                publish_link(self.path(shard).with_suffix(suffix), other.path(shard).with_suffix(suffix))
+        except OSError as error:  # the other sample was cleaned just now, or there are no links here
+            log.debug("%s: %s", other.path(shard), error)
+            return False
+        self.path(shard).with_suffix(RELEASED_ENTRY).unlink(missing_ok=True)
+        return self.state(shard, ids_sha256) == "done"
 
     def read(self, shard: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """(frame (rows,), values (rows, width)) of a shard that `require` has verified. Raises StoreError.

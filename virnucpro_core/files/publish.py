@@ -39,6 +39,17 @@ def publish(path: Path) -> Iterator[Path]:
         sync(path.parent)
 
 
+def publish_link(path: Path, source: Path) -> None:
+    """Make `path` another name of the complete file `source`, in place of any earlier file. No bytes are copied.
+
+    Raises OSError if the file system cannot do that, or if `source` vanishes meanwhile.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(8)}{path.suffix}"
+    os.link(source, temporary)
+    temporary.replace(path)
+
+
 def publish_bytes(path: Path, data: bytes) -> None:
     """`publish` a file that holds `data`."""
     with publish(path) as temporary:

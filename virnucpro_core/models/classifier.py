@@ -1,4 +1,4 @@
-"""The published classifier: train it, score rows of features with it, save and load it.
+"""The published classifier: score rows of features with it, save and load it. `fitting.py` trains it.
 
 It has one hidden layer over the merged features and two classes. Each row of features gives the probabilities
 of `others` and `virus`. All computations are in float32.
@@ -9,7 +9,6 @@ Shapes: N rows, D = DNABERT-S width + ESM-2 width, H hidden units, 2 classes.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch import nn
 
 from virnucpro_core.devices.compute import usable_device
 from virnucpro_core.encoders.operations import least_rows, padded
-from virnucpro_core.errors import UsageError, WeightsError
+from virnucpro_core.errors import WeightsError
 from virnucpro_core.files.publish import publish_json
 from virnucpro_core.files.safetensors import TensorSource, write_tensors
 
@@ -48,16 +47,6 @@ class ClassifierNet(nn.Module):
         hidden_NH = torch.relu(self.bn1(self.hidden_layer(x_ND)))
         logits: torch.Tensor = self.output_layer(self.dropout(hidden_NH))
         return logits
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingReport:
-    """Outcome of a training run: mean loss per epoch and the last training accuracy (0 to 1)."""
-
-    rows: int
-    epochs: int
-    losses: tuple[float, ...]
-    accuracy: float
 
 
 class Classifier:
@@ -194,80 +183,6 @@ def load_classifier(
             remedy="leave the folder alone and run the same command again",
         )
     return classifier
-
-
-def train_classifier(
-    features: Features,
-    labels: npt.NDArray[np.integer],
-    *,
-    hidden: int = 512,
-    epochs: int = 200,
-    seed: int = 42,
-    batch_size: int = 32,
-    learning_rate: float = 0.0002,
-) -> tuple[Classifier, TrainingReport]:
-    """Train on (N, D) float32 features and (N,) labels 0 = others, 1 = virus, on the CPU.
-
-    The same seed gives the same bytes. The recipe is the published one (Xavier initialisation, cross-entropy, SGD
-    with momentum 0.9, learning rate x 0.85 every ten epochs, batches of 32), with one addition: columns are
-    standardised for training and the scaling is then folded into the first layer, so that training does not depend
-    on the scale of an encoder's features. Raises UsageError if a class has fewer than two rows or a feature is not
-    finite.
-    """
-    counts = np.bincount(labels, minlength=2)
-    if len(counts) != 2 or counts.min() < 2 or len(labels) != len(features):
-        raise UsageError(f"training needs at least two rows of both classes, got {counts.tolist()}")
-    if not np.isfinite(features).all():
-        raise UsageError(
-            "training features hold values that are not finite", remedy="embed the sequences again"
-        )
-    mean_D, spread_D = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
-    spread_D[spread_D < 1e-12] = 1.0
-    x_ND = torch.from_numpy(((features - mean_D) / spread_D).astype(np.float32))
-    y_N = torch.from_numpy(labels.astype(np.int64))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = ClassifierNet(features.shape[1], hidden)
-        nn.init.xavier_uniform_(net.hidden_layer.weight)
-        nn.init.xavier_uniform_(net.output_layer.weight)
-        losses = _descend(net, x_ND, y_N, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
-    with torch.no_grad():
-        scale_D = torch.from_numpy(1.0 / spread_D)
-        weight_HD = net.hidden_layer.weight.double() * scale_D
-        net.hidden_layer.bias.sub_((weight_HD @ torch.from_numpy(mean_D)).float())
-        net.hidden_layer.weight.copy_(weight_HD.float())
-    classifier = Classifier(net.state_dict(), device=torch.device("cpu"))
-    accuracy = float((classifier.score(features).argmax(axis=1) == labels).mean())
-    return classifier, TrainingReport(len(labels), epochs, tuple(losses), accuracy)
-
-
-def _descend(
-    net: ClassifierNet,
-    x_ND: torch.Tensor,
-    y_N: torch.Tensor,
-    *,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-) -> list[float]:
-    """Fit `net` in place and return the mean loss of each epoch. Skips a last batch of one row (BatchNorm)."""
-    optimizer = torch.optim.SGD(net.parameters(), lr=learning_rate, momentum=0.9)
-    schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=10, gamma=0.85)
-    losses = []
-    net.train()
-    for _ in range(epochs):
-        total, seen = 0.0, 0
-        order = torch.randperm(len(y_N))
-        for start in range(0, len(order) - 1, batch_size):
-            rows = order[start : start + batch_size]
-            optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(net(x_ND[rows]), y_N[rows])
-            torch.autograd.backward(loss)
-            optimizer.step()
-            total, seen = total + loss.item() * len(rows), seen + len(rows)
-        schedule.step()
-        losses.append(total / seen)
-    return losses
 
 
 def _fingerprint(state: Mapping[str, torch.Tensor]) -> str:

@@ -3,6 +3,7 @@
 Resolving a profile opens only configs and classifiers, never an encoder's weights.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -170,8 +171,10 @@ def resolve_profile(
         fingerprints = dict.fromkeys(("dnabert-s", "esm2"), f"imported {imported.digest}")
     else:
         fingerprints = {"dnabert-s": fingerprint(dnabert), "esm2": fingerprint(esm2)}
-    if classifier is None:
-        _same_encoders(chosen, fingerprints)
+    if (chosen / MANIFEST).exists():
+        # Nobody knows the weights behind imported features: whoever names a classifier for them vouches for it.
+        known = {} if imported and classifier else fingerprints
+        _fits(chosen, loaded.chunk_size, chunk_size, known)
     return ResolvedProfile(
         profile=profile,
         chunk_size=chunk_size,
@@ -213,19 +216,35 @@ def _require_all(names: list[str], profile: Profile, store: ModelStore) -> None:
     )
 
 
-def _same_encoders(classifier: Path, fingerprints: dict[str, str]) -> None:
-    """Raise WeightsError if the classifier was trained on other encoder weights, which would give meaningless scores.
+def _fits(classifier: Path, trained_size: int | None, chunk_size: int, fingerprints: dict[str, str]) -> None:
+    """Raise WeightsError if the classifier was trained on other chunks or encoder weights than it would score.
 
-    Only classifiers made by `virnucpro train` record which weights they were trained on.
+    Classifiers made by `virnucpro train` record both, imported ones perhaps the chunk size.
     """
-    trained_on = read_manifest(classifier).get("trained_on", fingerprints)
+    facts = read_manifest(classifier)
+    sizes = [] if trained_size is None else [trained_size, *facts.get("training", {}).get("augment", ())]
+    if sizes and chunk_size not in sizes:
+        raise WeightsError(
+            f"the classifier was trained on chunks of {' and '.join(map(str, sizes))} bases, the sample is cut into"
+            f" chunks of {chunk_size}",
+            where=classifier,
+            remedy=f"give --chunk-size {trained_size}, or another classifier",
+        )
+    trained_on = facts.get("trained_on", fingerprints)
     for kind, identity in fingerprints.items():
         if trained_on.get(kind) != identity:
             raise WeightsError(
-                f"the classifier was trained on other {kind} weights than the profile has",
+                f"the classifier was trained on other {kind} weights ({str(trained_on.get(kind))[:12]}) than the"
+                f" profile has ({identity[:12]})",
                 where=classifier,
-                remedy="train it again on these, or name it explicitly to use it all the same",
+                remedy="give the profile that it was trained with, or train it again with this one",
             )
+
+
+def note_of(trained_on: Mapping[str, str]) -> str:
+    """What to print wherever figures of these encoders (kind -> fingerprint) are shown: the demo's have no meaning."""
+    demo = {fingerprint(DEMO / "dnabert_s"), fingerprint(DEMO / "esm2")}
+    return NO_MEANING if demo & set(trained_on.values()) else ""
 
 
 def _folder(profile: Profile, model: str, store: ModelStore) -> Path:

@@ -1,18 +1,17 @@
-"""Train and evaluate a classifier for a pair of encoders, from FASTA files of viral and non-viral sequences.
+"""Train a classifier for a pair of encoders on labelled sequences. `virnucpro train` uses it.
 
-`virnucpro train` uses it, for instance for another size of ESM-2; the demo's classifiers were made with it too.
-
-Every record is cut into blocks of 5,000 bases. A fifth of the blocks of each class is held out: never used for
-training, only for the evaluation. Blocks become chunks, frames and features by the same code as a sample. The
-features of all frames are held in memory (4 bytes x width each).
+The records' groups are divided into three parts, which never share a group: a part to train on, a part whose loss
+says when to stop and which seed is best, and a part that is only evaluated. Records become chunks, frames and
+features by the same code as a sample. The features of all frames are held in memory (4 bytes x width each).
 
 Shapes: N frames, U unique frames, D features.
 """
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,202 +19,228 @@ import torch
 
 from virnucpro_core.encoders.encoder import Encoder, load_encoder
 from virnucpro_core.errors import UsageError
-from virnucpro_core.files.publish import publish_folder
-from virnucpro_core.models.classifier import CLASSES, Classifier, Features, train_classifier
-from virnucpro_core.models.convert import Origin, write_model_manifest
-from virnucpro_core.sequences.chunks import write_chunks
-from virnucpro_core.sequences.fasta import read_records
-from virnucpro_core.sequences.frames import write_frames
+from virnucpro_core.files.digests import sha256_file
+from virnucpro_core.models.classifier import CLASSES, Classifier, Features
+from virnucpro_core.models.fitting import Recipe, TrainingReport, train_classifier
+from virnucpro_core.sequences.chunks import Chunks, write_records
+from virnucpro_core.sequences.fasta import Record, read_records
+from virnucpro_core.sequences.frames import Frames, write_frames
+from virnucpro_core.sequences.labelled import LabelledInput, Truth, divide_groups, pieces_of
 
-BLOCK_BASES = 5_000
-HELD_OUT = 0.2
+PARTS = ("training", "stopping", "evaluation")
+# The shares of bases of the second and the third part.
+SHARES = (0.15, 0.2)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSettings:
     """The settings of a training run.
 
-    `chunk_size` in bases. `shifts`: how often the training blocks are cut into chunks, each time from another
-    first base (this gives more frames from a small set). The others are arguments of `train_classifier`.
+    `chunk_size` in bases; `augment`: other chunk sizes into which the training part is cut as well. `seeds`: how
+    often to train, with the seeds `recipe.seed`, `recipe.seed + 1`, ...; the fit with the lowest loss on the stopping
+    part is kept. `recipe.seed` also divides the groups. `lengths`: cut the records of the evaluation part into pieces
+    of these lengths; () to evaluate whole records.
     """
 
     chunk_size: int = 500
-    shifts: int = 1
+    augment: tuple[int, ...] = ()
     device: str = "cpu"
-    seed: int = 42
-    hidden: int = 512
-    epochs: int = 200
-    batch_size: int = 32
-    learning_rate: float = 0.0002
+    seeds: int = 3
+    lengths: tuple[int, ...] = ()
+    recipe: Recipe = Recipe(class_weights=True)  # noqa: RUF009 - frozen
 
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """The accuracy of a classifier on frames and chunks that it was not trained on; fractions from 0 to 1.
-
-    A chunk is called virus if its highest score for virus is at least its highest for others, over its frames,
-    as in the published tool. `chunk_recall`: for each class, the fraction of its chunks with the correct call.
-    """
-
-    frames: int
-    frame_accuracy: float
-    chunks: int
-    viral_chunks: int
-    chunk_accuracy: float
-    chunk_recall: dict[str, float]
+    def __post_init__(self) -> None:
+        """Raises UsageError."""
+        if not 1 <= self.seeds <= 100:
+            raise UsageError(f"{self.seeds} seeds", remedy="give 1 to 100")
+        if min(self.chunk_size, *self.augment, self.chunk_size) < 6:
+            raise UsageError("a chunk size is below 6 bases", remedy="give 300 or 500")
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledFrames:
-    """The frames of both classes: features (N, D), labels 0 others 1 virus (N,), chunk numbers (N,)."""
+    """Frames of labelled records: features (N, D), labels 0 others 1 virus (N,), chunk (N,) and record (N,) numbers."""
 
     features: Features
     labels: npt.NDArray[np.int64]
     chunk: npt.NDArray[np.int64]
+    record: npt.NDArray[np.int64]
 
 
-def train_from_fasta(
-    viral: Sequence[Path],
-    non_viral: Sequence[Path],
-    dnabert_folder: Path,
-    esm2_folder: Path,
-    out: Path,
-    settings: TrainingSettings,
-    origin: Origin | None = None,
-) -> Evaluation:
-    """Train a classifier, publish it as the model folder `out` and return its accuracy on the held-out blocks.
+@dataclass(frozen=True)
+class Trained:
+    """A trained classifier and what is known of it.
 
-    Rows of the smaller class are repeated until both classes have the same size. The manifest records the
-    fingerprints of the encoders. Raises InputError, WeightsError, DeviceError, or UsageError if a class has too
-    few blocks or frames.
+    reports: of each seed, `best` is the index of the one that was kept. truth, lengths (bases), chunks: of the
+    records of the evaluation part, in order; `evaluated` are their frames and `scores` (N, 2) their scores, others
+    and virus. facts: what goes into the manifest.
     """
-    dnabert = load_encoder("dnabert-s", dnabert_folder, device=settings.device)
-    esm2 = load_encoder("esm2", esm2_folder, device=settings.device)
+
+    classifier: Classifier
+    settings: TrainingSettings
+    reports: tuple[TrainingReport, ...]
+    best: int
+    truth: dict[str, Truth]
+    lengths: npt.NDArray[np.int64]
+    chunks: npt.NDArray[np.int64]
+    evaluated: LabelledFrames
+    scores: Features
+    facts: dict[str, Any]
+
+
+def train(
+    labelled: LabelledInput, dnabert_folder: Path, esm2_folder: Path, settings: TrainingSettings
+) -> Trained:
+    """Train classifiers with several seeds and keep the best. The same input and settings give the same weights.
+
+    Raises InputError, WeightsError, DeviceError, or UsageError if a class has too few groups or frames.
+    """
+    truth = labelled.truth()
+    records = [record for record in read_records(labelled.files) if not record.reason]
+    parts = divided(records, truth, settings.recipe.seed)
+    described = _facts(labelled, parts, truth, settings)
+    if settings.lengths:
+        parts[2], truth = cut(parts[2], truth, settings.lengths)
+    encoders = (
+        load_encoder("dnabert-s", dnabert_folder, device=settings.device),
+        load_encoder("esm2", esm2_folder, device=settings.device),
+    )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        blocks = [
-            split_blocks(files, folder / name, settings)
-            for name, files in zip(CLASSES, (non_viral, viral), strict=True)
-        ]
-        train, test = (
-            labelled_frames([pair[part] for pair in blocks], (dnabert, esm2), settings.chunk_size, folder)
-            for part in (0, 1)
+        sizes = dict.fromkeys((settings.chunk_size, *settings.augment))
+        fit = joined([embedded(parts[0], truth, size, encoders, folder)[1] for size in sizes])
+        stop = embedded(parts[1], truth, settings.chunk_size, encoders, folder)[1]
+        chunks, test = embedded(parts[2], truth, settings.chunk_size, encoders, folder)
+        lengths, counts = np.array(chunks.lengths), np.diff(chunks.chunk_offsets)
+    for name, part in zip(PARTS, (fit, stop, test), strict=True):
+        _check(name, part, settings.chunk_size)
+    fits = [
+        train_classifier(
+            fit.features,
+            fit.labels,
+            replace(settings.recipe, seed=settings.recipe.seed + k),
+            (stop.features, stop.labels),
         )
-    rows = equal_classes(train.labels, settings.seed)
-    trained, report = train_classifier(
-        train.features[rows],
-        train.labels[rows],
-        hidden=settings.hidden,
-        epochs=settings.epochs,
-        seed=settings.seed,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-    )
-    classifier = Classifier(trained.state, device=torch.device("cpu"), chunk_size=settings.chunk_size)
-    evaluation = evaluate(classifier, test)
-    numbers = {
-        "input_dim": classifier.input_dim,
-        "hidden_dim": classifier.hidden_dim,
-        "chunk_size": classifier.chunk_size,
-        "parameters": classifier.parameters,
-        "trained_on": {"dnabert-s": dnabert.fingerprint, "esm2": esm2.fingerprint},
-        "training": asdict(settings),
-        "training_frames": len(train.labels),
-        "training_accuracy": round(report.accuracy, 4),
-        "held_out": asdict(evaluation),
-    }
-    with publish_folder(out) as published:
-        classifier.save(published)
-        write_model_manifest(published, "classifier", origin or Origin("trained here"), numbers)
-    return evaluation
-
-
-def split_blocks(files: Sequence[Path], prefix: Path, settings: TrainingSettings) -> tuple[Path, Path]:
-    """Write the (training, held-out) FASTA files of a class: its blocks, divided at random by the seed.
-
-    File names begin with `prefix`. Raises UsageError if the class has fewer than two blocks.
-    """
-    blocks = [
-        (f"{record.id}:{start + 1}", record.sequence[start : start + BLOCK_BASES])
-        for record in read_records(files)
-        if not record.reason
-        for start in range(0, len(record.sequence), BLOCK_BASES)
+        for k in range(settings.seeds)
     ]
-    order = np.random.Generator(np.random.PCG64(settings.seed)).permutation(len(blocks))
-    n_held = max(1, round(HELD_OUT * len(blocks)))
-    if n_held >= len(blocks):
-        raise UsageError(
-            f"class {prefix.name!r} has {len(blocks)} blocks of {BLOCK_BASES:,} bases; training needs at least"
-            " two, one of which is held out",
-            remedy="give more or longer sequences",
-        )
-    first_bases = [n * settings.chunk_size // settings.shifts for n in range(settings.shifts)]
-    train, held_out = prefix.with_suffix(".train.fa"), prefix.with_suffix(".held_out.fa")
-    _write_fasta(train, [blocks[i] for i in sorted(order[n_held:])], first_bases)
-    _write_fasta(held_out, [blocks[i] for i in sorted(order[:n_held])], [0])
-    return train, held_out
-
-
-def _write_fasta(path: Path, blocks: Sequence[tuple[str, bytes]], first_bases: Sequence[int]) -> None:
-    """Write every block once per first base, beginning there; blocks that are too short for it are skipped."""
-    with path.open("wb") as stream:
-        for name, sequence in blocks:
-            for first in first_bases:
-                if first < len(sequence):
-                    stream.write(b">%s+%d\n%s\n" % (name.encode(), first, sequence[first:]))
-
-
-def labelled_frames(
-    files: Sequence[Path], encoders: tuple[Encoder, Encoder], chunk_size: int, folder: Path
-) -> LabelledFrames:
-    """Frames of two FASTA files (others, virus) with their features: DNABERT-S first, ESM-2 second.
-
-    Chunks are numbered across both files. Raises UsageError if a file has no stop-free frame.
-    """
-    features, labels, chunk = [], [], []
-    first_chunk = 0
-    for label, path in enumerate(files):
-        chunks = write_chunks([path], folder / f"{path.name}.chunks", chunk_size=chunk_size)
-        frames = write_frames(chunks, folder / f"{path.name}.frames")
-        if not frames.n_frames:
-            raise UsageError(
-                f"class {CLASSES[label]!r} has no stop-free frame in chunks of {chunk_size} bases"
-            )
-        unique_UD = np.concatenate(
-            [encoders[0].embed(frames.nucleotides), encoders[1].embed(frames.proteins)], axis=1
-        )
-        features.append(unique_UD[frames.frame_unique])
-        labels.append(np.full(frames.n_frames, label))
-        chunk.append(np.asarray(frames.frame_chunk) + first_chunk)
-        first_chunk += chunks.n_chunks
-    return LabelledFrames(np.concatenate(features), np.concatenate(labels), np.concatenate(chunk))
-
-
-def equal_classes(labels: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.int64]:
-    """Row numbers to train on: all rows, and rows of the smaller class repeated until both classes are equal."""
-    counts = np.bincount(labels, minlength=len(CLASSES))
-    smaller = np.flatnonzero(labels == counts.argmin())
-    generator = np.random.Generator(np.random.PCG64(seed))
-    again = generator.permutation(np.resize(smaller, counts.max() - counts.min()))
-    return np.concatenate([np.arange(len(labels)), again])
-
-
-def evaluate(classifier: Classifier, frames: LabelledFrames) -> Evaluation:
-    """Accuracy per frame and per chunk; `frames` must contain both classes."""
-    scores_N2 = classifier.score(frames.features)
-    is_right = scores_N2.argmax(axis=1) == frames.labels
-    chunk, first, inverse = np.unique(frames.chunk, return_index=True, return_inverse=True)
-    highest = np.full((len(chunk), len(CLASSES)), -1.0, np.float32)
-    np.maximum.at(highest, inverse, scores_N2)
-    truth = frames.labels[first]
-    is_chunk_right = (highest[:, 1] >= highest[:, 0]) == (truth == 1)
-    return Evaluation(
-        frames=len(is_right),
-        frame_accuracy=round(float(is_right.mean()), 4),
-        chunks=len(chunk),
-        viral_chunks=int(truth.sum()),
-        chunk_accuracy=round(float(is_chunk_right.mean()), 4),
-        chunk_recall={
-            name: round(float(is_chunk_right[truth == label].mean()), 4) for label, name in enumerate(CLASSES)
-        },
+    best = min(range(len(fits)), key=lambda k: fits[k][1].held_out_loss)
+    classifier = Classifier(fits[best][0].state, device=torch.device("cpu"), chunk_size=settings.chunk_size)
+    reports = tuple(report for _, report in fits)
+    return Trained(
+        classifier,
+        settings,
+        reports,
+        best,
+        {record.id: truth[record.id] for record in parts[2]},
+        lengths,
+        counts,
+        test,
+        classifier.score(test.features),
+        described
+        | {"trained_on": {"dnabert-s": encoders[0].fingerprint, "esm2": encoders[1].fingerprint}}
+        | {"frames": dict(zip(PARTS, (len(p.labels) for p in (fit, stop, test)), strict=True))}
+        | {"seeds": [_of_seed(settings.recipe.seed + k, report) for k, report in enumerate(reports)]},
     )
+
+
+def divided(records: Sequence[Record], truth: dict[str, Truth], seed: int) -> list[list[Record]]:
+    """The records of each of PARTS. No group is in two of them. Raises UsageError for too few groups."""
+    mine = [truth[record.id] for record in records]
+    part = divide_groups(
+        [one.group for one in mine],
+        np.array([one.label for one in mine], np.int64),
+        np.array([len(record.sequence) for record in records], np.int64),
+        SHARES,
+        seed,
+    )
+    return [[record for record, k in zip(records, part.tolist(), strict=True) if k == n] for n in range(3)]
+
+
+def cut(
+    records: Sequence[Record], truth: dict[str, Truth], lengths: Sequence[int]
+) -> tuple[list[Record], dict[str, Truth]]:
+    """Pieces of the records, and the truth with theirs. A piece has the label and the group of its record."""
+    pieces, whole = [], dict(truth)
+    for record in records:
+        for name, letters in pieces_of(record, lengths):
+            pieces.append(replace(record, id=name, sequence=letters))
+            whole[name] = truth[record.id]
+    return pieces, whole
+
+
+def embedded(
+    records: Sequence[Record],
+    truth: dict[str, Truth],
+    chunk_size: int,
+    encoders: tuple[Encoder, Encoder],
+    folder: Path,
+) -> tuple[Chunks, LabelledFrames]:
+    """Cut, translate and embed records: DNABERT-S columns first, ESM-2 columns second. Stores go to `folder`."""
+    place = Path(tempfile.mkdtemp(dir=folder))
+    chunks = write_records(records, place / "chunks", chunk_size=chunk_size)
+    frames = write_frames(chunks, place / "frames")
+    label = np.array([truth[record.id].label for record in records], np.int64)
+    record = chunks.locate(np.asarray(frames.frame_chunk)).record
+    return chunks, LabelledFrames(
+        features_of(frames, encoders), label[record], np.asarray(frames.frame_chunk), record
+    )
+
+
+def features_of(frames: Frames, encoders: tuple[Encoder, Encoder]) -> Features:
+    """Features of all frames (N, D): DNABERT-S first, ESM-2 second. Equal frames are embedded once."""
+    if not frames.n_frames:
+        return np.empty((0, encoders[0].dim + encoders[1].dim), np.float32)
+    columns = [encoders[0].embed(frames.nucleotides), encoders[1].embed(frames.proteins)]
+    unique_UD: Features = np.concatenate(columns, axis=1)
+    return unique_UD[frames.frame_unique]
+
+
+def joined(parts: Sequence[LabelledFrames]) -> LabelledFrames:
+    """The frames of several chunk sizes as one; chunk and record numbers keep their meaning only within a part."""
+    columns = zip(*((p.features, p.labels, p.chunk, p.record) for p in parts), strict=True)
+    return LabelledFrames(*(np.concatenate(column) for column in columns))
+
+
+def _check(name: str, part: LabelledFrames, chunk_size: int) -> None:
+    counts = np.bincount(part.labels, minlength=len(CLASSES))
+    for label, words in enumerate(CLASSES):
+        if counts[label] < 2:
+            raise UsageError(
+                f"the {name} part has {counts[label]} stop-free frame(s) of {words} in chunks of {chunk_size} bases",
+                remedy="give more genomes, or a smaller --chunk-size",
+            )
+
+
+def _facts(
+    labelled: LabelledInput,
+    parts: Sequence[Sequence[Record]],
+    truth: dict[str, Truth],
+    settings: TrainingSettings,
+) -> dict[str, Any]:
+    """What the data are, for the manifest: files, and for each part records, groups and bases of each class."""
+    files = [*labelled.files, *([labelled.labels] if labelled.labels else [])]
+    described: dict[str, Any] = {}
+    for name, records in zip(PARTS, parts, strict=True):
+        described[name] = {}
+        for label, words in enumerate(CLASSES):
+            mine = [record for record in records if truth[record.id].label == label]
+            described[name][words] = {
+                "records": len(mine),
+                "groups": len({truth[record.id].group for record in mine}),
+                "bases": sum(len(record.sequence) for record in mine),
+            }
+    return {
+        "data": [{"name": file.name, "sha256": sha256_file(file)} for file in files],
+        "parts": described,
+        "training": asdict(settings),
+    }
+
+
+def _of_seed(seed: int, report: TrainingReport) -> dict[str, Any]:
+    return {
+        "seed": seed,
+        "epochs": report.epochs,
+        "best_epoch": report.best_epoch,
+        "held_out_loss": round(report.held_out_loss, 6),
+        "training_accuracy": round(report.accuracy, 4),
+    }

@@ -16,7 +16,8 @@ from virnucpro_core.engine.shards import Entry, ids_digest
 from virnucpro_core.files.digests import sha256_once
 from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.retention import was_released
-from virnucpro_core.results.folder import CONTIGS, FRAME_CALLS, RUN
+from virnucpro_core.results.folder import CHUNK_TABLE, CONTIGS, FRAME_CALLS, REGIONS_BED, RUN, SCORES
+from virnucpro_core.results.viral_reads import PAIRS
 from virnucpro_core.samples.products import CHUNKS, PRODUCTS, SHARDED, TRANSLATIONS
 from virnucpro_core.samples.sample import Sample
 from virnucpro_core.sequences.chunks import Chunks
@@ -146,28 +147,47 @@ def _audit_rows(lane: Lane, product: str, shard: int, bad: dict[str, list[int]])
 
 
 def audit_results(sample: Sample) -> Finding:
-    """Check that contigs.tsv has one row per record and prediction_results.txt one row per frame, and the digests.
+    """Check the digests, and that contigs.tsv has one row per record, chunks.tsv one per chunk,
+    prediction_results.txt one per frame, scores.bedgraph one per scored chunk and regions.bed one per region.
 
-    The digests and, if chunks and frames were released, the expected numbers are those in `run.json`.
+    The digests, the numbers of scored chunks and of regions and, if chunks and frames were released, the other expected
+    numbers are those in `run.json`.
     """
-    rows = {name: _lines(sample.results / name) - 1 for name in (CONTIGS, FRAME_CALLS)}
     facts = json.loads((sample.results / RUN).read_bytes())
+    heads = {CONTIGS: 1, CHUNK_TABLE: 1, FRAME_CALLS: 1, SCORES: 0, REGIONS_BED: 0, PAIRS: 1}
+    # Not every sample has pairs, and results of version 0.1.0 have no tables of chunks and regions.
+    rows = {n: _lines(sample.results / n) - head for n, head in heads.items() if n in facts["files"]}
+    pairs = facts["reads"]["pairs"] if PAIRS in rows else 0
     damaged = [n for n, f in facts["files"].items() if sha256_once(sample.results / n) != f["sha256"]]
-    records, frames = facts["counts"]["records"], facts["counts"]["frames"]
+    counts = facts["counts"]
+    records, n_chunks, frames = counts["records"], counts["chunks"], counts["frames"]
     if not was_released(sample, "chunks"):
-        records, frames = (
-            Chunks.open(sample.chunks).n_records,
-            Frames.open(sample.translations).n_frames,
-        )
+        chunks = Chunks.open(sample.chunks)
+        records, n_chunks = chunks.n_records, chunks.n_chunks
+        frames = Frames.open(sample.translations).n_frames
+    expected = {
+        CONTIGS: records,
+        CHUNK_TABLE: n_chunks,
+        FRAME_CALLS: frames,
+        SCORES: counts["chunks_scored"],
+        REGIONS_BED: counts.get("regions", 0),
+        PAIRS: pairs,
+    }
     return Finding(
         "ids_conserved",
-        rows[CONTIGS] == records and rows[FRAME_CALLS] == frames and not damaged,
-        "one row per record in contigs.tsv, one row per frame in prediction_results.txt, digests of run.json",
+        all(rows[name] == expected[name] for name in rows) and CONTIGS in rows and not damaged,
+        "one row per record in contigs.tsv, per chunk in chunks.tsv, per frame in prediction_results.txt, per scored "
+        "chunk in scores.bedgraph, per region in regions.bed, per pair in pairs.tsv; digests of run.json",
         {
             "records": records,
-            "contigs_rows": rows[CONTIGS],
+            "contigs_rows": rows.get(CONTIGS, 0),
+            "chunks": n_chunks,
+            "chunk_rows": rows.get(CHUNK_TABLE, 0),
             "frames": frames,
-            "prediction_rows": rows[FRAME_CALLS],
+            "prediction_rows": rows.get(FRAME_CALLS, 0),
+            "regions": expected[REGIONS_BED],
+            "region_rows": rows.get(REGIONS_BED, 0),
+            **({"pairs": pairs, "pair_rows": rows[PAIRS]} if pairs else {}),
             "damaged": str(damaged),
         },
     )

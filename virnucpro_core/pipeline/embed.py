@@ -22,6 +22,7 @@ from virnucpro_core.errors import StoreError
 from virnucpro_core.files.disk import make_sure_of_room
 from virnucpro_core.files.locks import Claims, is_locked
 from virnucpro_core.files.verification import Verification
+from virnucpro_core.pipeline.adopt import adopt_shards
 from virnucpro_core.pipeline.lane import Lane, LaneResult, OnShard, collected, lane_lock, survey
 from virnucpro_core.samples.products import EMBEDDINGS, Embedding
 
@@ -42,6 +43,11 @@ def embed_lane(lane: Lane, product: Embedding, compute: Compute, *, on_shard: On
         todo, states = survey(lane, store)
         if not todo:  # the summary of the run that computed the lane is kept
             return collected(lane, store, len(lane.shards), states, _measured(lane, telemetry))
+        if taken := adopt_shards(lane, product, todo):
+            todo = [shard for shard in todo if shard not in taken]
+            states["done"] = states.get("done", 0) + len(taken)
+        if not todo:
+            return collected(lane, store, len(lane.shards), states, None)
         if lane.profile.imported:
             raise StoreError(
                 f"{len(todo)} of {len(lane.shards)} shards of the imported {product} are missing or damaged",

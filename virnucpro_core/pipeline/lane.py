@@ -22,9 +22,11 @@ from virnucpro_core.files.locks import locked
 from virnucpro_core.files.publish import sweep
 from virnucpro_core.files.verification import Verification
 from virnucpro_core.models.profiles import ResolvedProfile
+from virnucpro_core.results.calibration import Calibration, find_calibration
 from virnucpro_core.samples.occupancy import shared_lock
 from virnucpro_core.samples.products import CHUNKS, EMBEDDINGS, PRODUCTS, SHARDED, TRANSLATIONS, is_current
 from virnucpro_core.samples.sample import Sample
+from virnucpro_core.samples.settings import SampleSettings
 from virnucpro_core.sequences.chunks import Chunks
 from virnucpro_core.sequences.frames import Frames
 
@@ -132,6 +134,11 @@ class Lane:
         encoders = {str(PRODUCTS[name].encoder): self.encoder(name).fingerprint for name in EMBEDDINGS}
         return encoders | {"classifier": self.profile.classifier_fingerprint}
 
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """What turns the classifier's scores into probabilities, if there is one. Raises WeightsError, UsageError."""
+        return sample_calibration(self.profile, self.sample.settings)
+
     def store(self, product: str) -> ShardStore:
         """The product's shards."""
         return self._stores[product]
@@ -160,6 +167,18 @@ class Lane:
             missing = [k for k in range(self.n_shards) if not store.path(k).exists()]
             needed += sharded_bytes(self.rows(missing), len(missing), width)
         return needed
+
+
+def sample_calibration(profile: ResolvedProfile, settings: SampleSettings) -> Calibration | None:
+    """The calibration for samples with these settings; None if there is none. Raises WeightsError, UsageError."""
+    needed_by = f"--{settings.preset}" if settings.preset else "--prior" if settings.prior is not None else ""
+    return find_calibration(
+        profile.classifier,
+        profile.classifier_fingerprint,
+        settings.chunk_size,
+        file=settings.calibration,
+        needed_by=needed_by,
+    )
 
 
 def open_chunks(sample: Sample) -> Chunks:

@@ -34,7 +34,12 @@ def _has_results(lane: Lane) -> bool:
         facts = require_results(lane.sample)
     except StoreError:
         return False
-    return lane.models.items() <= facts["digests"].items() and facts.get("products") == lane.recipes
+    calibration = lane.calibration.digest if lane.calibration else ""
+    return (
+        lane.models.items() <= facts["digests"].items()
+        and facts.get("products") == lane.recipes
+        and facts.get("calibration", {}).get("sha256", "") == calibration
+    )
 
 
 def _has_scores(lane: Lane) -> bool:

@@ -5,7 +5,9 @@ A product on disk is reused if it was made from the same input and verifies; oth
 
 import contextlib
 import importlib.metadata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from virnucpro_core import __version__
@@ -13,11 +15,14 @@ from virnucpro_core.errors import InputError, StoreError, printable
 from virnucpro_core.files.disk import disk_errors, make_sure_of_room, reading_bytes
 from virnucpro_core.files.locks import locked
 from virnucpro_core.files.publish import publish_json, sweep
+from virnucpro_core.pipeline.adopt import adopt_store
 from virnucpro_core.pipeline.imported import read_import
 from virnucpro_core.pipeline.lane import Lane, open_chunks
 from virnucpro_core.pipeline.score import collect_scores
-from virnucpro_core.results.folder import write_results
+from virnucpro_core.results.folder import Calling, write_results
+from virnucpro_core.results.regions import RegionRule
 from virnucpro_core.results.summary import ResultSummary, RunInfo, RunInput
+from virnucpro_core.results.viral_reads import ReadSource
 from virnucpro_core.samples.content import with_content
 from virnucpro_core.samples.inputs import passing_error
 from virnucpro_core.samples.occupancy import shared_lock
@@ -43,6 +48,11 @@ def chunk_sample(sample: Sample) -> Chunks:
             if made_from(made, sample):
                 made.store.verify()
                 return made
+        if adopt_store(sample, CHUNKS, lambda folder: made_from(Chunks.open(folder), sample)):
+            with contextlib.suppress(StoreError):  # damaged there: made below
+                made = Chunks.open(sample.chunks)
+                made.store.verify()
+                return made
         packed = sum(f.bytes for f in sample.inputs if is_packed(f.path))
         letters = sum(f.bytes for f in sample.inputs) - packed
         make_sure_of_room(
@@ -54,6 +64,7 @@ def chunk_sample(sample: Sample) -> Chunks:
                 sample.chunks,
                 chunk_size=sample.settings.chunk_size,
                 duplicates=sample.settings.duplicates,
+                options=sample.settings.reading,
                 version=PRODUCTS[CHUNKS].version,
             )
             if not made_from(made, sample):
@@ -90,8 +101,13 @@ def translate_sample(sample: Sample, *, cores: int = 1) -> Frames:
     with _locked(sample, "translations"):
         chunks = open_chunks(sample)
         with contextlib.suppress(StoreError):
-            made = Frames.open(sample.translations)
-            if made.attrs["chunks"] == chunks.digest and is_current(made.attrs, TRANSLATIONS):
+            if _translated_from(sample.translations, chunks):
+                made = Frames.open(sample.translations)
+                made.store.verify()
+                return made
+        if adopt_store(sample, TRANSLATIONS, lambda folder: _translated_from(folder, chunks)):
+            with contextlib.suppress(StoreError):
+                made = Frames.open(sample.translations)
                 made.store.verify()
                 return made
         chunks.store.verify()
@@ -101,8 +117,16 @@ def translate_sample(sample: Sample, *, cores: int = 1) -> Frames:
         )
 
 
-def call_sample(lane: Lane) -> ResultSummary:
-    """Join the scores of all lanes and write the results folder. Raises StoreError for shards that do not verify."""
+def _translated_from(folder: Path, chunks: Chunks) -> bool:
+    attrs = Frames.open(folder).attrs
+    return bool(attrs["chunks"] == chunks.digest and is_current(attrs, TRANSLATIONS))
+
+
+def call_sample(lane: Lane, made: Mapping[str, Any] | None = None) -> ResultSummary:
+    """Join the scores of all lanes and write the results folder. Raises StoreError for shards that do not verify.
+
+    made: when, where and by which command, for `run.json` (`samples.asked.made_by`).
+    """
     sample = lane.sample
     with _locked(sample, "consensus"):
         chunks = open_chunks(sample)
@@ -112,9 +136,16 @@ def call_sample(lane: Lane) -> ResultSummary:
             lane.frames,
             collect_scores(lane),
             sample.results,
-            cutoff=sample.settings.cutoff,
-            run=run_info(lane),
+            calling=_calling(lane),
+            run=replace(run_info(lane), made=made or {}),
+            reads=ReadSource(sample.inputs, sample.settings.pairs),
         )
+
+
+def _calling(lane: Lane) -> Calling:
+    settings = lane.sample.settings
+    regions = RegionRule(settings.region_min_length, settings.region_min_support)
+    return Calling(settings.cutoff, lane.calibration, settings.prior, settings.preset, regions)
 
 
 def run_info(lane: Lane) -> RunInfo:

@@ -13,26 +13,33 @@ from virnucpro_core.errors import UsageError
 from virnucpro_core.files.publish import publish, publish_json, sweep, temporary_folder
 from virnucpro_core.results.folder import RESULT_FILES, RUN
 from virnucpro_core.samples.inputs import content_digest, digest_inputs
+from virnucpro_core.samples.naming import is_named_from
 
 # Says which sample's results are being copied into the folder, as long as there is no `run.json`.
 UNFINISHED = ".virnucpro-delivery.json"
 
 
 def check_out(
-    out: Path, sample: str, inputs: Sequence[Path], *, force: bool = False, fresh: bool = False
+    out: Path,
+    sample: str,
+    inputs: Sequence[Path],
+    *,
+    home: Path,
+    force: bool = False,
+    fresh: bool = False,
 ) -> None:
     """Raises UsageError if the results of `sample` cannot, or must not, be copied into `out`.
 
-    They may replace only earlier results of the same sample: same name and same inputs, or with `fresh` only the same
-    name. `force` replaces any files of these names.
+    They may replace only earlier results of the same sample or of a variant of it, which the home folder keeps: same
+    name and same inputs, or with `fresh` only the same name. `force` replaces any files of these names.
     """
     check_writable(out)
     taken = [name for name in RESULT_FILES if (out / name).exists()]
     if force or not taken:
         return
     owner = _owner(out)
-    same = owner is not None and owner[0] == sample
-    if same and (fresh or owner == (sample, content_digest(digest_inputs(inputs)))):
+    same = owner is not None and is_named_from(home, owner[0], sample)
+    if owner and same and (fresh or owner[1] == content_digest(digest_inputs(inputs))):
         return
     if owner is None:
         what = f"holds a {taken[0]} that is not a result of this sample"
@@ -52,6 +59,18 @@ def check_replaceable(out: Path, *, force: bool = False) -> None:
             where=out,
             remedy="give another --out, or --force to replace it",
         )
+
+
+def check_new_files(files: Sequence[Path], *, force: bool = False) -> None:
+    """Raises UsageError if one of the files cannot be written, or exists and not `force`."""
+    for file in files:
+        check_writable(file.parent)
+        if file.is_dir():
+            raise UsageError("is a folder", where=file, remedy="give the name of a file")
+        if file.exists() and not force:
+            raise UsageError(
+                "already exists", where=file, remedy="give another --out, or --force to replace it"
+            )
 
 
 def check_writable(out: Path) -> None:
@@ -78,8 +97,9 @@ def deliver(results: Path, out: Path) -> None:
     facts = json.loads((results / RUN).read_bytes())
     publish_json(out / UNFINISHED, {"sample": facts["sample"], "content": facts["digests"]["sample"]})
     sweep(out)
-    with suppress(FileNotFoundError):
-        (out / RUN).unlink()
+    for name in (RUN, *RESULT_FILES):  # files of earlier results that these ones do not have, such as reads
+        if name == RUN or not (results / name).exists():
+            (out / name).unlink(missing_ok=True)
     for file in sorted(results.iterdir(), key=lambda f: f.name == RUN):
         if file.is_file() and not file.name.startswith("."):
             with publish(out / file.name) as temporary:

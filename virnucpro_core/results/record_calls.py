@@ -6,11 +6,12 @@ have a frame; the record is called virus when the score is at least the cut-off,
 a frame never lowers the record's score. A record without any frame gets no call, and a reason.
 
 `contigs.tsv` is data for programs: every record in input order, ids and scores verbatim (the score as the
-shortest decimal that reads back as the same float64; empty where there is no call). An id may begin with
+shortest decimal that reads back as the same float64; empty where there is none). An id may begin with
 `=`, `+`, `-` or `@`, which a spreadsheet would take for a formula: import the column as text. Ids hold no tab
 or line break, because the reader refuses control characters; `report.html` escapes them for display.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,11 +29,13 @@ TOO_SHORT = "shorter than 3 bases"
 NO_CODON = "no codon of A, C, G, T only"
 ALL_STOPPED = "every frame holds a stop codon"
 CONTIGS_HEADER = b"record_id\tlength\tcall\tscore\tchunks\tchunks_scored\tframes\treason\n"
+# Two more columns if the classifier has a calibration; `calibration.py` says what they mean.
+CALIBRATED_HEADER = CONTIGS_HEADER.rstrip() + b"\tprobability\tfdr\n"
 
 BLOCK_RECORDS = 65_536
 BLOCK_CHUNKS = 1_000_000
 _CODON = re.compile(rb"[ACGT]{3}", re.IGNORECASE)
-_FASTA_WIDTH = 60
+FASTA_WIDTH = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,8 @@ class RecordCalls:
     """Calls of the records first .. first + n - 1, and the scores of their chunks.
 
     Arrays (n,): `length`, `chunks`, `chunks_scored`, `frames` int64; `score` float64, NaN without a call;
-    `call` uint8, an index into CALLS. `chunk_score` (sum of chunks,) float64, NaN where a chunk has no frame.
+    `call` uint8, an index into CALLS; `probability` and `fdr` float64, NaN without one, None without a calibration.
+    `chunk_score` (sum of chunks,) float64, NaN where a chunk has no frame.
     """
 
     first: int
@@ -54,6 +58,8 @@ class RecordCalls:
     call: NDArray[np.uint8]
     chunk_first: int
     chunk_score: NDArray[np.float64]
+    probability: NDArray[np.float64] | None = None
+    fdr: NDArray[np.float64] | None = None
 
 
 def chunk_scores(maxima_C2: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -61,6 +67,14 @@ def chunk_scores(maxima_C2: NDArray[np.float32]) -> NDArray[np.float64]:
     others_C, virus_C = maxima_C2.astype(np.float64).T
     scores_C: NDArray[np.float64] = virus_C / (others_C + virus_C)
     return scores_C
+
+
+def shown_score(score: float) -> str:
+    """A score for people: cut to 4 decimals, so that one below a cut-off never reads as one that reaches it.
+
+    The terminal, the web UI and the report (`decimals` in report.js) use this rule. Tables have all digits.
+    """
+    return f"{math.floor(score * 1e4 + 1e-7) / 1e4:.4f}"
 
 
 def call_records(
@@ -98,15 +112,24 @@ def call_records(
 
 def write_contig_rows(stream: BinaryIO, block: RecordCalls) -> None:
     """Append one row of `contigs.tsv` per record of the block."""
-    scores = np.where(block.call == NO_CALL, "", block.score.astype("U"))
+    scores = np.where(np.isnan(block.score), "", block.score.astype("U"))
     numbers = np.stack([block.length, block.chunks, block.chunks_scored, block.frames], axis=1).tolist()
-    rows = zip(block.ids, numbers, block.call.tolist(), scores.tolist(), block.reasons, strict=True)
+    ends = _calibrated_cells(block)
+    rows = zip(block.ids, numbers, block.call.tolist(), scores.tolist(), block.reasons, ends, strict=True)
     stream.write(
         "".join(
-            f"{i}\t{length}\t{CALLS[call]}\t{score}\t{n}\t{scored}\t{frames}\t{reason}\n"
-            for i, (length, n, scored, frames), call, score, reason in rows
+            f"{i}\t{length}\t{CALLS[call]}\t{score}\t{n}\t{scored}\t{frames}\t{reason}{end}\n"
+            for i, (length, n, scored, frames), call, score, reason, end in rows
         ).encode()
     )
+
+
+def _calibrated_cells(block: RecordCalls) -> list[str]:
+    """The end of each row: probability and fdr with six digits, empty without a calibration."""
+    if block.probability is None or block.fdr is None:
+        return [""] * len(block.call)
+    pairs = zip(block.probability.tolist(), block.fdr.tolist(), strict=True)
+    return ["\t\t" if math.isnan(p) else f"\t{p:.6g}\t{q:.6g}" for p, q in pairs]
 
 
 def write_viral_records(stream: BinaryIO, chunks: Chunks, block: RecordCalls) -> None:
@@ -115,7 +138,7 @@ def write_viral_records(stream: BinaryIO, chunks: Chunks, block: RecordCalls) ->
         record = block.first + k
         header = b"%b %b" % (chunks.ids[record], chunks.descriptions[record])
         sequence = chunks.sequence(record)
-        lines = (sequence[i : i + _FASTA_WIDTH] for i in range(0, len(sequence), _FASTA_WIDTH))
+        lines = (sequence[i : i + FASTA_WIDTH] for i in range(0, len(sequence), FASTA_WIDTH))
         stream.write(b">%b\n%b\n" % (header.rstrip(), b"\n".join(lines)))
 
 

@@ -6,28 +6,27 @@ were not escaped.
 
 The page shows a selection of the records, and says so. The table holds at most REPORT_ROWS records of each call:
 the longest, of equal length those with the highest score. At most TRACKS tracks are drawn, of records with at
-least TRACK_CHUNKS chunks: first those with the most chunks called virus, then the longest. A track has at most
-TRACK_BARS bars; in a longer one, each bar is the mean of neighbouring chunks.
+least TRACK_CHUNKS chunks: first those with a provirus candidate, then those with the most chunks called virus, then the
+longest. A track has at most TRACK_BARS bars; in a longer one, each bar is the mean of neighbouring chunks.
 """
 
-import base64
-import hashlib
 import heapq
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
 from virnucpro_core.errors import printable
 from virnucpro_core.files.columns import Array
 from virnucpro_core.files.publish import publish_bytes
+from virnucpro_core.results.calibration import PRESETS
+from virnucpro_core.results.page import page_environment, page_policy, template_text
 from virnucpro_core.results.record_calls import CALLS, NO_CALL, VIRUS, RecordCalls
+from virnucpro_core.results.regions import CHANGE, MOST_SURE, Region
 from virnucpro_core.results.summary import BINS, ResultSummary, RunInfo, TopRecord
 from virnucpro_core.sequences.chunks import Chunks
 
@@ -65,8 +64,8 @@ class Selection:
         self._tracks: list[Ranked] = []
         self.track_candidates = 0
 
-    def add(self, block: RecordCalls) -> None:
-        """Add the records of one block to the selection."""
+    def add(self, block: RecordCalls, regions: Mapping[int, Sequence[Region]]) -> None:
+        """Add the records of one block, and its regions (`find_regions`), to the selection."""
         record = block.first + np.arange(len(block.call))
         keys = np.stack([-block.length, -np.nan_to_num(block.score), record], axis=1)
         for call, limit in enumerate(REPORT_ROWS):
@@ -78,8 +77,12 @@ class Selection:
         viral = viral[ends] - viral[ends - block.chunks]
         candidates = np.flatnonzero((block.chunks >= TRACK_CHUNKS) & (block.call != NO_CALL))
         self.track_candidates += len(candidates)
-        keys = np.stack([-viral, -block.length, record], axis=1)[candidates]
-        self._tracks = _best(self._tracks, keys, TRACKS, partial(self._track, block, candidates))
+        proviral = np.zeros(len(record), dtype=np.int64)
+        marked = [k for k, found in regions.items() if any(r.kind == "provirus_candidate" for r in found)]
+        proviral[np.array(marked, dtype=np.int64) - block.first] = 1
+        keys = np.stack([-proviral, -viral, -block.length, record], axis=1)[candidates]
+        make = partial(self._track, block, regions, candidates)
+        self._tracks = _best(self._tracks, keys, TRACKS, make)
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -88,7 +91,8 @@ class Selection:
 
     @property
     def tracks(self) -> list[dict[str, Any]]:
-        """The tracks, best first: the keys of a row, and step, start, end, s (per bar), virus, scored."""
+        """The tracks, best first: the keys of a row, and step, start, end, s (per bar), virus, scored,
+        regions (start, end, kind, score of each)."""
         return [track for _, track in self._tracks]
 
     def top(self) -> tuple[TopRecord, ...]:
@@ -113,7 +117,9 @@ class Selection:
             "reason": block.reasons[k],
         }
 
-    def _track(self, block: RecordCalls, chosen: Array, number: int) -> dict[str, Any]:
+    def _track(
+        self, block: RecordCalls, regions: Mapping[int, Sequence[Region]], chosen: Array, number: int
+    ) -> dict[str, Any]:
         k = int(chosen[number])
         lo = int(block.chunks[:k].sum())
         n = int(block.chunks[k])
@@ -129,49 +135,53 @@ class Selection:
             "s": _bars(s, firsts),
             "virus": int((s >= 0.5).sum()),
             "scored": int(block.chunks_scored[k]),
+            "regions": [[r.start, r.end, r.kind, r.score] for r in regions.get(block.first + k, ())],
         }
 
 
 def write_report(path: Path, summary: ResultSummary, run: RunInfo, selection: Selection) -> None:
     """Publish the page at `path`. The same arguments give the same bytes."""
-    style, script = _template_text("report.css"), _template_text("report.js")
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("virnucpro_core.results"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"thousands": "{:,}".format, "bases": _bases}
+    style, script = template_text("report.css"), template_text("report.js")
     counts, rows = summary.counts, selection.rows
     complete = len(rows) == counts.records
-    page = environment.get_template("report.html.j2").render(
-        summary=summary,
-        run=run,
-        policy=f"default-src 'none'; style-src '{_source(style)}'; script-src '{_source(script)}'; "
-        "base-uri 'none'; form-action 'none'",
-        style=Markup(style),  # noqa: S704 - a file of this package
-        script=Markup(script),  # noqa: S704 - a file of this package
-        data=script_json(
-            {
-                "complete": complete,
-                "fields": FIELDS,
-                "rows": [[row[name] for name in FIELDS] for row in rows],
-                "tracks": selection.tracks,
-            }
-        ),
-        shares=_shares(summary, rows),
-        complete=complete,
-        shown_tracks=len(selection.tracks),
-        track_candidates=selection.track_candidates,
-        track_minimum=TRACK_CHUNKS,
-        record_chart=_chart(
-            "Records", counts.record_histogram, summary.cutoff, "cut-off", "score of the record"
-        ),
-        chunk_chart=_chart("Chunks", _split(counts.chunk_histogram), 0.5, "chunk call", "s of the chunk"),
-        settings=_facts(dict(run.settings) | {"profile": run.profile, "cut-off": summary.cutoff}),
-        versions=_facts(run.versions),
-        digests=_facts(run.digests),
+    page = (
+        page_environment()
+        .get_template("report.html.j2")
+        .render(
+            summary=summary,
+            run=run,
+            policy=page_policy(style, script),
+            style=Markup(style),  # noqa: S704 - a file of this package
+            script=Markup(script),  # noqa: S704 - a file of this package
+            data=script_json(
+                {
+                    "complete": complete,
+                    "fields": FIELDS,
+                    "rows": [[row[name] for name in FIELDS] for row in rows],
+                    "tracks": selection.tracks,
+                }
+            ),
+            limit=PRESETS.get(summary.preset, 0.0),
+            shares=_shares(summary, rows),
+            complete=complete,
+            shown_tracks=len(selection.tracks),
+            track_candidates=selection.track_candidates,
+            track_minimum=TRACK_CHUNKS,
+            record_chart=_chart(
+                "Records",
+                counts.record_histogram,
+                None if summary.preset else summary.cutoff,
+                "cut-off",
+                "score of the record",
+            ),
+            chunk_chart=_chart("Chunks", _split(counts.chunk_histogram), 0.5, "chunk call", "s of the chunk"),
+            rule=summary.rule,
+            region_limits=f"{1 - MOST_SURE:g} to {MOST_SURE:g}",
+            region_change=f"{1 - CHANGE:g} / {CHANGE:g}",
+            settings=_facts(dict(run.settings) | {"profile": run.profile, "cutoff": summary.cutoff}),
+            versions=_facts(run.versions),
+            digests=_facts(run.digests),
+        )
     )
     publish_bytes(path, page.encode())
 
@@ -242,9 +252,13 @@ def _split(histogram: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]
 
 
 def _chart(
-    noun: str, histograms: tuple[tuple[int, ...], tuple[int, ...]], cut: float, cut_words: str, axis: str
+    noun: str,
+    histograms: tuple[tuple[int, ...], tuple[int, ...]],
+    cut: float | None,
+    cut_words: str,
+    axis: str,
 ) -> dict[str, Any]:
-    """Geometry of a stacked histogram (virus above others) in a box of 400 x 190."""
+    """Geometry of a stacked histogram (virus above others) in a box of 400 x 190; no line if `cut` is None."""
     peak = max(map(sum, zip(*histograms, strict=True)))
     bars = []
     for i, (virus, others) in enumerate(zip(*histograms, strict=True)):
@@ -262,7 +276,7 @@ def _chart(
         "bins": BINS,
         "peak": peak,
         "bars": bars,
-        "cut_x": 40 + 350 * cut,
+        "cut_x": None if cut is None else 40 + 350 * cut,
         "cut_words": f"{cut_words} {cut}",
         "axis": axis,
     }
@@ -270,19 +284,3 @@ def _chart(
 
 def _facts(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(name, v if isinstance(v, str) else json.dumps(v)) for name, v in sorted(values.items())]
-
-
-def _bases(number: int) -> str:
-    for unit, size in (("Gb", 1e9), ("Mb", 1e6), ("kb", 1e3)):
-        if number >= size:
-            return f"{number / size:.1f}\u00a0{unit}"
-    return f"{number}\u00a0bases"
-
-
-def _template_text(name: str) -> str:
-    return resources.files("virnucpro_core.results").joinpath("templates", name).read_text("utf-8")
-
-
-def _source(text: str) -> str:
-    """The hash source of an inline script or style for the content security policy."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro_core.results.record_calls import CALLS, NO_CALL, RecordCalls
+from virnucpro_core.results.regions import Region, RegionRule
 
 BINS = 20  # of 0.05 each; the last one includes 1
 
@@ -30,8 +31,8 @@ class RunInfo:
     `note` is printed wherever results are shown, for instance the demo profile's "scores carry no biological
     meaning"; empty for none. `digests` identifies everything that the scores depend on (chunks, translations,
     encoders, classifier); `products` says how each product was made (version, precision, attention kernel).
-    `telemetry` is the only part that may differ between two runs over the same data. It is written to `run.json`
-    only, so that every other file is byte for byte reproducible.
+    `telemetry` and `made` (date, host, command, seconds) are the only parts that may differ between two runs over the
+    same data. They are written to `run.json` only, so that every other file is byte for byte reproducible.
     """
 
     sample: str
@@ -43,6 +44,7 @@ class RunInfo:
     digests: Mapping[str, str] = field(default_factory=dict)
     products: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     telemetry: Mapping[str, Any] = field(default_factory=dict)
+    made: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class ResultFile:
 class Counts:
     """Counts over all records of a sample. Keys of `calls` and `bases` are those of CALLS, all present.
 
+    `regions`: viral regions; `region_bases`: bases in them; `provirus_candidates`: regions of that kind.
     `record_histogram` (2, BINS): records per score bin, called virus and called others.
     `chunk_histogram` (BINS,): chunks per bin of s.
     """
@@ -82,22 +85,44 @@ class Counts:
     chunks_scored: int
     chunks_virus: int
     frames: int
+    regions: int
+    region_bases: int
+    provirus_candidates: int
     record_histogram: tuple[tuple[int, ...], tuple[int, ...]]
     chunk_histogram: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class ReadCounts:
+    """How many pairs and unpaired reads the sample has, and how many of them were written as viral."""
+
+    rule: str
+    pairs: int
+    pairs_virus: int
+    unpaired: int
+    unpaired_virus: int
+
+
+@dataclass(frozen=True, slots=True)
 class ResultSummary:
-    """The counts of a sample and its result files; `files` by file name, `run.json` included."""
+    """The counts of a sample and its result files; `files` by file name, `run.json` included.
+
+    `reads`: None if the input has no reads with qualities.
+    `calibration`: what `calibration.SampleProbabilities.facts` says, empty without a calibration.
+    """
 
     sample: str
     profile: str
     note: str
     cutoff: float
+    rule: RegionRule
     chunk_size: int
     counts: Counts
     top: tuple[TopRecord, ...]
     files: dict[str, ResultFile]
+    reads: ReadCounts | None = None
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    preset: str = ""
 
 
 class Tally:
@@ -108,11 +133,12 @@ class Tally:
         self._bases = np.zeros(len(CALLS), dtype=np.int64)
         self._reasons: Counter[str] = Counter()
         self._chunks = self._chunks_scored = self._chunks_virus = self._frames = 0
+        self._regions = self._region_bases = self._candidates = 0
         self._records_PB = np.zeros((2, BINS), dtype=np.int64)
         self._chunks_B = np.zeros(BINS, dtype=np.int64)
 
-    def add(self, block: RecordCalls) -> None:
-        """Count one block."""
+    def add(self, block: RecordCalls, regions: Mapping[int, Sequence[Region]]) -> None:
+        """Count one block and its regions."""
         self._calls += np.bincount(block.call, minlength=len(CALLS))
         for call in range(len(CALLS)):
             self._bases[call] += block.length[block.call == call].sum()
@@ -125,6 +151,10 @@ class Tally:
         self._chunks_virus += int((scored >= 0.5).sum())
         self._frames += int(block.frames.sum())
         self._chunks_B += _histogram(scored)
+        for region in (region for found in regions.values() for region in found):
+            self._regions += 1
+            self._region_bases += region.end - region.start
+            self._candidates += region.kind == "provirus_candidate"
         for call in (0, 1):
             self._records_PB[call] += _histogram(block.score[block.call == call])
 
@@ -140,6 +170,9 @@ class Tally:
             chunks_scored=self._chunks_scored,
             chunks_virus=self._chunks_virus,
             frames=self._frames,
+            regions=self._regions,
+            region_bases=self._region_bases,
+            provirus_candidates=self._candidates,
             record_histogram=(virus, others),
             chunk_histogram=tuple(self._chunks_B.tolist()),
         )

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from virnucpro_core.errors import InputError, StoreError
-from virnucpro_core.samples import index
 from virnucpro_core.samples.inputs import InputFile, equal_files, is_same_file, read_inputs
 from virnucpro_core.samples.sample import (
     Sample,
@@ -25,8 +24,7 @@ def with_content(sample: Sample) -> Sample:
     """Return the sample with the sha256 of its files. Files without a recorded sha256 are read now.
 
     Products of earlier bytes are deleted; their results move to `superseded/`. Raises InputError if a file is missing
-    or changed, or if another sample with the same settings holds the same bytes; StoreError if a file cannot be read at
-    this moment.
+    or changed; StoreError if a file cannot be read at this moment.
     """
     if sample.content:
         return sample
@@ -43,20 +41,8 @@ def with_content(sample: Sample) -> Sample:
             raise StoreError(what, where=sample.folder, remedy="run again")
         if noted.content:
             return noted
-        # The lock makes two samples with the same bytes come here one after the other: the second one finds the first.
-        with index.one_at_a_time(sample.home):
-            for twin in twins_of(known):
-                if open_sample(sample.home, twin).settings == sample.settings:
-                    index.note(
-                        sample.home, known.content, sample.name
-                    )  # so that it is found when the twin is removed
-                    raise InputError(
-                        f"holds the same bytes as sample {twin!r}, which has the same settings: not run again",
-                        path=sample.inputs[0].path,
-                        remedy=f"see {twin!r}, or `virnucpro predict FILE --sample {sample.name} --out DIR`",
-                    )
-            busy = f"sample {sample.name!r} has changed files, and a process works on the earlier ones"
-            return write(known, noted, busy, is_new=False)
+        busy = f"sample {sample.name!r} has changed files, and a process works on the earlier ones"
+        return write(known, noted, busy, is_new=False)
 
 
 def twins_of(sample: Sample) -> list[str]:

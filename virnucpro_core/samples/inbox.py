@@ -9,28 +9,43 @@ affect the other entries.
 
 import contextlib
 import os
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from virnucpro_core.errors import IncompleteError, InputError, StoreError, VirnucproError
+from virnucpro_core.errors import IncompleteError, InputError, VirnucproError
 from virnucpro_core.files.digests import sha256_json
 from virnucpro_core.files.disk import disk_errors
 from virnucpro_core.files.locks import locked
-from virnucpro_core.files.publish import publish_bytes
+from virnucpro_core.samples.finding import told_apart
 from virnucpro_core.samples.inbox_entry import Entry, examine, final_name, is_partial
+from virnucpro_core.samples.inbox_moves import DONE, move_taken, set_aside
+from virnucpro_core.samples.inbox_settings import SUFFIX, SettingsFiles, is_settings_file
 from virnucpro_core.samples.inbox_state import PROBLEMS, InboxState, Kind, Row, shown
 from virnucpro_core.samples.inputs import look_at_inputs, passing_error
-from virnucpro_core.samples.sample import NameTakenError, Sample, open_sample, register_unread
+from virnucpro_core.samples.naming import enter_unread
+from virnucpro_core.samples.products import CHUNKS
+from virnucpro_core.samples.removal import remove_sample
+from virnucpro_core.samples.sample import (
+    REJECTED,
+    NameTakenError,
+    Sample,
+    is_registered,
+    open_sample,
+    read_refusal,
+    register_unread,
+)
 from virnucpro_core.samples.settings import SampleSettings
 from virnucpro_core.sequences.fasta import check_head
-from virnucpro_core.sequences.names import join_mates, named_as_mate, sample_name
+from virnucpro_core.sequences.names import Group, group_files, named_as_mate, sample_name
 
 PATIENCE = 20
 # Dagster stops a scan after 60 s. Entries that are not registered within LOOK_SECONDS wait for the next scan.
 LOOK_SECONDS = 15.0
-_NAME_BYTES = 230
+_OPTION = re.compile(r"`--([a-z-]+) ([a-z0-9]+)`")
 _REFUSED = "no FASTA or FASTQ file in this folder"
 
 
@@ -50,12 +65,14 @@ class Look:
     """The outcome of one scan.
 
     number: of this scan. registered: samples registered by scans after the last one that was reported (`heard`).
-    arriving: number of entries that are not complete yet. problems: rows of entries with a problem.
+    removed: samples that were removed, because their run refused the files. arriving: number of entries that are not
+    complete yet. problems: rows of entries with a problem.
     """
 
     number: int
     news: list[News] = field(default_factory=list)
     registered: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
     arriving: int = 0
     problems: list[Row] = field(default_factory=list)
 
@@ -65,6 +82,7 @@ class _Arrival:
     name: str
     files: tuple[Path, ...]
     entries: tuple[Entry, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def before(self) -> str:
@@ -79,7 +97,7 @@ class _Arrival:
 
 def look(
     home: Path,
-    settings: SampleSettings,
+    settings: Callable[[Mapping[str, Any]], SampleSettings],
     *,
     now: float,
     stable_seconds: float,
@@ -88,9 +106,10 @@ def look(
 ) -> Look:
     """Scan `home/inbox` once and register the entries that are complete.
 
-    now: the time in seconds of `inbox_state.clock`. heard: number of the latest scan whose samples were reported; None
-    if unknown. seconds: time limit, after which this scan registers nothing more. Raises StoreError if the inbox or its
-    state file cannot be read, or if another process scans the inbox.
+    settings: makes the settings of a sample from those that the settings files of the inbox give. now: the time in
+    seconds of `inbox_state.clock`. heard: number of the latest scan whose samples were reported; None if unknown.
+    seconds: time limit, after which this scan registers nothing more. Raises StoreError if the inbox or its state file
+    cannot be read, or if another process scans the inbox.
     """
     inbox = home / "inbox"
     with disk_errors(inbox):
@@ -103,14 +122,17 @@ def look(
             found.news.append(News("failing", (), said))
         with disk_errors(inbox):
             names = sorted(os.listdir(inbox))  # noqa: PTH208 - names alone
-        entries = list(_entries(inbox, names, state, now))
-        looker = _Looker(home, settings, state, found, stable_seconds)
+        files = SettingsFiles(inbox, names)
+        entries = list(_entries(inbox, names, state, now, files))
+        looker = _Looker(
+            home, lambda paths: settings(files.given(paths)), files, state, found, stable_seconds
+        )
         looker.work(entries, names, time.monotonic() + seconds)
         rows = state.rows.values()
         found.arriving = sum(row.kind == "arriving" for row in rows)
         found.problems = [row for row in rows if row.kind in PROBLEMS]
         found.registered = sorted(
-            {r.sample for r in rows if r.kind == "registered" and r.look > (heard or 0)}
+            {r.sample for r in rows if r.kind in ("registered", "taken") and r.look > (heard or 0)}
         )
         return found
 
@@ -120,14 +142,16 @@ def was_begun(sample: Sample) -> bool:
     return sample.content != "" or sample.rejected.exists()
 
 
-def _entries(inbox: Path, names: Sequence[str], state: InboxState, now: float) -> Iterator[Entry]:
+def _entries(
+    inbox: Path, names: Sequence[str], state: InboxState, now: float, files: SettingsFiles
+) -> Iterator[Entry]:
     """All entries that may become a sample, with their rows. Rows of entries that no longer exist are dropped."""
     gone = set(state.rows)
     for name in names:
-        if name.startswith(".") or is_partial(name):
+        if name.startswith(".") or is_partial(name) or is_settings_file(name):
             continue
         key = os.fsencode(name)
-        entry = examine(inbox / name, state.rows.get(key) or Row(key), now)
+        entry = examine(inbox / name, state.rows.get(key) or Row(key), now, files)
         if entry is not None:
             gone.discard(key)
             state.rows[key] = entry.row
@@ -140,15 +164,22 @@ class _Looker:
     """Processes the entries of one scan."""
 
     def __init__(
-        self, home: Path, settings: SampleSettings, state: InboxState, found: Look, stable_seconds: float
+        self,
+        home: Path,
+        settings: Callable[[Sequence[Path]], SampleSettings],
+        files: SettingsFiles,
+        state: InboxState,
+        found: Look,
+        stable_seconds: float,
     ) -> None:
-        self.home, self.settings, self.state, self.found = home, settings, state, found
+        self.home, self.settings, self.files, self.state, self.found = home, settings, files, state, found
         self.stable = stable_seconds
 
     def work(self, entries: Sequence[Entry], names: Sequence[str], deadline: float) -> None:
         for entry in entries:
             if entry.trouble:
                 self._note((entry,), "unreadable", entry.trouble)
+        self._follow(entries)
         arrivals = list(self._whole(entries, names))
         # Entries that failed before come last, so that they cannot use up the time of every scan.
         for arrival in sorted(arrivals, key=lambda a: any(e.row.kind in PROBLEMS for e in a.entries)):
@@ -157,6 +188,45 @@ class _Looker:
                 self._wait(new, "more files than one scan can register: waits for the next scan")
             else:
                 self._take(arrival)
+
+    def _follow(self, entries: Sequence[Entry]) -> None:
+        """See what became of the registered entries: refused by their run, or taken."""
+        moves = self.files.moves_taken()
+        samples: dict[str, list[Entry]] = {}
+        for entry in entries:
+            if entry.row.kind == "registered" or (moves and entry.row.kind == "taken"):
+                samples.setdefault(entry.row.sample, []).append(entry)
+        for name, own in samples.items():
+            folder = self.home / "samples" / name
+            if (folder / CHUNKS).exists():
+                for entry in own:
+                    entry.row.kind = "taken"
+                if moves:
+                    self._move(name, own)
+            elif (folder / REJECTED).exists():
+                self._take_back(name, own)
+
+    def _take_back(self, name: str, entries: Sequence[Entry]) -> None:
+        """Remove a sample that its run has refused, for which nothing was computed, and set its entries aside."""
+        with contextlib.suppress(VirnucproError):  # a process works on it: the next scan does it
+            # The refusal names an option of `predict`; here it is a line in a file.
+            refusal, file = read_refusal(open_sample(self.home, name)), f"{name}{SUFFIX}"
+            reason = _OPTION.sub(rf'`\1 = "\2"` in {file} beside the file', refusal)
+            remove_sample(self.home, name)
+            self.found.removed.append(name)
+            self._refuse(_Arrival(name, (), tuple(entries)), reason)
+
+    def _move(self, name: str, entries: Sequence[Entry]) -> None:
+        try:
+            own = {file for e in entries for file in self.files.own(e.path, is_folder=e.is_folder)}
+            beside = [file for file in own if file.parent == entries[0].path.parent]
+            targets = move_taken(open_sample(self.home, name), [entry.path for entry in entries], beside)
+        except (VirnucproError, OSError) as error:
+            for entry in entries:
+                entry.row.said = f"not moved to {DONE}/: {error}"
+            return
+        for entry in entries:
+            self.state.leave(entry.row, "taken", entry.row.said, targets[entry.path])
 
     def _whole(self, entries: Sequence[Entry], names: Sequence[str]) -> Iterator[_Arrival]:
         """Samples whose entries have stopped changing, or are marked as complete (NAME.done)."""
@@ -172,13 +242,14 @@ class _Looker:
         absent = {e.path for e in entries if e.trouble}
         absent |= {self.home / "inbox" / final_name(name) for name in names if is_partial(name)}
         absent -= files.keys()
-        open_or_mates = [p for p, e in files.items() if not e.is_handled or named_as_mate(p)]
-        for name, group in join_mates(sorted({*open_or_mates, *filter(named_as_mate, absent)})):
-            present = tuple(files[p] for p in group if p in files)
+        if all(e.is_handled for e in files.values()):
+            return
+        for group in group_files(sorted({*files, *filter(named_as_mate, absent)})):
+            present = tuple(files[p] for p in (*group.files, *group.left_out) if p in files)
             if present and not all(e.is_handled for e in present):
-                missing = [p for p in group if p not in files]
-                if self._is_whole_group(present, missing):
-                    yield _Arrival(name, tuple(group), present)
+                missing = [p for p in group.files if p not in files]
+                if self._is_whole_group(group, present, missing):
+                    yield _Arrival(group.name, group.files, present, group.notes)
 
     def _is_whole_folder(self, entry: Entry) -> bool:
         if not (entry.marked or entry.age >= self.stable):
@@ -192,20 +263,15 @@ class _Looker:
             return True
         return False
 
-    def _is_whole_group(self, present: tuple[Entry, ...], missing: Sequence[Path]) -> bool:
+    def _is_whole_group(self, group: Group, present: tuple[Entry, ...], missing: Sequence[Path]) -> bool:
         late = [e.path for e in present if not (e.is_handled or e.marked or e.age >= self.stable)]
         marked = any(e.marked for e in present)
         if late or (missing and not marked):
             others = [shown(os.fsencode(p.name)) for p in (*late, *missing)]
             self._wait(present, f"waits for {others[0]}" if len(present) + len(missing) > 1 else "")
             return False
-        first = present[0]
-        if (
-            len(present) == 1
-            and named_as_mate(first.path)
-            and not marked
-            and first.age < PATIENCE * self.stable
-        ):
+        age = min(e.age for e in present if not e.is_handled)
+        if group.lone and not marked and age < PATIENCE * self.stable:
             self._wait(present, "waits for its mate")
             return False
         return True
@@ -234,9 +300,17 @@ class _Looker:
             raise InputError(entry.refusal or _REFUSED, path=entry.path, remedy="give FASTA or FASTQ files")
         for path in arrival.files:
             check_head(path)
+        if entry.is_folder:
+            self._register_sample(arrival)
+            return
+        for group in told_apart(Group(arrival.name, arrival.files)):
+            own = tuple(e for e in arrival.entries if e.path in group.files or e.path not in arrival.files)
+            if not all(e.is_handled for e in own):
+                self._register_sample(_Arrival(group.name, group.files, own, arrival.notes))
+
+    def _register_sample(self, arrival: _Arrival) -> None:
         notes = [f"not sequence files, ignored: {_some(e.ignored)}" for e in arrival.entries if e.ignored]
-        if len(arrival.files) == 1 and named_as_mate(arrival.files[0]):
-            notes.append("the file of the other mate did not arrive: registered as single-end reads")
+        notes += arrival.notes
         sample, note = self._named(arrival)
         notes += [note] if note else []
         for one in arrival.entries:
@@ -247,22 +321,32 @@ class _Looker:
 
     def _named(self, arrival: _Arrival) -> tuple[Sample, str]:
         """Register the arrival under its own name or a free one. Returns the sample and a note on its name, or ""."""
+        settings = self.settings([entry.path for entry in arrival.entries])
+        has_own = any(self.files.own(e.path, is_folder=e.is_folder) for e in arrival.entries)
 
         def enter(name: str, *, replaces: bool = False) -> Sample:
-            return register_unread(self.home, name, arrival.files, self.settings, replaces=replaces)
+            # A sample without settings of its own keeps those that it has, whatever holds for the inbox now.
+            enter_as = enter_unread if has_own or replaces else register_unread
+            return enter_as(self.home, name, arrival.files, settings, replaces=replaces)
 
-        name = arrival.before or arrival.name
+        name = arrival.name
+        if arrival.before and is_registered(self.home, arrival.before):
+            name = open_sample(self.home, arrival.before).base
         try:
-            return enter(name), ""
+            sample = enter(name)
+            is_variant = sample.variant_of and sample.name != arrival.before
+            return sample, f"other settings: a variant of sample {sample.variant_of!r}" if is_variant else ""
         except NameTakenError as error:
             known, files = open_sample(self.home, name), look_at_inputs(arrival.files)
             # `unread`: an earlier scan was killed after it registered the sample and before it saved its row. No run
             # has read the earlier files, so the changed files may replace them.
             unread = not known.content and {f.path for f in known.inputs} & {f.path for f in files}
             if arrival.before or unread:
-                what = f"changed after it became sample {name!r}, which now stands for the later files"
-                note = f"{what}; results of the earlier ones move to superseded/"
-                return enter(name, replaces=True), note
+                sample = enter(name, replaces=True)
+                if sample.name != (arrival.before or name):
+                    return sample, f"changed, with other settings: a variant of sample {sample.variant_of!r}"
+                what = f"changed after it became sample {sample.name!r}, which now stands for the later files"
+                return sample, f"{what}; results of the earlier ones move to superseded/"
             own = sha256_json([[str(f.path), f.bytes, f.mtime_ns] for f in files])[:8]
             sample = enter(f"{name[:55]}-{own}")
             return sample, f"{error.what}: this one is sample {sample.name!r}"
@@ -271,13 +355,14 @@ class _Looker:
         """Move entries that cannot become a sample to `set_aside`. If that fails, report it once and leave it."""
         for entry in arrival.entries:
             try:
-                moved_to = _set_aside(self.home, entry.path, reason)
+                moved_to = set_aside(self.home, entry.path, reason)
             except OSError as error:
                 said = f"{reason}; left in the inbox, it cannot be moved: {error.strerror or error}"
                 entry.row.marker = entry.marker or entry.row.marker
                 self._note((entry,), "refused", said)
             else:
-                self.state.rows.pop(entry.row.name, None)
+                entry.row.sample = ""
+                self.state.leave(entry.row, "refused", reason, moved_to)
                 self.found.news.append(News("refused", (entry.row.name,), reason, moved_to=moved_to))
 
     def _wait(self, entries: Sequence[Entry], said: str) -> None:
@@ -296,26 +381,6 @@ class _Looker:
 
     def _tell(self, entries: Sequence[Entry], kind: Kind, said: str, sample: str) -> None:
         self.found.news.append(News(kind, tuple(e.row.name for e in entries), said, sample))
-
-
-def _set_aside(home: Path, entry: Path, reason: str) -> Path:
-    """Rename the entry into the folder `set_aside`, never copy it, and write the reason next to it.
-
-    An older entry of the same name is kept. Raises OSError if the entry cannot be renamed; nothing is changed then.
-    """
-    folder = home / "set_aside"
-    folder.mkdir(parents=True, exist_ok=True)
-    name = os.fsdecode(os.fsencode(entry.name)[-_NAME_BYTES:])  # leaves room for the prefix and the suffix
-    target, count = folder / name, 1
-    while os.path.lexists(target):
-        count += 1
-        target = folder / f"{count}-{name}"
-    entry.rename(target)
-    with contextlib.suppress(OSError):  # a remaining marker would mark the next file of this name as complete
-        entry.with_name(entry.name + ".done").unlink()
-    with contextlib.suppress(StoreError):  # the reason is also in the news
-        publish_bytes(target.with_name(target.name + ".reason.txt"), (reason + "\n").encode())
-    return target
 
 
 def _some(names: Sequence[str]) -> str:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from virnucpro_core.files.digests import sha256_json
+from virnucpro_core.samples.inbox_settings import SettingsFiles
 from virnucpro_core.samples.inbox_state import Row
+from virnucpro_core.samples.settings_file import NAME
 from virnucpro_core.sequences.names import looks_like_sequence_file
 
 MARKER = ".done"
@@ -61,10 +63,10 @@ def final_name(name: str) -> str:
     return name if name.lower().endswith(MARKER) else name[: name.rindex(".")]
 
 
-def examine(path: Path, row: Row, now: float) -> Entry | None:
+def examine(path: Path, row: Row, now: float, settings: SettingsFiles) -> Entry | None:
     """The entry as it is now, None if it has vanished in the meantime. Updates the row."""
     try:
-        found = _file_or_folder(path, row)
+        found = _file_or_folder(path, row, settings)
     except FileNotFoundError:
         if not os.path.lexists(path):
             return None
@@ -94,14 +96,15 @@ def _age(found: Entry, now: float) -> float:
     return now - row.since
 
 
-def _file_or_folder(path: Path, row: Row) -> Entry:
+def _file_or_folder(path: Path, row: Row, settings: SettingsFiles) -> Entry:
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
-        return _folder(path, row)
+        return _folder(path, row, settings)
     if not stat.S_ISREG(status.st_mode):
         _update(row, f"mode {status.st_mode:o}", f"mode {status.st_mode:o}")
         return Entry(path, row, refusal="not a regular file")
     identity = f"{status.st_size} {status.st_mtime_ns}"
+    identity = settings.marked(identity, path, row.identity, is_folder=False)
     _update(row, identity, identity)
     return Entry(path, row, files=(path,), others=True)
 
@@ -114,7 +117,7 @@ def _update(row: Row, identity: str, activity: str) -> None:
     row.identity, row.activity = identity, activity if not row.handled else row.activity
 
 
-def _folder(path: Path, row: Row) -> Entry:
+def _folder(path: Path, row: Row, settings: SettingsFiles) -> Entry:
     """The entry of a folder with all its files. Hidden files only show whether something is still being written."""
     files, partial, ignored, facts, noise = [], [], [], [], []
     for file, status in _walk(path):
@@ -131,9 +134,10 @@ def _folder(path: Path, row: Row) -> Entry:
         elif status and stat.S_ISREG(status.st_mode) and looks_like_sequence_file(file):
             files.append(file)
             facts.append(fact)
-        else:
+        elif name != NAME:
             ignored.append(name)
-    _update(row, sha256_json(facts), sha256_json(noise))
+    identity = settings.marked(sha256_json(facts), path, row.identity, is_folder=True)
+    _update(row, identity, sha256_json([noise, identity]))
     return Entry(
         path,
         row,

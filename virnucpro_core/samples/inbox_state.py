@@ -9,7 +9,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from operator import attrgetter
 from pathlib import Path
 from typing import Literal, Self
@@ -17,7 +17,7 @@ from typing import Literal, Self
 from virnucpro_core.errors import StoreError, printable
 
 FILE = "inbox.sqlite"
-Kind = Literal["arriving", "unreadable", "failing", "refused", "registered"]
+Kind = Literal["arriving", "unreadable", "failing", "refused", "registered", "taken"]
 # Kinds that a person should check. All of them but `refused` are tried again with every scan.
 PROBLEMS = ("unreadable", "failing", "refused")
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -28,12 +28,12 @@ _LOCK_SECONDS = 10.0
 class Row:
     """The state of one entry.
 
-    name: the bytes that the file system gave (`os.fsencode`). identity: sizes and times of its sequence files;
-    activity: those of all its files. since: when this activity was first seen, in seconds of `clock`; None: before the
-    last restart of the machine. kind: `arriving` while it changes or waits for something; `unreadable` and `failing`
-    are tried again; `refused` stays where it is; `registered` is a sample. said: the reason, for people. sample: the
-    sample that it became, also while changed files of the same entry arrive. marker: the NAME.done that was acted on.
-    look: number of the scan that registered it.
+    name: the bytes that the file system gave (`os.fsencode`). identity: sizes and times of its sequence files and of
+    its own settings files; activity: those of all its files. since: when this activity was first seen, in seconds of
+    `clock`; None: before the last restart of the machine. kind: `arriving` while it changes or waits for something;
+    `unreadable` and `failing` are tried again; `refused` stays where it is; `registered` is a sample, `taken` one whose
+    files were read. said: the reason, for people. sample: the sample that it became, also while changed files of the
+    same entry arrive. marker: the NAME.done that was acted on. look: number of the scan that registered it.
     """
 
     name: bytes
@@ -49,11 +49,27 @@ class Row:
     @property
     def handled(self) -> bool:
         """Whether nothing remains to be done as long as the entry's identity stays the same."""
-        return self.kind in ("registered", "refused")
+        return self.kind in ("registered", "taken", "refused")
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """An entry that left the inbox: what became of it, and where it is.
+
+    kind: `refused` or `taken`. at: seconds since 1970.
+    """
+
+    name: bytes
+    kind: Kind
+    said: str
+    sample: str
+    moved_to: bytes
+    at: float
 
 
 _COLUMNS = tuple(f.name for f in fields(Row))
 _values = attrgetter(*_COLUMNS)
+_MOVED = "name BLOB PRIMARY KEY, kind TEXT, said TEXT, sample TEXT, moved_to BLOB, at REAL"
 
 
 def clock() -> float:
@@ -72,6 +88,7 @@ class InboxState:
         self._boot = boot or _boot()
         self.rows: dict[bytes, Row] = {}
         self._stored: dict[bytes, tuple[object, ...]] = {}
+        self._left: list[Left] = []
 
     def __enter__(self) -> Self:
         with _database_errors(self.file):
@@ -96,6 +113,11 @@ class InboxState:
         """Number of the latest scan that registered something, 0 for none."""
         return max((row.look for row in self.rows.values()), default=0)
 
+    def leave(self, row: Row, kind: Kind, said: str, moved_to: Path) -> None:
+        """Note that an entry was moved out of the inbox. Its row is dropped."""
+        self.rows.pop(row.name, None)
+        self._left.append(Left(row.name, kind, said, row.sample, os.fsencode(moved_to), time.time()))
+
     def _read(self) -> None:
         boots = dict(self._connection.execute("SELECT name, value FROM facts"))
         same_boot = boots.get("boot") == self._boot
@@ -109,13 +131,15 @@ class InboxState:
     def _write(self) -> None:
         changed = [v for name, row in self.rows.items() if (v := _values(row)) != self._stored.get(name)]
         gone = [(name,) for name in self._stored if name not in self.rows]
-        if not (changed or gone):
+        if not (changed or gone or self._left):
             return
         places = ", ".join("?" * len(_COLUMNS))
         with self._connection:
             self._connection.execute("INSERT OR REPLACE INTO facts VALUES ('boot', ?)", (self._boot,))
             self._connection.executemany("DELETE FROM entries WHERE name = ?", gone)
             self._connection.executemany(f"INSERT OR REPLACE INTO entries VALUES ({places})", changed)  # noqa: S608
+            left = [astuple(one) for one in self._left]
+            self._connection.executemany("INSERT OR REPLACE INTO moved VALUES (?, ?, ?, ?, ?, ?)", left)
 
     def _put_aside(self) -> None:
         self.damaged = True
@@ -127,16 +151,38 @@ class InboxState:
 
 def noted_problems(home: Path) -> list[Row]:
     """Entries of the inbox with a problem (kinds PROBLEMS), sorted by name. Raises StoreError."""
+    return [row for row in noted_entries(home) if row.kind in PROBLEMS]
+
+
+def noted_entries(home: Path) -> list[Row]:
+    """All entries that the latest scan saw in the inbox, sorted by name. Raises StoreError."""
+    with _reading(home) as connection:
+        query = f"SELECT {', '.join(_COLUMNS)} FROM entries ORDER BY name"  # noqa: S608
+        return [Row(*values) for values in connection.execute(query)] if connection else []
+
+
+def moved_entries(home: Path) -> list[Left]:
+    """Entries that were moved out of the inbox, the latest of each name, sorted by name. Raises StoreError."""
+    with _reading(home) as connection:
+        known = (
+            connection and connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'moved'").fetchone()
+        )
+        if not connection or not known:
+            return []
+        return [Left(*values) for values in connection.execute("SELECT * FROM moved ORDER BY name")]
+
+
+@contextlib.contextmanager
+def _reading(home: Path) -> Iterator[sqlite3.Connection | None]:
     file = home / FILE
     if not file.exists():
-        return []
+        yield None
+        return
     with (
         _database_errors(file),
         contextlib.closing(_connect(f"{file.absolute().as_uri()}?mode=ro")) as connection,
     ):
-        marks = ", ".join("?" * len(PROBLEMS))
-        query = f"SELECT {', '.join(_COLUMNS)} FROM entries WHERE kind IN ({marks}) ORDER BY name"  # noqa: S608
-        return [Row(*values) for values in connection.execute(query, PROBLEMS)]
+        yield connection
 
 
 def shown(name: bytes) -> str:
@@ -153,6 +199,7 @@ def _open(file: Path) -> sqlite3.Connection:
         names = ", ".join(f"{name} BLOB PRIMARY KEY" if name == "name" else name for name in _COLUMNS)
         with connection:
             connection.execute(f"CREATE TABLE IF NOT EXISTS entries ({names})")
+            connection.execute(f"CREATE TABLE IF NOT EXISTS moved ({_MOVED})")
             connection.execute("CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT)")
     except BaseException:
         connection.close()

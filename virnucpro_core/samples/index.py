@@ -1,6 +1,6 @@
-"""An index from `Sample.content` to sample names, which finds samples with the same data without reading every sample.
+"""Indexes that find samples without reading every sample: by `Sample.content`, and the variants of a sample.
 
-The index is only a hint: entries may be outdated, so callers check the sample itself.
+An index is only a hint: entries may be outdated, so callers check the sample itself.
 """
 
 import contextlib
@@ -21,6 +21,19 @@ def note(home: Path, content: str, name: str) -> None:
     """Record that the sample `name` has this content."""
     with disk_errors(_folder(home)):
         _note(_folder(home), content, name)
+
+
+def note_variant(home: Path, name: str, key: str) -> None:
+    """Record that `key` is a variant of the sample `name`."""
+    place = home / "variants" / name
+    with disk_errors(place):
+        place.mkdir(parents=True, exist_ok=True)
+        (place / key).touch()
+
+
+def variants(home: Path, name: str) -> list[str]:
+    """Keys that were recorded as variants of the sample, sorted. Some may be outdated."""
+    return sorted(entry.name for entry in (home / "variants" / name).glob("*"))
 
 
 def names(home: Path, content: str) -> list[str]:

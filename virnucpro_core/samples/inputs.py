@@ -9,7 +9,8 @@ from pathlib import Path
 from virnucpro_core.errors import InputError, StoreError, UsageError
 from virnucpro_core.files.digests import sha256_file, sha256_json
 from virnucpro_core.sequences.archives import stat_regular
-from virnucpro_core.sequences.names import looks_like_sequence_file
+from virnucpro_core.sequences.formats import GIVE
+from virnucpro_core.sequences.names import in_order, looks_like_sequence_file
 
 # Files that are hashed at the same time; hashing one overlaps with reading another.
 _DIGESTED_AT_ONCE = 4
@@ -48,23 +49,29 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
+def ignored_in(paths: Sequence[Path]) -> list[Path]:
+    """The files in the folders among `paths` that `files_of` leaves out, other than hidden ones."""
+    inside = [f for path in paths if path.is_dir() for f in sorted(path.iterdir())]
+    return [f for f in inside if not (f.is_dir() or looks_like_sequence_file(f) or f.name.startswith("."))]
+
+
 def check_inputs(paths: Sequence[Path]) -> None:
     """Raises InputError for the first path that is not a regular file."""
     for path in paths:
         if not path.exists():
             raise InputError("no such file", path=path, remedy="check the path")
         if not path.is_file():
-            raise InputError("not a regular file", path=path, remedy="give FASTA or FASTQ files")
+            raise InputError("not a regular file", path=path, remedy=f"{GIVE} files")
 
 
 def look_at_inputs(paths: Sequence[Path]) -> tuple[InputFile, ...]:
-    """Sizes and times of the files, sorted by file name so that the given order does not matter.
+    """Sizes and times of the files, in the given order.
 
-    Reads no file: `sha256` is "". Raises InputError for a path that is not a regular file.
+    Reads no file: `sha256` is "". Raises InputError for a path that is not a regular file, or that is given twice.
     """
     check_inputs(paths)
     files = []
-    for path in sorted(paths, key=lambda p: (p.name, str(p))):
+    for path in in_order(paths):
         status = stat_regular(path)
         files.append(InputFile(path.resolve(), status.st_size, mtime_ns=status.st_mtime_ns))
     return tuple(files)
@@ -145,8 +152,12 @@ def equal_files(files: Sequence[InputFile]) -> list[InputFile]:
 
 
 def content_digest(files: Sequence[InputFile]) -> str:
-    """sha256 over the files' digests, in name order; "" if one of the files has not been read yet."""
-    return sha256_json([f.sha256 for f in files]) if all(f.sha256 for f in files) else ""
+    """sha256 over the files' digests; "" if one of the files has not been read yet.
+
+    The digests are taken in the order of the file names, so that the order in which files were given does not matter.
+    """
+    named = sorted(files, key=lambda f: (f.path.name, str(f.path)))
+    return sha256_json([f.sha256 for f in named]) if all(f.sha256 for f in files) else ""
 
 
 def is_same_file(one: InputFile, other: InputFile) -> bool:

@@ -93,7 +93,7 @@ PRODUCTS: dict[str, Product] = {
             classifier=True,
             released_by=("results",),
         ),
-        Product(CONSENSUS, "1", (PREDICTIONS,)),
+        Product(CONSENSUS, "2", (PREDICTIONS,)),
     )
 }
 SHARDED = tuple(name for name, product in PRODUCTS.items() if product.dataset)

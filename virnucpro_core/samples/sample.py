@@ -35,6 +35,7 @@ from virnucpro_core.sequences.chunks import Chunks
 KEY = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # Format 2 stores no modification times; all its samples have a sha256.
 _FORMAT, _FORMATS = 3, (2, 3)
+REJECTED = "rejected.json"
 SMALL_BYTES = 16_000_000
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Sample:
     """A registered sample. `folder` holds every product; the paths below it are defined only in this class.
 
     earlier: `content` of the earlier files that the present ones replaced, as long as products of them may exist; ""
-    for none.
+    for none. variant_of: the sample of which this is a variant, the same sequences with other settings; "" for none.
     """
 
     name: str
@@ -56,6 +57,12 @@ class Sample:
     inputs: tuple[InputFile, ...]
     settings: SampleSettings
     earlier: str = field(default="", compare=False)
+    variant_of: str = field(default="", compare=False)
+
+    @property
+    def base(self) -> str:
+        """The name that its files gave: its own name, or for a variant the name of the sample that it varies."""
+        return self.variant_of or self.name
 
     @property
     def home(self) -> Path:
@@ -95,7 +102,7 @@ class Sample:
     @property
     def rejected(self) -> Path:
         """File with the reason why the inputs were refused. It stops schedules from trying the same bytes again."""
-        return self.folder / "rejected.json"
+        return self.folder / REJECTED
 
     def product(self, name: str) -> Path:
         """Folder of a sharded product: `dnabert_embeddings`, `esm_embeddings`, ..."""
@@ -127,12 +134,12 @@ def register(
 ) -> Sample:
     """Compute the files' sha256 and write `sample.json`. Only one process at a time can register a name.
 
-    Products that do not fit new settings are detected later by their fingerprints. Raises NameTakenError if the name is
-    in use for other sequences, unless `fresh`; StoreError, naming the holder, if a process works on the sample and its
-    files or settings would change.
+    Settings replace those that the name had; `naming.enter` keeps what was computed with others. Raises NameTakenError
+    if the name is in use for other sequences, unless `fresh`; StoreError, naming the holder, if a process works on the
+    sample and its files or settings would change.
     """
     sample = Sample(check_key(name), home / "samples" / name, digest_inputs(paths), settings)
-    return _enter(home, sample, fresh=fresh)
+    return register_sample(sample, fresh=fresh)
 
 
 def register_unread(
@@ -144,7 +151,7 @@ def register_unread(
     same files before they changed; they replace the earlier ones. Raises what `register` raises.
     """
     sample = Sample(check_key(name), home / "samples" / name, look_at_inputs(paths), settings)
-    return _enter(home, sample, replaces=replaces)
+    return register_sample(sample, replaces=replaces)
 
 
 def registering(sample: Sample) -> contextlib.AbstractContextManager[None]:
@@ -153,7 +160,9 @@ def registering(sample: Sample) -> contextlib.AbstractContextManager[None]:
     return locked(sample.folder / LOCKS / REGISTRATION, busy=busy, wait=sample.content != "")
 
 
-def _enter(home: Path, sample: Sample, *, fresh: bool = False, replaces: bool = False) -> Sample:
+def register_sample(sample: Sample, *, fresh: bool = False, replaces: bool = False) -> Sample:
+    """`register` a sample whose files have been read, or `register_unread` one whose files have not."""
+    home = sample.home
     with registering(sample):
         if fresh:
             with disk_errors(sample.folder):
@@ -161,19 +170,19 @@ def _enter(home: Path, sample: Sample, *, fresh: bool = False, replaces: bool = 
         is_new = not is_registered(home, sample.name)
         known = None if is_new else _known(home, sample)
         busy = f"sample {sample.name!r} cannot take other settings, a process works on it"
-        if known is not None and _is_same(known, sample):
+        if known is not None and is_same(known, sample):
             as_it_was = known == sample and all(map(is_same_file, known.inputs, sample.inputs))
             if not sample.content or (as_it_was and known.content):
                 return known
-            sample = replace(sample, earlier=known.earlier)
+            sample = replace(sample, earlier=known.earlier, variant_of=known.variant_of)
         elif known is not None:
             if not replaces:
                 raise NameTakenError(
                     f"sample {sample.name!r} already stands for other sequences ({known.inputs[0].path.name})",
                     where=sample.folder,
-                    remedy="give --sample OTHER_NAME, or --fresh to discard the old one",
+                    remedy="give --sample OTHER_NAME, or --fresh, which deletes the old one",
                 )
-            sample = replace(sample, earlier=known.content or known.earlier)
+            sample = replace(sample, earlier=known.content or known.earlier, variant_of=known.variant_of)
             busy = f"sample {sample.name!r} cannot take the changed files, a process works on it"
         return write(sample, known, busy, is_new=is_new)
 
@@ -199,7 +208,11 @@ def write(sample: Sample, known: Sample | None, busy: str, *, is_new: bool) -> S
             "settings": asdict(sample.settings),
             "earlier": sample.earlier,
         }
+        if sample.variant_of:
+            facts["variant_of"] = sample.variant_of
         publish_json(sample.folder / "sample.json", facts | {"seal": sha256_json(facts)})
+    if sample.variant_of:
+        index.note_variant(sample.home, sample.variant_of, sample.name)
     if sample.content:
         make_index(sample.home)
         index.note(sample.home, sample.content, sample.name)
@@ -216,10 +229,9 @@ def _supersede(sample: Sample) -> None:
             sample.results.replace(kept)
             log.warning("%s: the results of its earlier files are kept in %s", sample.name, kept)
         _empty(sample.folder, keep=(LOCKS, "sample.json"))
-    _withdraw_twin_refusals(sample.home, sample.earlier)
 
 
-def _is_same(known: Sample, sample: Sample) -> bool:
+def is_same(known: Sample, sample: Sample) -> bool:
     """Whether both have the same sequences, by sha256 if both have one, else by the files' sizes and times."""
     if known.content and sample.content:
         return known.content == sample.content
@@ -232,26 +244,14 @@ def _is_same(known: Sample, sample: Sample) -> bool:
         return False
 
 
-def _withdraw_twin_refusals(home: Path, content: str) -> None:
-    """Withdraw the refusal of samples that were refused only because a sample, now removed, held the same bytes."""
-    for name in index.names(home, content) if content else ():
-        with contextlib.suppress(VirnucproError):
-            if not (twin := open_sample(home, name)).content:
-                twin.rejected.unlink(missing_ok=True)
-
-
 def discard(folder: Path) -> None:
     """Delete everything in a sample's folder but the locks, which are held meanwhile.
 
     `sample.json` is deleted first: a folder without it is not a sample. Raises StoreError if a lock is not free.
     """
-    home, content = folder.parents[1], ""
     with exclusive_lock(folder, f"sample {folder.name!r} cannot be discarded, a process works on it"):
-        with contextlib.suppress(VirnucproError):
-            content = open_sample(home, folder.name).content
         (folder / "sample.json").unlink(missing_ok=True)
         _empty(folder, keep=(LOCKS,))
-    _withdraw_twin_refusals(home, content)
 
 
 def _empty(folder: Path, *, keep: Sequence[str]) -> None:
@@ -262,17 +262,6 @@ def _empty(folder: Path, *, keep: Sequence[str]) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
-
-
-def remove_sample(home: Path, name: str) -> None:
-    """Delete the sample's folder, also a partly deleted one. Raises StoreError if a process works on the sample."""
-    folder = home / "samples" / check_key(name)
-    with disk_errors(folder):
-        if folder.is_dir():
-            discard(folder)
-            # A process that waits for a deleted lock file notices that and opens the new one.
-            with exclusive_lock(folder, f"sample {name!r} cannot be removed, a process works on it"):
-                shutil.rmtree(folder)
 
 
 def _known(home: Path, sample: Sample) -> Sample | None:
@@ -308,11 +297,18 @@ def open_sample(home: Path, name: str) -> Sample:
         raw: dict[str, Any] = json.loads(text)
         if raw.pop("seal", "") != sha256_json(raw):
             raise ValueError("its content does not match its seal")
+        if type(raw["format"]) is int and raw["format"] > _FORMAT:
+            raise StoreError(
+                f"written by a newer version of this program (its format is {raw['format']}; this version reads "
+                f"{_FORMATS})",
+                where=file,
+                remedy="install that version, or give --sample OTHER_NAME",
+            )
         if raw["format"] not in _FORMATS:
             raise ValueError(f"its format is {raw['format']!r}; this version reads {_FORMATS}")
         inputs = tuple(InputFile(**f | {"path": Path(f["path"])}) for f in raw["inputs"])
         settings = replace(SampleSettings(), **raw["settings"])
-        named, earlier = raw["name"], str(raw.get("earlier", ""))
+        named, earlier, variant_of = raw["name"], str(raw.get("earlier", "")), str(raw.get("variant_of", ""))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         remedy = (
             f"run `virnucpro predict FILE --sample {name}` with the same file; --fresh discards the sample"
@@ -320,7 +316,7 @@ def open_sample(home: Path, name: str) -> Sample:
         raise StoreError(f"damaged ({error})", where=file, remedy=remedy) from error
     if named != name or not inputs:
         raise StoreError("damaged: it describes another sample", where=file, remedy="run with --fresh")
-    return Sample(name, folder, inputs, settings, earlier)
+    return Sample(name, folder, inputs, settings, earlier, variant_of)
 
 
 def read_refusal(sample: Sample) -> str:
@@ -379,5 +375,6 @@ def made_from(chunks: Chunks, sample: Sample) -> bool:
         is_current(chunks.attrs, CHUNKS)
         and chunks.attrs["chunk_size"] == settings.chunk_size
         and chunks.attrs["duplicates"] == settings.duplicates
+        and chunks.reading == settings.reading
         and [f["sha256"] for f in chunks.attrs["files"]] == [f.sha256 for f in sample.inputs]
     )

@@ -1,9 +1,16 @@
 """The settings of a sample: everything its results depend on, apart from its sequences."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from virnucpro_core.errors import UsageError
+from virnucpro_core.sequences.record import ReadOptions
+
+# Settings that are a path, and the word that such a setting may hold instead ("" for none).
+PATHS: Mapping[str, str] = {"classifier": "", "calibration": "none"}
+# Settings that only the last step uses, in seconds. All others make a variant of the sample, with work of its own.
+OF_RESULTS = ("cutoff", "calibration", "prior", "preset", "pairs", "region_min_length", "region_min_support")
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,7 +18,11 @@ class SampleSettings:
     """Everything the results of a sample depend on, apart from its sequences.
 
     chunk_size: in bases. shard_rows: unique frames per shard, at most 10,000. cutoff: least score of a record that is
-    called virus.
+    called virus. interleaved, unmapped_only, min_length (bases): as `ReadOptions` has them. pairs: whether a pair of
+    reads counts as virus if any of its mates is called virus, or only if both are. calibration: file of a calibration,
+    "" for the one beside the classifier, "none" for none. prior: the share of virus records, None to estimate it.
+    preset: call by the expected false discovery rate instead of the cut-off. region_min_length: least bases of a viral
+    region; region_min_support: its least number of chunks called virus.
     """
 
     profile: str = "esm2-3b"
@@ -22,6 +33,15 @@ class SampleSettings:
     precision: Literal["float32", "float16", "fp8"] = "float32"
     cutoff: float = 0.5
     shard_rows: int = 10_000
+    interleaved: bool = False
+    unmapped_only: bool = False
+    min_length: int = 0
+    pairs: Literal["any", "both"] = "any"
+    region_min_length: int = 0
+    region_min_support: int = 1
+    calibration: str = ""
+    prior: float | None = None
+    preset: Literal["", "conservative", "relaxed"] = ""
 
     def __post_init__(self) -> None:
         """Raises UsageError that names the setting and its range."""
@@ -31,13 +51,55 @@ class SampleSettings:
             "shard_rows": (1 <= self.shard_rows <= 10_000, "1 to 10,000 rows"),
             "duplicates": (self.duplicates in ("refuse", "rename"), "refuse or rename"),
             "overlong": (self.overlong in ("truncate", "isolate"), "truncate or isolate"),
+            "min_length": (self.min_length >= 0, "0 or more bases"),
+            "region_min_length": (self.region_min_length >= 0, "0 bases or more"),
+            "region_min_support": (self.region_min_support >= 0, "0 chunks or more"),
+            "pairs": (self.pairs in ("any", "both"), "any or both"),
+            "prior": (self.prior is None or 0.0 < self.prior < 1.0, "a share between 0 and 1, such as 0.1"),
+            "preset": (self.preset in ("", "conservative", "relaxed"), "conservative or relaxed"),
             "precision": (self.precision in ("float32", "float16", "fp8"), "float32, float16 or fp8"),
         }
         for name, (good, allowed) in ranges.items():
             if not good:
                 raise UsageError(f"{name} is {getattr(self, name)!r}", remedy=f"give {allowed}")
 
+    @property
+    def reading(self) -> ReadOptions:
+        """What is read of the files, and how."""
+        return ReadOptions(self.interleaved, self.unmapped_only, self.min_length)
+
+
+# Settings that are shown only where somebody has set them.
+_QUIET = ("interleaved", "unmapped_only", "min_length", "pairs", "region_min_length", "region_min_support")
+
 
 def shown_settings(settings: SampleSettings) -> dict[str, Any]:
-    """The settings as they are written to `run.json`: without empty ones."""
-    return {name: value for name, value in asdict(settings).items() if value != ""}
+    """The settings as they are written to `run.json`: without empty ones, and without those of `_QUIET` as they are."""
+    default = SampleSettings()
+    return {
+        name: value
+        for name, value in asdict(settings).items()
+        if value not in ("", None) and not (name in _QUIET and value == getattr(default, name))
+    }
+
+
+def settings_in_words(settings: SampleSettings) -> str:
+    """One line such as `300 demo float32`: chunk size, profile, precision, and what else is not the default."""
+    usual = SampleSettings()
+    words = [str(settings.chunk_size), settings.profile, settings.precision]
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if field.name not in ("chunk_size", "profile", "precision") and value != getattr(usual, field.name):
+            words.append(f"{field.name}={value}")
+    return " ".join(words)
+
+
+def same_work(one: SampleSettings, other: SampleSettings) -> bool:
+    """Whether samples with these settings have the same work in common: all is equal but what the results alone use."""
+    return not differing(one, other)
+
+
+def differing(one: SampleSettings, other: SampleSettings) -> tuple[str, ...]:
+    """The names of the settings, other than OF_RESULTS, whose values differ. The chunk size comes first."""
+    names = ["chunk_size", *(field.name for field in fields(one) if field.name != "chunk_size")]
+    return tuple(n for n in names if n not in OF_RESULTS and getattr(one, n) != getattr(other, n))

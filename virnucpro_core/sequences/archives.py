@@ -2,7 +2,8 @@
 
 The first bytes of the file decide which compression it has, never its name. A compressed file is refused if it ends
 early, is damaged or has other data after its end. This module calls the decompressors itself, because the readers of
-the standard library ignore damaged or extra data at the end. Knows compression; knows no sequence format.
+the standard library ignore damaged or extra data at the end. Archives of several files (zip, tar) are refused. Knows
+compression; knows no sequence format.
 """
 
 import bz2
@@ -13,7 +14,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -34,6 +35,15 @@ _XZ_MEMORY = 256 << 20
 _BGZF_END = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 # An empty FASTQ record at the end of a file whose (empty) line of qualities is missing.
 _EMPTY_RECORD, _TAIL = re.compile(rb"\n\r?\n\+[^\n]*$"), 1 << 12
+# Archives of several files by their first bytes; the mark of a tar file comes later.
+_ARCHIVES = {
+    b"PK\x03\x04": "zip",
+    b"PK\x05\x06": "zip",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"Rar!\x1a\x07": "rar",
+}
+_TAR, _TAR_AT = b"ustar", 257
+_UNPACK = "unpack it and give the files in it, or the folder"
 _ESCAPE = b"\x1b"
 _TO_ESCAPE = re.compile(rb"[\x1b\x80-\xff]")
 _ESCAPED = re.compile(rb"\x1b([0-9a-f]{2})")
@@ -63,6 +73,12 @@ def stat_regular(path: Path) -> os.stat_result:
     if not stat.S_ISREG(found.st_mode):
         raise InputError("not a regular file", path=path, remedy="give a file, not a folder, pipe or device")
     return found
+
+
+def first_bytes(path: Path, size: int) -> bytes:
+    """The first `size` bytes of the file's decompressed content, at most `_WRITE`. Raises what `open_text` raises."""
+    with contextlib.closing(_unpacked(path)) as blocks:
+        return next((block for block in blocks if block), b"")[:size]
 
 
 def is_cut_bgzip(path: Path) -> bool:
@@ -135,11 +151,24 @@ def _unpacked(path: Path) -> Generator[bytes]:
             stream.seek(0)
             packing = next((p for p in _PACKINGS if p.magic.match(head)), None)
             if packing is None:
-                yield from iter(lambda: stream.read(_WRITE), b"")
+                blocks: Iterator[bytes] = iter(lambda: stream.read(_WRITE), b"")
             else:
-                yield from _decompressed(path, stream, packing)
+                blocks = _decompressed(path, stream, packing)
+            for number, block in enumerate(blocks):
+                if not number:
+                    _refuse_archive(path, block)
+                yield block
     except OSError as error:
         raise InputError(error.strerror or str(error), path=path) from error
+
+
+def _refuse_archive(path: Path, head: bytes) -> None:
+    """Raises InputError if the content begins like an archive of several files."""
+    kind = next((kind for start, kind in _ARCHIVES.items() if head.startswith(start)), "")
+    if head[_TAR_AT : _TAR_AT + len(_TAR)] == _TAR:
+        kind = "tar"
+    if kind:
+        raise InputError(f"a {kind} archive, not one sequence file", path=path, remedy=_UNPACK)
 
 
 def _decompressed(path: Path, stream: BinaryIO, packing: _Packing) -> Generator[bytes]:

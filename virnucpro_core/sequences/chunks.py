@@ -6,7 +6,7 @@ is a number, and its record, start and length are computed from the lengths of t
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from virnucpro_core.errors import InputError, UsageError
 from virnucpro_core.files.columns import Array, ColumnStore, ColumnWriter
 from virnucpro_core.files.digests import sha256_file
 from virnucpro_core.sequences.archives import stat_regular
-from virnucpro_core.sequences.fasta import Duplicates, Record, read_records
+from virnucpro_core.sequences.fasta import read_records
+from virnucpro_core.sequences.formats import format_of
 from virnucpro_core.sequences.names import in_order
+from virnucpro_core.sequences.record import EVERYTHING, Duplicates, ReadOptions, Record
 
 _KIND = "chunks"
 
@@ -69,7 +71,8 @@ class Chunks:
     `ids`, `descriptions`, `reasons` and `sequences` are Strings with one entry for each record, in input order.
     `chunk_offsets` (n_records + 1,) int64: record i has the chunks `chunk_offsets[i]` to `chunk_offsets[i + 1] - 1`.
     `file` (n_records,) int32 is an index into `attrs["files"]`. `number` (n_records,) int64 is the number of the record
-    in its file, from 1. `uracils` (n_records,) int64 is how many U were read as T.
+    in its file, from 1. `uracils` (n_records,) int64 is how many U were read as T. `has_reads`: for each file whether
+    its records are reads with qualities; empty if no file has them. `reading`: what was read of the files.
     """
 
     def __init__(self, store: ColumnStore) -> None:
@@ -79,6 +82,8 @@ class Chunks:
         self.reasons, self.sequences = store.strings("reasons"), store.strings("sequences")
         self.chunk_offsets, self.file, self.number = store["chunk_offsets"], store["file"], store["number"]
         self.uracils = store["uracils"]
+        self.reading = ReadOptions(**store.attrs.get("reading", {}))
+        self.has_reads: tuple[bool, ...] = tuple(store.attrs.get("has_reads", ()))
         self.n_records = len(self.ids)
         self.n_chunks = int(self.chunk_offsets[-1])
 
@@ -147,6 +152,7 @@ def write_chunks(
     *,
     chunk_size: int,
     duplicates: Duplicates = "refuse",
+    options: ReadOptions = EVERYTHING,
     version: str = "",
 ) -> Chunks:
     """Read the files of one sample and publish its store at `out`. `version` becomes part of the store's digest.
@@ -156,10 +162,16 @@ def write_chunks(
     _check_size(chunk_size)
     files = in_order(paths)
     before = [stat_regular(path) for path in files]
+    records = read_records(paths, duplicates=duplicates, options=options)
     with ColumnWriter.publishing(out, kind=_KIND) as writer:
-        uracils = _append_records(writer, read_records(paths, duplicates=duplicates), chunk_size)
+        uracils = _append_records(writer, records, chunk_size)
         writer.attrs |= {"chunk_size": chunk_size, "uracils": uracils, "duplicates": duplicates}
         writer.attrs["version"] = version
+        if options != EVERYTHING:  # left out otherwise: stores of earlier versions keep their digests
+            writer.attrs["reading"] = asdict(options)
+        has_reads = [format_of(path) in ("fastq", "aligned") for path in files]
+        if any(has_reads):
+            writer.attrs["has_reads"] = has_reads
         writer.attrs["files"] = [_identity(path, stat) for path, stat in zip(files, before, strict=True)]
     return Chunks.open(out)
 

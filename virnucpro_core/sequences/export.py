@@ -12,20 +12,31 @@ _WRAP = 60
 _ROWS = 10_000
 
 
+def exported_files(out: Path, name: str, chunk_size: int) -> list[Path]:
+    """The files that `export_translations` writes for a sample of this name, with chunks of `chunk_size` bases."""
+    names = (
+        f"{name}_chunked{chunk_size}.fa",
+        f"{name}_identified_nucleotide.fa",
+        f"{name}_identified_protein.faa",
+    )
+    return [out / file for file in names]
+
+
 def export_translations(chunks: Chunks, frames: Frames, out: Path, name: str) -> list[Path]:
     """Write `NAME_chunkedN.fa`, `NAME_identified_nucleotide.fa` and `NAME_identified_protein.faa` into `out`.
 
     Returns their paths. Raises StoreError.
     """
-    texts = {
-        f"{name}_chunked{chunks.chunk_size}.fa": _chunk_entries(chunks),
-        f"{name}_identified_nucleotide.fa": _frame_entries(chunks, frames, frames.nucleotides),
-        f"{name}_identified_protein.faa": _frame_entries(chunks, frames, frames.proteins),
-    }
-    for file, entries in texts.items():
-        with publish(out / file) as temporary, temporary.open("wb") as stream:
+    files = exported_files(out, name, chunks.chunk_size)
+    texts = (
+        _chunk_entries(chunks),
+        _frame_entries(chunks, frames, frames.nucleotides),
+        _frame_entries(chunks, frames, frames.proteins),
+    )
+    for file, entries in zip(files, texts, strict=True):
+        with publish(file) as temporary, temporary.open("wb") as stream:
             stream.writelines(entries)
-    return [out / file for file in texts]
+    return files
 
 
 def _chunk_entries(chunks: Chunks) -> Iterable[bytes]:

@@ -1,154 +1,211 @@
-"""Reads FASTA and FASTQ files as a stream of records. No record is dropped silently.
+"""Reads the files of a sample as one stream of records. No record is dropped silently.
 
-A record that cannot be scored is returned with a reason. A damaged or wrong file raises InputError. dnaio parses the
-files; this module checks ids and letters and pairs mates. Knows no chunk.
+A record that cannot be scored is returned with a reason. A damaged or wrong file raises InputError. Other modules parse
+the formats; this one joins the files, pairs mates and keeps ids unique. Knows no chunk.
 """
 
 import contextlib
 import io
 import itertools
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
-from unicodedata import category
 
-import dnaio
 import numpy as np
 
-from virnucpro_core.errors import IncompleteError, InputError
-from virnucpro_core.sequences.archives import is_cut_bgzip, open_text, unescape
+from virnucpro_core.errors import InputError
+from virnucpro_core.sequences import alignments, genbank
+from virnucpro_core.sequences.archives import first_bytes, is_cut_bgzip, open_text, unescape
+from virnucpro_core.sequences.formats import GIVE, format_of
 from virnucpro_core.sequences.identical import Identities
-from virnucpro_core.sequences.names import in_order, mates
+from virnucpro_core.sequences.names import in_order
+from virnucpro_core.sequences.pairs import Agreement, Header, agree, files_in_pairs
+from virnucpro_core.sequences.record import EVERYTHING, Duplicates, Format, ReadOptions, Record
+from virnucpro_core.sequences.text import Lines, TextFormat, entries, header, parsed
 
-Duplicates = Literal["refuse", "rename"]
-Format = Literal["fasta", "fastq"]
-
-# A FASTQ quality is a printable ASCII character.
-_QUALITIES = bytes(range(ord("!"), ord("~") + 1))
-_BLANK = re.compile(rb"[ \t\x0b\x0c]")
-_WRAPPED = "one FASTQ record is four lines; the file may be cut or wrapped"
-_DAMAGED = "the file was damaged or edited: fetch or make it again"
-NUCLEOTIDES = b"ACGTURYSWKMBDHVNacgturyswkmbdhvn"
-# X is not in the list: it also masks vectors and repeats in DNA.
-AMINO_ACIDS_ONLY = b"EFILPQZJO*efilpqzjo"
+__all__ = [
+    "Duplicates",
+    "ReadOptions",
+    "Record",
+    "check_head",
+    "file_pairs",
+    "line_of",
+    "read_again",
+    "read_entries",
+    "read_records",
+]
 HEAD_BYTES = 1 << 20
-PROTEIN_SHARE = 0.1
-_STRANGE = re.compile(rb"[^" + NUCLEOTIDES + rb"]")
-_U_TO_T = bytes.maketrans(b"Uu", b"Tt")
-_FOREIGN = (
-    (b"@HD\t", "SAM", "convert it with `samtools fasta`"),
-    (b"@SQ\t", "SAM", "convert it with `samtools fasta`"),
-    (b"LOCUS ", "GenBank", "convert it to FASTA"),
-    (b"##gff-version", "GFF", "give the sequences as FASTA"),
-    (b"##fileformat=VCF", "VCF", "give the sequences as FASTA"),
-)
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One entry of a sample.
-
-    `description` is the rest of the header after the id. `sequence` has ASCII letters in their original case, with U
-    replaced by T (`uracils` times). `file` is an index into the sample's files sorted by name. `number` is the number
-    of the record in its file, from 1. `reason` says why the record cannot be scored; empty if it can.
-    """
-
-    id: str
-    description: str
-    sequence: bytes
-    file: int
-    number: int
-    reason: str = ""
-    uracils: int = 0
-
-
-def read_records(paths: Sequence[Path], *, duplicates: Duplicates = "refuse") -> Iterator[Record]:
-    """All records of one sample's files, in the order of the file names.
+def read_records(
+    paths: Sequence[Path], *, duplicates: Duplicates = "refuse", options: ReadOptions = EVERYTHING
+) -> Iterator[Record]:
+    """All records of one sample's files, file by file in the given order.
 
     An id ends at the first ASCII white space. A FASTA line that begins with `#` is a comment. Blanks inside a FASTA
     sequence are dropped; in FASTQ they are refused, and so are qualities outside `!` to `~`. Mates get `/1` and `/2`
-    after their id. Ids must be unique in the sample. With `duplicates="refuse"` a repeated id raises InputError after
-    the last record; with "rename" repeats become `id_2`, `id_3`, ... (the files are then read twice).
-    Raises InputError.
+    after their id, and the ids of two files of mates must agree. Ids must be unique in the sample. With
+    `duplicates="refuse"` a repeated id raises InputError after the last record; with "rename" repeats become `id_2`,
+    `id_3`, ... (the files are then read twice). Raises InputError; UsageError for BAM and CRAM without pysam.
     """
     files = in_order(paths)
     if duplicates == "rename":
-        yield from _renamed(files)
+        yield from _renamed(files, options)
         return
     identities, counts = Identities(), [0] * len(files)
-    for record in _read_files(files):
+    for record in _read_files(files, options):
         identities.add(record.id.encode())
         counts[record.file] = record.number
         yield record
     first = identities.first()
     repeats = np.flatnonzero(first != np.arange(len(first)))
     if len(repeats):
-        _refuse_duplicate(files, counts, int(first[repeats[0]]), int(repeats[0]))
+        _refuse_duplicate(files, options, counts, int(first[repeats[0]]), int(repeats[0]))
 
 
-def check_head(path: Path) -> None:
-    """Check the first HEAD_BYTES of a file: is it FASTA or FASTQ?
+def read_again(paths: Sequence[Path], *, options: ReadOptions = EVERYTHING) -> Generator[Record]:
+    """As `read_records`, for files that were read before: repeated ids keep their name and are not refused."""
+    yield from _read_files(in_order(paths), options)
 
-    The first record is checked as in `read_records`, if it is complete in these bytes. Raises InputError, or
-    IncompleteError for a file that ends too early.
+
+def file_pairs(files: Sequence[Path]) -> list[tuple[int, int]]:
+    """Indices of the files of a sample that are mates, (mate 1, mate 2). Raises InputError; see pairs.py."""
+    return files_in_pairs(files, [first_header(path) for path in files]) if len(files) > 1 else []
+
+
+def first_header(path: Path) -> Header | None:
+    """Id and description of the first read of a FASTQ file; None for another format. Raises InputError."""
+    if format_of(path) != "fastq":
+        return None
+    line = first_bytes(path, HEAD_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip().split(b"\n", 1)[0][1:]
+    words = [word.decode(errors="replace") for word in line.split(None, 1)]
+    return Header(words[0] if words else "", words[1].strip() if len(words) > 1 else "")
+
+
+def check_head(path: Path, options: ReadOptions = EVERYTHING) -> list[Record]:
+    """The records in the first HEAD_BYTES of a file, or the first 1,000 reads of BAM or CRAM.
+
+    They are checked as in `read_records`, if they are complete in these bytes. Raises InputError, or IncompleteError
+    for a file that ends too early.
     """
+    kind = _checked_format(path, options)
+    if kind == "aligned":
+        with contextlib.closing(alignments.parsed(path, 0, unmapped_only=options.unmapped_only)) as reads:
+            found = list(itertools.islice(reads, 1000))
+        if not found:
+            _check_end(path, 0, kind, options)
+        return found
     with open_text(path) as stream:
         head = stream.read(HEAD_BYTES)
-    kind = _format(path, head)
-    if kind == "fastq" and len(head) == HEAD_BYTES and head.count(b"\n") < 4:
-        return  # a long read; its end is checked when the sample is read
-    with contextlib.closing(_Lines(path, kind)) as lines:
-        first = next(_parsed(path, 0, io.BufferedReader(io.BytesIO(head)), lines), None)
-    if first is None and len(head) < HEAD_BYTES:
-        raise InputError("no records", path=path, remedy="give FASTA or FASTQ")
+    is_whole = len(head) < HEAD_BYTES
+    if kind == "genbank":
+        if not is_whole:  # up to the last complete entry
+            head = head[: head.rfind(b"\n//") + 4]
+        return list(genbank.parsed(path, 0, io.BufferedReader(io.BytesIO(head))))
+    if not is_whole:  # up to the last complete record
+        ends = head.rfind(b"\n>") + 1 if kind == "fasta" else _fastq_end(head)
+        head = head[:ends] if ends else head
+        if not ends and kind == "fastq":
+            return []  # a long read; its end is checked when the sample is read
+    with contextlib.closing(Lines(path, kind)) as lines:
+        found = list(parsed(path, 0, io.BufferedReader(io.BytesIO(head)), lines))
+    if not found and is_whole:
+        raise InputError("no records", path=path, remedy=GIVE)
+    return found
 
 
-def _read_files(files: Sequence[Path]) -> Iterator[Record]:
-    for index, (path, mate) in enumerate(zip(files, mates(files), strict=True)):
-        yield from _read_file(path, index, mate)
+def _fastq_end(head: bytes) -> int:
+    """Where the last complete record of four lines ends."""
+    lines = head.count(b"\n")
+    at = len(head)
+    for _ in range(lines % 4 + 1):
+        at = head.rfind(b"\n", 0, at)
+    return at + 1 if lines >= 4 else 0
 
 
-def _read_file(path: Path, index: int, mate: int) -> Iterator[Record]:
-    count = 0
+def _checked_format(path: Path, options: ReadOptions) -> Format:
+    """The format of the file. Raises InputError if an option is not for it."""
+    kind = format_of(path)
+    if options.interleaved and kind != "fastq":
+        raise InputError("not FASTQ", path=path, remedy="--interleaved is for FASTQ: leave it out")
+    if options.unmapped_only and kind != "aligned":
+        raise InputError("not BAM or CRAM", path=path, remedy="--unmapped-only is for them: leave it out")
+    return kind
+
+
+def _read_files(files: Sequence[Path], options: ReadOptions) -> Iterator[Record]:
+    heads = [first_header(path) for path in files] if len(files) > 1 else [None]
+    agreements: dict[int, tuple[int, Agreement]] = {}
+    for one, two in files_in_pairs(files, heads) if not options.interleaved else []:
+        head_1, head_2 = heads[one], heads[two]
+        assert head_1 is not None
+        assert head_2 is not None
+        agreement = Agreement(files[one], files[two], (head_1, head_2))
+        agreements |= {one: (1, agreement), two: (2, agreement)}
+    for index, path in enumerate(files):
+        for record in _read_file(path, index, options, is_mate=index in agreements):
+            if index in agreements:
+                mate, agreement = agreements[index]
+                agreement.add(mate, record.id)
+                yield _with_reason(_named_mate(record, mate), options)
+            else:
+                yield _with_reason(record, options)
+    for agreement in {id(a): a for _, a in agreements.values()}.values():
+        agreement.check(_ids_side_by_side(agreement.files))
+
+
+def _with_reason(record: Record, options: ReadOptions) -> Record:
+    if record.reason or len(record.sequence) >= options.min_length:
+        return record
+    return replace(record, reason=f"shorter than the minimum length of {options.min_length:,} bases")
+
+
+def _read_file(path: Path, index: int, options: ReadOptions, *, is_mate: bool) -> Iterator[Record]:
+    """The records of one file. Mates within it have `/1` and `/2`."""
+    kind, count = _checked_format(path, options), 0
+    for record in _parsed(path, index, kind, options, is_mate=is_mate):
+        count += 1
+        yield record
+    _check_end(path, count, kind, options)
+
+
+def _parsed(
+    path: Path, index: int, kind: Format, options: ReadOptions, *, is_mate: bool = False
+) -> Generator[Record]:
+    if kind == "aligned":
+        yield from alignments.parsed(path, index, unmapped_only=options.unmapped_only)
+        return
     with open_text(path) as stream:
-        kind = _format(path, stream.peek(1 << 12))
-        with contextlib.closing(_Lines(path, kind)) as lines:
-            records = _parsed(path, index, stream, lines)
-            if kind == "fastq":
-                records = (_named_mate(r, mate) for r in records) if mate else _interleaved(records)
-            for record in records:
-                count += 1
-                yield record
-    _check_end(path, count, kind)
+        if kind == "genbank":
+            yield from genbank.parsed(path, index, stream)
+            return
+        with contextlib.closing(Lines(path, kind)) as lines:
+            records: Iterator[Record] = parsed(path, index, stream, lines)
+            if options.interleaved:
+                records = _in_turn(records, lines)
+            elif kind == "fastq" and not is_mate:
+                records = _interleaved(records)
+            yield from records
 
 
-def _check_end(path: Path, count: int, kind: Format) -> None:
-    """Raises InputError for a file without records, or for FASTA in bgzip format without the last block."""
+def _check_end(path: Path, count: int, kind: Format, options: ReadOptions) -> None:
+    """Raises InputError for a file without records, or for text in bgzip format without the last block."""
+    if not count and options.unmapped_only:
+        raise InputError("no unmapped reads", path=path, remedy="leave out --unmapped-only")
     if not count:
-        raise InputError("no records", path=path, remedy="give FASTA or FASTQ")
-    if kind == "fasta" and is_cut_bgzip(path):
+        raise InputError("no records", path=path, remedy=GIVE)
+    if kind in ("fasta", "genbank") and is_cut_bgzip(path):
         raise InputError(
             "the bgzip file lacks its last block", path=path, remedy="it was cut: fetch it again"
         )
 
 
-def _format(path: Path, head: bytes) -> Format:
-    text = head.lstrip()
-    if not text:
-        raise IncompleteError("the file is empty", path=path, remedy="give FASTA or FASTQ")
-    for start, name, remedy in _FOREIGN:
-        if text.startswith(start):
-            raise InputError(f"{name}, not FASTA or FASTQ", path=path, remedy=remedy)
-    if text[:1] in (b">", b"#"):
-        return "fasta"
-    if text[:1] == b"@":
-        return "fastq"
-    what = "neither FASTA nor FASTQ: the first character is neither '>' nor '@'"
-    raise InputError(
-        what, path=path, line=1 + head[: len(head) - len(text)].count(b"\n"), remedy="give FASTA or FASTQ"
-    )
+def _text_format(path: Path) -> TextFormat:
+    kind = format_of(path)
+    if kind in ("fasta", "fastq"):
+        return kind
+    what = {"genbank": "GenBank", "aligned": "BAM or CRAM"}[kind]
+    raise InputError(f"{what}, not FASTA or FASTQ", path=path, remedy="convert it to FASTA")
 
 
 def read_entries(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -156,182 +213,50 @@ def read_entries(path: Path) -> Iterator[tuple[str, bytes]]:
 
     Ids need not be unique. Raises InputError if the file is not FASTA or FASTQ, is cut, or has a record without an id.
     """
-    number = 0
-    with open_text(path) as stream:
-        with contextlib.closing(_Lines(path, _format(path, stream.peek(1 << 12)))) as lines:
-            for number, entry in _entries(path, stream, lines):
-                name, _ = _header(entry, number, lines)
-                yield name, unescape(entry.sequence).translate(None, b" \t")
-        _check_end(path, number, lines.kind)
+    number, kind = 0, _text_format(path)
+    with open_text(path) as stream, contextlib.closing(Lines(path, kind)) as lines:
+        for number, entry in entries(path, stream, lines):
+            name, _ = header(entry, number, lines)
+            yield name, unescape(entry.sequence).translate(None, b" \t")
+    _check_end(path, number, kind, EVERYTHING)
 
 
 def line_of(path: Path, number: int, letter: int | None = None) -> int:
-    """Line number, from 1, of the header of record `number` (from 1) in a file.
+    """Line number, from 1, of the header of record `number` (from 1) in a FASTA or FASTQ file.
 
     With `letter`: line number of that letter of the sequence, counted from 0 without blanks.
     """
-    with open_text(path) as stream:
-        kind = _format(path, stream.peek(1 << 12))
-    with contextlib.closing(_Lines(path, kind)) as lines:
+    with contextlib.closing(Lines(path, _text_format(path))) as lines:
         return lines.of(number, letter)
 
 
-def _parsed(path: Path, index: int, stream: io.BufferedReader, lines: "_Lines") -> Iterator[Record]:
-    for number, entry in _entries(path, stream, lines):
-        yield _record(entry, index, number, lines)
-
-
-def _entries(
-    path: Path, stream: io.BufferedReader, lines: "_Lines"
-) -> Iterator[tuple[int, dnaio.SequenceRecord]]:
-    try:
-        with dnaio.open(stream, fileformat=lines.kind) as reader:
-            yield from enumerate(reader, 1)
-    except dnaio.FileFormatError as error:
-        what = error.message.splitlines()[0].replace(r"'\n'", "an empty line")
-        is_cut = "Premature end" in what
-        if is_cut:
-            what = "the last record is incomplete"
-        line = None if error.line is None else error.line + 1
-        if line is not None and "qualities differ" in what:
-            raise _unequal(path, -(-line // 4)) from error
-        remedy = _WRAPPED if lines.kind == "fastq" else ""
-        kind = IncompleteError if is_cut else InputError
-        raise kind(what, path=path, line=line, remedy=remedy) from error
-
-
-def _header(entry: dnaio.SequenceRecord, number: int, lines: "_Lines") -> tuple[str, str]:
-    """Id and description. Raises InputError for a missing or invalid id."""
-    try:  # split as bytes: only ASCII white space ends an id, not a no-break space of Unicode
-        words = [word.decode() for word in unescape(entry.name).split(None, 1)]
-    except UnicodeDecodeError as error:
-        raise lines.error(
-            f"the header of record {number:,} is not UTF-8", number, remedy="save the file as UTF-8"
-        ) from error
-    if not words:
-        raise lines.error(f"record {number:,} has no id", number, remedy="give it one")
-    name, description = words[0], words[1] if len(words) > 1 else ""
-    if not (name.isprintable() or all(c.isprintable() or category(c) == "Zs" for c in name)):
-        raise lines.error("control characters in the id", number, record=name, remedy="rename the record")
-    return name, description
-
-
-def _record(entry: dnaio.SequenceRecord, index: int, number: int, lines: "_Lines") -> Record:
-    name, description = _header(entry, number, lines)
-    sequence = entry.sequence.encode("ascii")
-    if lines.kind == "fastq":
-        _check_qualities((entry.qualities or "").encode("ascii"), name, number, lines.path)
-    elif b" " in sequence or b"\t" in sequence:
-        sequence = sequence.translate(None, b" \t")
-    reason = "" if sequence else "empty record"
-    if sequence.translate(None, NUCLEOTIDES):
-        sequence = unescape(sequence.decode())
-        reason = _strange(name, sequence, number, lines)
-    uracils = sequence.count(b"U") + sequence.count(b"u")
-    if uracils:
-        sequence = sequence.translate(_U_TO_T)
-    return Record(name, description, sequence, index, number, reason, uracils)
-
-
-def _check_qualities(qualities: bytes, name: str, number: int, path: Path) -> None:
-    """Raises InputError for a byte that is not a quality: the file was damaged, or edited as text."""
-    wrong = qualities.translate(None, _QUALITIES)
-    if wrong:
-        at = qualities.index(wrong[:1])
-        byte = unescape(qualities[at : at + 3].decode("latin-1"))[0] if wrong[:1] == b"\x1b" else wrong[0]
-        what = f"byte 0x{byte:02x} at position {at + 1:,} of the qualities; only '!' to '~' are allowed"
-        raise InputError(what, path=path, record=name, line=4 * number, remedy=_DAMAGED)
-
-
-def _unequal(path: Path, number: int) -> InputError:
-    """The error for a record with unequal numbers of letters and qualities.
-
-    The numbers of the parser may be wrong, since it counts escaped bytes. So the record is read again here.
-    """
-    with open_text(path) as stream:
-        header, letters, _, qualities = (
-            unescape(line.decode("ascii").removesuffix("\n").removesuffix("\r"))
-            for line in itertools.islice(stream, 4 * number - 4, 4 * number)
-        )
-    name = b" ".join(header[1:].split(None, 1)[:1]).decode(errors="replace")
-    try:
-        _check_qualities(qualities, name, number, path)
-    except InputError as error:
-        return error
-    strange = _STRANGE.search(letters)
-    if strange is not None:
-        what = f"byte 0x{strange[0][0]:02x} at position {strange.start() + 1:,} of the sequence"
-        return InputError(what, path=path, record=name, line=4 * number - 2, remedy=_DAMAGED)
-    what = f"{len(letters):,} letters and {len(qualities):,} qualities"
-    return InputError(what, path=path, record=name, line=4 * number, remedy=_WRAPPED)
-
-
-def _strange(name: str, sequence: bytes, number: int, lines: "_Lines") -> str:
-    """Why a sequence with letters other than nucleotides is not scored. Raises InputError if the file is wrong."""
-    at = _STRANGE.search(sequence)
-    assert at is not None
-    blank = _BLANK.search(sequence) if lines.kind == "fastq" else None
-    if blank is not None:
-        what = f"a blank at position {blank.start() + 1:,} of the sequence"
-        raise lines.error(what, number, record=name, letter=blank.start(), remedy=_DAMAGED)
-    amino = len(sequence) - len(sequence.translate(None, AMINO_ACIDS_ONLY))
-    if amino >= PROTEIN_SHARE * len(sequence):
-        raise lines.error("looks like protein", number, record=name, remedy="give nucleotide sequences")
-    if b">" in sequence and lines.kind == "fasta":
-        what = "'>' inside a sequence"
-        raise lines.error(
-            what, number, record=name, letter=sequence.index(b">"), remedy="a line end is missing before it"
-        )
-    letter = sequence[at.start() : at.start() + 4].decode(errors="replace")[0]
-    line = lines.of(number, at.start())
-    return f"letter {letter!r} at position {at.start() + 1:,} (line {line:,}) is not a nucleotide code"
-
-
-class _Lines:
-    """Finds line numbers of records for messages. The parser has none, so the file is read a second time if needed.
-
-    Ask for records in ascending order; then one more pass over the file is enough.
-    """
-
-    def __init__(self, path: Path, kind: Format) -> None:
-        self.path, self.kind = path, kind
-        self._stream: io.TextIOWrapper | None = None
-        self._line = self._records = 0
-
-    def of(self, number: int, letter: int | None = None) -> int:
-        """As `line_of`, for record `number`."""
-        if self.kind == "fastq":
-            return 4 * number - (3 if letter is None else 2)
-        if self._stream is None:
-            self._stream = io.TextIOWrapper(open_text(self.path), encoding="ascii")
-        while self._records < number:
-            self._records += self._next().startswith(">")
-        if letter is not None:
-            passed = 0
-            while passed <= letter:
-                text = unescape(self._next())
-                passed += 0 if text.startswith(b"#") else len(text.translate(None, b" \t"))
-        return self._line
-
-    def error(
-        self, what: str, number: int, *, record: str = "", letter: int | None = None, remedy: str
-    ) -> InputError:
-        """An InputError that names file, record and line."""
-        line = self.of(number, letter)
-        return InputError(what, path=self.path, record=record, line=line, remedy=remedy)
-
-    def close(self) -> None:
-        if self._stream is not None:
-            self._stream.close()
-
-    def _next(self) -> str:
-        assert self._stream is not None
-        self._line += 1
-        return next(self._stream).strip()
+def _ids_side_by_side(files: tuple[Path, Path]) -> Iterator[tuple[str, str]]:
+    one, two = (_parsed(path, 0, "fastq", EVERYTHING, is_mate=True) for path in files)
+    with contextlib.closing(one), contextlib.closing(two):
+        for first, second in zip(one, two, strict=False):  # unequal numbers are the caller's
+            yield first.id, second.id
 
 
 def _named_mate(record: Record, mate: int) -> Record:
-    return record if record.id.endswith(("/1", "/2")) else replace(record, id=f"{record.id}/{mate}")
+    if record.id.endswith(("/1", "/2")):
+        return record
+    return replace(record, id=f"{record.id}/{mate}", name=record.id)
+
+
+def _in_turn(records: Iterator[Record], lines: Lines) -> Iterator[Record]:
+    """Mate 1, mate 2, mate 1, ... Raises InputError where two of them are no mates, or the last one is alone."""
+    for one in records:
+        two = next(records, None)
+        if two is None:
+            raise lines.error("the last read has no mate", one.number, record=one.id, remedy=_NOT_INTERLEAVED)
+        if not agree(Header(one.id, one.description), Header(two.id, two.description)):
+            what = f"not the mate of the read before it, {one.id[:80]!r}"
+            raise lines.error(what, two.number, record=two.id, remedy=_NOT_INTERLEAVED)
+        yield _named_mate(one, 1)
+        yield _named_mate(two, 2)
+
+
+_NOT_INTERLEAVED = "mates must follow each other; leave out --interleaved if they are not mates"
 
 
 def _interleaved(records: Iterator[Record]) -> Iterator[Record]:
@@ -359,28 +284,32 @@ def _place(files: Sequence[Path], counts: Sequence[int], ordinal: int) -> tuple[
     raise AssertionError
 
 
-def _refuse_duplicate(files: Sequence[Path], counts: Sequence[int], first: int, second: int) -> None:
-    places = []
-    for path, number in (_place(files, counts, first), _place(files, counts, second)):
-        places.append((path, line_of(path, number)))
-    (first_path, first_line), (path, line) = places
+def _refuse_duplicate(
+    files: Sequence[Path], options: ReadOptions, counts: Sequence[int], first: int, second: int
+) -> None:
+    places = [_place(files, counts, first), _place(files, counts, second)]
+    (first_path, first_number), (path, number) = places
+    record = next(r.id for i, r in enumerate(_read_files(files, options)) if i == second)
     where = "" if first_path == path else f"{first_path}, "
-    record = next(r.id for i, r in enumerate(_read_files(files)) if i == second)
-    what = f"the same id as at {where}line {first_line:,}"
-    raise InputError(
-        what, path=path, record=record, line=line, remedy="make ids unique, or use `--duplicates rename`"
-    )
+    line, first_line = _line_if_any(path, number), _line_if_any(first_path, first_number)
+    there = f"{where}line {first_line:,}" if first_line else f"{where}record {first_number:,}"
+    remedy = "make ids unique, or use `--duplicates rename`"
+    raise InputError(f"the same id as at {there}", path=path, record=record, line=line, remedy=remedy)
 
 
-def _renamed(files: Sequence[Path]) -> Iterator[Record]:
+def _line_if_any(path: Path, number: int) -> int | None:
+    return line_of(path, number) if format_of(path) in ("fasta", "fastq") else None
+
+
+def _renamed(files: Sequence[Path], options: ReadOptions) -> Iterator[Record]:
     """Records with `_2`, `_3`, ... added to the second, third, ... use of an id, skipping ids that exist."""
     identities = Identities()
-    for record in _read_files(files):
+    for record in _read_files(files, options):
         identities.add(record.id.encode())
     is_taken = identities.lookup()
     first = identities.first()
     next_suffix = np.full(len(first), 2, np.int32)
-    for ordinal, record in enumerate(_read_files(files)):
+    for ordinal, record in enumerate(_read_files(files, options)):
         if first[ordinal] == ordinal:
             yield record
             continue
@@ -388,4 +317,4 @@ def _renamed(files: Sequence[Path]) -> Iterator[Record]:
         while is_taken(f"{record.id}_{suffix}".encode()):
             suffix += 1
         next_suffix[first[ordinal]] = suffix + 1
-        yield replace(record, id=f"{record.id}_{suffix}")
+        yield replace(record, id=f"{record.id}_{suffix}", name=record.name or record.id)

@@ -105,7 +105,8 @@ def write_frames(chunks: Chunks, out: Path, *, version: str = "", processes: int
         writer.append("frame_unique", (np.cumsum(is_unique) - 1)[first])
         writer.append("digests", identities.digests[is_unique])
         del first
-        _append_unique(writer, chunks, np.split(is_unique, np.cumsum(kept)[:-1]), pool)
+        blocks_unique = np.split(is_unique, np.cumsum(kept)[:-1]) if kept else []  # no block: no chunk at all
+        _append_unique(writer, chunks, blocks_unique, pool)
     return Frames.open(out)
 
 

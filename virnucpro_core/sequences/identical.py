@@ -36,6 +36,10 @@ class Identities:
         """Append digests that `digests_of` computed."""
         self._digests += digests
 
+    def append(self, others: "Identities") -> None:
+        """Append the things of another collection."""
+        self._digests += others._digests
+
     @property
     def digests(self) -> Array:
         """(n, 16) uint8, a copy."""

@@ -1,24 +1,85 @@
-"""Groups files into samples by their names: suffixes, sample names, mates, order. Opens no file."""
+"""Groups files into samples by their names: suffixes, lanes, mates, order. Opens no file.
+
+pat1_S1_L001_R1_001.fastq.gz  pat1_S1_L001_R2_001.fastq.gz  pat1_S1_L002_R1_001.fastq.gz ...   sample pat1
+a_R1.fq  a_R2.fq      or  a.R1.fq  a.R2.fq      or  a_1.fq  a_2.fq                             sample a
+SRR9_1.fastq  SRR9_2.fastq  SRR9.fastq (reads without a mate, as SRA's tools write them)       sample SRR9
+"""
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from virnucpro_core.errors import InputError, UsageError
 
 _FASTQ_SUFFIXES = (".fastq", ".fq")
-_SUFFIXES = (".fasta", ".fa", ".fna", ".ffn", ".fas", ".fsa", *_FASTQ_SUFFIXES)
+_FASTA_SUFFIXES = (".fasta", ".fa", ".fna", ".ffn", ".fas", ".fsa")
+_ALIGNED_SUFFIXES = (".bam", ".cram")
+_SUFFIXES = (*_FASTA_SUFFIXES, *_FASTQ_SUFFIXES, *_ALIGNED_SUFFIXES, ".gb", ".gbk", ".gbff", ".genbank")
 _PACKED_SUFFIXES = (".gz", ".bgz", ".bgzf", ".bz2", ".xz", ".zst", ".zstd")
 _MATE = re.compile(r"(?<=[._-])[Rr]([12])(?=[._-]|$)(?!.*[._-][Rr][12](?:[._-]|$))|(?<=[._-])([12])$")
+# bcl2fastq and BCL Convert: sample, sample number, lane, read (I: index), part. Programs may add more, as Trim Galore's
+# `_val_1`.
+_ILLUMINA = re.compile(
+    r"(?P<sample>.+?)(?P<library>_S\d+)?(?P<lane>_L\d{3})?[._](?P<read>[RrIi])(?P<mate>[12])(?P<part>_\d{3})?"
+    r"(?P<rest>(?!.*[._-][RrIi][12](?:[._-]|$))[._-].*)?"
+)
+_MATE_AT_THE_END = re.compile(r"[._-][12]$")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The files of one sample, in the order in which they are read.
+
+    left_out: files of it that hold no reads of the sample (index reads). lone: names that say R1 or R2, without the
+    other mate.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    left_out: tuple[Path, ...] = ()
+    lone: tuple[Path, ...] = ()
+
+    def named(self, name: Callable[[str, Path], str]) -> "Group":
+        """The group under the name `name(own name, first file)`."""
+        return replace(self, name=name(self.name, self.files[0]))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know about the files: a missing mate, files left out."""
+        notes = []
+        if self.lone:
+            more = f" (and {len(self.lone) - 1} more)" if len(self.lone) > 1 else ""
+            notes.append(f"{self.lone[0].name}{more}: no file of the other mate: taken as single reads")
+        if self.left_out:
+            names = ", ".join(path.name for path in self.left_out)
+            notes.append(f"index reads, left out: {names}")
+        return tuple(notes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """What the name of a FASTQ file says. `library`: equal for all files of a sample. `unit`: equal for two mates."""
+
+    sample: str
+    library: tuple[Path, str]
+    unit: tuple[Path, str]
+    mate: int
+    by_lane: bool
+    is_index: bool
 
 
 def in_order(paths: Sequence[Path]) -> list[Path]:
-    """The files of a sample sorted by name. Raises UsageError if there is none, InputError if one is given twice."""
+    """The files of a sample in the given order.
+
+    Raises UsageError if there is none, InputError if one is given twice.
+    """
     if not paths:
         raise UsageError("no input file")
-    files = sorted(paths, key=lambda path: (path.name, str(path)))
     seen: set[Path] = set()
-    for path in files:
+    for path in paths:
         try:
             resolved = path.resolve()
         except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError before Python 3.13
@@ -26,71 +87,161 @@ def in_order(paths: Sequence[Path]) -> list[Path]:
         if resolved in seen:
             raise InputError("the same file is given twice", path=path, remedy="give it once")
         seen.add(resolved)
-    return files
+    return list(paths)
 
 
-def mates(paths: Sequence[Path]) -> list[int]:
-    """For each file: 1 or 2 if another file is its mate, else 0.
+def name_pairs(paths: Sequence[Path]) -> list[tuple[int, int]]:
+    """Indices of the files that are named as mates, (mate 1, mate 2).
 
     Mates have a FASTQ suffix, and their names differ only in R1 and R2, or in a 1 and 2 at the end.
     """
-    keys = [_mate_key(path) for path in paths]
-    present = set(keys)
-    return [key[1] if key and (key[0], 3 - key[1]) in present else 0 for key in keys]
+    units: dict[tuple[Path, str], dict[int, int]] = {}
+    for index, path in enumerate(paths):
+        mark = _mark(path)
+        if mark is not None and not mark.is_index:
+            units.setdefault(mark.unit, {})[mark.mate] = index
+    return [(unit[1], unit[2]) for unit in units.values() if len(unit) == 2]
 
 
 def named_as_mate(path: Path) -> bool:
     """Whether the name of a FASTQ file says that it is one of two mates."""
-    return _mate_key(path) is not None
+    return _mark(path) is not None
 
 
-def sample_name(path: Path, *, is_mate: bool = False) -> str:
-    """The sample name of a file: the file name without suffixes, and for a mate without R1 or R2.
+def named_as_read(path: Path) -> bool:
+    """Whether the name says R1 or R2, which nothing but mates has. A 1 or 2 at the end may be any number."""
+    return named_as_mate(path) and re.search(r"[._-][Rr][12](?:[._-]|$)", _stem(path)[0]) is not None
+
+
+def sample_name(path: Path) -> str:
+    """The sample name of a single file: the file name without suffixes.
 
     Characters other than `[A-Za-z0-9_-]` become `_`; at most 64 characters. Raises InputError if the file name
     consists of suffixes only.
     """
+    return _clean(_stem(path)[0], path)
+
+
+def names_of(path: Path) -> list[str]:
+    """The names that people give to the files beside this one: without suffixes, and for a mate without R1 or R2."""
     stem = _stem(path)[0]
-    if is_mate:
-        stem = re.sub(r"[._-]{2,}", lambda run: run[0][0], _MATE.sub("", stem)).rstrip("._-") or stem
-    if not stem:
-        raise InputError("no name before the suffix", path=path, remedy="rename the file")
-    return re.sub(r"[^A-Za-z0-9_-]", "_", stem)[:64]
+    mark = _mark(path)
+    return [name for name in dict.fromkeys((mark.sample if mark else stem, stem)) if name]
 
 
-def group_samples(paths: Sequence[Path]) -> list[tuple[str, list[Path]]]:
-    """Samples as (name, files), sorted by name. Two mates are one sample, every other file is a sample of its own.
+def group_samples(paths: Sequence[Path]) -> list[Group]:
+    """The samples that the files make, in the order of their first files. See the examples at the top.
 
-    Raises UsageError if there is no file, or if two samples have the same name.
+    Samples of equal names get the names of their folders before it: `A_contigs`, `B_contigs`; in one folder, their
+    suffixes after it: `a_fa`, `a_fq`. Raises UsageError if there is no file, or if two names are still equal.
     """
-    groups = join_mates(in_order(paths))
+    groups = group_files(in_order(paths))
+    places = Counter((group.name, group.files[0].parent) for group in groups)
+    groups = [
+        group if places[group.name, group.files[0].parent] == 1 else group.named(with_suffix)
+        for group in groups
+    ]
+    for level in range(max(len(path.resolve().parts) for path in paths)):
+        names = Counter(group.name for group in groups)
+        if len(names) == len(groups):
+            break
+        groups = [
+            group if names[group.name] == 1 else group.named(partial(with_folder, level=level))
+            for group in groups
+        ]
     taken: dict[str, Path] = {}
-    for name, group in groups:
-        if name in taken:
-            what = f"makes the sample {name!r}, and so does {taken[name]}"
-            raise UsageError(what, where=group[0], remedy="rename one of the files")
-        taken[name] = group[0]
+    for group in groups:
+        if group.name in taken:
+            what = f"makes the sample {group.name!r}, and so does {taken[group.name]}"
+            raise UsageError(what, where=group.files[0], remedy="rename one of the files")
+        taken[group.name] = group.files[0]
     return groups
 
 
-def join_mates(files: Sequence[Path]) -> list[tuple[str, list[Path]]]:
+def with_suffix(name: str, file: Path) -> str:
+    """The name with the suffixes of the file after it: `a_fq`, `a_fq_gz`. At most 64 characters."""
+    suffixes = file.name[len(_stem(file)[0]) :].strip(".")
+    after = re.sub(r"[^A-Za-z0-9_-]", "_", suffixes)
+    return f"{name[: 63 - len(after)]}_{after}" if after else name
+
+
+def with_folder(name: str, file: Path, level: int) -> str:
+    """The name with that of a folder of the file before it: level 0 is the folder it lies in. At most 64 characters."""
+    folders = file.resolve().parents
+    folder = folders[level].name if level < len(folders) else ""
+    before = re.sub(r"[^A-Za-z0-9_-]", "_", folder)
+    return f"{before}_{name}"[:64] if before and len(before) + len(name) < 64 else name
+
+
+def group_files(files: Sequence[Path]) -> list[Group]:
     """As `group_samples`, but without its errors: names may repeat, and `files` may be empty."""
-    groups: dict[object, tuple[str, list[Path]]] = {}
-    for path, mate in zip(files, mates(files), strict=True):
-        key = _mate_key(path)
-        name = sample_name(path, is_mate=mate > 0)
-        groups.setdefault(key[0] if key and mate else path, (name, []))[1].append(path)
-    return sorted(groups.values())
+    marks = {path: _mark(path) for path in files}
+    pairs = [(files[i], files[j]) for i, j in name_pairs(files)]
+    paired = {path for pair in pairs for path in pair}
+    runs = {(path.parent, mark.sample): mark.library for path in paired if (mark := marks[path])}
+    found: dict[object, list[Path]] = {}
+    for path in files:
+        mark, stem = marks[path], _stem(path)
+        key: object = path
+        if mark is not None and (mark.by_lane or path in paired):
+            key = mark.library
+        elif stem[1] in _FASTQ_SUFFIXES and (path.parent, stem[0]) in runs:
+            key = runs[path.parent, stem[0]]  # reads of the run that have no mate
+        found.setdefault(key, []).append(path)
+    named = [_group(own, marks, paired) for own in found.values()]
+    names = Counter(group.name for group in named)
+    return [_with_number(group, marks[group.files[0]]) if names[group.name] > 1 else group for group in named]
+
+
+def without_index_reads(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """(files with reads, files with the index reads of those)."""
+    groups = group_files(files)
+    left_out = {path for group in groups for path in group.left_out}
+    return [path for path in files if path not in left_out], [path for path in files if path in left_out]
 
 
 def looks_like_sequence_file(path: Path) -> bool:
-    """Whether the suffix is that of a FASTA or FASTQ file, compressed or not, and the file is not hidden."""
+    """Whether the suffix is that of a format that is read, compressed or not, and the file is not hidden."""
     return _stem(path)[1] != "" and not path.name.startswith(".")
 
 
 def is_packed(path: Path) -> bool:
     """Whether the suffix is that of a compressed file."""
-    return path.name.lower().endswith(_PACKED_SUFFIXES)
+    return path.name.lower().endswith((*_PACKED_SUFFIXES, *_ALIGNED_SUFFIXES))
+
+
+def _group(own: list[Path], marks: dict[Path, _Mark | None], paired: set[Path]) -> Group:
+    """The group of files that belong together: two mates follow each other, whatever the given order."""
+    reads = [path for path in own if (mark := marks[path]) is None or not mark.is_index]
+    if not reads:
+        reads = own  # index reads alone: somebody wants them
+    units: dict[object, list[tuple[int, Path]]] = {}
+    for path in reads:
+        mark = marks[path]
+        key, mate = (mark.unit, mark.mate) if mark and path in paired else (path, 0)
+        units.setdefault(key, []).append((mate, path))
+    files = tuple(path for unit in units.values() for _, path in sorted(unit))
+    mark = next((m for path in files if (m := marks[path]) and (m.by_lane or path in paired)), None)
+    name = _clean(
+        _stem(files[0])[0] if mark is None or (reads is own and mark.is_index) else mark.sample, own[0]
+    )
+    lone = tuple(p for p in files if (m := marks[p]) and not m.is_index and p not in paired)
+    return Group(name, files, tuple(path for path in own if path not in reads), lone)
+
+
+def _with_number(group: Group, mark: _Mark | None) -> Group:
+    """The group with the sample number of bcl2fastq in its name: two libraries of one sample in one folder."""
+    if mark is None or not mark.by_lane:
+        return group
+    return Group(
+        _clean(mark.library[1].split("/")[0], group.files[0]), group.files, group.left_out, group.lone
+    )
+
+
+def _clean(stem: str, path: Path) -> str:
+    if not stem:
+        raise InputError("no name before the suffix", path=path, remedy="rename the file")
+    return re.sub(r"[^A-Za-z0-9_-]", "_", stem)[:64]
 
 
 def _stem(path: Path) -> tuple[str, str]:
@@ -106,14 +257,28 @@ def _stem(path: Path) -> tuple[str, str]:
     return name, ""
 
 
-def _mate_key(path: Path) -> tuple[tuple[Path, str], int] | None:
-    """A key that two mates share, and 1 or 2 for the mate that this file is; None if the name is not a mate's."""
+def _mark(path: Path) -> _Mark | None:
+    """What the name of a FASTQ file says; None if it says nothing."""
     stem, suffix = _stem(path)
+    if suffix not in _FASTQ_SUFFIXES:
+        return None
+    ending = path.name[len(stem) :]
+    lane = _ILLUMINA.fullmatch(stem)
+    if lane and (lane["library"] or lane["lane"] or lane["part"]):
+        rest = _MATE_AT_THE_END.sub("", lane["rest"] or "")
+        library = f"{lane['sample']}{lane['library'] or ''}{rest}"
+        return _Mark(
+            sample=lane["sample"] + rest,
+            library=(path.parent, f"{library}/"),
+            unit=(path.parent, f"{library}/{lane['lane'] or ''}{lane['part'] or ''}/{ending}"),
+            mate=int(lane["mate"]),
+            by_lane=True,
+            is_index=lane["read"] in "Ii",
+        )
     match = _MATE.search(stem)
-    if suffix not in _FASTQ_SUFFIXES or not match:
+    if not match:
         return None
     token = match[0][:-1] + "?"
-    rest = path.name[len(stem) :]
-    return (path.parent, stem[: match.start()] + token + stem[match.end() :] + rest), int(
-        match[1] or match[2]
-    )
+    unit = (path.parent, stem[: match.start()] + token + stem[match.end() :] + "/" + ending)
+    sample = re.sub(r"[._-]{2,}", lambda run: run[0][0], _MATE.sub("", stem)).rstrip("._-") or stem
+    return _Mark(sample, unit, unit, int(match[1] or match[2]), by_lane=False, is_index=False)

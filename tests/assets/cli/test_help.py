@@ -27,6 +27,7 @@ COMMANDS = {(): app, **dict(commands(app))}
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_help_is_complete_and_reads_well_at_80_columns(words: tuple[str, ...]) -> None:
     command = COMMANDS[words]
+    assert re.search(r"^ *Examples?:$", command.help or "", re.MULTILINE), "every command has an example"
     for option in (p for p in command.params if isinstance(p, click.Option)):
         assert option.help, option.name
         assert "" not in getattr(option.type, "choices", ()), option.name

@@ -5,9 +5,11 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import dagster as dg
@@ -21,6 +23,11 @@ from tests.support import ROOT
 from tests.support.live_platform import wait_until
 from torture.pipeline import write_reads
 from virnucpro_core.models.profiles import DEMO
+from virnucpro_core.results.folder import RESULT_FILES
+from virnucpro_core.results.multiqc import MULTIQC_FILES
+from virnucpro_core.results.viral_reads import READ_FILES
+
+ACROSS = {"summary.tsv", "index.html", *MULTIQC_FILES}
 
 
 class Shell:
@@ -55,16 +62,23 @@ class Shell:
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
     def good(self, *words: object) -> str:
+        """All that it printed: the calls, then the progress."""
         done = self.run(*words)
         assert done.returncode == 0, done.stderr
-        return done.stdout
+        return done.stdout + done.stderr
 
     def refused(self, *words: object) -> str:
-        """The one line of an exit 2."""
+        """The one line of an exit 2, below what was said of the work."""
         done = self.run(*words)
         assert done.returncode == 2, done
         assert "Traceback" not in done.stderr
-        return done.stderr
+        [said] = messages(done.stderr)
+        return said
+
+
+def messages(stderr: str) -> list[str]:
+    """The errors and warnings among the lines."""
+    return [line for line in stderr.splitlines() if line.startswith("virnucpro: ")]
 
 
 @pytest.fixture
@@ -76,38 +90,42 @@ def shell(tmp_path: Path) -> Shell:
 def predicted(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     """The phage and the viruses, predicted once on two lanes."""
     shell = Shell(tmp_path_factory.mktemp("predicted"))
-    out = shell.good(
+    done = shell.run(
         "predict", DEMO / "viral.fa", "--profile", "demo", "--chunk-size", 300, "--gpus", 2, "--shard-rows", 20,
-        "--out", "results",
+        "-o", "results", "--verbose",
     )  # fmt: skip
-    (shell.folder / "out.txt").write_text(out)
+    assert done.returncode == 0, done.stderr
+    (shell.folder / "out.txt").write_text(done.stdout)
+    (shell.folder / "err.txt").write_text(done.stderr)
     return shell
 
 
 def test_predict_shows_progress_and_calls_and_leaves_the_results_folder(predicted: Shell) -> None:
-    out = (predicted.folder / "out.txt").read_text()
-    for words in (
-        "lane 0, DNABERT-S",
-        "lane 1, ESM-2",
-        "NC_001416.1",
-        "no biological meaning",
-        "report.html",
-    ):
-        assert words in out
+    out, err = ((predicted.folder / name).read_text() for name in ("out.txt", "err.txt"))
+    first, *progress = err.splitlines()
+    assert first == (
+        "1 sample (1 file, 68.9 kB): profile demo, chunks of 300, 2 lanes on the CPU in float32; results in results"
+    )
+    for words in ("lane 0, DNABERT-S", "lane 1, ESM-2", "no biological meaning", "report.html", "tokens/s"):
+        assert words in "\n".join(progress)
+    head, *rows = out.splitlines()  # the calls, and nothing else
+    assert head.split() == ["record", "length", "call", "score", "scored/chunks", "frames"]
+    assert [row.split()[0] for row in rows] == list(pd.read_csv(
+        predicted.folder / "results" / "contigs.tsv", sep="\t")["record_id"])  # fmt: skip
+    assert rows[0].split()[3] == "0.8001"  # cut to 4 digits, as in the report
     results = predicted.folder / "results"
-    assert {f.name for f in results.iterdir()} == {
-        "contigs.tsv",
-        "prediction_results.txt",
-        "prediction_results_highestscore.csv",
-        "report.html",
-        "run.json",
-        "viral.fasta",
-    }
+    assert {f.name for f in results.iterdir()} == set(RESULT_FILES) - set(READ_FILES)
     calls = pd.read_csv(results / "contigs.tsv", sep="\t")
     assert len(calls) == 6
     run = json.loads((results / "run.json").read_text())
     assert run["settings"]["chunk_size"] == 300
     assert "no biological meaning" in run["note"]
+    made = run["made"]
+    assert made["command"].startswith("virnucpro predict ")
+    assert made["command"].endswith("-o results --verbose")
+    assert made["host"] == socket.gethostname()
+    assert abs(datetime.fromisoformat(made["date"]).timestamp() - time.time()) < 3600
+    assert 0 < made["seconds"] < 600
 
 
 def test_the_same_command_computes_nothing_and_gives_the_same_bytes(predicted: Shell) -> None:
@@ -146,15 +164,22 @@ def test_small_samples_are_predicted_together_and_a_bad_one_stops_none(shell: Sh
         (tmp_path / "in" / f"{name}.fa").write_text(f">{text}")
     done = shell.run("predict", "in", "--profile", "demo", "--chunk-size", 300, "--out", "out")
     assert done.returncode == 2
-    first, last = done.stderr.strip().splitlines()
+    first, last = messages(done.stderr)
     assert "bad.fa" in first
     assert "line 3" in first
     assert "1 of 3 samples failed" in last
-    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == ["a", "b"]
+    assert {f.name for f in (tmp_path / "out").iterdir()} == {"a", "b"} | ACROSS
+    assert "\n2 called, 1 failed\n" in done.stderr
+    assert [line[:7] for line in done.stderr.splitlines() if " of 3: " in line] == ["1 of 3:", "2 of 3:"]
+    across = pd.read_csv(tmp_path / "out" / "summary.tsv", sep="\t", quoting=3).set_index("sample")
+    assert dict(across["state"]) == {"a": "called", "b": "called", "bad": "failed"}
+    assert "line 3" in across["reason"]["bad"]
+    assert (across["seconds"][["a", "b"]] > 0).all()
     assert all((tmp_path / "out" / name / "run.json").exists() for name in "ab")
     # Three runs for all, and the bad one's own, which says why.
     assert len(list((tmp_path / "home" / "dagster" / "history" / "runs").glob("*-*.db"))) == 4
-    assert "line 3" in shell.good("samples", "bad")
+    # Nothing was computed for it, so no sample is left behind.
+    assert "sample 'bad' is not known" in shell.refused("samples", "bad")
 
 
 def test_a_folder_s_bad_samples_are_said_and_stop_none_whatever_is_wrong_with_them(
@@ -174,13 +199,51 @@ def test_a_folder_s_bad_samples_are_said_and_stop_none_whatever_is_wrong_with_th
     (folder / "cut.fa.gz").write_bytes(gzip.compress(b">a\nACGT\n" * 999)[:-9])
     done = shell.run(*words)
     assert done.returncode == 2
-    *each, last = done.stderr.strip().splitlines()
+    *each, last = messages(done.stderr)
     assert len(each) == 5, done.stderr
     assert "5 of 7 samples failed" in last
     assert "moved.fa: no such file" in done.stderr
     assert "pipe.fa: not a regular file" in done.stderr
     assert "already stands for other sequences" in done.stderr
-    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == ["a", "b"]
+    assert {f.name for f in (tmp_path / "out").iterdir()} == {"a", "b"} | ACROSS
+    assert "\n2 called, 5 failed\n" in done.stderr
+    (tmp_path / "out" / "index.html").write_text("mine")
+    assert "holds index.html, which was not written by VirNucPro" in shell.refused(*words)
+
+
+def test_samples_of_one_name_and_variants_lie_side_by_side(shell: Shell, tmp_path: Path) -> None:
+    entries = (DEMO / "viral.fa").read_text().split(">")[1:]
+    for folder, text in zip("AB", entries, strict=False):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "contigs.fasta").write_text(f">{text}")
+    files, words = ("A/contigs.fasta", "B/contigs.fasta"), ("--profile", "demo", "--gpus", 1)
+    shell.good("predict", *files, *words, "--chunk-size", 300, "--out", "out")
+    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == ["A_contigs", "B_contigs"]
+    shards = {f: f.stat().st_mtime_ns for f in (tmp_path / "home" / "samples").rglob("*.h5")}
+    done = shell.run("predict", files[0], *words, "--chunk-size", 500, "--fresh", "--out", "out/A_contigs")
+    assert done.returncode == 0, done.stderr
+    assert "deletes" not in done.stderr  # there was nothing yet with these settings
+    assert "a variant of sample 'A_contigs': it is named 'A_contigs-500'" in done.stderr
+    done = shell.run(
+        "predict", *files, *words, "--chunk-size", 300, "--fresh", "--out", "out/A_contigs/run.json"
+    )
+    assert done.returncode == 2  # refused before anything is deleted
+    assert {f: f.stat().st_mtime_ns for f in shards} == shards
+    rows = [json.loads(line) for line in shell.good("samples", "--json").splitlines()]
+    assert [(r["name"], r["variant_of"], r["settings"], r["state"]) for r in rows] == [
+        ("A_contigs", "", "300 demo float32", "called"),
+        ("A_contigs-500", "A_contigs", "500 demo float32", "called"),
+        ("B_contigs", "", "300 demo float32", "called"),
+    ]
+    assert "its variants stay: A_contigs-500" in shell.good("samples", "remove", "A_contigs", "--yes")
+
+
+def test_a_classifier_of_other_chunks_is_refused_before_anything_begins(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "a.fa").write_text(">a\nACGT\n")
+    own = ("--classifier", DEMO / "classifier_300", "--chunk-size", 500)
+    said = shell.refused("predict", "a.fa", "--profile", "demo", *own, "--out", "out")
+    assert "trained on chunks of 300 bases, the sample is cut into chunks of 500" in said
+    assert not (tmp_path / "home" / "samples").exists()
 
 
 def test_out_is_not_taken_from_others_unless_it_is_said(predicted: Shell, tmp_path: Path) -> None:
@@ -248,7 +311,7 @@ def test_small_samples_of_a_worker_that_stands_and_dies_are_done_by_others(
     worker.kill()
     _, err = command.communicate(timeout=240)
     assert command.returncode == 0, err
-    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == names
+    assert {f.name for f in (tmp_path / "out").iterdir()} == {*names} | ACROSS
     assert (
         len(
             [line for line in err.splitlines() if "gpu-1: was ended by signal 9 (Killed); its log is" in line]
@@ -321,8 +384,81 @@ def test_bad_input_is_one_line_and_exit_2(shell: Shell, tmp_path: Path, content:
     said = shell.refused("predict", "bad.fa", "--profile", "demo", "--chunk-size", 300, "--out", "out")
     assert line in said
     assert "bad.fa" in said
-    assert len(said.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+EARLY = {
+    ("absent.fa", "gone.fa", "--profile", "esm2-3b"): "absent.fa, gone.fa: no such files",
+    ("a.fa", "--gpus", "0"): "'--gpus': 0 is not in the range",
+    ("a.fa", "--sample", ""): "'' is not a sample name",
+    ("a.fa", "--cutoff", "2"): "cutoff is 2.0; give 0 to 1",
+    ("a.fa", "--out", "a.fa"): "a.fa: is not a folder",
+    ("a.fa", "--out", "/proc/x"): "/proc: cannot be written",
+    ("a.fa", "--precision", "fp8"): "float32, but fp8 was requested; use --precision float32",
+    ("a.fa", "--profile", "esm2-3b", "--device", "cpu"): "virnucpro models fetch",
+}
+
+
+@pytest.mark.parametrize("words", EARLY, ids=" ".join)
+def test_what_can_be_known_is_said_before_anything_is_made(
+    shell: Shell, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "a.fa").write_text(">a\nACGT\n")
+    usual = ("predict", "--profile", "demo", "--chunk-size", 300, "--out", "out")
+    assert EARLY[words] in shell.refused(*usual, *words)
+    assert not (tmp_path / "home" / "samples").exists()
+    assert not (tmp_path / "home" / "dagster").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_check_says_what_would_be_done_and_does_nothing(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "a.fa").write_text(">a\nACGT\n")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "virnucpro.toml").write_text('profile = "demo"\nchunk-size = 300\nshard-rows = 7\n')
+    del shell.environment["VIRNUCPRO_PROFILE"]
+    done = shell.run("predict", "a.fa", "-o", "out", "--check")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr.startswith("1 sample (1 file, 8 B): profile demo, chunks of 300, 1 lane on the CPU")
+    assert sorted(f.name for f in tmp_path.rglob("*")) == ["a.fa", "home", "virnucpro.toml"]
+    shell.environment["VIRNUCPRO_CHUNK_SIZE"] = "500"
+    assert "chunks of 500" in shell.good("predict", "a.fa", "-o", "out", "--check")
+    assert "chunks of 300" in shell.good("predict", "a.fa", "-o", "out", "--check", "--chunk-size", 300)
+    held = {
+        e["setting"]: (e["value"], e["from"])
+        for e in map(json.loads, shell.good("config", "--json").splitlines())
+    }
+    assert held["profile"] == ("demo", "virnucpro.toml")
+    assert held["chunk-size"] == (500, "VIRNUCPRO_CHUNK_SIZE")
+    assert held["shard-rows"] == (7, "virnucpro.toml")
+    assert held["cutoff"] == (0.5, "default")
+    (tmp_path / "home" / "virnucpro.toml").write_text("chunksize = 300\n")
+    assert "virnucpro.toml: unknown setting 'chunksize'" in shell.refused("config")
+    assert "do you mean chunk-size?" in shell.refused("predict", "a.fa", "-o", "out")
+
+
+def test_nothing_is_overwritten_unless_it_is_said(predicted: Shell, tmp_path: Path) -> None:
+    table = predicted.folder / "results" / "prediction_results.txt"
+    for words in (
+        ("consensus", table, "-o", tmp_path / "chunks.tsv"),
+        ("export", "translations", "viral", "-o", tmp_path / "frames"),
+    ):
+        predicted.good(*words)
+        before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+        assert "already exists; give another --out, or --force" in predicted.refused(*words)
+        predicted.good(*words, "--force")
+        assert {file: file.read_bytes() for file in before} == before
+
+
+def test_quiet_prints_nothing_and_json_one_line_per_sample(predicted: Shell, tmp_path: Path) -> None:
+    words = ("predict", DEMO / "viral.fa", "--profile", "demo", "--chunk-size", 300, "--gpus", 2,
+             "--shard-rows", 20, "--out", tmp_path / "out")  # fmt: skip
+    done = predicted.run(*words, "--quiet")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    [line] = predicted.run(*words, "--quiet", "--json").stdout.splitlines()
+    shown = json.loads(line)
+    assert shown["sample"] == "viral"
+    assert shown["counts"]["records"] == 6
+    assert Path(shown["report"]) == tmp_path / "out" / "report.html"
 
 
 def test_usage_errors_name_what_to_do(shell: Shell, tmp_path: Path) -> None:

@@ -73,11 +73,12 @@ def test_embed_says_what_it_left_out_and_names_the_option_that_was_typed(tmp_pat
     assert done.returncode == 0
     assert done.stderr == "2 proteins with a stop (*) at the end: the stop was left out\n"
     assert done.stdout == "2 embeddings of 64 columns in a.h5\n"
-    refused = virnucpro(tmp_path, *words, "--dtype", "fp8")
+    assert "a.h5: already exists" in virnucpro(tmp_path, *words).stderr
+    refused = virnucpro(tmp_path, *words, "--force", "--precision", "fp8")
     assert refused.returncode == 2
-    assert "fp8 was requested; use --dtype float32" in refused.stderr
+    assert "fp8 was requested; use --precision float32" in refused.stderr
     (tmp_path / "a.faa").write_text(">g_1\nMKTAYIAKQRW\n>g_2\nMK\nVJ\n")
-    refused = virnucpro(tmp_path, *words)
+    refused = virnucpro(tmp_path, *words, "--force")
     assert refused.returncode == 2
     assert refused.stderr.startswith("virnucpro: a.faa, record 'g_2', line 5: letter 'J' at residue 4 is not")
     assert len(refused.stderr.splitlines()) == 1

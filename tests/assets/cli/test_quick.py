@@ -53,3 +53,24 @@ def test_help_of_every_command_imports_next_to_nothing(tmp_path: Path) -> None:
     assert len(commands) > 15
     for command in commands:
         assert not modules_of(tmp_path, *command, "--help") & SLOW_FOR_HELP, command
+
+
+def test_the_shell_completes_options_quickly(tmp_path: Path) -> None:
+    """As bash asks: the words so far, and which one is being typed."""
+    asked = {
+        "_VIRNUCPRO_COMPLETE": "bash_complete",
+        "COMP_WORDS": "virnucpro predict --pro",
+        "COMP_CWORD": "2",
+    }
+    done = subprocess.run(
+        [Path(sys.executable).with_name("virnucpro")],
+        env={**os.environ, **asked}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == "plain,--profile\n"
+    script = subprocess.run(
+        [Path(sys.executable).with_name("virnucpro"), "completion", "bash"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "_VIRNUCPRO_COMPLETE=bash_complete" in script

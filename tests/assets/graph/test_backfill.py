@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.live_platform import Server, Site, wait_until, web_ui
 from torture.pipeline import write_reads
+from virnucpro_assets.running.runs import latest_failures
 
 LAUNCH = """mutation ($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) { __typename
   ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
@@ -73,4 +74,6 @@ def test_a_backfill_of_many_samples_is_a_few_runs(tmp_path: Path) -> None:
         done = {
             asset: instance.get_materialized_partitions(dg.AssetKey(asset)) for asset in ["chunks", *lanes]
         }
-        assert done == {"chunks": set(good)} | {asset: set(keys) for asset in lanes}
+        assert "line 3" in latest_failures(instance, names)["s2"]
+        assert not latest_failures(instance, good)
+    assert done == {"chunks": set(good)} | {asset: set(keys) for asset in lanes}

@@ -14,7 +14,7 @@ from virnucpro_assets.cli.samples import samples
 from virnucpro_assets.definitions import defs
 from virnucpro_assets.graph.checks import lane_findings, manifest_of, sample_findings
 from virnucpro_assets.graph.partitions import lane_key
-from virnucpro_assets.graph.retention import clean_up, nightly_clean_up, retention
+from virnucpro_assets.graph.retention import clean_up, nightly_clean_up
 from virnucpro_assets.platform.instance import open_instance, quick_event_log
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.running.predict import Watch, predict
@@ -51,9 +51,7 @@ def checked(finished: Finished, asset: str, rank: int) -> dict[str, bool]:
 
 
 def test_one_sample_is_cleaned_from_the_web_ui_and_its_checks_still_pass(finished: Finished) -> None:
-    done = dg.materialize(
-        [*defs.assets, retention],  # type: ignore[list-item]
-        selection=[retention],
+    done = defs.resolve_job_def("clean_up_sample").execute_in_process(
         partition_key=NAME,
         instance=finished.instance,
         resources={"platform": keeping(finished.platform, "results")},
@@ -72,6 +70,11 @@ def test_one_sample_is_cleaned_from_the_web_ui_and_its_checks_still_pass(finishe
     for asset in ("chunks", "translations"):
         assert [f.passed for f in sample_findings(finished.sample, asset)] == [True, True]
     assert audit_results(finished.sample).passed
+
+
+def test_materialize_all_deletes_nothing() -> None:
+    assert not defs.resolve_asset_graph().get(dg.AssetKey("retention")).is_materializable
+    assert defs.resolve_asset_graph().get(dg.AssetKey("consensus")).is_materializable
 
 
 def test_every_night_cleans_what_is_due_and_leaves_what_is_not(finished: Finished) -> None:
@@ -164,8 +167,11 @@ def test_the_listing_for_people_and_programs(site: Finished) -> None:
     text = typed(NAME)
     for words in ("rank 1 of 2", "esm_embeddings", "total"):
         assert words in text
-    with pytest.raises(UsageError, match="not known"):
-        typed("absent")
+    for words in (("absent",), ("--", "-h"), ("show", "--", "-h")):
+        with pytest.raises(UsageError, match=r"not known|not a sample name"):
+            typed(*words)
+    with pytest.raises(UsageError, match="'' is not a sample name"):
+        typed("")
 
 
 def test_a_sample_is_removed_as_a_whole_and_only_when_asked(site: Finished) -> None:

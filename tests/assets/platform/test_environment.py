@@ -32,6 +32,7 @@ ODD = {
     "VIRNUCPRO_KEEP": "scores",
     "VIRNUCPRO_KEEP_DAYS": "0.5",
     "VIRNUCPRO_TIMEZONE": "Asia/Tokyo",
+    "VIRNUCPRO_URL_PREFIX": "/lab/virnucpro",
 }
 
 
@@ -99,6 +100,8 @@ def test_policies_are_those_of_core() -> None:
         ("VIRNUCPRO_INBOX_STABLE_SECONDS", "soon", "give a number, 0 or more"),
         ("VIRNUCPRO_TIMEZONE", "Mars/Olympus", "give a name such as Europe/Berlin"),
         ("VIRNUCPRO_TIMEZONE", "../../etc/passwd", "give a name such as Europe/Berlin"),
+        ("VIRNUCPRO_URL_PREFIX", "lab", "give a path such as /virnucpro"),
+        ("VIRNUCPRO_URL_PREFIX", "//evil.example", "give a path such as /virnucpro"),
     ],
 )
 def test_a_variable_that_makes_no_sense_is_named(

@@ -3,12 +3,16 @@
 import gc
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.support import ROOT
 from virnucpro_assets.platform.startup import lasting_imports
 
 
@@ -55,6 +59,29 @@ def test_a_signal_that_python_does_not_handle_is_left_alone() -> None:
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    "given", ["", ":", "{root}:", ":{root}", ".:{root}", "{root}:{other}:", "{root}:sub"]
+)
+def test_no_entry_of_pythonpath_brings_the_current_folder(tmp_path: Path, given: str) -> None:
+    """Of this process and of its children; what is named by its path stays."""
+    (tmp_path / "colorsys.py").write_text("raise SystemExit('imported from where the user stands')")
+    (tmp_path / "sub").mkdir()
+    other = tmp_path.parent
+    path = given.format(root=ROOT, other=other)
+    code = "import virnucpro_assets, colorsys, subprocess, sys, os; print(os.environ.get('PYTHONPATH', ''));"
+    code += "sys.exit(subprocess.run([sys.executable, '-P', '-c', 'import colorsys']).returncode)"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    left = done.stdout.strip().split(":")
+    assert str(tmp_path) not in left
+    assert {"", "."}.isdisjoint(left) or left == [""]
+    assert (str(other) in left) == ("{other}" in given)
+    assert (str(tmp_path / "sub") in left) == ("sub" in given)
 
 
 def test_a_thread_imports_without_touching_signals() -> None:

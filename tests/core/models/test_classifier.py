@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from virnucpro_core.errors import UsageError, WeightsError
-from virnucpro_core.models.classifier import Classifier, ClassifierNet, load_classifier, train_classifier
+from virnucpro_core.models.classifier import Classifier, ClassifierNet, load_classifier
+from virnucpro_core.models.fitting import Recipe, train_classifier
 
 CPU = torch.device("cpu")
 
@@ -116,14 +117,12 @@ def two_clouds(rows: int = 400) -> tuple[np.ndarray, np.ndarray]:
 
 def test_training_separates_and_repeats() -> None:
     features, labels = two_clouds()
-    runs = [
-        train_classifier(features, labels, hidden=16, epochs=8, seed=5, learning_rate=0.01) for _ in range(2)
-    ]
+    runs = [train_classifier(features, labels, Recipe(16, 8, seed=5, learning_rate=0.01)) for _ in range(2)]
     (classifier, report), (again, _) = runs
     assert report.accuracy > 0.95
     assert report.losses[-1] < report.losses[0]
     assert classifier.fingerprint == again.fingerprint
-    other, _ = train_classifier(features, labels, hidden=16, epochs=8, seed=6, learning_rate=0.01)
+    other, _ = train_classifier(features, labels, Recipe(16, 8, seed=6, learning_rate=0.01))
     assert other.fingerprint != classifier.fingerprint
 
 
@@ -132,7 +131,7 @@ def test_training_leaves_the_callers_random_state() -> None:
     torch.manual_seed(9)
     expected = torch.rand(1)
     torch.manual_seed(9)
-    train_classifier(features, labels, hidden=4, epochs=1)
+    train_classifier(features, labels, Recipe(4, 1))
     assert torch.equal(torch.rand(1), expected)
 
 

@@ -1,99 +1,178 @@
-"""Training from FASTA: nothing held out is trained on, and the numbers mean what they say."""
+"""Training: whole groups are held out, the epoch and the seed are chosen by others than those that are evaluated."""
 
-from dataclasses import asdict
+import html
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
+from tests.support.genomes import LABELS_TABLE, write_genomes
 from virnucpro_core.encoders.weights import fingerprint
 from virnucpro_core.errors import UsageError
+from virnucpro_core.evaluation.evaluation import EvaluationSettings
+from virnucpro_core.evaluation.trained import publish_trained, scored
 from virnucpro_core.files.manifest import verify
-from virnucpro_core.models.classifier import Classifier, ClassifierNet, load_classifier
-from virnucpro_core.models.profiles import DEMO
-from virnucpro_core.models.training import (
-    BLOCK_BASES,
-    LabelledFrames,
-    TrainingSettings,
-    equal_classes,
-    evaluate,
-    split_blocks,
-    train_from_fasta,
-)
+from virnucpro_core.models.classifier import load_classifier
+from virnucpro_core.models.fitting import Recipe, train_classifier
+from virnucpro_core.models.profiles import DEMO, NO_MEANING, note_of
+from virnucpro_core.models.training import PARTS, Trained, TrainingSettings, cut, divided, train
+from virnucpro_core.results.record_calls import chunk_scores
 from virnucpro_core.sequences.fasta import read_records
+from virnucpro_core.sequences.labelled import LabelledInput, Truth
+
+RECIPE = Recipe(hidden=8, epochs=4, seed=7, learning_rate=0.01, patience=2, class_weights=True)
+SETTINGS = TrainingSettings(chunk_size=300, augment=(200,), seeds=2, lengths=(600, 1_500), recipe=RECIPE)
+MEASURING = EvaluationSettings(bootstrap=20)
 
 
-def test_blocks_are_dealt_out_whole_and_once(tmp_path: Path) -> None:
-    settings = TrainingSettings(chunk_size=500, seed=3)
-    train, held_out = split_blocks([DEMO / "viral.fa"], tmp_path / "virus", settings)
-    genomes = {record.id: record.sequence for record in read_records([DEMO / "viral.fa"])}
-    parts = [[(r.id, r.sequence) for r in read_records([path])] for path in (train, held_out)]
-    covered = {name: np.zeros(len(sequence), int) for name, sequence in genomes.items()}
-    for name, sequence in parts[0] + parts[1]:
-        genome, place = name.removesuffix("+0").rsplit(":", 1)
-        start = int(place) - 1
-        assert genomes[genome][start : start + BLOCK_BASES] == sequence
-        covered[genome][start : start + len(sequence)] += 1
-    assert all((count == 1).all() for count in covered.values())
-    assert len(parts[1]) == round(0.2 * (len(parts[0]) + len(parts[1])))
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> LabelledInput:
+    return write_genomes(tmp_path_factory.mktemp("genomes"))
 
 
-def test_shifts_cut_training_blocks_again_and_held_out_ones_once(tmp_path: Path) -> None:
-    once, again = (
-        split_blocks([DEMO / "viral.fa"], tmp_path / name, TrainingSettings(chunk_size=300, shifts=shifts))
-        for name, shifts in (("a", 1), ("b", 3))
-    )
-    assert once[1].read_bytes() == again[1].read_bytes()
-    first, all_ = ({r.id: r.sequence for r in read_records([pair[0]])} for pair in (once, again))
-    for name, sequence in first.items():
-        for shift in (0, 100, 200):
-            assert all_[f"{name.removesuffix('+0')}+{shift}"] == sequence[shift:]
+@pytest.fixture(scope="module")
+def trained(labelled: LabelledInput) -> Trained:
+    return train(labelled, DEMO / "dnabert_s", DEMO / "esm2", SETTINGS)
 
 
-def test_one_block_is_too_few(tmp_path: Path) -> None:
-    (tmp_path / "x.fa").write_text(">a\n" + "ACGT" * 100 + "\n")
-    with pytest.raises(UsageError, match="class 'virus' has 1 blocks of 5,000 bases"):
-        split_blocks([tmp_path / "x.fa"], tmp_path / "virus", TrainingSettings())
+def test_the_same_input_and_seed_give_the_same_weights(labelled: LabelledInput, trained: Trained) -> None:
+    again = train(labelled, DEMO / "dnabert_s", DEMO / "esm2", SETTINGS)
+    assert again.classifier.fingerprint == trained.classifier.fingerprint
+    assert again.facts == trained.facts
+    assert (again.scores == trained.scores).all()
 
 
-def test_classes_are_made_equal_by_repeating_the_smaller() -> None:
-    labels = np.array([0] * 10 + [1] * 3)
-    rows = equal_classes(labels, seed=1)
-    assert np.bincount(labels[rows]).tolist() == [10, 10]
-    assert set(rows.tolist()) == set(range(13))
-    assert np.bincount(rows)[10:].min() >= 3
+def test_every_part_has_groups_of_its_own(labelled: LabelledInput, trained: Trained) -> None:
+    truth = labelled.truth()
+    records = list(read_records(labelled.files))
+    parts = divided(records, truth, RECIPE.seed)
+    assert sorted(r.id for part in parts for r in part) == sorted(r.id for r in records)
+    groups = [{truth[r.id].group for r in part} for part in parts]
+    assert not groups[0] & groups[1] | groups[0] & groups[2] | groups[1] & groups[2]
+    for name, part in zip(PARTS, parts, strict=True):
+        for label, words in enumerate(("others", "virus")):
+            mine = [r for r in part if truth[r.id].label == label]
+            said = trained.facts["parts"][name][words]
+            assert said["records"] == len(mine) > 0
+            assert said["bases"] == sum(len(r.sequence) for r in mine)
+    assert {one.group for one in trained.truth.values()} == groups[2]
 
 
-def test_evaluation_counts_frames_and_chunks() -> None:
-    """One feature, the score for virus rises with it; chunk 7 is saved by its best frame, chunk 9 is lost."""
-    state = ClassifierNet(1, 1).state_dict()
-    state["hidden_layer.weight"][:], state["hidden_layer.bias"][:] = 1.0, 100.0
-    state["output_layer.weight"][:] = torch.tensor([[-1.0], [1.0]])
-    state["output_layer.bias"][:] = torch.tensor([100.0, -100.0])
-    classifier = Classifier(state, device=torch.device("cpu"))
-    frames = LabelledFrames(
-        features=np.array([[-5], [-5], [-1], [3], [2]], np.float32),
-        labels=np.array([0, 0, 1, 1, 0]),
-        chunk=np.array([5, 5, 7, 7, 9]),
-    )
-    evaluation = evaluate(classifier, frames)
-    assert (evaluation.frames, evaluation.chunks, evaluation.viral_chunks) == (5, 3, 1)
-    assert evaluation.frame_accuracy == pytest.approx(3 / 5)
-    assert evaluation.chunk_accuracy == pytest.approx(2 / 3, abs=1e-4)
-    assert evaluation.chunk_recall == {"others": 0.5, "virus": 1.0}
+def test_pieces_of_one_genome_stay_on_one_side(tmp_path: Path) -> None:
+    """The table says which pieces are of one genome; their ids do not."""
+    whole = write_genomes(tmp_path)
+    pieces, truth = cut(list(read_records(whole.files)), whole.truth(), (1_000,))
+    for seed in range(5):
+        parts = divided(pieces, truth, seed)
+        genomes = [{piece.id.rpartition(":")[0] for piece in part} for part in parts]
+        assert not genomes[0] & genomes[1] | genomes[0] & genomes[2] | genomes[1] & genomes[2]
 
 
-def test_trained_folder_says_what_it_is_for(tmp_path: Path) -> None:
-    settings = TrainingSettings(chunk_size=1000, epochs=1, hidden=8)
-    files = ([DEMO / "viral.fa"], [DEMO / "non_viral.fa"], DEMO / "dnabert_s", DEMO / "esm2")
-    evaluation = train_from_fasta(*files, tmp_path / "out", settings)
-    manifest = verify(tmp_path / "out")
-    assert (manifest["chunk_size"], manifest["hidden_dim"], manifest["input_dim"]) == (1000, 8, 128)
+def test_the_seed_with_the_lowest_loss_is_kept(trained: Trained) -> None:
+    losses = [report.held_out_loss for report in trained.reports]
+    assert len(losses) == 2
+    assert losses[trained.best] == min(losses)
+    for one, report in zip(trained.facts["seeds"], trained.reports, strict=True):
+        assert report.held_out_loss == min(report.held_out_losses)
+        assert one["best_epoch"] == report.held_out_losses.index(min(report.held_out_losses)) + 1
+
+
+def test_too_few_genomes_are_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    labelled = write_genomes(tmp_path, most=2)
+    with pytest.raises(UsageError, match=r"has 2 group\(s\); 3 or more are needed"):
+        train(labelled, Path("missing"), Path("missing"), SETTINGS)
+
+
+def test_record_scores_are_those_of_the_formula(trained: Trained) -> None:
+    found = scored(trained)
+    frames, scores = trained.evaluated, trained.scores
+    assert len(found.records.label) == len(trained.truth)
+    assert sorted(set(trained.lengths.tolist())) == [600, 1_500]
+    for record in range(0, len(trained.truth), 7):
+        maxima = [
+            scores[frames.chunk == chunk].max(axis=0)
+            for chunk in np.unique(frames.chunk[frames.record == record])
+        ]
+        expected = chunk_scores(np.array(maxima)).mean() if maxima else np.nan
+        assert found.records.score[record] == pytest.approx(expected, nan_ok=True)
+    assert found.chunks_without == trained.chunks.sum() - len(np.unique(frames.chunk))
+
+
+def test_the_folder_can_be_shared(trained: Trained, tmp_path: Path) -> None:
+    note = note_of(trained.facts["trained_on"])
+    assert note == NO_MEANING
+    for name in ("one", "two"):
+        publish_trained(trained, tmp_path / name / "clas<b>", MEASURING, note=note)
+    folder = tmp_path / "one" / "clas<b>"
+    files = sorted(file.name for file in folder.iterdir())
+    assert files == [
+        "MODEL_CARD.md",
+        "config.json",
+        "evaluation.html",
+        "evaluation.json",
+        "evaluation.tsv",
+        "manifest.json",
+        "model.safetensors",
+    ]
+    assert all((folder / n).read_bytes() == (tmp_path / "two" / "clas<b>" / n).read_bytes() for n in files)
+    manifest = verify(folder)
     assert manifest["trained_on"] == {
-        "dnabert-s": fingerprint(DEMO / "dnabert_s"),
-        "esm2": fingerprint(DEMO / "esm2"),
+        kind: fingerprint(DEMO / f) for kind, f in (("dnabert-s", "dnabert_s"), ("esm2", "esm2"))
     }
-    assert manifest["held_out"] == asdict(evaluation)
-    assert evaluation.chunks > evaluation.viral_chunks > 0
-    assert load_classifier(tmp_path / "out", torch.device("cpu")).chunk_size == 1000
+    assert manifest["note"] == NO_MEANING
+    assert load_classifier(folder).chunk_size == 300
+    card, page = ((folder / name).read_text() for name in ("MODEL_CARD.md", "evaluation.html"))
+    for text in (card, page):
+        assert NO_MEANING in html.unescape(text)
+        assert "mean nothing" in text
+        assert "<b>" not in text
+    assert trained.classifier.fingerprint in card
+    assert "| 7 |" in card
+    assert "| 8 |" in card
+    assert "| 600" not in card  # lengths stand as bins
+    assert "500 to 999 bases" in card
+    records = json.loads((folder / "evaluation.json").read_text())["records"]
+    assert sum(records[0][key] for key in ("virus", "others", "no_call_virus", "no_call_others")) == len(
+        trained.truth
+    )
+
+
+def clouds(rows: int, seed: int, shift: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    labels = np.arange(rows) % 2
+    return (generator.normal(size=(rows, 4)) + shift * labels[:, None]).astype(np.float32), labels
+
+
+def test_training_stops_when_held_out_rows_get_no_better() -> None:
+    """Labels without any pattern: whatever is learned is noise, and the loss of other rows rises."""
+    noise, held_out = clouds(60, 1, shift=0.0), clouds(400, 2, shift=0.0)
+    recipe = Recipe(hidden=64, epochs=100, learning_rate=0.05, patience=3)
+    classifier, report = train_classifier(*noise, recipe, held_out)
+    assert report.epochs == report.best_epoch + 3 < 100
+    scores = classifier.score(held_out[0]).astype(np.float64)
+    loss = -np.log(scores[np.arange(400), held_out[1]]).mean()
+    assert loss == pytest.approx(report.held_out_loss, rel=1e-4)
+
+
+def test_class_weights_find_the_smaller_class() -> None:
+    features, labels = clouds(600, 3, shift=1.0)
+    few = (labels == 0) | (np.arange(600) % 20 == 1)
+    test, truth = clouds(2_000, 4, shift=1.0)
+    found = {}
+    for weights in (False, True):
+        recipe = Recipe(hidden=8, epochs=15, learning_rate=0.01, class_weights=weights)
+        classifier, _ = train_classifier(features[few], labels[few], recipe)
+        found[weights] = (classifier.score(test)[truth == 1].argmax(axis=1) == 1).mean()
+    assert found[True] > found[False] + 0.2
+
+
+def test_the_table_names_labels_and_groups(tmp_path: Path) -> None:
+    labelled = write_genomes(tmp_path)
+    (tmp_path / "all.fa").write_text("".join(file.read_text() for file in labelled.files))
+    (tmp_path / "labels.tsv").write_text(LABELS_TABLE)
+    found = LabelledInput(fasta=(tmp_path / "all.fa",), labels=tmp_path / "labels.tsv").truth()
+    assert found["HM138502.1"] == Truth(1, "influenza") == found["KF527485.1"]
+    assert {name: one.label for name, one in found.items()} == {
+        n: o.label for n, o in labelled.truth().items()
+    }

@@ -1,5 +1,6 @@
 """What is released is gone but known, whenever the release is stopped; nothing else is ever taken."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +12,10 @@ import pytest
 from torture.pipeline import Pipeline, write_reads
 from virnucpro_core.engine.shards import ShardStore
 from virnucpro_core.errors import StoreError, UsageError
+from virnucpro_core.files.digests import sha256_file
 from virnucpro_core.files.locks import locked
 from virnucpro_core.pipeline import retention
+from virnucpro_core.pipeline.audit import audit_results
 from virnucpro_core.pipeline.layers import EVERYTHING, open_layers
 from virnucpro_core.pipeline.retention import (
     RELEASES,
@@ -178,6 +181,36 @@ def test_another_cutoff_needs_the_scores_only_and_other_chunks_need_all(pipeline
     for name, value in (("chunk_size", 200), ("shard_rows", 3), ("overlong", "isolate")):
         other = register(pipeline.home, "reads", [pipeline.reads], replace(settings, **{name: value}))
         assert open_layers(pipeline.lane(other, 0)) == EVERYTHING, name
+
+
+def test_results_of_an_older_version_are_written_again_from_the_scores(pipeline: Pipeline) -> None:
+    sample = known(pipeline)
+    release(sample, "scores")
+    facts = json.loads((sample.results / "run.json").read_bytes())
+    facts["products"]["consensus"]["version"] = "1"
+    for name in ("regions.bed", "chunks.tsv"):
+        del facts["files"][name]
+        (sample.results / name).unlink()
+    (sample.results / "run.json").write_text(json.dumps(facts))
+    assert open_layers(pipeline.lane(sample, 0)) == ("results",)
+    assert audit_results(sample).passed
+    assert not release(sample, "scores").total  # they still count as the sample's results
+    call_sample(pipeline.lane(sample, 0))
+    assert open_layers(pipeline.lane(sample, 0)) == ()
+    assert (sample.results / "regions.bed").exists()
+    assert audit_results(sample).passed
+
+
+@pytest.mark.parametrize("name", ["contigs.tsv", "chunks.tsv", "scores.bedgraph", "regions.bed"])
+def test_a_table_that_lacks_a_row_is_found_even_if_its_digest_agrees(pipeline: Pipeline, name: str) -> None:
+    sample = known(pipeline)
+    assert audit_results(sample).passed
+    file, run = sample.results / name, sample.results / "run.json"
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:-1]))
+    facts = json.loads(run.read_bytes())
+    facts["files"][name]["sha256"] = sha256_file(file)
+    run.write_text(json.dumps(facts))
+    assert not audit_results(sample).passed
 
 
 @pytest.mark.parametrize("lock", ["driver", "chunks", "dnabert_embeddings-5"])

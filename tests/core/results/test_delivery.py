@@ -11,6 +11,7 @@ from virnucpro_core.errors import UsageError
 from virnucpro_core.files.publish import publish_json
 from virnucpro_core.results.delivery import UNFINISHED, check_out, check_replaceable, deliver
 from virnucpro_core.results.folder import RESULT_FILES, RUN
+from virnucpro_core.results.viral_reads import READ_FILES
 from virnucpro_core.samples.inputs import content_digest, digest_inputs
 
 NAME = "a_sample"  # what `Scored.write` calls it
@@ -33,19 +34,19 @@ def results_of(sample: Scored, folder: Path) -> list[Path]:
 
 def test_a_results_folder_holds_what_the_table_names(sample: Scored, tmp_path: Path) -> None:
     sample.write(tmp_path / "results")
-    assert {file.name for file in (tmp_path / "results").iterdir()} == set(RESULT_FILES)
+    assert {file.name for file in (tmp_path / "results").iterdir()} == {*RESULT_FILES} - {*READ_FILES}
 
 
 def test_results_are_delivered_whole_and_again_over_themselves(sample: Scored, tmp_path: Path) -> None:
     inputs, out = results_of(sample, tmp_path / "results"), tmp_path / "below" / "out"
     for _ in range(2):
-        check_out(out, NAME, inputs)
+        check_out(out, NAME, inputs, home=out.parent)
         deliver(tmp_path / "results", out)
         assert {f.name: f.read_bytes() for f in out.iterdir()} == {
             f.name: f.read_bytes() for f in (tmp_path / "results").iterdir()
         }
         (out / "my notes").touch()
-        check_out(out, NAME, inputs)
+        check_out(out, NAME, inputs, home=out.parent)
         (out / "my notes").unlink()
 
 
@@ -54,9 +55,9 @@ def test_a_delivery_that_was_stopped_is_ended_by_the_same_command(sample: Scored
     deliver(tmp_path / "results", out)
     (out / RUN).rename(tmp_path / RUN)
     with pytest.raises(UsageError, match="not a result of this sample"):
-        check_out(out, NAME, inputs)
+        check_out(out, NAME, inputs, home=out.parent)
     publish_json(out / UNFINISHED, {"sample": NAME, "content": content_digest(digest_inputs(inputs))})
-    check_out(out, NAME, inputs)
+    check_out(out, NAME, inputs, home=out.parent)
     deliver(tmp_path / "results", out)
     assert not (out / UNFINISHED).exists()
 
@@ -67,26 +68,26 @@ def test_others_results_and_files_are_not_replaced_unless_it_is_said(sample: Sco
     with pytest.raises(
         UsageError, match="holds the results of sample 'a_sample'; give another --out, or --force"
     ):
-        check_out(out, "another", inputs, fresh=True)
+        check_out(out, "another", inputs, home=out.parent, fresh=True)
     inputs[0].write_text(">two\nACGT\n")
     with pytest.raises(UsageError, match="of other sequences under the name 'a_sample'"):
-        check_out(out, NAME, inputs)
-    check_out(out, NAME, inputs, fresh=True)
-    check_out(out, "another", inputs, force=True)
+        check_out(out, NAME, inputs, home=out.parent)
+    check_out(out, NAME, inputs, home=out.parent, fresh=True)
+    check_out(out, "another", inputs, home=out.parent, force=True)
     for name in RESULT_FILES:
         own = tmp_path / f"own-{name}"
         own.mkdir()
         (own / name).write_text("my table")
         with pytest.raises(UsageError, match=f"holds a {name} that is not a result of this sample"):
-            check_out(own, NAME, inputs, fresh=True)
+            check_out(own, NAME, inputs, home=out.parent, fresh=True)
 
 
 def test_a_folder_that_cannot_be_is_said_before_the_work(sample: Scored, tmp_path: Path) -> None:
     inputs = results_of(sample, tmp_path / "results")
     for bad in (inputs[0], inputs[0] / "below", Path("/proc/out")):
         with pytest.raises(UsageError, match="--out"):
-            check_out(bad, NAME, inputs, force=True)
-    check_out(tmp_path / "new" / "below", NAME, inputs)
+            check_out(bad, NAME, inputs, home=tmp_path, force=True)
+    check_out(tmp_path / "new" / "below", NAME, inputs, home=tmp_path)
     assert not (tmp_path / "new").exists()
 
 

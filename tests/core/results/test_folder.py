@@ -104,6 +104,21 @@ def test_a_second_run_gives_the_same_bytes_and_keeps_other_files(sample: Scored,
     assert run["counts"]["records"] == len(RECORDS)
 
 
+def test_results_keep_their_date_until_something_of_them_changes(sample: Scored, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def made(date: str, cutoff: float = 0.5) -> str:
+        sample.write(out, cutoff=cutoff, made={"date": date})
+        return str(json.loads((out / "run.json").read_text())["made"]["date"])
+
+    assert [made("monday"), made("tuesday"), made("friday", 0.9), made("sunday", 0.9)] == [
+        "monday",
+        "monday",
+        "friday",
+        "friday",
+    ]
+
+
 def test_viral_records_keep_their_letters(sample: Scored, tmp_path: Path) -> None:
     sample.write(tmp_path / "out", cutoff=0.0)
     text = (tmp_path / "out" / "viral.fasta").read_text()

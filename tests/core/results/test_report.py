@@ -240,13 +240,49 @@ def test_selection_does_not_depend_on_blocks(
     assert (tmp_path / "report.html").read_bytes() == (results / "report.html").read_bytes()
 
 
+@pytest.mark.browser
+def test_regions_are_drawn_and_a_provirus_candidate_is_named_and_comes_first(
+    browser: "Browser", tmp_path: Path
+) -> None:
+    text = f">phage\n{sequence(3000, 1)}\n>host\n{sequence(2400, 2)}\n>none\n{sequence(2400, 3)}\n"
+    made = scored_sample(tmp_path, text, chunk_size=100)
+    windows = made.chunks.windows(0, made.chunks.n_chunks)
+    virus = np.full(made.frames.n_unique, 0.02, np.float32)
+    for chunk, unique in zip(
+        made.frames.frame_chunk.tolist(), made.frames.frame_unique.tolist(), strict=True
+    ):
+        record, number = windows.record[chunk], windows.number[chunk]
+        if record == 0 or (record == 1 and 6 <= number < 12):
+            virus[unique] = 0.98
+    Scored(made.chunks, made.frames, np.stack([1 - virus, virus], axis=1)).write(tmp_path / "out")
+    tab = browser.new_page(viewport={"width": 1200, "height": 900})
+    tab.goto((tmp_path / "out" / "report.html").as_uri())
+    assert "2 viral regions with 3.6 kb were found, of them 1 provirus candidate" in " ".join(
+        tab.inner_text("p.lead").split()
+    )
+    tracks = tab.locator(".track")
+    assert tracks.locator(".name bdi").all_inner_texts() == ["host", "phage", "none"]
+    assert [tracks.nth(k).locator("g.region").count() for k in range(3)] == [1, 1, 0]
+    assert tracks.nth(0).locator("g.region text").all_text_contents() == ["provirus candidate"]
+    title = tracks.nth(0).locator("g.region title").text_content()
+    assert title == "provirus candidate: 601–1,200, 600 bases, score 0.9800"
+    # The bracket lies above the bars of its chunks: a quarter to half of the record.
+    plot, bracket = (tracks.nth(0).locator(css).bounding_box() for css in ("rect.plot", "g.region path"))
+    assert plot is not None
+    assert bracket is not None
+    assert (bracket["x"] - plot["x"]) / plot["width"] == pytest.approx(0.25, abs=0.01)
+    assert bracket["width"] / plot["width"] == pytest.approx(0.25, abs=0.01)
+    assert bracket["y"] < plot["y"]
+    tab.close()
+
+
 def test_a_long_track_is_drawn_in_means(sample: Scored, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "TRACK_BARS", 3)
     s = np.linspace(0, 1, sample.chunks.n_chunks)
     s[1] = np.nan
     selection = report.Selection(sample.chunks)
     for block in call_records(sample.chunks, sample.frames.frame_chunk, s, cutoff=0.5):
-        selection.add(block)
+        selection.add(block, {})
     (track,) = [track for track in selection.tracks if track["number"] == 1]
     n = track["chunks"]
     windows = sample.chunks.windows(0, n)

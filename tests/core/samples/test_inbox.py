@@ -22,7 +22,7 @@ def inbox(tmp_path: Path) -> Inbox:
 
 
 def test_an_empty_inbox_is_made_and_is_no_error(tmp_path: Path) -> None:
-    assert look(tmp_path / "new", SETTINGS, now=0, stable_seconds=STABLE).registered == []
+    assert look(tmp_path / "new", lambda _: SETTINGS, now=0, stable_seconds=STABLE).registered == []
     assert (tmp_path / "new" / "inbox").is_dir()
 
 
@@ -69,7 +69,7 @@ def test_one_record_of_any_length_is_not_read_to_its_end(inbox: Inbox) -> None:
     inbox.drop("contig.fa", b">a\n" + b"ACGT" * 3_000_000)
     inbox.drop("long_reads.fq", b"@a\n" + b"ACGT" * 1_000_000 + b"\n+\n" + b"IIII" * 1_000_000 + b"\n")
     inbox.look(0)
-    with mock.patch("virnucpro_core.sequences.fasta._record", side_effect=lambda entry, *_: entry) as seen:
+    with mock.patch("virnucpro_core.sequences.text._record", side_effect=lambda entry, *_: entry) as seen:
         assert inbox.names(STABLE) == ["contig", "long_reads"]
     assert all(len(call.args[0].sequence) <= 1 << 20 for call in seen.call_args_list)
 
@@ -235,7 +235,7 @@ def test_mates_are_one_sample_and_a_lone_mate_waits_for_the_other(inbox: Inbox) 
     inbox.look(1000)
     seen = inbox.look(1000 + PATIENCE * STABLE)
     assert seen.registered == ["t_R1"]
-    assert "other mate did not arrive" in seen.news[0].said
+    assert "no file of the other mate" in seen.news[0].said
 
 
 @pytest.mark.parametrize("name", ["s_R2.fastq.part", "s_R2.fastq"])
@@ -258,3 +258,55 @@ def test_a_mate_that_comes_after_all_makes_the_pair(inbox: Inbox) -> None:
     inbox.look(1000)
     assert inbox.names(1000 + STABLE) == ["t"]
     assert len(inbox.sample("t").inputs) == 2
+
+
+def reads(*ids: str, mate: int = 0) -> bytes:
+    return "".join(f"@{i}{f' {mate}:N:0:A' if mate else ''}\nACGT\n+\nIIII\n" for i in ids).encode()
+
+
+def test_lanes_and_mates_are_one_sample_and_index_reads_are_left_out(inbox: Inbox) -> None:
+    for lane in (1, 2):
+        for mate in (1, 2):
+            inbox.drop(f"pat1_S1_L00{lane}_R{mate}_001.fastq", reads(f"m:{lane}", mate=mate))
+        inbox.drop(f"pat1_S1_L00{lane}_I1_001.fastq", reads(f"m:{lane}", mate=1))
+    inbox.look(0)
+    seen = inbox.look(STABLE)
+    assert seen.registered == ["pat1"]
+    assert [file.path.name for file in inbox.sample("pat1").inputs] == [
+        f"pat1_S1_L00{lane}_R{mate}_001.fastq" for lane in (1, 2) for mate in (1, 2)
+    ]
+    assert "index reads, left out" in seen.news[0].said
+    assert inbox.names(2 * STABLE) == []
+    inbox.drop("pat1_S1_L003_R1_001.fastq", reads("m:3", mate=1))
+    inbox.drop("pat1_S1_L003_R2_001.fastq", reads("m:3", mate=2))
+    inbox.look(1000)
+    assert inbox.names(1000 + STABLE) == ["pat1"]
+    assert len(inbox.sample("pat1").inputs) == 6
+
+
+def test_the_three_files_of_a_run_of_sra(inbox: Inbox) -> None:
+    inbox.drop("SRR9.fastq", reads("SRR9.3"))
+    inbox.drop("SRR9_1.fastq", reads("SRR9.1", "SRR9.2"))
+    inbox.drop("SRR9_2.fastq", reads("SRR9.1", "SRR9.2"))
+    inbox.look(0)
+    assert inbox.names(STABLE) == ["SRR9"]
+    assert len(inbox.sample("SRR9").inputs) == 3
+
+
+def test_numbered_samples_are_told_apart_by_their_reads(inbox: Inbox) -> None:
+    for number in (1, 2):
+        inbox.drop(f"patient_{number}.fastq", reads(f"p{number}"))
+    inbox.look(0)
+    assert inbox.names(STABLE) == ["patient_1", "patient_2"]
+    assert inbox.names(2 * STABLE) == []
+
+
+def test_files_named_as_mates_that_are_none_are_set_aside(inbox: Inbox) -> None:
+    inbox.drop("x_R1.fastq", reads("a"))
+    inbox.drop("x_R2.fastq", reads("b"))
+    inbox.drop("good.fa")
+    inbox.look(0)
+    seen = inbox.look(STABLE)
+    assert seen.registered == ["good"]
+    assert {news.kind for news in seen.news} == {"refused"}
+    assert all("not the mate of" in news.said for news in seen.news)

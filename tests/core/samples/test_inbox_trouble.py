@@ -33,7 +33,7 @@ def inbox(tmp_path: Path) -> Inbox:
     ("name", "content", "reason"),
     [
         ("protein.fa", b">p\nMKLFEIL\n", "looks like protein"),
-        ("notes.docx", b"PK\x03\x04rubbish", "neither FASTA nor FASTQ"),
+        ("notes.docx", b"PK\x03\x04rubbish", "a zip archive, not one sequence file"),
         ("comments.fa", b"# nothing else\n", "no records"),
         ("bad.fa.gz", gzip.compress(FASTA * 1000)[:30] + b"x" * 50, "damaged"),
         ("line\nbreak \x1b[31m.txt", b"no", "neither FASTA nor FASTQ"),

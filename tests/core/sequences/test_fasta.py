@@ -120,10 +120,10 @@ def test_reasons_in_fastq(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "the file is empty; give FASTA or FASTQ"),
-        (b"\n \n", "the file is empty; give FASTA or FASTQ"),
-        (gzip.compress(b"", mtime=0), "the file is empty; give FASTA or FASTQ"),
-        (b"# nothing\n", "no records; give FASTA or FASTQ"),
+        (b"", "the file is empty; give FASTA, FASTQ, BAM, CRAM or GenBank"),
+        (b"\n \n", "the file is empty; give FASTA, FASTQ, BAM, CRAM or GenBank"),
+        (gzip.compress(b"", mtime=0), "the file is empty; give FASTA, FASTQ, BAM, CRAM or GenBank"),
+        (b"# nothing\n", "no records; give FASTA, FASTQ, BAM, CRAM or GenBank"),
         (b"hello\n", "line 1: neither FASTA nor FASTQ: the first character is neither '>' nor '@'"),
         (b"\n\nACGT\n>a\nAC\n", "line 3: neither FASTA nor FASTQ"),
         (b"\x7fELF\x02\x01\x00\x00", "binary data, not text"),
@@ -132,7 +132,8 @@ def test_reasons_in_fastq(tmp_path: Path) -> None:
         (b"@HD\tVN:1.6\n", "SAM, not FASTA or FASTQ"),
         (b"# note\nACGT\n", "line 2: Expected '>' at beginning of record, but got 'ACGT'."),
         (b"##gff-version 3\n", "GFF, not FASTA or FASTQ"),
-        (b"LOCUS  X\n", "GenBank, not FASTA or FASTQ"),
+        (b"LOCUS  X\n", "line 1: the last entry is incomplete: no `//` at its end; it was cut"),
+        (b"LOCUS  X\n//\n", "line 1: not a GenBank entry"),
         (b">a\nACGT\n>\nAC\n", "line 3: record 2 has no id"),
         (b">a\nACGT\n> \t \nAC\n", "line 3: record 2 has no id"),
         (b">\xff\nACGT\n", "line 1: the header of record 1 is not UTF-8"),
@@ -193,7 +194,7 @@ def test_mates_of_two_files(tmp_path: Path) -> None:
     one, two = tmp_path / "s_R1.fq", tmp_path / "s_R2.fq"
     one.write_bytes(fastq(("x 1:N", "AC"), ("y/1", "AC")))
     two.write_bytes(fastq(("x 2:N", "GT"), ("y/2", "GT")))
-    found = list(read_records([two, one]))
+    found = list(read_records([one, two]))
     assert [(r.id, r.description, r.file, r.number) for r in found] == [
         ("x/1", "1:N", 0, 1),
         ("y/1", "", 0, 2),

@@ -3,14 +3,18 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from virnucpro_core.errors import InputError, UsageError
 from virnucpro_core.sequences.names import (
+    group_files,
     group_samples,
     in_order,
     looks_like_sequence_file,
-    mates,
+    name_pairs,
     sample_name,
+    without_index_reads,
 )
 
 
@@ -31,17 +35,86 @@ def test_sample_name(name: str, sample: str) -> None:
     assert sample_name(Path("some/folder") / name) == sample
 
 
+def groups(*names: str) -> dict[str, list[str]]:
+    return {group.name: [str(path) for path in group.files] for group in group_samples([*map(Path, names)])}
+
+
 @pytest.mark.parametrize(
     ("name", "sample"),
     [
-        ("s_R1.fq.gz", "s"),
-        ("S_S1_L001_R2_001.fastq.gz", "S_S1_L001_001"),
-        ("SRR1_2.fastq", "SRR1"),
-        ("a.R1.trimmed.fq", "a_trimmed"),
+        ("s_R?.fq.gz", "s"),
+        ("S_S1_L001_R?_001.fastq.gz", "S"),
+        ("pat1_S12_R?_001.fastq.gz", "pat1"),
+        ("pat1_L002_R?.fq", "pat1"),
+        ("pat1_R?_001.fq", "pat1"),
+        ("pat_R1_S1_L001_R?_001.fastq", "pat_R1"),
+        ("pat1_S1_L001_R?_001_val_?.fq.gz", "pat1_val"),
+        ("pat1_S1_L001_R?_001.trimmed.fq.gz", "pat1_trimmed"),
+        ("SRR1_?.fastq", "SRR1"),
+        ("a.R?.trimmed.fq", "a_trimmed"),
+        ("a.r?.fq", "a"),
     ],
 )
-def test_a_mates_sample_has_no_mate_in_its_name(name: str, sample: str) -> None:
-    assert sample_name(Path(name), is_mate=True) == sample
+def test_two_mates_are_a_sample_without_r1_in_its_name(name: str, sample: str) -> None:
+    both = [name.replace("?", "1"), name.replace("?", "2")]
+    assert groups(*both) == {sample: both}
+    assert groups(*reversed(both)) == {sample: both}
+
+
+def test_all_lanes_are_one_sample_and_mates_follow_each_other() -> None:
+    names = [f"pat1_S1_L00{lane}_R{mate}_001.fq" for mate in (1, 2) for lane in (2, 1)]
+    assert groups(*names) == {"pat1": [names[0], names[2], names[1], names[3]]}
+
+
+def test_index_reads_are_left_out_and_said() -> None:
+    names = [Path(f"p_S1_L001_{read}_001.fastq.gz") for read in ("I1", "I2", "R1", "R2")]
+    (group,) = group_samples(names)
+    assert group.files == tuple(names[2:])
+    assert group.notes == (f"index reads, left out: {names[0]}, {names[1]}",)
+    assert without_index_reads(names) == (names[2:], names[:2])
+    (alone,) = group_samples(names[:1])
+    assert alone.files == tuple(names[:1])
+    assert alone.notes == ()
+
+
+def test_two_libraries_of_a_sample_keep_their_numbers() -> None:
+    names = [f"pat1_S{number}_L001_R1_001.fq" for number in (1, 2)]
+    assert groups(*names) == {"pat1_S1": names[:1], "pat1_S2": names[1:]}
+
+
+def test_the_three_files_of_a_run_of_sra() -> None:
+    assert groups("SRR9.fastq", "SRR9_1.fastq", "SRR9_2.fastq", "SRR8.fastq") == {
+        "SRR9": ["SRR9.fastq", "SRR9_1.fastq", "SRR9_2.fastq"],
+        "SRR8": ["SRR8.fastq"],
+    }
+    with pytest.raises(UsageError, match="makes the sample 'SRR9'"):  # an assembly is no read without a mate
+        groups("SRR9.fasta", "SRR9_1.fastq", "SRR9_2.fastq")
+
+
+@pytest.mark.parametrize("name", ["solo_R1.fastq", "solo_2.fq.gz", "p_S1_L001_R1_001.fq"])
+def test_a_lone_mate_is_said(name: str) -> None:
+    (group,) = group_samples([Path("x.fq"), Path(name)])[1:]
+    assert group.notes == (f"{name}: no file of the other mate: taken as single reads",)
+
+
+STEMS = st.text("abS1L0R2_.-", min_size=1, max_size=12).filter(lambda s: s.strip("._-") == s)
+
+
+@given(
+    st.lists(
+        st.tuples(STEMS, st.sampled_from(["", "_1", "_2", "_R1", "_R2", "_S1_L001_R1_001"])), unique=True
+    )
+)
+def test_every_file_is_in_one_group_and_mates_are_together(names: list[tuple[str, str]]) -> None:
+    files = [Path(f"{stem}{end}.fq") for stem, end in dict.fromkeys(names)]
+    files = list(dict.fromkeys(files))
+    found = group_files(files)
+    assert sorted(path for group in found for path in (*group.files, *group.left_out)) == sorted(files)
+    pairs = {(files[i], files[j]) for i, j in name_pairs(files)}
+    for group in found:
+        assert not {*group.lone} & {path for pair in pairs for path in pair}
+    for one, two in pairs:
+        assert any(two in group.files[group.files.index(one) + 1 :] for group in found if one in group.files)
 
 
 def test_a_name_of_suffixes_only() -> None:
@@ -63,27 +136,48 @@ def test_a_name_of_suffixes_only() -> None:
         (["aR1.fq", "aR2.fq"], [0, 0]),
     ],
 )
-def test_mates(names: list[str], numbers: list[int]) -> None:
-    assert mates([Path(name) for name in names]) == numbers
+def test_name_pairs(names: list[str], numbers: list[int]) -> None:
+    found = [0] * len(names)
+    for one, two in name_pairs([Path(name) for name in names]):
+        found[one], found[two] = 1, 2
+    assert found == numbers
 
 
-def test_group_samples() -> None:
-    paths = [Path(name) for name in ("z.fa", "s_R2.fq", "c_1.fa", "s_R1.fq", "t_R1.fq")]
-    assert group_samples(paths) == [
-        ("c_1", [Path("c_1.fa")]),
-        ("s", [Path("s_R1.fq"), Path("s_R2.fq")]),
-        ("t_R1", [Path("t_R1.fq")]),
-        ("z", [Path("z.fa")]),
+def test_groups_come_in_the_given_order() -> None:
+    assert groups("z.fa", "s_R2.fq", "c_1.fa", "s_R1.fq", "t_R1.fq") == {
+        "z": ["z.fa"],
+        "s": ["s_R1.fq", "s_R2.fq"],
+        "c_1": ["c_1.fa"],
+        "t_R1": ["t_R1.fq"],
+    }
+
+
+def test_files_of_equal_names_get_folder_or_suffix() -> None:
+    files = [
+        Path(p)
+        for p in (
+            "/r/x/a.fq",
+            "/r/x/a.fa",
+            "/r/A/contigs.fa",
+            "/r/B/contigs.fa",
+            "/s/B/contigs.fa",
+            "/r/b.fa",
+        )
     ]
-
-
-def test_two_files_for_one_name() -> None:
-    with pytest.raises(UsageError, match=r"x/a\.fq: makes the sample 'a', and so does x/a\.fa"):
-        group_samples([Path("x/a.fq"), Path("x/a.fa")])
+    assert [group.name for group in group_samples(files)] == [
+        "a_fq",
+        "a_fa",
+        "A_contigs",
+        "r_B_contigs",
+        "s_B_contigs",
+        "b",
+    ]
+    with pytest.raises(UsageError, match="makes the sample 'r_a_b_fa', and so does"):
+        group_samples([Path("/r/a b.fa"), Path("/r/a.b.fa")])
 
 
 def test_in_order(tmp_path: Path) -> None:
-    assert in_order([Path("y/a"), Path("x/b"), Path("x/a")]) == [Path("x/a"), Path("y/a"), Path("x/b")]
+    assert in_order([Path("y/a"), Path("x/b"), Path("x/a")]) == [Path("y/a"), Path("x/b"), Path("x/a")]
     with pytest.raises(UsageError, match="no input file"):
         in_order([])
     with pytest.raises(InputError, match="given twice"):
@@ -95,6 +189,9 @@ def test_in_order(tmp_path: Path) -> None:
     [
         ("a.fa", True),
         ("a.FQ.bz2", True),
+        ("a.bam", True),
+        ("a.gbk.gz", True),
+        ("a.bam.bai", False),
         ("a.faa", False),
         (".tmp-a.fa", False),
         ("a.gz", False),

@@ -155,6 +155,8 @@ fill();
 // ---- tracks: bars of s along the sequence
 
 const LEFT = 30, TOP = 6, HEIGHT = 84, RIBBON = 9, BOTTOM = 22;
+const BRACKET = 18; // height of the row above a track in which its regions are marked
+const KINDS = { whole_record: "whole record", viral_part: "viral part", provirus_candidate: "provirus candidate" };
 
 function place(bases) {
   if (bases >= 1e6) return `${+(bases / 1e6).toFixed(2)} Mb`;
@@ -170,8 +172,8 @@ function tickStep(length, number) {
 function edges(track) {
   const { start, end } = track, last = start.length - 1;
   return start.map((from, i) => [
-    i ? (Math.max(from, end[i - 1]) + Math.min(from, end[i - 1])) / 2 : from,
-    i < last ? (Math.max(start[i + 1], end[i]) + Math.min(start[i + 1], end[i])) / 2 : end[i],
+    i ? Math.floor((from + end[i - 1]) / 2) : from,
+    i < last ? Math.floor((start[i + 1] + end[i]) / 2) : end[i],
   ]);
 }
 
@@ -191,34 +193,53 @@ function stretches(track) {
   return found;
 }
 
+// A bracket above the plot for each viral region; a provirus candidate is named.
+function brackets(svg, track, x, top) {
+  let free = -Infinity; // where the last label ends
+  for (const [start, end, kind, score] of track.regions) {
+    const a = x(start), b = Math.max(x(end), a + 2), y = top - 8;
+    const group = draw(svg, "g", { class: `region ${kind}` });
+    draw(group, "title", {}, `${KINDS[kind]}: ${whole.format(start + 1)}–${whole.format(end)}, ${whole.format(end - start)} bases, score ${decimals(score)}`);
+    draw(group, "path", { d: `M${a} ${top - 2}V${y}H${b}V${top - 2}` });
+    draw(group, "rect", { class: "over", x: a, y: y - 3, width: b - a, height: 12 });
+    if (kind !== "provirus_candidate") continue;
+    const room = svg.clientWidth || 1000, half = 55, middle = Math.min(Math.max((a + b) / 2, LEFT + half), room - half);
+    if (middle - half < free) continue;
+    draw(group, "text", { x: middle, y: y - 4, "text-anchor": "middle" }, KINDS[kind]);
+    free = middle + half;
+  }
+}
+
 function paint(svg, track) {
-  const width = Math.max(240, svg.clientWidth || 1000), inner = width - LEFT - 1, middle = TOP + HEIGHT / 2;
+  const width = Math.max(240, svg.clientWidth || 1000), inner = width - LEFT - 1;
+  const top = TOP + (track.regions.length ? BRACKET : 0), middle = top + HEIGHT / 2;
   const x = (base) => LEFT + (base / track.length) * inner;
   svg.replaceChildren();
-  svg.setAttribute("viewBox", `0 0 ${width} ${TOP + HEIGHT + RIBBON + BOTTOM + 5}`);
-  draw(svg, "rect", { class: "plot", x: LEFT, y: TOP, width: inner, height: HEIGHT });
-  for (const [value, y] of [["1", TOP], ["0.5", middle], ["0", TOP + HEIGHT]])
+  svg.setAttribute("viewBox", `0 0 ${width} ${top + HEIGHT + RIBBON + BOTTOM + 5}`);
+  draw(svg, "rect", { class: "plot", x: LEFT, y: top, width: inner, height: HEIGHT });
+  for (const [value, y] of [["1", top], ["0.5", middle], ["0", top + HEIGHT]])
     draw(svg, "text", { x: LEFT - 5, y: y + 4, "text-anchor": "end" }, value);
   const bars = { virus: "", others: "" };
   track.edges.forEach(([from, to], i) => {
     const s = track.s[i];
     if (s === null) return;
     const kind = s >= 0.5 ? "virus" : "others", a = x(from).toFixed(2), b = x(to).toFixed(2);
-    const y = TOP + HEIGHT * (1 - s), tip = Math.abs(y - middle) < 1 ? middle + (s >= 0.5 ? -1 : 1) : y;
+    const y = top + HEIGHT * (1 - s), tip = Math.abs(y - middle) < 1 ? middle + (s >= 0.5 ? -1 : 1) : y;
     bars[kind] += `M${a} ${middle}V${tip.toFixed(2)}H${b}V${middle}Z`;
   });
   for (const kind of ["others", "virus"]) draw(svg, "path", { class: kind, d: bars[kind] });
   for (const { kind, from, to, bridge } of stretches(track))
-    draw(svg, "rect", { class: bridge ? `${kind} bridge` : kind, x: x(from), y: TOP + HEIGHT + 5, width: x(to) - x(from), height: RIBBON });
+    draw(svg, "rect", { class: bridge ? `${kind} bridge` : kind, x: x(from), y: top + HEIGHT + 5, width: x(to) - x(from), height: RIBBON });
   draw(svg, "line", { class: "axis", x1: LEFT, x2: width - 1, y1: middle, y2: middle });
-  draw(svg, "rect", { class: "ribbon", x: LEFT, y: TOP + HEIGHT + 5, width: inner, height: RIBBON });
-  const step = tickStep(track.length, Math.max(2, inner / 110)), base = TOP + HEIGHT + RIBBON + 5;
+  draw(svg, "rect", { class: "ribbon", x: LEFT, y: top + HEIGHT + 5, width: inner, height: RIBBON });
+  const step = tickStep(track.length, Math.max(2, inner / 110)), base = top + HEIGHT + RIBBON + 5;
   for (let at = 0; at <= track.length; at += step) {
     draw(svg, "line", { class: "axis", x1: x(at), x2: x(at), y1: base, y2: base + 4 });
     const anchor = at === 0 ? "start" : x(at) > width - 30 ? "end" : "middle";
     draw(svg, "text", { x: x(at), y: base + 16, "text-anchor": anchor }, place(at));
   }
-  track.cursor = draw(svg, "line", { class: "cursor", y1: TOP, y2: base, visibility: "hidden" });
+  track.cursor = draw(svg, "line", { class: "cursor", y1: top, y2: base, visibility: "hidden" });
+  brackets(svg, track, x, top);
   track.x = x;
   track.unplace = (left) => ((left * width / svg.clientWidth - LEFT) / inner) * track.length;
 }
@@ -242,7 +263,9 @@ function figure(track, index) {
     make("span", "muted", `${whole.format(track.length)} bases · score ${decimals(track.score)}`));
   const summary = `${whole.format(track.virus)} of ${whole.format(track.scored)} scored chunks called virus` +
     (track.step > 1 ? ` · a bar is the mean of ${track.step} chunks` : "");
+  const candidates = track.regions.filter(([, , kind]) => kind === "provirus_candidate").length;
   readout.textContent = summary;
+  if (candidates) name.append(" ", make("span", "call proviral", candidates === 1 ? "provirus candidate" : `${candidates} provirus candidates`));
   if (track.description) name.append(make("span", "about", track.description));
   caption.append(name, readout);
   const svg = document.createElementNS(SVG, "svg");

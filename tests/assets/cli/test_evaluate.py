@@ -1,0 +1,147 @@
+"""`evaluate`, `calibrate` and `train` as people type them; the results of one are the input of the next."""
+
+import csv
+import html
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import pytest
+
+from tests.assets.cli.test_main import Shell
+from tests.support.genomes import LABELS_TABLE, write_genomes
+from virnucpro_assets.cli.main import app
+from virnucpro_core.errors import VirnucproError
+from virnucpro_core.models.classifier import load_classifier
+from virnucpro_core.models.profiles import DEMO, NO_MEANING
+from virnucpro_core.results.calibration import read_calibration
+
+MEANINGLESS = "demo profile: these figures carry no biological meaning"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A home with an evaluation and a calibration of a copy of the demo's classifier for chunks of 300 bases."""
+
+    shell: Shell
+    words: tuple[object, ...]
+    evaluated: str
+    calibrated: str
+
+    @property
+    def folder(self) -> Path:
+        return self.shell.folder
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    shell = Shell(tmp_path_factory.mktemp("site"))
+    labelled = write_genomes(shell.folder)
+    (shell.folder / "all.fa").write_text("".join(file.read_text() for file in labelled.files))
+    (shell.folder / "labels.tsv").write_text(LABELS_TABLE)
+    shutil.copytree(DEMO / "classifier_300", shell.folder / "classifier")
+    data = ("all.fa", "--labels", "labels.tsv", "--lengths", "300,350,400,450")
+    models = ("--profile", "demo", "--chunk-size", 300, "--classifier", "classifier")
+    words = (*data, *models, "--bootstrap", 20)
+    evaluated = shell.good("evaluate", *words, "--out", "evaluation")
+    return Site(shell, words, evaluated, shell.good("calibrate", *words, "--out", "calibration"))
+
+
+def test_an_evaluation_says_how_good_and_that_the_demo_means_nothing(site: Site) -> None:
+    assert "AUROC: 0." in site.evaluated
+    assert MEANINGLESS in site.evaluated
+    assert site.evaluated.endswith(f"evaluation: {site.folder}/evaluation/evaluation.html\n")
+    page = html.unescape((site.folder / "evaluation" / "evaluation.html").read_text())
+    assert NO_MEANING in page
+    assert "need a calibration; this classifier has none" in page
+    assert "http" not in page.replace("http-equiv", "")
+    facts = json.loads((site.folder / "evaluation" / "evaluation.json").read_text())
+    groups = {group["name"]: group for group in facts["groups"]}
+    assert len(groups) == 9
+    assert [one["name"] for one in facts["confusion"]] == ["cut-off 0.5"]
+    with (site.folder / "evaluation" / "evaluation.tsv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    assert {row["level"] for row in rows} == {"records", "chunks", "groups"}
+    assert all((row["value"] == "") <= (row["reason"] != "") for row in rows)
+
+
+def test_a_calibration_lies_beside_the_classifier_and_reuses_the_scores(site: Site) -> None:
+    assert "were done before" in site.calibrated
+    assert MEANINGLESS in site.calibrated
+    assert f"calibration: {site.folder}/classifier/calibration-300.json" in site.calibrated
+    made = read_calibration(site.folder / "classifier" / "calibration-300.json")
+    assert made.classifier == load_classifier(site.folder / "classifier").fingerprint
+    assert made.facts["note"] == NO_MEANING
+    assert made.facts["held_out"]["records"] > 50
+    facts = json.loads((site.folder / "calibration" / "evaluation.json").read_text())
+    assert [one["name"][:8] for one in facts["confusion"]] == ["cut-off ", "conserva", "relaxed "]
+    assert [one["name"] for one in facts["reliability"]] == ["score", "probability, held-out groups"]
+
+
+def test_predictions_then_have_probabilities(site: Site, tmp_path: Path) -> None:
+    pieces = site.folder / "evaluation" / "pieces.fa"
+    with (site.folder / "evaluation" / "predictions" / "contigs.tsv").open(newline="") as stream:
+        plain = list(csv.DictReader(stream, delimiter="\t"))
+    words = ("predict", pieces, "--profile", "demo", "--chunk-size", 300, "--classifier", "classifier")
+    said = site.shell.good(*words, "--relaxed", "--prior", 0.9, "--out", tmp_path / "out")
+    assert "probability" in said
+    with (tmp_path / "out" / "contigs.tsv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    assert [row["score"] for row in rows] == [row["score"] for row in plain]
+    assert all((row["call"] == "virus") == (row["fdr"] != "" and float(row["fdr"]) <= 0.2) for row in rows)
+    assert {"virus", "others"} <= {row["call"] for row in rows}
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (run["settings"]["preset"], run["settings"]["prior"], run["calibration"]["prior"]) == (
+        "relaxed",
+        0.9,
+        0.9,
+    )
+
+
+def test_what_cannot_be_is_refused_before_work_begins(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(site.folder)
+    for name, value in site.shell.environment.items():
+        monkeypatch.setenv(name, value)
+
+    def refused(*words: object) -> str:
+        """As `Shell.refused`, but in this process, which is quicker."""
+        with pytest.raises((VirnucproError, click.ClickException)) as caught:
+            app([str(word) for word in words], standalone_mode=False)
+        assert caught.value.exit_code == 2
+        return str(caught.value)
+
+    predict = ("predict", "virus.fa", "--profile", "demo", "--out", tmp_path / "no")
+    assert "--conservative needs a calibration" in refused(*predict, "--conservative")
+    assert "--prior needs a calibration" in refused(*predict, "--prior", "0.5")
+    assert "cannot be used together" in refused(*predict, "--relaxed", "--cutoff", "0.5")
+    file = site.folder / "classifier" / "calibration-300.json"
+    assert "the calibration is for the classifier" in refused(*predict, "--calibration", file)
+    both = (*predict, "--classifier", "classifier", "--calibration", file)
+    assert "for chunks of 300 bases, the sample has chunks of 500" in refused(*both, "--chunk-size", 500)
+    assert "no such file" in refused(*predict, "--calibration", "missing.json")
+    out = ("--out", tmp_path / "no")
+    assert "give --virus FASTA --others FASTA, or FASTA --labels" in refused("evaluate", "virus.fa", *out)
+    data = ("--virus", "virus.fa", "--others", "others.fa", "--profile", "demo", *out)
+    assert "give --save FILE" in refused("calibrate", *data)
+    assert "whole numbers" in refused("evaluate", *data, "--lengths", "5,x")
+    assert "do not rise" in refused("evaluate", *data, "--length-bins", "500,300")
+    said = refused("evaluate", *data[:-1], "evaluation")
+    assert "holds the evaluation of 'evaluation-" in said
+    said = refused("calibrate", *site.words, "--out", "calibration")
+    assert "calibration-300.json: already exists; give --force to replace it, or --save FILE" in said
+    assert not (tmp_path / "no").exists()
+
+
+def test_training_ends_with_a_page_and_a_card(site: Site) -> None:
+    models = ("--dnabert", DEMO / "dnabert_s", "--esm2", DEMO / "esm2", "--device", "cpu")
+    words = ("--virus", "virus.fa", "--others", "others.fa", "--chunk-size", 300, "--seeds", 2, "--epochs", 2)
+    said = site.shell.good("train", *words, *models, "--lengths", 900, "--augment", 200, "--out", "trained")
+    assert said.count("seed 4") == 2
+    assert said.count(", kept") == 1
+    assert MEANINGLESS in said
+    assert (site.folder / "trained" / "evaluation.html").exists()
+    assert NO_MEANING in (site.folder / "trained" / "MODEL_CARD.md").read_text()

@@ -1,0 +1,108 @@
+"""What a laboratory hands in: sample sheets, pipes, lanes and BAM files, by the commands that people type."""
+
+import gzip
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.assets.cli.test_main import Shell
+from virnucpro_core.samples.standard_input import KEPT
+
+LETTERS = "ACCAGGACAGGCAAGCACGACCAGCAGGACACCGACAAGGCAAGCA" * 8
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+def reads(path: Path, *headers: str) -> Path:
+    texts = []
+    for n, header in enumerate(headers):
+        letters = LETTERS[7 * n : 7 * n + 300]
+        texts.append(f"@{header}\n{letters}\n+\n{'I' * len(letters)}\n")
+    path.write_text("".join(texts))
+    return path
+
+
+def test_a_sheet_with_faults_begins_nothing_and_tells_them_all(shell: Shell) -> None:
+    (shell.folder / "s.csv").write_text("sample,fastq_1,chunk_size\na,none.fq,\nb,none.fq,many\n")
+    done = shell.run("predict", "--sheet", "s.csv", "-o", "out")
+    assert done.returncode == 2
+    told, lines = done.stderr, done.stderr.splitlines()
+    assert lines[0].startswith("virnucpro: s.csv, row 2: none.fq: no such file")
+    assert "row 3: chunk_size is 'many'; give a whole number" in told
+    assert lines[-1] == "virnucpro: s.csv: 4 faults in the sample sheet; nothing was begun"
+    assert not (shell.folder / "out").exists()
+    assert not (shell.folder / "home" / "samples").exists()
+    together = shell.refused("predict", "x.fa", "--sheet", "s.csv", "-o", "out")
+    assert "a sample sheet names files and samples itself" in together
+    assert "give FILES, or --sheet" in shell.refused("predict", "-o", "out")
+    assert "give --sample NAME" in shell.refused("predict", "-", "-o", "out")
+
+
+def test_a_sheet_of_lanes_and_contigs(shell: Shell) -> None:
+    for lane in (1, 2):
+        for mate in (1, 2):
+            reads(shell.folder / f"l{lane}_{mate}.fq", f"{lane}:a {mate}:N:0:A", f"{lane}:b {mate}:N:0:A")
+    (shell.folder / "contigs.fa").write_text(f">long\n{LETTERS}\n>short\nACGTACGT\n")
+    rows = ["sample,fastq_1,fastq_2,fasta,min_length,pairs", "pat,l2_1.fq,l2_2.fq,,,both"]
+    rows += ["pat,l1_1.fq,l1_2.fq,,,", "contigs,,,contigs.fa,100,"]
+    (shell.folder / "samples.csv").write_text("\n".join(rows))
+    shell.good("predict", "--sheet", "samples.csv", "-o", "out")
+    table = (shell.folder / "out" / "pat" / "contigs.tsv").read_text().splitlines()[1:]
+    assert [row.split("\t")[0] for row in table] == [
+        f"{lane}:{name}/{mate}" for lane in (2, 1) for mate in (1, 2) for name in "ab"
+    ]
+    pairs = (shell.folder / "out" / "pat" / "pairs.tsv").read_text().splitlines()
+    assert [row.split("\t")[0] for row in pairs[1:]] == ["2:a", "2:b", "1:a", "1:b"]
+    contigs = (shell.folder / "out" / "contigs" / "contigs.tsv").read_text()
+    assert "short\t8\tno_call\t\t0\t0\t0\tshorter than the minimum length of 100 bases\n" in contigs
+
+
+def test_samtools_pipes_into_predict_and_the_bytes_are_kept(shell: Shell) -> None:
+    pysam: Any = pytest.importorskip("pysam", reason="pysam is not installed")
+    head = pysam.AlignmentHeader.from_dict({"HD": {"VN": "1.6"}})
+    bam = shell.folder / "x.bam"
+    with pysam.AlignmentFile(str(bam), "wb", header=head) as out:
+        for name, flag in (("a", 0x4D), ("a", 0x8D), ("b", 0x4D), ("b", 0x8D), ("s", 0x4)):
+            one = pysam.AlignedSegment(head)
+            one.query_name, one.flag, one.query_sequence = name, flag, LETTERS[len(name) : 300 + flag % 7]
+            out.write(one)
+    samtools = shutil.which("samtools")
+    text = (
+        subprocess.run([samtools, "fastq", "x.bam"], cwd=shell.folder, capture_output=True, check=True).stdout
+        if samtools
+        else pysam.fastq(str(bam)).encode()
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "virnucpro_assets.cli.main",
+        "predict",
+        "-",
+        "--sample",
+        "x",
+        "-o",
+        "out",
+    ]
+    for _ in range(2):  # the second time resumes: the same bytes are the same sample
+        done = subprocess.run(
+            command, cwd=shell.folder, env=shell.environment, input=text, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert b"standard input: " in done.stderr
+    (kept,) = (shell.folder / "home" / KEPT).iterdir()
+    assert kept.read_bytes() == text
+    shell.good("predict", "x.bam", "--sample", "bam", "-o", "bam")
+    for name in ("contigs.tsv", "pairs.tsv"):
+        rows = [sorted((shell.folder / out / name).read_text().splitlines()) for out in ("out", "bam")]
+        assert rows[0] == rows[1]
+    viral = [
+        gzip.decompress((shell.folder / out / "viral_R1.fastq.gz").read_bytes()) for out in ("out", "bam")
+    ]
+    assert viral[0].replace(b"/1\n", b"\n") == viral[1].replace(b"/1\n", b"\n")

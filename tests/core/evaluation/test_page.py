@@ -1,0 +1,147 @@
+"""What is read from a results folder, and what the page and the table show of it."""
+
+import csv
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.scored import Scored as Sample
+from tests.support.scored import scored_sample, sequence
+from virnucpro_core.errors import StoreError, UsageError
+from virnucpro_core.evaluation.evaluation import (
+    EvaluationSettings,
+    evaluate,
+    length_ranges,
+    save,
+)
+from virnucpro_core.evaluation.metrics import NAMES
+from virnucpro_core.evaluation.page import write_page
+from virnucpro_core.evaluation.scores import Scored, read_scored
+from virnucpro_core.results.calibration import Calibration, Curve
+from virnucpro_core.sequences.labelled import Truth
+
+GROUPS = ("<script>alert(1)</script>", "a & b", '"quoted"', "=cmd()")
+FASTA = "".join(f">r{k}_chunk_{k}\n{sequence(40 + 29 * k, k)}\n" for k in range(12)) + ">none\nAC\n"
+TRUTH = {f"r{k}_chunk_{k}": Truth(k % 2, GROUPS[k % 4]) for k in range(12)} | {"none": Truth(1, "alone")}
+RUN = {
+    "sample": "<i>sample</i>",
+    "profile": "demo",
+    "note": "The demo's scores carry no biological meaning.",
+    "about": "",
+    "settings": {"chunk_size": 60},
+    "versions": {},
+    "digests": {},
+    "data": {"<b>.fa": "00"},
+}
+SETTINGS = EvaluationSettings(length_bins=(100, 200), bootstrap=10)
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
+    return scored_sample(tmp_path_factory.mktemp("sample"), FASTA)
+
+
+@pytest.fixture(scope="module")
+def results(sample: Sample, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("results")
+    sample.write(out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def scored(results: Path) -> Scored:
+    return read_scored(results, TRUTH)
+
+
+def test_every_record_and_every_scored_chunk_is_read(sample: Sample, results: Path, scored: Scored) -> None:
+    with (results / "contigs.tsv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t"))
+    assert scored.records.length.tolist() == [int(row["length"]) for row in rows]
+    assert scored.records.label.tolist() == [one.label for one in TRUTH.values()]
+    assert [scored.groups[k] for k in scored.records.group] == [one.group for one in TRUTH.values()]
+    assert math.isnan(scored.records.score[-1])
+    assert len(scored.chunks.score) == sum(int(row["chunks_scored"]) for row in rows)
+    assert scored.chunks_without == sum(int(row["chunks"]) - int(row["chunks_scored"]) for row in rows)
+    for row, score in zip(rows[:-1], scored.records.score, strict=False):
+        assert score == float(row["score"])
+        mine = scored.chunks.score[scored.chunks.length == int(row["length"])]
+        assert mine.mean() == pytest.approx(score, rel=1e-12)
+    assert scored.probability is scored.fdr is None
+
+
+def test_probabilities_are_read_where_there_are_some(sample: Sample, tmp_path: Path) -> None:
+    curves = (Curve(0, 100), Curve(100, 0, (0.0, 1.0), (-3.0, 3.0)))
+    sample.write(tmp_path, calibration=Calibration("c" * 64, 60, "platt", curves, {}), prior=0.3)
+    found = read_scored(tmp_path, TRUTH)
+    assert found.probability is not None
+    assert (np.isnan(found.probability) == (found.records.length < 100)).all()
+    evaluation = evaluate(found, SETTINGS, RUN)
+    assert [one.name for one in evaluation.reliability] == ["score", "probability"]
+    for one in evaluation.confusion:
+        assert sum(getattr(one, name) for name in one.__dataclass_fields__ if name != "name") == len(TRUTH)
+
+
+def test_other_records_than_the_labelled_ones_are_an_error(results: Path) -> None:
+    with pytest.raises(StoreError, match="the records are not the labelled ones"):
+        read_scored(results, dict(list(TRUTH.items())[1:]))
+
+
+def test_the_page_escapes_names_and_loads_nothing(scored: Scored, tmp_path: Path) -> None:
+    evaluation = evaluate(scored, SETTINGS, RUN)
+    for name in ("one.html", "two.html"):
+        write_page(tmp_path / name, evaluation)
+    text = (tmp_path / "one.html").read_text()
+    assert text == (tmp_path / "two.html").read_text()
+    for markup in ("<script", "<i>", "<b>", "src=", "href=", "url("):
+        assert markup not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "The figures on this page mean nothing." in text
+    assert "nan" not in re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL).lower()
+    assert "default-src &#39;none&#39;" in text
+
+
+def test_the_files_say_the_same(scored: Scored, tmp_path: Path) -> None:
+    evaluation = evaluate(scored, SETTINGS, RUN)
+    save(evaluation, tmp_path)
+    facts = json.loads((tmp_path / "evaluation.json").read_text(), parse_constant=pytest.fail)
+    with (tmp_path / "evaluation.tsv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+    for level in ("records", "chunks"):
+        parts = facts[level]
+        assert [part["name"] for part in parts] == [
+            "all",
+            "0 to 99 bases",
+            "100 to 199 bases",
+            "200 bases or more",
+        ]
+        assert sum(part["virus"] for part in parts[1:]) == parts[0]["virus"]
+        for part in parts:
+            for name in NAMES:
+                row = next(
+                    r for r in rows if (r["level"], r["part"], r["measure"]) == (level, part["name"], name)
+                )
+                one = part["measures"][name]
+                assert row["reason"] == one["reason"]
+                assert (row["value"] == "") == (one["value"] is None)
+                if one["value"] is not None:
+                    assert float(row["value"]) == pytest.approx(one["value"], rel=1e-5)
+    assert {row["part"] for row in rows if row["level"] == "groups"} == {one.group for one in TRUTH.values()}
+    alone = next(one for one in facts["groups"] if one["name"] == "alone")
+    assert alone["share"] == {"value": None, "low": None, "high": None, "reason": "no record has a score"}
+    assert alone["mean_score"] is None
+
+
+def test_ranges_cover_every_length_once() -> None:
+    lengths = np.arange(0, 400)
+    masks = [one.covers(lengths) for one in length_ranges((100, 200))]
+    assert (np.sum(masks, axis=0) == 1).all()
+
+
+@pytest.mark.parametrize("bins", [(), (5, 5), (9, 3), (0, 4)])
+def test_bins_that_do_not_rise_are_refused(bins: tuple[int, ...]) -> None:
+    with pytest.raises(UsageError, match="do not rise"):
+        EvaluationSettings(length_bins=bins)

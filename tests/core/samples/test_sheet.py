@@ -1,0 +1,128 @@
+"""A sample sheet: its samples, and all its faults at once, each with its row."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from virnucpro_core.errors import InputError
+from virnucpro_core.samples.sheet import SheetError, read_sheet
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, mate in (("a1", 1), ("a2", 2), ("b1", 1), ("b2", 2), ("c", 0)):
+        header = f"{name[0]}:1 {mate}:N:0" if mate else name
+        (tmp_path / f"{name}.fq").write_text(f"@{header}\nACGT\n+\nIIII\n")
+    (tmp_path / "x.fa").write_text(">x\nACGT\n")
+    (tmp_path / "y.fa").write_text(">y\nACGT\n")
+    return tmp_path
+
+
+def sheet(folder: Path, text: str, encoding: str = "utf-8") -> Path:
+    path = folder / "samples.csv"
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def faults(folder: Path, text: str) -> tuple[str, ...]:
+    with pytest.raises(SheetError) as caught:
+        read_sheet(sheet(folder, text))
+    assert caught.value.exit_code == 2
+    return tuple(fault.replace(f"{folder}/", "") for fault in caught.value.faults)
+
+
+@pytest.mark.parametrize("comma", [",", "\t", ";"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_rows_of_a_sample_are_joined_in_order(folder: Path, comma: str, end: str, encoding: str) -> None:
+    rows = (
+        "sample,fastq_1,fastq_2,fasta,chunk-size,min_length,interleaved",
+        "pat,b1.fq,b2.fq,,300,,",
+        "",
+        "other,,,x.fa,,50,no",
+        'pat,"a1.fq",a2.fq,,,,',
+    )
+    found = read_sheet(sheet(folder, end.join(rows).replace(",", comma) + end, encoding))
+    assert [(one.name, [f.name for f in one.files], dict(one.settings)) for one in found] == [
+        ("pat", ["b1.fq", "b2.fq", "a1.fq", "a2.fq"], {"chunk_size": 300}),
+        ("other", ["x.fa"], {"min_length": 50, "interleaved": False}),
+    ]
+    assert all(file.is_absolute() for one in found for file in one.files)
+
+
+def test_all_faults_are_told_each_with_its_row(folder: Path) -> None:
+    found = faults(
+        folder,
+        "sample,fastq_1,fastq_2,fasta,chunk_size,pairs\n"
+        "p q,c.fq,,,,\n"
+        "s,nofile.fq,,,,\n"
+        "s,,,,,\n"
+        "t,a1.fq,b2.fq,,x,either\n"
+        "u,x.fa,,,300,\n"
+        "u,,,y.fa,500,\n"
+        "v,,a2.fq,,,\n"
+        "w,c.fq,b1.fq,x.fa,2,\n"
+        "x,too,many,cells,in,it,all\n",
+    )
+    assert found == (
+        "row 2: 'p q' is not a sample name: use 1 to 64 letters, digits, '_' and '-'",
+        "row 3: nofile.fq: no such file; paths are relative to the folder of the sheet",
+        "row 4: one of fastq_1, fasta and bam is needed, this row has none",
+        "row 5: b2.fq: not the mate of a1.fq: read 1 is 'b:1' here and 'a:1' there; put both files in the same order "
+        "(for example with `seqkit pair`), or predict each alone with --sample",
+        "row 5: chunk_size is 'x'; give a whole number",
+        "row 5: pairs is 'either'; give any or both",
+        "row 6: x.fa in column fastq_1 is FASTA",
+        "row 7: chunk_size is 500, and 300 in row 6 of the same sample",
+        "row 8: one of fastq_1, fasta and bam is needed, this row has none",
+        "row 9: c.fq is given in row 2, too",
+        "row 9: chunk_size is 2; give 6 to 1,000,000 bases",
+        "row 9: one of fastq_1, fasta and bam is needed, this row has fastq_1 and fasta",
+        "row 9: x.fa is given in row 6, too",
+        "row 10: 7 cells, but the header has 6",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("sample,fastq\nx,c.fq\n", "row 1: unknown column 'fastq'; known are sample, fastq_1"),
+        ("name,fasta\nx,x.fa\n", "row 1: there is no column 'sample'"),
+        ("sample,chunk_size\nx,300\n", "row 1: there is no column with files"),
+        ("sample,fasta,fasta\n", "row 1: the column 'fasta' is there twice"),
+        ("sample,fastq_1,fastq_2\nx,c.fq,./c.fq\n", "row 2: fastq_1 and fastq_2 are the same file"),
+        ("sample,fasta\n\n", "row 1: no row below the header"),
+        ("", "row 1: there is no column 'sample'"),
+        ("sample,fasta,classifier\nx,x.fa,nowhere\n", "row 2: classifier: no such folder or file: nowhere"),
+        ("sample,fasta,interleaved\nx,x.fa,maybe\n", "row 2: interleaved is 'maybe'; give yes or no"),
+    ],
+)
+def test_one_fault(folder: Path, text: str, fault: str) -> None:
+    assert any(one.startswith(fault) for one in faults(folder, text))
+
+
+def test_columns_of_other_pipelines_are_no_faults(folder: Path) -> None:
+    text = "sample,fastq_1,fastq_2,strandedness\npat,a1.fq,a2.fq,auto\n"
+    (found,) = read_sheet(sheet(folder, text))
+    assert (found.name, found.settings) == ("pat", {})
+
+
+def test_what_is_no_table(folder: Path) -> None:
+    with pytest.raises(InputError, match="not UTF-8 text; save the sheet as CSV"):
+        read_sheet(sheet(folder, "sämple,fasta\n", "latin-1"))
+    with pytest.raises(InputError, match="No such file"):
+        read_sheet(folder / "none.csv")
+
+
+@given(st.text(max_size=60))
+def test_rubbish_below_the_header_is_told_row_by_row(text: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = sheet(Path(folder), "sample,fasta\n" + text)
+        with pytest.raises(SheetError) as caught:  # no file that it names is there
+            read_sheet(path)
+    assert caught.value.faults
+    assert all(fault.startswith("row ") for fault in caught.value.faults)
+    assert "\n" not in str(caught.value)

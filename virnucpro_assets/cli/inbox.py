@@ -1,0 +1,141 @@
+"""`virnucpro inbox`: what became of every file of the inbox, in words."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+
+MOVED_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one entry of the inbox.
+
+    outcome: `waiting` (not seen by the daemon yet), `arriving`, `unreadable`, `failing`, `refused`, `registered`,
+    `taken`, or `settings` for a settings file that holds for no entry. state: of its sample (`virnucpro samples`).
+    moved_to: where the entry is now, if it was moved out of the inbox. at: when, in seconds since 1970.
+    """
+
+    entry: str
+    outcome: str
+    why: str = ""
+    sample: str = ""
+    state: str = ""
+    moved_to: str = ""
+    at: float = 0.0
+
+
+WORDS = {
+    "waiting": "not seen yet: the inbox is scanned while `virnucpro ui` or the daemon runs",
+    "arriving": "still arriving",
+    "unreadable": "cannot be read now, will be tried again",
+    "failing": "cannot be registered now, will be tried again",
+    "refused": "refused",
+    "registered": "registered",
+    "taken": "taken",
+    "settings": "a settings file for which there is no entry of this name",
+}
+
+
+@click.command()
+@click.option(
+    "--all",
+    "show_all",
+    is_flag=True,
+    help=f"List all entries that were moved away, not the last {MOVED_SHOWN}.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line, for programs.")
+def inbox(*, show_all: bool, as_json: bool) -> None:
+    """Show what became of every file in the inbox.
+
+    The list has the latest outcome of each entry: what it waits for, why it was refused, or which sample it is and how
+    far that is. Entries that were moved to set_aside/ or done/ come last.
+
+    \b
+    Examples:
+      virnucpro inbox
+      virnucpro inbox --json
+    """
+    from virnucpro_assets.platform.environment import home_folder
+
+    home = home_folder()
+    present, moved = list(_present(home)), sorted(_moved(home), key=lambda one: one.at)
+    if as_json:
+        for one in (*present, *moved):
+            click.echo(json.dumps(asdict(one)))
+        return
+    shown = moved if show_all else moved[-MOVED_SHOWN:]
+    width = max((len(one.entry) for one in (*present, *shown)), default=0)
+    for one in (*present, *shown):
+        click.echo(f"{one.entry:{width}}  {_words(one)}")
+    hidden = f", {len(moved) - len(shown):,} of them not shown (--all)" if len(moved) > len(shown) else ""
+    away = f"; {len(moved):,} moved away{hidden}" if moved else ""
+    number = f"{len(present):,} {'entry' if len(present) == 1 else 'entries'}"
+    click.echo(f"{number} in {home / 'inbox'}{away}")
+
+
+def _words(one: Outcome) -> str:
+    line = WORDS[one.outcome]
+    if one.sample:
+        line = f"sample {one.sample}: {one.state or 'removed'}"
+    if one.why:
+        line += f": {one.why}" if not one.sample else f" ({one.why})"
+    return f"{line}; moved to {one.moved_to}" if one.moved_to else line
+
+
+def _present(home: Path) -> Iterator[Outcome]:
+    """The entries that are in the inbox, as the latest scan left them, and those that no scan has seen."""
+    from virnucpro_core.errors import printable
+    from virnucpro_core.files.disk import disk_errors
+    from virnucpro_core.samples.inbox_entry import is_partial
+    from virnucpro_core.samples.inbox_settings import is_settings_file, lonely
+    from virnucpro_core.samples.inbox_state import noted_entries, shown
+
+    folder = home / "inbox"
+    with disk_errors(folder):
+        names = sorted(os.listdir(folder)) if folder.exists() else []  # noqa: PTH208 - names alone
+    rows = {os.fsdecode(row.name): row for row in noted_entries(home)}
+    alone = lonely(names, [os.fsencode(n) for n in names if not is_settings_file(n)])
+    for name in names:
+        if name.startswith(".") or (is_settings_file(name) and name not in alone):
+            continue
+        row = rows.get(name)
+        if name in alone:
+            yield Outcome(printable(name), "settings")
+        elif is_partial(name):
+            if not name.lower().endswith(".done"):
+                yield Outcome(printable(name), "arriving", "its name says that it is not complete")
+        elif row is None:
+            yield Outcome(printable(name), "waiting")
+        else:
+            is_sample = row.kind in ("registered", "taken")
+            sample = row.sample if is_sample else ""
+            yield Outcome(shown(row.name), row.kind, row.said, sample, _state(home, sample))
+
+
+def _moved(home: Path) -> Iterator[Outcome]:
+    from virnucpro_core.errors import printable
+    from virnucpro_core.samples.inbox_state import moved_entries, shown
+
+    for one in moved_entries(home):
+        place = printable(os.fsdecode(one.moved_to))
+        yield Outcome(
+            shown(one.name), one.kind, one.said, one.sample, _state(home, one.sample), place, one.at
+        )
+
+
+def _state(home: Path, sample: str) -> str:
+    """How far the sample is; "" if there is none (any more)."""
+    from virnucpro_core.errors import VirnucproError
+    from virnucpro_core.pipeline.overview import overview
+
+    if not sample:
+        return ""
+    try:
+        return overview(home, sample).state
+    except VirnucproError:
+        return ""

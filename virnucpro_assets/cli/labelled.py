@@ -1,0 +1,96 @@
+"""What `evaluate`, `calibrate` and `train` share: options for labelled sequences, and the figures that they print."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from virnucpro_core.evaluation.evaluation import Evaluation
+
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+MEANINGLESS = "demo profile: these figures carry no biological meaning"
+Command = Callable[..., None]
+
+
+def numbers(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[int, ...]:
+    """`500,1000` -> (500, 1000); () if the option was not given."""
+    if value is None:
+        return ()
+    try:
+        found = tuple(int(word) for word in value.split(","))
+    except ValueError:
+        found = (0,)
+    if min(found) < 1:
+        raise click.BadParameter(f"{value!r} is not a list of whole numbers above 0, such as 500,1000")
+    return found
+
+
+def calibration_path(value: str | None) -> str | None:
+    """The absolute path of the given calibration; `none` and None stay as they are."""
+    if value is None or value == "none":
+        return value
+    if not Path(value).is_file():
+        raise click.BadParameter(f"no such file: {value}; give one made by `virnucpro calibrate`, or none")
+    return str(Path(value).resolve())
+
+
+def labelled_options(command: Command) -> Command:
+    """The options that name labelled sequences."""
+    options = (
+        click.argument("fasta", nargs=-1, type=FILE),
+        click.option(
+            "--virus", "--viral", "virus", multiple=True, type=FILE, help="Viral sequences. Repeatable."
+        ),
+        click.option(
+            "--others", "--non-viral", "others", multiple=True, type=FILE, help="Others. Repeatable."
+        ),
+        click.option(
+            "--labels",
+            type=FILE,
+            help="Table of the records in FASTA: id, label (virus, others), and maybe group.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def measuring_options(command: Command) -> Command:
+    """The options of an evaluation."""
+    options = (
+        click.option(
+            "--length-bins",
+            metavar="N,N,...",
+            callback=numbers,
+            default="500,1000,3000,10000",
+            show_default=True,
+            help="Record lengths in bases at which a new bin begins.",
+        ),
+        click.option(
+            "--bootstrap",
+            default=500,
+            show_default=True,
+            help="Draws of groups for the 95 % intervals; 0: none.",
+        ),
+        click.option("--seed", default=42, show_default=True, help="Seed of the random numbers."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def show_evaluation(evaluation: "Evaluation") -> None:
+    """Print a line for each measure of all records."""
+    from virnucpro_core.evaluation.page import MEASURES, shown
+
+    whole = evaluation.records[0]
+    no_call = whole.no_call_virus + whole.no_call_others
+    click.echo(
+        f"records with a score: {whole.virus:,} virus, {whole.others:,} others; without a call: {no_call:,}"
+    )
+    for name, words in MEASURES.items():
+        click.echo(f"  {words}: {shown(whole.measures[name])}")
+    if evaluation.run["note"]:
+        click.echo(MEANINGLESS)

@@ -1,0 +1,71 @@
+"""`virnucpro summary`: one table and one page for several samples."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from virnucpro_assets.cli.options import out as out_option
+from virnucpro_assets.cli.words import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from virnucpro_core.errors import VirnucproError
+
+
+@click.command()
+@click.argument("names", metavar="[SAMPLES]...", nargs=-1)
+@out_option("Folder for summary.tsv, index.html, the reports and MultiQC's files.")
+@click.option("--force", is_flag=True, help="Replace files in --out that VirNucPro did not write.")
+def summary(names: tuple[str, ...], out: Path, *, force: bool) -> None:
+    """Write one table and one page for several samples.
+
+    SAMPLES are names as `virnucpro samples` lists them; without names, all samples. The folder can be copied or sent:
+    it holds a copy of each report. `virnucpro predict` writes the same for a folder of samples.
+
+    \b
+    Examples:
+      virnucpro summary --out overview
+      virnucpro summary pat1 pat2 --out overview
+    """
+    from virnucpro_assets.platform.environment import home_folder
+    from virnucpro_core.errors import UsageError
+    from virnucpro_core.pipeline.across import write_summary
+    from virnucpro_core.results.batch import check_batch_out
+    from virnucpro_core.results.delivery import check_writable
+    from virnucpro_core.samples.sample import list_samples
+
+    home = home_folder()
+    chosen = list(dict.fromkeys(names)) or list_samples(home)
+    if not chosen:
+        raise UsageError("there are no samples", where=home, remedy="predict one with `virnucpro predict`")
+    check_writable(out)
+    check_batch_out(out, force=force)
+    rows = write_summary(home, chosen, out)
+    without = sum(not row.facts for row in rows)
+    for line in _pages(out):
+        click.echo(line)
+    click.echo(f"{counted(len(rows), 'sample')}: {len(rows) - without:,} called, {without:,} without results")
+
+
+def end_of_batch(home: Path, out: Path, samples: int, failures: "Mapping[str, VirnucproError]") -> list[str]:
+    """The last step of `predict` for several samples: write the pages.
+
+    samples: how many there are, those that failed included. Returns what to say: where the pages are and how many
+    samples were called.
+    """
+    from virnucpro_core.pipeline.across import write_summary_of_folder
+
+    write_summary_of_folder(home, out, failures)
+    return [*_pages(out), f"{samples - len(failures):,} called, {len(failures):,} failed"]
+
+
+def _pages(out: Path) -> list[str]:
+    """Where the pages are."""
+    from virnucpro_core.results.batch import INDEX, SUMMARY
+
+    return [
+        f"summary: {(out / SUMMARY).resolve()}",
+        f"reports of all samples: {(out / INDEX).resolve()}",
+    ]

@@ -1,0 +1,89 @@
+"""The command `train`: arguments and help."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from virnucpro_assets.cli.labelled import labelled_options, measuring_options, numbers, show_evaluation
+from virnucpro_assets.platform.startup import lasting_imports
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@labelled_options
+@click.option("--dnabert", required=True, type=PATH, help="Folder of the DNABERT-S weights.")
+@click.option("--esm2", required=True, type=PATH, help="Folder of the ESM-2 weights, of any size.")
+@click.option("--out", required=True, type=PATH, help="Folder for the new classifier.")
+@click.option("--chunk-size", default=500, show_default=True, help="Bases in a chunk.")
+@click.option(
+    "--augment",
+    metavar="N,N,...",
+    callback=numbers,
+    help="Train on chunks of these sizes as well, e.g. 300,400.",
+)
+@click.option(
+    "--lengths",
+    metavar="N,N,...",
+    callback=numbers,
+    help="Evaluate pieces of these lengths, cut from the held-out records.  [default: whole records]",
+)
+@click.option("--seeds", default=3, show_default=True, help="Train so many times and keep the best.")
+@click.option("--epochs", default=200, show_default=True, type=click.IntRange(1), help="Epochs, at most.")
+@click.option(
+    "--patience",
+    default=20,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Epochs without progress before the end.",
+)
+@click.option("--learning-rate", default=0.0002, show_default=True, help="Learning rate at the start.")
+@click.option("--device", default="cuda", show_default=True, help="cpu, cuda, or one GPU such as cuda:1.")
+@measuring_options
+@click.option("--force", is_flag=True, help="Replace what is at --out.")
+def train(out: Path, *, force: bool, **options: Any) -> None:
+    """Train a classifier for a pair of encoders.
+
+    Whole groups are held out: a part says when to stop and which seed is best, another part is only evaluated. The
+    folder --out holds the classifier, its evaluation (evaluation.html) and a model card; share it as it is.
+
+    \b
+    Example:
+      virnucpro train --virus v.fa --others o.fa \\
+        --dnabert dnabert-folder --esm2 esm2-folder --out classifier
+    """
+    with lasting_imports():
+        from virnucpro_assets.platform.resource import platform_from_environment
+        from virnucpro_core.evaluation.evaluation import EvaluationSettings
+        from virnucpro_core.evaluation.trained import publish_trained
+        from virnucpro_core.models.fitting import Recipe
+        from virnucpro_core.models.profiles import note_of
+        from virnucpro_core.models.training import TrainingSettings
+        from virnucpro_core.models.training import train as train_seeds
+        from virnucpro_core.results.delivery import check_replaceable
+        from virnucpro_core.sequences.labelled import LabelledInput
+
+    labelled = LabelledInput(*(options.pop(name) for name in ("virus", "others", "fasta", "labels")))
+    seed = options.pop("seed")
+    measuring = EvaluationSettings(0.5, options.pop("length_bins"), options.pop("bootstrap"), seed)
+    recipe = Recipe(
+        epochs=options.pop("epochs"),
+        seed=seed,
+        patience=options.pop("patience"),
+        learning_rate=options.pop("learning_rate"),
+        class_weights=True,
+    )
+    dnabert, esm2 = options.pop("dnabert"), options.pop("esm2")
+    check_replaceable(out, force=force)
+    with platform_from_environment().compute_on(options.pop("device")).held() as device:
+        settings = TrainingSettings(device=device, recipe=recipe, **options)
+        trained = train_seeds(labelled, dnabert, esm2, settings)
+    for k, one in enumerate(trained.facts["seeds"]):
+        kept = ", kept" if k == trained.best else ""
+        click.echo(
+            f"seed {one['seed']}: loss {one['held_out_loss']:.4f} after {one['best_epoch']} epochs{kept}"
+        )
+    click.echo("on groups that were held out:")
+    show_evaluation(publish_trained(trained, out, measuring, note=note_of(trained.facts["trained_on"])))
+    click.echo(f"classifier: {out}")

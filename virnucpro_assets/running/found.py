@@ -1,0 +1,69 @@
+"""The samples that one command asks for: files, folders, a sample sheet, or what comes through a pipe."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from virnucpro_assets.platform.resource import Platform
+from virnucpro_core.errors import InputError, UsageError
+from virnucpro_core.files.disk import shown_bytes
+from virnucpro_core.results.delivery import check_writable
+from virnucpro_core.samples.finding import FoundSample, find_samples
+from virnucpro_core.samples.inputs import check_inputs
+from virnucpro_core.samples.sample import check_key
+from virnucpro_core.samples.settings import SampleSettings
+from virnucpro_core.samples.sheet import read_sheet
+from virnucpro_core.samples.standard_input import STANDARD_INPUT, is_stream, keep_stream
+
+
+def found_samples(
+    paths: Sequence[Path], out: Path, platform: Platform, settings: SampleSettings, options: Mapping[str, Any]
+) -> list[FoundSample]:
+    """The samples of the typed `paths`, or of the option `sheet`. What comes through a pipe is kept first.
+
+    settings: those that were typed. Raises UsageError for options that do not fit together, and what `find_samples` and
+    `read_sheet` raise.
+    """
+    sheet, name = options.get("sheet"), options.get("sample")
+    if sheet is not None:
+        if paths or name is not None:
+            remedy = "leave out FILES and --sample"
+            raise UsageError("a sample sheet names files and samples itself", where=sheet, remedy=remedy)
+        return read_sheet(sheet)
+    if not paths:
+        raise UsageError("no input", remedy="give FILES, or --sheet with a sample sheet")
+    check_typed([path for path in paths if not is_stream(path)])
+    if not any(map(is_stream, paths)):
+        return find_samples(paths, name=name)
+    if name is None:
+        raise UsageError("what comes through a pipe has no name", remedy="give --sample NAME")
+    check_key(name)
+    # Checked before the stream is read: it may be long, and it can be read only once.
+    check_writable(out)
+    platform.check_device(settings)
+    platform.profile_of(settings)
+    kept = {path: _kept(platform.folder, path) for path in paths if is_stream(path)}
+    (found,) = find_samples([kept.get(path, path) for path in paths], name=name)
+    notes = [
+        f"{'standard input' if path == STANDARD_INPUT else path}: {shown_bytes(file.stat().st_size)} kept in {file}, "
+        "so that a resume and the checks can read them again"
+        for path, file in kept.items()
+    ]
+    return [replace(found, notes=(*notes, *found.notes))]
+
+
+def check_typed(paths: Sequence[Path]) -> None:
+    """Raises InputError if paths of the command line are neither files nor folders. It names all that are missing."""
+    missing = [path for path in paths if not path.exists()]
+    if len(missing) > 1:
+        raise InputError("no such files", path=", ".join(map(str, missing)), remedy="check the paths")
+    check_inputs([path for path in paths if not path.is_dir()])
+
+
+def _kept(home: Path, path: Path) -> Path:
+    if path == STANDARD_INPUT and sys.stdin.isatty():
+        remedy = "use a pipe, such as: samtools fastq x.bam | virnucpro predict - --sample x"
+        raise UsageError("standard input is a terminal", where=path, remedy=remedy)
+    return keep_stream(home, path, sys.stdin.buffer)

@@ -1,0 +1,170 @@
+"""What one `virnucpro predict` is asked to do, and everything that can be known of it before the work begins.
+
+The checks follow the order of what the user typed: files, options, --out, device and precision, weights, disk and GPU
+memory. What is wrong with all samples ends the command. What is wrong with one sample stops only that one.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from virnucpro_assets.platform.resource import Platform
+from virnucpro_assets.running.found import found_samples
+from virnucpro_core.errors import DeviceError, VirnucproError, WeightsError
+from virnucpro_core.files.disk import embedded_bytes, make_sure_of_room, reading_bytes
+from virnucpro_core.models.profiles import ResolvedProfile
+from virnucpro_core.pipeline.imported import imported_features
+from virnucpro_core.results.batch import check_batch_out
+from virnucpro_core.results.delivery import check_out, check_writable
+from virnucpro_core.samples.finding import look_into
+from virnucpro_core.samples.products import CHUNKS
+from virnucpro_core.samples.settings import SampleSettings
+from virnucpro_core.sequences.names import is_packed
+
+SETTINGS = tuple(field.name for field in dataclasses.fields(SampleSettings))
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A sample that a command asks for. out: the folder for its results. notes: lines for a person.
+
+    error: why it cannot be predicted; None if nothing is known that is wrong.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    settings: SampleSettings
+    out: Path
+    notes: tuple[str, ...] = ()
+    error: VirnucproError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """All samples of one command. failures: the samples that cannot be predicted, and why.
+
+    named: a person has chosen the samples' names, by --sample or in a sheet.
+    """
+
+    platform: Platform
+    wanted: tuple[Wanted, ...]
+    failures: Mapping[str, VirnucproError]
+    named: bool = False
+
+    @property
+    def several(self) -> bool:
+        """Whether the command asks for more than one sample."""
+        return len(self.wanted) + len(self.failures) > 1
+
+
+def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mapping[str, Any]) -> Request:
+    """Find the samples of a command and check all that can be known before the work begins.
+
+    options: those of `cli/predict_options.py` by name; None means not given. Raises the VirnucproError of the first
+    fault that concerns all samples, or of the only sample.
+    """
+    platform = platform.asked(gpus=options.get("gpus") or 0, device=options.get("device") or "")
+    wanted = samples_of(paths, out, platform, options)
+    check_writable(out)
+    if len(wanted) > 1:
+        check_batch_out(out, force=options["force"])
+    good, failures = [], {}
+    for one in wanted:
+        try:
+            if one.error is not None:
+                raise one.error
+            hints = look_into(one.files, one.settings)
+            known = {"home": platform.folder, "force": options["force"], "fresh": options["fresh"]}
+            check_out(one.out, one.name, one.files, **known)
+            good.append(dataclasses.replace(one, notes=one.notes + hints))
+        except VirnucproError as error:
+            if len(wanted) == 1:
+                raise
+            failures[one.name] = error
+    profiles: dict[SampleSettings, ResolvedProfile] = {}
+    for one in wanted:  # only for samples without imported features the encoders must be there
+        home = platform.folder / "samples" / one.name
+        imported = None if options["fresh"] else imported_features(home, one.settings)
+        if one.settings not in profiles or imported is None:
+            profiles[one.settings] = _ready(platform, one.settings, imported)
+    named = options.get("sample") is not None or options.get("sheet") is not None
+    request = Request(platform, tuple(good), failures, named)
+    _check_disk(request, profiles)
+    for settings, profile in profiles.items():
+        platform.check_memory(settings, profile)
+    return request
+
+
+def _ready(platform: Platform, settings: SampleSettings, imported: Any) -> ResolvedProfile:
+    """The models of these settings. Raises one DeviceError or WeightsError that names all that is missing of both."""
+    missing: DeviceError | None = None
+    try:
+        platform.check_device(settings)
+    except DeviceError as error:
+        missing = error
+    try:
+        found = platform.profile_of(settings, imported)
+    except WeightsError as error:
+        if missing is None:
+            raise
+        remedy = f"{missing.remedy}; {error.remedy}"
+        raise DeviceError(f"{missing.what}; and {error.what}", where=missing.where, remedy=remedy) from error
+    if missing is not None:
+        raise missing
+    return found
+
+
+def _check_disk(request: Request, profiles: Mapping[SampleSettings, ResolvedProfile]) -> None:
+    """Raises StoreError if the disk of the home folder cannot hold the products of the samples that are new.
+
+    A lane looks again when its frames are counted.
+    """
+    needed = 0
+    for one in request.wanted:
+        if (request.platform.folder / "samples" / one.name / CHUNKS).exists():
+            continue
+        profile, letters, packed = profiles[one.settings], *_sizes(one.files)
+        width, chunk_size = profile.dnabert_dim + profile.esm2_dim, one.settings.chunk_size
+        needed += reading_bytes(letters, packed=packed)
+        needed += embedded_bytes(letters, packed=packed, chunk_size=chunk_size, width=width)
+    if needed:
+        make_sure_of_room(request.platform.folder, needed, "for what this command computes")
+
+
+def _sizes(files: Sequence[Path]) -> tuple[int, int]:
+    """Bytes of the plain files, and of the compressed ones."""
+    plain, packed = 0, 0
+    for file in files:
+        if not file.is_file():  # the registration of its sample says so
+            continue
+        size = file.stat().st_size
+        if is_packed(file):
+            packed += size
+        else:
+            plain += size
+    return plain, packed
+
+
+def samples_of(
+    paths: Sequence[Path], out: Path, platform: Platform, options: Mapping[str, Any]
+) -> list[Wanted]:
+    """The samples that were asked for, with their settings. Several samples get a subfolder each.
+
+    A setting in a row of a sample sheet is before the same option of the command.
+    """
+    typed = {name: options[name] for name in SETTINGS if options.get(name) is not None}
+    found = found_samples(paths, out, platform, platform.sample_settings(**typed), options)
+    several = len(found) > 1
+    return [
+        Wanted(
+            one.name,
+            one.files,
+            platform.sample_settings(**typed | dict(one.settings)),
+            out / one.name if several else out,
+            one.notes,
+            one.error,
+        )
+        for one in found
+    ]

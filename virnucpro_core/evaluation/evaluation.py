@@ -1,0 +1,211 @@
+"""Evaluate labelled scores: measures of all records, by length and by group, per record and per chunk.
+
+`evaluate` computes, `save` writes `evaluation.json` and `evaluation.tsv`; the page is in `page.py`.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from virnucpro_core.errors import UsageError
+from virnucpro_core.evaluation.calibrating import HeldOut
+from virnucpro_core.evaluation.metrics import (
+    BOOTSTRAP,
+    Confusion,
+    Measure,
+    ReliabilityBin,
+    Rows,
+    brier,
+    calibration_error,
+    confusion,
+    measures,
+    reliability,
+    wilson,
+)
+from virnucpro_core.evaluation.scores import Scored
+from virnucpro_core.files.publish import publish_bytes, publish_json
+from virnucpro_core.results.calibration import PRESETS, Curve
+from virnucpro_core.sequences.labelled import LABELS
+
+JSON, TABLE, PAGE = "evaluation.json", "evaluation.tsv", "evaluation.html"
+FORMAT = 1
+LENGTH_BINS = (500, 1_000, 3_000, 10_000)
+_COLUMNS = ("level", "part", "measure", "value", "low", "high", "virus", "others", "no_call", "reason")
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSettings:
+    """cutoff: of a record's score. length_bins: where bins begin, in bases. bootstrap: draws, 0 for no intervals."""
+
+    cutoff: float = 0.5
+    length_bins: tuple[int, ...] = LENGTH_BINS
+    bootstrap: int = BOOTSTRAP
+    seed: int = 42
+
+    def __post_init__(self) -> None:
+        bins = self.length_bins
+        if not bins or bins[0] < 1 or any(a >= b for a, b in itertools.pairwise(bins)):
+            raise UsageError(
+                f"length bins {','.join(map(str, bins))} do not rise",
+                remedy="give bases such as 500,1000,3000",
+            )
+        if not 0 <= self.bootstrap <= 100_000:
+            raise UsageError(f"bootstrap is {self.bootstrap}", remedy="give 0 to 100,000 draws")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The measures of some rows. Counts are of rows with a score, `no_call` those without one, by label."""
+
+    name: str
+    virus: int
+    others: int
+    no_call_virus: int
+    no_call_others: int
+    measures: dict[str, Measure]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPart:
+    """A group: how many of its records with a call have the right one, with the share's 95 % Wilson interval."""
+
+    name: str
+    labels: str
+    records: int
+    no_call: int
+    right: int
+    mean_score: float | None
+    share: Measure
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """How well values agree with shares. `error`: the expected calibration error; None without rows."""
+
+    name: str
+    bins: list[ReliabilityBin]
+    brier: float | None
+    error: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The whole evaluation. `run`: sample, profile, note, settings, versions, digests of what was evaluated."""
+
+    run: dict[str, Any]
+    settings: EvaluationSettings
+    records: list[Part]
+    chunks: list[Part]
+    groups: list[GroupPart]
+    confusion: list[Confusion]
+    reliability: list[Reliability]
+    chunks_without: int
+    calibration: dict[str, Any] = field(default_factory=dict)
+
+
+def evaluate(
+    scored: Scored, settings: EvaluationSettings, run: Mapping[str, Any], held_out: HeldOut | None = None
+) -> Evaluation:
+    """Evaluate records and chunks. held_out: probabilities from calibrations of other groups, if one was made."""
+    records, label = scored.records, scored.records.label
+    has_call = ~np.isnan(records.score)
+    tables = [confusion(f"cut-off {settings.cutoff:g}", label, records.score >= settings.cutoff, has_call)]
+    fdr = scored.fdr if held_out is None else held_out.fdr
+    if fdr is not None:
+        tables += [
+            confusion(f"{name} (fdr at most {most:g})", label, fdr <= most, ~np.isnan(fdr))
+            for name, most in PRESETS.items()
+        ]
+    shown = [_reliability("score", label, records.score)]
+    if held_out is not None:
+        shown.append(_reliability("probability, held-out groups", label, held_out.probability))
+    elif scored.probability is not None:
+        shown.append(_reliability("probability", label, scored.probability))
+    return Evaluation(
+        run=dict(run),
+        settings=settings,
+        records=_parts(records, settings),
+        chunks=_parts(scored.chunks, settings),
+        groups=_groups(scored, settings.cutoff),
+        confusion=tables,
+        reliability=shown,
+        chunks_without=scored.chunks_without,
+        calibration={} if held_out is None else held_out.facts,
+    )
+
+
+def length_ranges(edges: Sequence[int]) -> list[Curve]:
+    """The length ranges of bins that begin at 0 and at `edges` (bases), without any curve in them yet."""
+    return [Curve(a, b) for a, b in zip((0, *edges), (*edges, 0), strict=True)]
+
+
+def _parts(rows: Rows, settings: EvaluationSettings) -> list[Part]:
+    found = [_part("all", rows, settings)]
+    for one in length_ranges(settings.length_bins):
+        mine = one.covers(rows.length)
+        if mine.any():
+            found.append(_part(one.words, rows.where(mine), settings))
+    return found
+
+
+def _part(name: str, rows: Rows, settings: EvaluationSettings) -> Part:
+    without = np.isnan(rows.score)
+    virus = rows.label == 1
+    return Part(
+        name,
+        int((virus & ~without).sum()),
+        int((~virus & ~without).sum()),
+        int((virus & without).sum()),
+        int((~virus & without).sum()),
+        measures(rows, cutoff=settings.cutoff, bootstrap=settings.bootstrap, seed=settings.seed),
+    )
+
+
+def _groups(scored: Scored, cutoff: float) -> list[GroupPart]:
+    rows, found = scored.records, []
+    order = np.argsort(rows.group, kind="stable")
+    bounds = np.searchsorted(rows.group[order], np.arange(len(scored.groups) + 1))
+    for k, name in enumerate(scored.groups):
+        mine = order[bounds[k] : bounds[k + 1]]
+        label, score = rows.label[mine], rows.score[mine]
+        known = ~np.isnan(score)
+        n, right = int(known.sum()), int(((score >= cutoff) == (label == 1))[known].sum())
+        share = Measure(None, reason="no record has a score")
+        if n:
+            share = Measure(right / n, *wilson(right / n, n))
+        words = " and ".join(LABELS[k] for k in np.unique(label)[::-1])
+        mean = float(score[known].mean()) if n else None
+        found.append(GroupPart(name, words, len(mine), len(mine) - n, right, mean, share))
+    return found
+
+
+def _reliability(name: str, label: NDArray[np.int64], value: NDArray[np.float64]) -> Reliability:
+    return Reliability(name, reliability(label, value), brier(label, value), calibration_error(label, value))
+
+
+def save(evaluation: Evaluation, out: Path) -> None:
+    """Write `evaluation.json` and `evaluation.tsv`. The same evaluation gives the same bytes."""
+    publish_json(out / JSON, {"format": FORMAT} | asdict(evaluation))
+    lines = ["\t".join(_COLUMNS)]
+    for level, parts in (("records", evaluation.records), ("chunks", evaluation.chunks)):
+        for part in parts:
+            counts = (part.virus, part.others, part.no_call_virus + part.no_call_others)
+            lines += [_line(level, part.name, name, one, counts) for name, one in part.measures.items()]
+    for group in evaluation.groups:
+        scored = group.records - group.no_call
+        counts = (scored * (group.labels == "virus"), scored * (group.labels == "others"), group.no_call)
+        if " " not in group.labels:
+            lines.append(_line("groups", group.name, "share_right", group.share, counts))
+        else:
+            lines.append(_line("groups", group.name, "share_right", group.share, ("", "", group.no_call)))
+    publish_bytes(out / TABLE, ("\n".join(lines) + "\n").encode())
+
+
+def _line(level: str, part: str, name: str, one: Measure, counts: Sequence[object]) -> str:
+    numbers = ("" if v is None else f"{v:.6g}" for v in (one.value, one.low, one.high))
+    return "\t".join([level, part, name, *numbers, *map(str, counts), one.reason])

@@ -1,0 +1,103 @@
+"""Collect the rows of `summary.tsv` and `index.html`, from the samples of a home or from a folder of results.
+
+Reads `run.json` and the telemetry of each sample, and no table.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from virnucpro_core.engine.telemetry import read_progress
+from virnucpro_core.errors import VirnucproError
+from virnucpro_core.files.digests import sha256_once
+from virnucpro_core.files.publish import publish
+from virnucpro_core.pipeline.overview import Overview, overview
+from virnucpro_core.results.batch import REPORTS, BatchRow, write_batch
+from virnucpro_core.results.folder import REPORT, RUN
+from virnucpro_core.samples.sample import is_registered, open_sample
+
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+DAMAGED = "its results are damaged or incomplete; predict the sample again"
+
+
+def write_summary(home: Path, names: Sequence[str], out: Path) -> list[BatchRow]:
+    """Write the pages of these samples of the home to `out`, with a copy of each report in `out`/reports.
+
+    A sample without results gets a row with its state. Raises UsageError for an unknown name, StoreError for the disk.
+    """
+    states = [overview(home, name) for name in names]
+    rows = [_of_home(home, state, out / REPORTS) for state in states]
+    write_batch(out, rows)
+    return rows
+
+
+def write_summary_of_folder(home: Path, out: Path, failures: Mapping[str, VirnucproError]) -> list[BatchRow]:
+    """Write the pages of all samples whose results are in subfolders of `out`, and of those that have just failed."""
+    rows = [_of_folder(home, file) for file in sorted(out.glob(f"*/{RUN}"))]
+    failed = [BatchRow(name, "failed", reason=str(error)) for name, error in failures.items()]
+    rows = sorted([row for row in rows if row.sample not in failures] + failed, key=lambda row: row.sample)
+    write_batch(out, rows)
+    return rows
+
+
+def _of_home(home: Path, state: Overview, reports: Path) -> BatchRow:
+    name = state.name
+    if state.state != "called":
+        return BatchRow(name, state.state, seconds=_seconds(home, name, {}), reason=state.reason)
+    results = open_sample(home, name).results
+    try:
+        facts = _facts(results / RUN)
+        whole = sha256_once(results / REPORT) == facts["files"][REPORT]["sha256"]
+    except _UNREADABLE:
+        whole = False
+    if not whole:
+        return BatchRow(name, "damaged", reason=DAMAGED)
+    target = reports / f"{name}.html"
+    with publish(target) as temporary:
+        shutil.copyfile(results / REPORT, temporary)
+    seconds = _seconds(home, name, facts)
+    return BatchRow(name, "called", facts, seconds, report=f"{REPORTS}/{quote(target.name)}")
+
+
+def _of_folder(home: Path, file: Path) -> BatchRow:
+    folder = file.parent.name
+    try:
+        facts = _facts(file)
+        name = str(facts["sample"])
+    except _UNREADABLE:
+        return BatchRow(folder, "damaged", reason=DAMAGED)
+    return BatchRow(name, "called", facts, _seconds(home, name, facts), report=f"./{quote(folder)}/{REPORT}")
+
+
+def _facts(file: Path) -> dict[str, Any]:
+    """The content of a `run.json`, with all that the pages need. Raises one of _UNREADABLE."""
+    facts: dict[str, Any] = json.loads(file.read_bytes())
+    counts = facts["counts"]
+    sum(counts["calls"].values()) + sum(counts["bases"].values()) + counts["records"]
+    facts["settings"].get("chunk_size"), facts["versions"].items(), facts["files"][REPORT]["sha256"]
+    facts["sample"], facts["profile"], facts["cutoff"], facts["note"], facts["digests"]["sample"]
+    return facts
+
+
+def _seconds(home: Path, name: str, facts: dict[str, Any]) -> float | None:
+    """How long the lanes of the sample computed in their last runs, added up; None if the home does not know it.
+
+    facts: the results, which must be of the sample's present files; {} for any.
+    """
+    try:
+        if not is_registered(home, name):
+            return None
+        sample = open_sample(home, name)
+    except VirnucproError:
+        return None
+    if facts and sample.content != facts["digests"]["sample"]:
+        return None
+    found = []
+    for file in (sample.folder / "telemetry").glob("*.jsonl"):
+        with suppress(*_UNREADABLE):
+            found.append(progress.seconds if (progress := read_progress(file)) else 0.0)
+    return sum(found) if found else None

@@ -1,0 +1,178 @@
+"""Write the pages across samples: `summary.tsv`, `index.html` and the sections for MultiQC, all in one folder.
+
+Columns: docs/outputs.md. The page loads nothing from outside and has no script; names are escaped.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from virnucpro_core.errors import UsageError, printable
+from virnucpro_core.files.publish import publish_bytes
+from virnucpro_core.results.multiqc import CALLS_FILE, GENERAL_FILE, write_multiqc
+from virnucpro_core.results.page import page_environment, page_policy, template_text
+from virnucpro_core.results.record_calls import CALLS
+
+SUMMARY = "summary.tsv"
+INDEX = "index.html"
+REPORTS = "reports"
+COLUMNS = (
+    "sample",
+    "state",
+    "records",
+    "bases",
+    *CALLS,
+    *(f"{call}_fraction" for call in CALLS),
+    *(f"{call}_bases" for call in CALLS),
+    "chunks",
+    "chunks_scored",
+    "chunks_virus",
+    "regions",
+    "region_bases",
+    "provirus_candidates",
+    "profile",
+    "chunk_size",
+    "cutoff",
+    "settings",
+    "versions",
+    "seconds",
+    "reason",
+)
+_HEADER = "\t".join(COLUMNS)
+# What each file of ours contains; a file of this name without it belongs to somebody else.
+_MARKS = {
+    SUMMARY: b"sample\tstate\trecords\tbases\t",
+    INDEX: b'name="generator" content="VirNucPro"',
+    CALLS_FILE: b"virnucpro_calls",
+    GENERAL_FILE: b"virnucpro_general",
+}
+_MARK_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRow:
+    """One sample. state: `called`, or how far it is, or `failed`; `reason` says why there are no results.
+
+    facts: the content of its `run.json`, {} without results. seconds: how long its lanes computed, None if unknown.
+    report: address of its report, relative to the folder of the pages; "" for none.
+    """
+
+    sample: str
+    state: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
+    report: str = ""
+    reason: str = ""
+
+    def cells(self) -> dict[str, str]:
+        """The values of all COLUMNS as text; empty where there are no results."""
+        found = {"sample": printable(self.sample), "state": self.state, "reason": printable(self.reason)}
+        if self.seconds is not None:
+            found["seconds"] = f"{self.seconds:.1f}"
+        if self.facts:
+            found |= _cells_of(self.facts)
+        return {name: found.get(name, "") for name in COLUMNS}
+
+
+def check_batch_out(out: Path, *, force: bool = False) -> None:
+    """Raises UsageError if a file in `out` that would be replaced is not of VirNucPro, unless `force`."""
+    reports = {f"{REPORTS}/{file.name}": _MARKS[INDEX] for file in (out / REPORTS).glob("*.html")}
+    for name, mark in (_MARKS | reports).items():
+        if (out / name).exists() and not force and not _holds(out / name, mark):
+            raise UsageError(
+                f"holds {name}, which was not written by VirNucPro",
+                where=out,
+                remedy="give another --out, or --force to replace it",
+            )
+
+
+def write_batch(out: Path, rows: Sequence[BatchRow]) -> None:
+    """Publish the four files in `out`. The same rows give the same bytes. Raises StoreError for disk errors."""
+    lines = [_HEADER, *("\t".join(row.cells().values()) for row in rows)]
+    publish_bytes(out / SUMMARY, ("\n".join(lines) + "\n").encode())
+    write_multiqc(out, {row.sample: row.facts["counts"] for row in rows if row.facts})
+    publish_bytes(out / INDEX, _page(rows).encode())
+
+
+def _cells_of(facts: dict[str, Any]) -> dict[str, str]:
+    counts, settings = facts["counts"], facts["settings"]
+    records = counts["records"]
+    numbers = {
+        "records": records,
+        "bases": sum(counts["bases"].values()),
+        **{call: counts["calls"].get(call, 0) for call in CALLS},
+        **{f"{call}_fraction": _fraction(counts["calls"].get(call, 0), records) for call in CALLS},
+        **{f"{call}_bases": counts["bases"].get(call, 0) for call in CALLS},
+        # Results of version 0.1.0 have no regions.
+        **{
+            name: counts.get(name, "")
+            for name in COLUMNS
+            if name.startswith(("chunks", "region", "provirus"))
+        },
+        "profile": facts["profile"],
+        "chunk_size": settings.get("chunk_size", ""),
+        "cutoff": facts["cutoff"],
+    }
+    texts = {name: json.dumps(facts[name], sort_keys=True) for name in ("settings", "versions")}
+    return {name: printable(str(value)) for name, value in (numbers | texts).items()}
+
+
+def _fraction(part: int, whole: int) -> str:
+    return f"{part / whole:.6f}" if whole else ""
+
+
+def _page(rows: Sequence[BatchRow]) -> str:
+    style = template_text("report.css")
+    counts = [row.facts["counts"] for row in rows if row.facts]
+    totals = {call: sum(c["calls"].get(call, 0) for c in counts) for call in CALLS}
+    return (
+        page_environment()
+        .get_template("index.html.j2")
+        .render(
+            policy=page_policy(style),
+            style=style,
+            rows=[_shown(row) for row in rows],
+            called=len(counts),
+            records=sum(totals.values()),
+            bases=sum(sum(c["bases"].values()) for c in counts),
+            totals=totals,
+            regions=sum(c.get("regions", 0) for c in counts),
+            candidates=sum(c.get("provirus_candidates", 0) for c in counts),
+            note=next((row.facts["note"] for row in rows if row.facts.get("note")), ""),
+        )
+    )
+
+
+def _shown(row: BatchRow) -> dict[str, Any]:
+    """What a line of the page shows of a sample."""
+    counts = row.facts.get("counts", {})
+    calls = {call: counts["calls"].get(call, 0) for call in CALLS} if counts else {}
+    parts, x = [], 0.0
+    for call, number in calls.items():
+        width = 100 * number / max(counts["records"], 1)
+        parts.append({"kind": call, "x": round(x, 3), "width": round(width, 3)})
+        x += width
+    return {
+        "sample": printable(row.sample),
+        "state": row.state,
+        "report": row.report,
+        "reason": printable(row.reason),
+        "seconds": "" if row.seconds is None else f"{row.seconds:,.0f}",
+        "counts": counts,
+        "bases": sum(counts["bases"].values()) if counts else 0,
+        "calls": calls,
+        "parts": parts,
+        "percent": f"{100 * calls['virus'] / max(counts['records'], 1):.1f}" if counts else "",
+        "profile": row.facts.get("profile", ""),
+        "chunk_size": row.facts.get("settings", {}).get("chunk_size", ""),
+        "cutoff": row.facts.get("cutoff", ""),
+    }
+
+
+def _holds(path: Path, mark: bytes) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return mark in stream.read(_MARK_BYTES)

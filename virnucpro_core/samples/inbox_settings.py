@@ -1,0 +1,89 @@
+"""The settings files of the inbox: which settings hold for an entry, and whether its own have changed.
+
+    inbox/virnucpro.toml          for all entries; move-taken = true moves files that were taken to done/
+    inbox/run7/virnucpro.toml     for the folder run7
+    inbox/run7.toml, s.toml       for the folder run7, for s.fa or for s_R1.fq and s_R2.fq
+
+The nearest file decides each setting. A change of an entry's own files makes it arrive again, as a sample or variant
+with these settings. A change of the file for all holds for what arrives later.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from virnucpro_core.errors import InputError, UsageError, VirnucproError
+from virnucpro_core.files.digests import sha256_json
+from virnucpro_core.samples.settings_file import NAME, read_settings_file
+from virnucpro_core.sequences.names import looks_like_sequence_file, names_of
+
+SUFFIX = ".toml"
+_MARK = " settings:"
+# Settings of the inbox itself, which only its own file has.
+OF_INBOX: Mapping[str, Any] = {"move_taken": bool}
+
+
+class SettingsFiles:
+    """The settings files that lie in the inbox in one scan. names: of everything in it."""
+
+    def __init__(self, inbox: Path, names: Sequence[str]) -> None:
+        self._inbox = inbox
+        self._beside = {name for name in names if is_settings_file(name) and name != NAME}
+
+    def own(self, entry: Path, *, is_folder: bool) -> list[Path]:
+        """The files that hold for this entry alone, the nearest last."""
+        found = [entry / NAME] if is_folder and (entry / NAME).is_file() else []
+        if self._beside:
+            bare = [entry.name] if is_folder else [*names_of(entry), entry.name]
+            found += [self._inbox / f"{name}{SUFFIX}" for name in bare if f"{name}{SUFFIX}" in self._beside]
+        return list(dict.fromkeys(found))
+
+    def marked(self, identity: str, entry: Path, before: str, *, is_folder: bool) -> str:
+        """The identity of an entry together with its own settings files.
+
+        before: the identity that was noted. A settings file that was taken away changes nothing.
+        """
+        own = self.own(entry, is_folder=is_folder)
+        if not own:
+            return before if before.startswith(identity + _MARK) else identity
+        stats = [(file.name, file.stat()) for file in own]
+        return identity + _MARK + sha256_json([[name, s.st_size, s.st_mtime_ns] for name, s in stats])[:16]
+
+    def given(self, entries: Sequence[Path]) -> Mapping[str, Any]:
+        """The settings for a sample of these entries. Raises UsageError, StoreError for a file with a fault."""
+        common = self._inbox / NAME
+        found = dict(_read(common, OF_INBOX)) if common.exists() else {}
+        for name in OF_INBOX:
+            found.pop(name, None)
+        for entry in entries:
+            for file in self.own(entry, is_folder=entry.is_dir()):
+                found |= _read(file)
+        return found
+
+    def moves_taken(self) -> bool:
+        """Whether files that were taken are moved to done/. A settings file with a fault moves nothing."""
+        try:
+            return bool(_read(self._inbox / NAME, OF_INBOX).get("move_taken", False))
+        except VirnucproError:  # no such file, or a fault that is said of every file that arrives
+            return False
+
+
+def is_settings_file(name: str) -> bool:
+    """Whether an entry of this name holds settings and is no sample."""
+    return name.endswith(SUFFIX) and not looks_like_sequence_file(Path(name))
+
+
+def lonely(names: Sequence[str], entries: Sequence[bytes]) -> list[str]:
+    """Settings files of the inbox that hold for none of the entries."""
+    paths = [Path(os.fsdecode(name)) for name in entries]
+    used = {f"{bare}{SUFFIX}" for path in paths for bare in (*names_of(path), path.name)}
+    return sorted(name for name in names if is_settings_file(name) and name != NAME and name not in used)
+
+
+def _read(file: Path, also: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    """As `read_settings_file`, but a fault in the settings is no fault of the sequences: a UsageError."""
+    try:
+        return read_settings_file(file, also)
+    except InputError as error:
+        raise UsageError(error.what, where=error.where, remedy=error.remedy) from error

@@ -1,0 +1,216 @@
+"""Reads a sample sheet: a table with a row for each set of files, as the pipelines of nf-core have it.
+
+    sample,fastq_1,fastq_2,chunk_size
+    pat1,pat1_L1_R1.fq.gz,pat1_L1_R2.fq.gz,300
+    pat1,pat1_L2_R1.fq.gz,pat1_L2_R2.fq.gz,300
+    pat2,pat2.fq.gz,,
+
+Rows of one sample are joined. Instead of `fastq_1` a row may have `fasta` or `bam`. Paths are relative to the folder of
+the sheet, those of settings too. Columns are separated by commas, tabs or semicolons. All faults are found before any
+work begins.
+"""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+from virnucpro_core.errors import InputError, UsageError, VirnucproError, printable
+from virnucpro_core.samples.finding import FoundSample
+from virnucpro_core.samples.sample import check_key
+from virnucpro_core.samples.settings import PATHS, SampleSettings
+from virnucpro_core.sequences.archives import stat_regular
+from virnucpro_core.sequences.fasta import first_header
+from virnucpro_core.sequences.formats import format_of
+from virnucpro_core.sequences.pairs import agree, disagreement
+
+FILES = ("fastq_1", "fastq_2", "fasta", "bam")
+# Columns that sheets of nf-core have and that say nothing about a prediction.
+IGNORED = ("group", "instrument_platform", "lane", "patient", "run_accession", "single_end", "strandedness")
+SETTINGS = {f.name: f for f in dataclasses.fields(SampleSettings)}
+_FORMATS = {"fastq_1": ("fastq",), "fastq_2": ("fastq",), "fasta": ("fasta", "genbank"), "bam": ("aligned",)}
+_NAMES = {"fastq": "FASTQ", "fasta": "FASTA", "genbank": "GenBank", "aligned": "BAM or CRAM"}
+_KINDS = {bool: "yes or no", int: "a whole number", float: "a number"}
+_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_MOST_BYTES = 64 << 20
+
+
+class SheetError(UsageError):
+    """A sample sheet with faults. `faults`: a line for each, with its row."""
+
+    def __init__(self, path: Path, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        count = "one fault" if len(faults) == 1 else f"{len(faults):,} faults"
+        first = "" if len(faults) > 1 else f": {faults[0]}"
+        super().__init__(f"{count} in the sample sheet{first}", where=path, remedy="nothing was begun")
+
+
+@dataclass(slots=True)
+class _Row:
+    """One row: the number of its line, its files as (column, path), and its settings as they are written."""
+
+    line: int
+    sample: str
+    files: list[tuple[str, Path]]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def read_sheet(path: Path) -> list[FoundSample]:
+    """The samples of a sheet, in its order, each with its files and the settings of its rows.
+
+    Opens every file that is named and looks at its beginning. Raises SheetError with all faults, InputError if the
+    sheet itself cannot be read.
+    """
+    faults: list[tuple[int, str]] = []
+    rows = list(_rows(path, faults))
+    samples: dict[str, list[_Row]] = {}
+    seen: dict[Path, int] = {}
+    for row in rows:
+        samples.setdefault(row.sample, []).append(row)
+        for _, file in row.files:
+            first = seen.setdefault(file.resolve(), row.line)
+            if first != row.line:
+                faults.append((row.line, f"{printable(file.name)} is given in row {first}, too"))
+    settings = {name: _joined(own, faults) for name, own in samples.items()}
+    if not rows and not faults:
+        faults.append((1, "no row below the header"))
+    if faults:
+        raise SheetError(path, [f"row {line}: {what}" for line, what in sorted(faults)])
+    return [
+        FoundSample(name, tuple(file for row in own for _, file in row.files), settings[name])
+        for name, own in samples.items()
+    ]
+
+
+def _joined(own: Sequence[_Row], faults: list[tuple[int, str]]) -> dict[str, Any]:
+    """The settings of all rows of a sample. An empty cell says nothing; two different values are a fault."""
+    joined: dict[str, tuple[Any, int]] = {}
+    for row in own:
+        for name, value in row.settings.items():
+            before, line = joined.setdefault(name, (value, row.line))
+            if before != value:
+                faults.append(
+                    (row.line, f"{name} is {value!r}, and {before!r} in row {line} of the same sample")
+                )
+    return {name: value for name, (value, _) in joined.items()}
+
+
+def _rows(path: Path, faults: list[tuple[int, str]]) -> Iterator[_Row]:
+    text = _text(path)
+    head = next(iter(text.splitlines()), "")
+    comma = max(",\t;", key=head.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=comma)
+    try:
+        columns = [name.strip().lower().replace("-", "_") for name in next(reader, [])]
+        if wrong := _header_faults(columns):
+            faults += [(1, what) for what in wrong]
+            return
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != len(columns):
+                what = f"{len(cells)} cells, but the header has {len(columns)}"
+                faults.append((reader.line_num, what))
+                continue
+            values = dict(zip(columns, map(str.strip, cells), strict=True))
+            row, wrong = _row(path.parent, reader.line_num, values)
+            faults += [(reader.line_num, what) for what in wrong]
+            yield row
+    except csv.Error as error:
+        faults.append((reader.line_num, f"not a table ({error})"))
+
+
+def _text(path: Path) -> str:
+    if stat_regular(path).st_size > _MOST_BYTES:
+        raise InputError("too large for a sample sheet", path=path, remedy="give a table of samples")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError("not UTF-8 text", path=path, remedy="save the sheet as CSV, not as XLSX") from error
+    except OSError as error:
+        raise InputError(error.strerror or str(error), path=path, remedy="check its permissions") from error
+
+
+def _header_faults(columns: Sequence[str]) -> list[str]:
+    known = ("sample", *FILES, *SETTINGS)
+    faults = [
+        f"unknown column {printable(name)!r}; known are {', '.join(known)}"
+        for name in columns
+        if name not in known and name not in IGNORED
+    ]
+    faults += [f"the column {name!r} is there twice" for name in known if columns.count(name) > 1]
+    if "sample" not in columns:
+        faults.append("there is no column 'sample'")
+    if not {"fastq_1", "fasta", "bam"} & {*columns}:
+        faults.append("there is no column with files: fastq_1, fasta or bam")
+    return faults
+
+
+def _row(folder: Path, line: int, values: Mapping[str, str]) -> tuple[_Row, list[str]]:
+    faults = []
+    try:
+        check_key(values["sample"])
+    except UsageError as error:
+        faults.append(f"{error.what}: use 1 to 64 letters, digits, '_' and '-'")
+    given = {name: values[name] for name in FILES if values.get(name)}
+    kinds = [name for name in ("fastq_1", "fasta", "bam") if name in given]
+    if len(kinds) != 1:
+        named = " and ".join(kinds) if kinds else "none"
+        faults.append(f"one of fastq_1, fasta and bam is needed, this row has {named}")
+    elif "fastq_2" in given and "fastq_1" not in given:
+        faults.append("fastq_2 without fastq_1")
+    row = _Row(line, values["sample"], [(name, folder / cell) for name, cell in given.items()])
+    faults += _file_faults(row)
+    for name in SETTINGS:
+        if values.get(name):
+            try:
+                row.settings[name] = _setting(name, values[name], folder)
+                SampleSettings(**{name: row.settings[name]})
+            except UsageError as error:
+                faults.append(str(error))
+    return row, faults
+
+
+def _file_faults(row: _Row) -> list[str]:
+    """What is wrong with the files of a row: missing, of another format than its column says, or no mates."""
+    faults, heads = [], []
+    for name, file in row.files:
+        try:
+            if not file.exists():
+                raise InputError(
+                    "no such file", path=file, remedy="paths are relative to the folder of the sheet"
+                )
+            kind = format_of(file)
+            if kind not in _FORMATS[name]:
+                faults.append(f"{printable(str(file))} in column {name} is {_NAMES[kind]}")
+            heads.append(first_header(file))
+        except VirnucproError as error:
+            faults.append(str(error))
+    if len({file.resolve() for _, file in row.files}) < len(row.files):
+        return [*faults, "fastq_1 and fastq_2 are the same file"]
+    if len(heads) == 2 and heads[0] and heads[1] and not agree(heads[0], heads[1]):
+        one, two = (file for _, file in row.files)
+        faults.append(str(disagreement(one, two, 1, heads[0].id, heads[1].id)))
+    return faults
+
+
+def _setting(name: str, text: str, folder: Path) -> Any:
+    """The value of a setting as it is written in a sheet. Raises UsageError."""
+    if name in PATHS:
+        if text == PATHS[name]:
+            return text
+        place = (folder / text).resolve()
+        if not place.exists():
+            raise UsageError(f"{name}: no such folder or file: {printable(str(place))}")
+        return str(place)
+    kinds = {SETTINGS[name].type, *get_args(SETTINGS[name].type)}
+    for kind, wanted in _KINDS.items():
+        if kind in kinds:
+            try:
+                return _BOOLEANS[text.lower()] if kind is bool else kind(text)
+            except (KeyError, ValueError):
+                raise UsageError(f"{name} is {text!r}", remedy=f"give {wanted}") from None
+    return text
