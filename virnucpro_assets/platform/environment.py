@@ -1,4 +1,4 @@
-"""Reads the settings of this installation from environment variables. Only `places` beside it reads the environment, too.
+"""Reads the settings of this installation from environment variables. Only `places` beside it reads them, too.
 
 Beneath a variable the configuration file `VIRNUCPRO_HOME/virnucpro.toml` holds, beneath that the default. Options of a
 command are above all of them. `VARIABLES` lists every variable. The platform's settings, the environment of steps on
@@ -12,10 +12,10 @@ import os
 import re
 import zoneinfo
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from virnucpro_assets.platform.variable import Variable
 from virnucpro_core.devices.leases import FOLDER
 from virnucpro_core.devices.visible import Device, boards, choose
 from virnucpro_core.errors import DeviceError, UsageError
@@ -159,22 +159,6 @@ def visible_gpus() -> int:
 def visible_devices() -> list[Device]:
     """GPUs and MIG instances that this process may use, in the order of the ranks. Raises DeviceError."""
     return choose(_VISIBLE, boards())
-
-
-@dataclass(frozen=True, slots=True)
-class Variable:
-    """One environment variable.
-
-    setting: the name of the platform's setting; "" if the variable is not passed on to steps on other machines.
-    meaning, default: the text of its row in docs/operations.md. read: returns the setting's value, from the environment
-    or the default; raises UsageError.
-    """
-
-    name: str
-    setting: str
-    meaning: str
-    default: str
-    read: Callable[[], Any]
 
 
 def settings() -> dict[str, Any]:
