@@ -1,5 +1,6 @@
 """Steps as jobs of a real Slurm on this machine, whose nodes die and whose jobs are preempted, cancelled, requeued."""
 
+import importlib.util
 import os
 import re
 import shutil
@@ -12,11 +13,14 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner
 
+from tests.assets.platform.test_postgres import SERVER
 from tests.clusters.slurm import Cluster, cluster, possible, wait_until
 from tests.clusters.slurm_site import NAME, SHARD_ROWS, engine_events, instance_of, register, slurm_site
 from tests.support import ROOT
 from tests.support.live_platform import Site
+from torture.postgres import DATABASE, postgres_storage
 from virnucpro_assets.cli.main import app
+from virnucpro_assets.platform.environment import POSTGRES_URL
 from virnucpro_assets.slurm.jobs import FORGOTTEN, Job, Slurm, SlurmBusyError
 from virnucpro_core.errors import UsageError
 from virnucpro_core.models.profiles import DEMO
@@ -148,6 +152,30 @@ def test_the_steps_of_a_run_are_jobs_that_its_log_shows(site: Site, slurm: Clust
     assert failure.step_key == "chunks"
     assert "Slurm refuses the job: sbatch: Batch job submission failed: " in str(failure.dagster_event)
     assert len(slurm.jobs()) == len(jobs) + before
+
+
+@pytest.mark.slurm
+@pytest.mark.skipif(
+    not SERVER or not importlib.util.find_spec("dagster_postgres"),
+    reason="needs Debian's postgresql and virnucpro[postgres]",
+)
+def test_jobs_record_their_steps_in_postgresql(
+    site: Site, genomes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with postgres_storage(tmp_path / "postgres") as (config, environment):
+        port = config.split("port: ")[1].split()[0]
+        user, password = environment["VIRNUCPRO_PG_USER"], environment["VIRNUCPRO_PG_PASSWORD"]
+        monkeypatch.setenv(
+            POSTGRES_URL, f"postgresql+psycopg2://{user}:{password}@127.0.0.1:{port}/{DATABASE}"
+        )
+        register(site, genomes)
+        run = run_sequences(site)
+        with instance_of(site) as instance:
+            found = instance.get_run_by_id(run)
+            assert found is not None
+            assert found.status is dg.DagsterRunStatus.SUCCESS
+            assert instance.get_latest_materialization_event(dg.AssetKey("translations")) is not None
+        assert not (site.home / "dagster" / "history").exists()
 
 
 def run_sequences(site: Site) -> str:

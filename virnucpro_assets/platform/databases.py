@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
-from virnucpro_assets.platform.environment import variable
+from virnucpro_assets.platform.environment import postgres_asked, variable
 from virnucpro_core.errors import UsageError
 from virnucpro_core.files.filesystem import FileSystem, file_system
 from virnucpro_core.files.publish import sync
@@ -115,6 +115,8 @@ def network_place(home: Path) -> FileSystem | None:
 
 def refuse_network(home: Path) -> None:
     """Raise UsageError if SQLite databases lie on a network file system, or would be made there."""
+    if postgres_asked() and not (home / "dagster.yaml").exists():
+        return  # the instance will be made in PostgreSQL
     found = network_place(home)
     if found is not None:
         raise UsageError(

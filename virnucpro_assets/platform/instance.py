@@ -44,8 +44,7 @@ def prepare_instance() -> Path:
             f"{POSTGRES_URL} is set and dagster-postgres is not installed",
             remedy="pip install 'virnucpro[postgres]'",
         )
-    if config.exists() or not postgres_asked():
-        refuse_network(home)
+    refuse_network(home)
     with database_errors():
         if not config.exists() or _unfinished(home):
             with locked(home / LOCK, busy="another process is creating the Dagster instance", wait=True):

@@ -13,6 +13,7 @@ from virnucpro_assets.platform.environment import models_folder
 from virnucpro_assets.platform.instance import prepare_instance
 from virnucpro_core.errors import UsageError
 from virnucpro_core.files.filesystem import FileSystem
+from virnucpro_core.models.profiles import DEMO
 
 DOCTOR = ["doctor", "--profile", "demo"]
 
@@ -45,6 +46,14 @@ def test_sqlite_on_a_network_disk_is_refused_before_anything_is_made(
     assert "SQLite does not work on a network disk (nfs4 at" in str(refused.value)
     assert "--scratch" in str(refused.value)
     assert "PostgreSQL" in str(refused.value)
+    assert list(nfs.iterdir()) == []
+
+
+def test_predict_is_refused_before_it_reads_anything(nfs: Path, tmp_path: Path) -> None:
+    words = ["predict", str(DEMO / "viral.fa"), "--profile", "demo", "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, [*words, "--home", str(nfs / "home")])
+    assert isinstance(done.exception, UsageError)
+    assert "SQLite does not work on a network disk" in str(done.exception)
     assert list(nfs.iterdir()) == []
 
 
