@@ -110,7 +110,7 @@ def test_demo_runs_from_the_wheel_in_an_empty_folder(archives: tuple[Path, Path]
             timeout=MINUTES * 60,
         )
         assert ended.returncode == 0, ended.stdout + ended.stderr
-        return ended.stdout.strip()
+        return (ended.stdout + ended.stderr).strip()
 
     where = "import virnucpro_core, pathlib; print(pathlib.Path(virnucpro_core.__file__).parent)"
     package = run(str(python), "-P", "-c", where)

@@ -1,7 +1,6 @@
 """A private home for a prediction: start `virnucpro predict` in it, and inspect its processes, locks and files."""
 
 import contextlib
-import hashlib
 import os
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from unittest import mock
 import psutil
 
 from tests.support import ROOT
+from tests.support.digests import digest_of
 from tests.support.live_platform import Site as Platform
 from virnucpro_core.engine.telemetry import read_lines
 from virnucpro_core.files.locks import is_locked
@@ -74,7 +74,7 @@ class Site:
         """Start `virnucpro predict` for the sample or another file of the folder; always the same command."""
         words = ["-m", "virnucpro_assets.cli.main", "predict", str(self.folder / file)]
         words += ["--profile", "demo", "--chunk-size", "300", "--gpus", str(LANES)]
-        words += ["--shard-rows", str(SHARD_ROWS), "--out", str(self.folder / out), *options]
+        words += ["--shard-rows", str(SHARD_ROWS), "--out", str(self.folder / out), "--quiet", *options]
         said = self.folder / f"said-{number}.err"
         with said.open("wb") as err, said.with_suffix(".out").open("wb") as stdout:
             process = subprocess.Popen(
@@ -103,11 +103,10 @@ class Site:
         return found
 
     def content(self) -> dict[str, str]:
-        """sha256 of every shard and of every file of both results folders."""
+        """sha256 of every shard and of every file of both results folders; of run.json without the date."""
         samples = self.home / "samples"
         files = [*samples.glob("*/*/*.h5"), *samples.glob("*/results/*"), *self.out.rglob("*")]
-        digests = ((f, hashlib.sha256(f.read_bytes()).hexdigest()) for f in files if f.is_file())
-        return {str(f.relative_to(self.folder)): digest for f, digest in digests}
+        return {str(f.relative_to(self.folder)): digest_of(f) for f in files if f.is_file()}
 
     def left(self) -> list[str]:
         """Everything that a finished prediction must not leave: processes, locks, temporary files, open runs."""

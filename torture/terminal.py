@@ -221,8 +221,10 @@ def _judge(odd: Odd, site: Site, words: Sequence[str]) -> Iterator[str]:
     code, said = odd(site, words)
     if code:
         yield f"exit {code}"
-    if said:
-        yield f"said {said[-400:]!r}"
+    # Progress is printed on standard error too.
+    wrong = [line for line in said.splitlines() if line.startswith(("virnucpro: ", "Traceback", "says "))]
+    if wrong:
+        yield f"said {wrong[-3:]!r}"
 
 
 def _count(row: Row, what: str, problems: list[str]) -> None:

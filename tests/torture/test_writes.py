@@ -68,6 +68,7 @@ def test_a_refusing_disk_stops_predict_with_one_line(tmp_path: Path, error: str,
         300,
         "--out",
         tmp_path / "out",
+        "--quiet",
     )
     done = _virnucpro(tmp_path, *words, at=call, errno=ERRORS[error], lasts=1)
     assert done.returncode in (2, 3), done

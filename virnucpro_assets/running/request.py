@@ -14,7 +14,7 @@ from virnucpro_assets.platform.databases import refuse_network
 from virnucpro_assets.platform.environment import dagster_home
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.running.found import found_samples
-from virnucpro_core.errors import DeviceError, VirnucproError, WeightsError
+from virnucpro_core.errors import DeviceError, UsageError, VirnucproError, WeightsError
 from virnucpro_core.files.disk import embedded_bytes, make_sure_of_room, reading_bytes
 from virnucpro_core.models.profiles import ResolvedProfile
 from virnucpro_core.pipeline.imported import imported_features
@@ -67,6 +67,9 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
     options: those of `cli/predict_options.py` by name; None means not given. Raises the VirnucproError of the first
     fault that concerns all samples, or of the only sample.
     """
+    if options.get("preset") and options.get("cutoff") is not None:
+        what = f"--cutoff and --{options['preset']} cannot be used together"
+        raise UsageError(what, remedy="give one of them")
     platform = platform.asked(gpus=options.get("gpus") or 0, device=options.get("device") or "")
     wanted = samples_of(paths, out, platform, options)
     check_writable(out)

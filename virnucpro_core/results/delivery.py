@@ -3,19 +3,22 @@
 `run.json` in the folder says which sample its results belong to. Other files in the folder are never touched.
 """
 
+import errno
 import json
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from virnucpro_core.errors import UsageError
+from virnucpro_core.errors import StoreError, UsageError
 from virnucpro_core.files.publish import publish, publish_json, sweep, temporary_folder
 from virnucpro_core.results.folder import RESULT_FILES, RUN
 from virnucpro_core.samples.inputs import content_digest, digest_inputs
 from virnucpro_core.samples.naming import is_named_from
 
 # Says which sample's results are being copied into the folder, as long as there is no `run.json`.
+# Errors of a disk or a process that another try need not meet.
+_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EINTR, errno.ESTALE)
 UNFINISHED = ".virnucpro-delivery.json"
 
 
@@ -74,7 +77,10 @@ def check_new_files(files: Sequence[Path], *, force: bool = False) -> None:
 
 
 def check_writable(out: Path) -> None:
-    """Raises UsageError if a folder `out` cannot be made or written. Checks by writing a temporary folder."""
+    """Raises UsageError if a folder `out` cannot be made or written. Checks by writing a temporary folder.
+
+    Raises StoreError if that may be otherwise in a moment: a full disk, too many open files.
+    """
     place = next(p for p in (out, *out.absolute().parents) if p.exists())
     if not place.is_dir():
         raise UsageError("is not a folder", where=place, remedy="give another --out")
@@ -82,11 +88,11 @@ def check_writable(out: Path) -> None:
         with temporary_folder(place):
             pass
     except OSError as error:
-        raise UsageError(
-            f"cannot be written: {error.strerror or error}",
-            where=place,
-            remedy="give another --out, or check its permissions",
-        ) from error
+        what = f"cannot be written: {error.strerror or error}"
+        if error.errno in _PASSING:
+            raise StoreError(what, where=place, remedy="run the same command again when it can") from error
+        remedy = "give another --out, or check its permissions"
+        raise UsageError(what, where=place, remedy=remedy) from error
 
 
 def deliver(results: Path, out: Path) -> None:

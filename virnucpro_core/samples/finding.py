@@ -94,6 +94,7 @@ def look_into(files: Sequence[Path], settings: SampleSettings) -> tuple[str, ...
 
     Raises InputError for a file that would be refused; UsageError for BAM and CRAM without pysam.
     """
+    check_inputs(files)
     hints: list[str] = []
     lengths: list[int] = []
     pairs = {k for pair in file_pairs(files) for k in pair}

@@ -52,7 +52,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
 def test_an_evaluation_says_how_good_and_that_the_demo_means_nothing(site: Site) -> None:
     assert "AUROC: 0." in site.evaluated
     assert MEANINGLESS in site.evaluated
-    assert site.evaluated.endswith(f"evaluation: {site.folder}/evaluation/evaluation.html\n")
+    assert f"\nevaluation: {site.folder}/evaluation/evaluation.html\n" in site.evaluated
     page = html.unescape((site.folder / "evaluation" / "evaluation.html").read_text())
     assert NO_MEANING in page
     assert "need a calibration; this classifier has none" in page

@@ -30,7 +30,7 @@ def test_imported_features_are_predicted_without_encoders(tmp_path: Path) -> Non
     folders = write_published(published(), tmp_path / "old")
     said = shell.good("import-features", *folders, "--sample", "old", "--input", RECORDS)
     assert "old: 8 vectors of 3 files imported for 8 frames, matched by id and sequence, sha256 " in said
-    assert said.endswith(f"next: virnucpro predict {RECORDS} --sample old --chunk-size 500 --out DIR\n")
+    assert f"next: virnucpro predict {RECORDS} --sample old --chunk-size 500 --out DIR\n" in said
     out = tmp_path / "out"
     shell.good("predict", RECORDS, "--sample", "old", "--device", "cpu", "--out", out)
     facts = json.loads((out / "run.json").read_text())

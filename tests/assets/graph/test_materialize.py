@@ -1,6 +1,5 @@
 """The whole graph for one sample on two ranks, and what a second run, another rank or damage changes: nothing."""
 
-import hashlib
 from pathlib import Path
 
 import dagster as dg
@@ -10,6 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.assets.conftest import NAME, Finished, make_platform, run, whole_graph
+from tests.support.digests import digest_of
 from virnucpro_assets.graph.checks import lane_findings, manifest_of, recorded_metadata, records_agree
 from virnucpro_assets.graph.partitions import SAMPLES, lane_key
 from virnucpro_assets.platform.resource import Platform
@@ -23,9 +23,9 @@ PRODUCTS = (DNABERT, ESM, MERGED, PREDICTIONS)
 
 
 def bytes_of(sample: Sample) -> dict[str, str]:
-    """sha256 of every shard and result file."""
+    """sha256 of every shard and result file; of run.json without the date."""
     files = [*sample.folder.glob("*/*.h5"), *sample.results.iterdir()]
-    return {str(f.relative_to(sample.folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+    return {str(f.relative_to(sample.folder)): digest_of(f) for f in files}
 
 
 def materialization(instance: dg.DagsterInstance, asset: str, key: str) -> dg.AssetMaterialization:

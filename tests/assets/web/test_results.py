@@ -20,6 +20,7 @@ from virnucpro_assets.web.results import results_app
 from virnucpro_assets.web.server import check_port
 from virnucpro_core.errors import UsageError
 from virnucpro_core.results.folder import RESULT_FILES
+from virnucpro_core.results.viral_reads import READ_FILES
 
 ODD = ("../sample.json", "..%2fsample.json", "%2e%2e%2fsample.json", "..%5c..%5csample.json", "%00", ".", "..",
        "//etc/passwd", "%2fetc%2fpasswd", ".virnucpro-delivery.json", "report.html/", "REPORT.HTML", "%ff")  # fmt: skip
@@ -51,15 +52,16 @@ def test_results_are_served_as_they_are_and_nothing_else(finished: Finished, tmp
     home, results = finished.platform.folder, finished.sample.results
     base = f"/results/{NAME}/"
     (results / "mine.txt").write_text("not a result")
+    present = [name for name in RESULT_FILES if name not in READ_FILES]  # the sample has no reads
     with served(home) as port:
-        for name in RESULT_FILES:
+        for name in present:
             status, headers, body = get(port, base + name)
             assert (status, body) == (200, (results / name).read_bytes())
             assert headers["x-content-type-options"] == "nosniff"
             assert "sandbox" in headers["content-security-policy"]
             assert "allow-same-origin" not in headers["content-security-policy"]
             assert get(port, base + name, "HEAD")[::2] == (200, b"")
-        kinds = {name: get(port, base + name)[1]["content-type"] for name in RESULT_FILES}
+        kinds = {name: get(port, base + name)[1]["content-type"] for name in present}
         assert kinds["report.html"] == "text/html; charset=utf-8"
         assert kinds["contigs.tsv"] == "text/tab-separated-values; charset=utf-8"
         assert kinds["viral.fasta"] == "text/plain; charset=utf-8"
@@ -67,7 +69,7 @@ def test_results_are_served_as_they_are_and_nothing_else(finished: Finished, tmp
         assert get(port, base + "contigs.tsv", Range="bytes=0-8")[2] == b"record_id"
 
         assert f'href="{NAME}/"'.encode() in get(port, "/results/")[2]
-        assert all(f'href="{name}"'.encode() in get(port, base)[2] for name in RESULT_FILES)
+        assert all(f'href="{name}"'.encode() in get(port, base)[2] for name in present)
         status, headers, _ = get(port, base.rstrip("/"))
         assert (status, headers["location"]) == (307, f"{NAME}/")
 
@@ -103,7 +105,11 @@ def test_no_link_leads_out_of_the_results(finished: Finished, tmp_path: Path) ->
         results.unlink()
         moved.rename(results)
         found = {name: get(port, f"/results/{NAME}/{name}")[0] for name in RESULT_FILES}
-    assert {name for name, status in found.items() if status == 404} == {"report.html", "viral.fasta"}
+    assert {name for name, status in found.items() if status == 404} == {
+        "report.html",
+        "viral.fasta",
+        *READ_FILES,
+    }
 
 
 def test_a_busy_port_is_one_line() -> None:

@@ -22,7 +22,8 @@ from virnucpro_core.pipeline.steps import call_sample, chunk_sample, translate_s
 from virnucpro_core.results.folder import read_results
 from virnucpro_core.samples.naming import enter
 from virnucpro_core.samples.products import DNABERT, EMBEDDINGS, ESM, PREDICTIONS
-from virnucpro_core.samples.sample import Sample, open_sample, remove_sample
+from virnucpro_core.samples.removal import remove_sample
+from virnucpro_core.samples.sample import Sample, open_sample
 from virnucpro_core.samples.settings import SampleSettings
 
 COMPUTE = Compute("cpu", loader=LoaderSettings(workers=0))

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from virnucpro_core.errors import UsageError
 from virnucpro_core.samples.naming import Discarded, enter, enter_unread, family, variant_name
-from virnucpro_core.samples.sample import KEY, Sample, list_samples, open_sample, remove_sample
+from virnucpro_core.samples.removal import remove_sample
+from virnucpro_core.samples.sample import KEY, Sample, list_samples, open_sample
 from virnucpro_core.samples.settings import SampleSettings, same_work
 from virnucpro_core.sequences.names import group_samples
 

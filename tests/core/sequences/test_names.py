@@ -87,8 +87,11 @@ def test_the_three_files_of_a_run_of_sra() -> None:
         "SRR9": ["SRR9.fastq", "SRR9_1.fastq", "SRR9_2.fastq"],
         "SRR8": ["SRR8.fastq"],
     }
-    with pytest.raises(UsageError, match="makes the sample 'SRR9'"):  # an assembly is no read without a mate
-        groups("SRR9.fasta", "SRR9_1.fastq", "SRR9_2.fastq")
+    # An assembly is no read without a mate.
+    assert groups("SRR9.fasta", "SRR9_1.fastq", "SRR9_2.fastq") == {
+        "SRR9_fasta": ["SRR9.fasta"],
+        "SRR9_fastq": ["SRR9_1.fastq", "SRR9_2.fastq"],
+    }
 
 
 @pytest.mark.parametrize("name", ["solo_R1.fastq", "solo_2.fq.gz", "p_S1_L001_R1_001.fq"])
