@@ -121,7 +121,9 @@ def test_what_cannot_be_is_refused_before_work_begins(
     file = site.folder / "classifier" / "calibration-300.json"
     assert "the calibration is for the classifier" in refused(*predict, "--calibration", file)
     both = (*predict, "--classifier", "classifier", "--calibration", file)
-    assert "for chunks of 300 bases, the sample has chunks of 500" in refused(*both, "--chunk-size", 500)
+    assert "trained on chunks of 300 bases, the sample is cut into chunks of 500" in refused(
+        *both, "--chunk-size", 500
+    )
     assert "no such file" in refused(*predict, "--calibration", "missing.json")
     out = ("--out", tmp_path / "no")
     assert "give --virus FASTA --others FASTA, or FASTA --labels" in refused("evaluate", "virus.fa", *out)

@@ -32,7 +32,7 @@ def test_imported_features_are_predicted_without_encoders(tmp_path: Path) -> Non
     assert "old: 8 vectors of 3 files imported for 8 frames, matched by id and sequence, sha256 " in said
     assert f"next: virnucpro predict {RECORDS} --sample old --chunk-size 500 --out DIR\n" in said
     out = tmp_path / "out"
-    shell.good("predict", RECORDS, "--sample", "old", "--device", "cpu", "--out", out)
+    shell.good("predict", RECORDS, "--sample", "old", "--profile", "esm2-3b", "--device", "cpu", "--out", out)
     facts = json.loads((out / "run.json").read_text())
     assert facts["note"].startswith(
         "The embeddings were not computed here: they were imported from reads_nucleotide"
@@ -40,5 +40,7 @@ def test_imported_features_are_predicted_without_encoders(tmp_path: Path) -> Non
     assert facts["counts"]["frames"] == 8
     rows = (out / "prediction_results.txt").read_text().splitlines()[1:]
     assert sorted(row.split("\t")[0] for row in rows) == sorted(published().ids)
-    line = shell.refused("predict", RECORDS, "--sample", "other", "--out", tmp_path / "other")
+    line = shell.refused(
+        "predict", RECORDS, "--sample", "other", "--profile", "esm2-3b", "--device", "cpu", "--out", "other"
+    )
     assert "2 of 3 models of profile esm2-3b are missing: dnabert-s, esm2-3b" in line

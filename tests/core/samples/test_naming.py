@@ -56,8 +56,9 @@ def test_files_keep_their_name_when_they_are_given_together_later(tmp_path: Path
     )
     assert enter(home, "contigs", files[:1], SETTINGS).name == "contigs"
     groups = group_samples(files)
-    assert [name for name, _ in groups] == ["A_contigs", "B_contigs"]
-    assert [enter(home, n, own, SETTINGS).name for n, own in groups] == ["contigs", "B_contigs"]
+    assert [group.name for group in groups] == ["A_contigs", "B_contigs"]
+    entered = [enter(home, group.name, group.files, SETTINGS).name for group in groups]
+    assert entered == ["contigs", "B_contigs"]
 
 
 def test_changed_bytes_of_the_same_file_are_for_a_person_to_decide(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def fastq(*entries: tuple[str, str]) -> bytes:
         b"\xef\xbb\xbf>a x y\nACGTacgtn\n\n>b\nAC",
         b"\n\n# note\n>a x y\nACG Tac\tgtn\n>b\nAC\n\n\n",
         b">a x y\rACGTacgtn\r>b\rAC\r",
-        gzip.compress(b">a x y\nACGTacgtn\n", mtime=0) + gzip.compress(b">b\nAC\n"),
+        gzip.compress(b">a x y\nACGTacgtn\n", mtime=0) + gzip.compress(b">b\nAC\n", mtime=0),
     ],
     ids=["wrapped", "CRLF", "BOM, no last line end", "comments and spaces", "CR", "two members"],
 )
@@ -54,7 +54,7 @@ def test_fasta_forms(tmp_path: Path, data: bytes) -> None:
         b"@a x\nACGT\n+\nIIII\n@b\nac\n+b\n@@\n",
         b"@a x\r\nACGT\r\n+\r\nIIII\r\n@b\r\nac\r\n+\r\nII",
         b"\xef\xbb\xbf@a x\nACGT\n+\nIIII\n@b\nac\n+\nII\n\n\n",
-        gzip.compress(b"@a x\nACGT\n+\nII", mtime=0) + gzip.compress(b"II\n@b\nac\n+\nII\n"),
+        gzip.compress(b"@a x\nACGT\n+\nII", mtime=0) + gzip.compress(b"II\n@b\nac\n+\nII\n", mtime=0),
     ],
     ids=["plain", "CRLF", "BOM and empty last lines", "two members"],
 )
