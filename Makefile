@@ -16,7 +16,7 @@ DEMO := virnucpro_core/demo
 export VIRNUCPRO_HOME ?= $(CURDIR)/.virnucpro
 export DAGSTER_HOME ?= $(VIRNUCPRO_HOME)/dagster
 
-.PHONY: help demo ui test ray torture audit lint package architecture bench screenshots clean
+.PHONY: help demo ui test ray slurm torture audit lint package architecture bench screenshots clean
 .DEFAULT_GOAL := help
 
 help:  ## these verbs
@@ -30,11 +30,14 @@ ui: $(VENV)/.user  ## the web UI and the daemon on loopback; drop files into .vi
 	$(BIN)/virnucpro ui --port $(PORT)
 
 test: $(VENV)/.dev  ## all tests that need no GPU; the last lines say which were skipped and why
-	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile -m "not gpu and not ray and not long"
+	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile -m "not gpu and not ray and not slurm and not long"
 
 ray: $(VENV)/.dev  ## a Ray cluster of four pretended machines, one of which dies; what Kubernetes would be told
 	$(PIP) --editable ".[dev,ray,kubernetes]"
 	$(BIN)/python -m pytest tests/clusters
+
+slurm: $(VENV)/.dev  ## a Slurm of three pretended nodes: one dies, a job is preempted; as root, with slurm-wlm and munge
+	$(BIN)/python -m pytest tests/clusters -m "not ray"
 
 lint: $(VENV)/.dev  ## design rules: ruff, mypy; whether Dagster can load the definitions
 	$(BIN)/ruff check .

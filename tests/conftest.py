@@ -71,5 +71,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if left_out or chosen:
         terminalreporter.line(f"{left_out or '':4} left out by the choice of tests: {chosen}")
         terminalreporter.line(
-            "     to run them: make test (torture), pytest -m long (long), make ray (ray), pytest -m gpu (gpu)"
+            "     to run them: make test (torture), pytest -m long (long), make ray (ray), make slurm (slurm), "
+            "pytest -m gpu (gpu)"
         )

@@ -3,7 +3,10 @@
 The SQLAlchemy listener of `quick_event_log` has its test in tests/assets/graph/test_retention.py.
 """
 
+import signal
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -115,3 +118,19 @@ def test_what_dagster_raises_for_an_instance_that_it_cannot_open(
         connection.execute("UPDATE alembic_version SET version_num = 'nothing'")
     with pytest.raises(CommandError, match="nothing"), dg.DagsterInstance.get() as instance:
         instance.upgrade()
+
+
+def test_sigterm_ends_the_step_of_a_slurm_job_at_once() -> None:
+    """Used by slurm/worker.py: `setup_interrupt_handlers` is how Dagster takes SIGTERM, looked up at each call."""
+    code = """
+import signal, sys
+from dagster._utils import interrupts
+if sys.argv[1:]:
+    interrupts.setup_interrupt_handlers = lambda: None
+with interrupts.capture_interrupts():
+    signal.raise_signal(signal.SIGTERM)
+"""
+    codes = [
+        subprocess.run([sys.executable, "-c", code, *more], check=False).returncode for more in ([], ["x"])
+    ]
+    assert codes == [0, -signal.SIGTERM]

@@ -18,6 +18,7 @@ REMEDIES = {
     "playwright": "pip install 'virnucpro[dev]' (`make test` does it)",
     "dagster-k8s": "make ray",
     "Ray is not installed": "make ray",
+    "start a Slurm of our own": "as root: apt install slurm-wlm munge; make slurm",
     "network namespaces": "run as root, or allow unprivileged user namespaces; apt install iproute2 util-linux",
     "C compiler": "apt install gcc libc6-dev",
     "pysam is not installed": "pip install 'virnucpro[dev]' (`make test` does it)",

@@ -7,7 +7,7 @@ import dagster as dg
 from virnucpro_assets.automation.groups import backlog, group_request, groups
 from virnucpro_assets.graph.partitions import SAMPLES
 from virnucpro_assets.graph.records import arrived
-from virnucpro_assets.platform.environment import IN_PROCESS
+from virnucpro_assets.platform.environment import IN_PROCESS, SLURM
 from virnucpro_assets.platform.presence import mark_dead_runs
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.platform.tags import OWN_TAGS
@@ -139,6 +139,7 @@ def _idle(found: Look) -> str:
     description="Marks a run as failed if its process has died, so that it does not block the queue.",
 )
 def dead_runs(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SkipReason:
-    if platform.executor != IN_PROCESS:
+    # With Slurm the steps are jobs, and the process of the run is on this machine.
+    if platform.executor not in (IN_PROCESS, SLURM):
         return dg.SkipReason("on a cluster, the run launcher watches the runs")
     return dg.SkipReason(f"dead runs found: {len(mark_dead_runs(context.instance, platform.folder))}")

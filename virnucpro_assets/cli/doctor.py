@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 
 from virnucpro_assets.cli.golden import golden_states
-from virnucpro_assets.platform.databases import half_made
-from virnucpro_assets.platform.environment import dagster_home
-from virnucpro_assets.platform.resource import Platform
+from virnucpro_assets.platform.databases import databases, half_made, refuse_network
+from virnucpro_assets.platform.environment import SLURM, dagster_home, models_folder, postgres_asked
+from virnucpro_assets.platform.resource import Platform, platform_from_environment
 from virnucpro_core.devices.compute import default_attention
 from virnucpro_core.encoders.attention import usable_kernels
 from virnucpro_core.errors import DeviceError, UsageError, VirnucproError
@@ -48,6 +48,11 @@ def examine(platform: Platform, profile: str, chunk_size: int) -> Iterator[Repor
     yield weights
     yield from _golden(platform, profile, chunk_size)
     yield from _folders(platform, widths)
+    installed = platform_from_environment()  # `platform` is that of a command: it computes here
+    if installed.executor == SLURM:
+        from virnucpro_assets.graph.engines import examine_slurm
+
+        yield from (Report(f"slurm {kind}", good, text) for kind, good, text in examine_slurm(installed))
 
 
 def clear_failed(platform: Platform) -> list[str]:
@@ -133,6 +138,7 @@ def _folders(platform: Platform, widths: tuple[int, int]) -> Iterator[Report]:
     text = f"{free / 1e9:,.0f} GB free at {home}; a million unique frames take {million / 1e9:.1f} GB"
     yield Report("disk", free > million, text)
     yield Report("VIRNUCPRO_HOME", _writable(existing), str(home))
+    yield Report("VIRNUCPRO_MODELS", None, str(models_folder()))
     if existing == home and _writable(home):
         yield _storage(home / "locks")
     else:
@@ -140,7 +146,24 @@ def _folders(platform: Platform, widths: tuple[int, int]) -> Iterator[Report]:
     instance = dagster_home()
     writable = _writable(next(p for p in (instance, *instance.parents) if p.exists()))
     yield Report("DAGSTER_HOME", writable, str(instance))
+    yield _records(instance)
     yield _instance(instance)
+
+
+def _records(home: Path) -> Report:
+    """Where Dagster's records lie. SQLite on a network disk is an error."""
+    try:
+        if not (home / "dagster.yaml").exists() and postgres_asked():
+            return Report("records", good=True, text="in PostgreSQL, as VIRNUCPRO_POSTGRES_URL says")
+        found = databases(home)
+        refuse_network(home)
+    except UsageError as error:
+        return Report("records", good=False, text=str(error))
+    if not found:
+        return Report("records", good=True, text=f"in a database server, as {home / 'dagster.yaml'} says")
+    folder = found[0].folder
+    kind = file_system(next(p for p in (folder, *folder.parents) if p.exists())).kind
+    return Report("records", good=True, text=f"in SQLite below {folder}, on {kind}")
 
 
 def _instance(home: Path) -> Report:

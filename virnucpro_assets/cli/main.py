@@ -21,6 +21,7 @@ from virnucpro_assets.cli.inbox import inbox
 from virnucpro_assets.cli.models import doctor, metrics, models
 from virnucpro_assets.cli.options import FORCE, PATH, PRECISIONS
 from virnucpro_assets.cli.options import out as out_option
+from virnucpro_assets.cli.places import add_places
 from virnucpro_assets.cli.predict import predict
 from virnucpro_assets.cli.samples import priority, samples
 from virnucpro_assets.cli.storage import storage
@@ -183,6 +184,9 @@ def consensus(predictions: Path, out: Path, *, force: bool) -> None:
 
     check_new_files([out], force=force)
     click.echo(f"{counted(consensus_from_predictions(predictions, out), 'chunk')} in {out}")
+
+
+add_places(app)
 
 
 def main() -> NoReturn:

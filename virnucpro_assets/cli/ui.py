@@ -29,12 +29,16 @@ def ui(host: str, port: int, *, read_only: bool, no_daemon: bool, verbose: bool)
     """
     warnings.simplefilter("ignore")  # of Dagster about its own commands
     with lasting_imports():
+        from virnucpro_assets.platform.environment import SLURM
         from virnucpro_assets.platform.instance import prepare_instance
         from virnucpro_assets.platform.resource import platform_from_environment
+        from virnucpro_assets.slurm.requests import site_requests
         from virnucpro_assets.web.plain import print_plainly
         from virnucpro_assets.web.server import Served, check_port, serve
 
     platform = platform_from_environment()
+    if platform.executor == SLURM:
+        site_requests()  # a mistake in the file is told now, not at the first run
     check_port(host, port)
     # Dagster imports modules from the current folder, and reads `.env` and `dagster.yaml` there. So change the folder.
     stand_in(prepare_instance())

@@ -1,16 +1,25 @@
 """Chooses the executor that runs the steps, and sets the CPUs, memory and GPUs that each step requests from a cluster.
 
-Dagster's executors run the steps: in the run's own process, as Ray jobs, or as Kubernetes pods. Op tags hold the
+The steps run in the run's own process, as Slurm jobs, as Ray jobs, or as Kubernetes pods. Op tags hold the
 requests; each executor reads only its own tags. This module does not know what a step computes.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
 
-from virnucpro_assets.platform.environment import IN_PROCESS, environment_of
+from virnucpro_assets.platform.environment import (
+    IN_PROCESS,
+    SLURM,
+    environment_of,
+)
+from virnucpro_assets.platform.places import job_environment
 from virnucpro_assets.platform.resource import Platform, platform_from_environment
-from virnucpro_core.errors import UsageError
+from virnucpro_assets.slurm.jobs import Slurm, option_words
+from virnucpro_assets.slurm.requests import site_requests
+from virnucpro_assets.slurm.steps import REQUESTS_TAG, defaults_of, slurm_executor
+from virnucpro_core.errors import UsageError, VirnucproError
 
 DEVICE_TAG = "virnucpro/device"
 CPUS_BESIDE_A_DEVICE = 4
@@ -34,7 +43,9 @@ def device_step(platform: Platform) -> dict[str, Any]:
 def _requests(*, cpus: int, memory: str, devices: int) -> dict[str, Any]:
     limits = {"memory": memory} | ({"nvidia.com/gpu": str(devices)} if devices else {})
     resources = {"requests": {"cpu": str(cpus), "memory": memory}, "limits": limits}
+    slurm = [f"cpus-per-task={cpus}", f"mem={memory.removesuffix('i')}"]
     return {
+        REQUESTS_TAG: " ".join(slurm + ([f"gres=gpu:{devices}"] if devices else [])),
         "dagster-ray/config": {"num_cpus": cpus, "num_gpus": devices},
         "dagster-k8s/config": {"container_config": {"resources": resources}},
     }
@@ -42,8 +53,8 @@ def _requests(*, cpus: int, memory: str, devices: int) -> dict[str, Any]:
 
 _PLATFORM = platform_from_environment()
 HOST_STEP, DEVICE_STEP = host_step(), device_step(_PLATFORM)
-# Any step can lose its worker, so every step is retried.
-LOST_WORKER = None if _PLATFORM.executor == IN_PROCESS else dg.RetryPolicy(max_retries=2, delay=5)
+# Any step can lose its worker, so every step is retried. The executor for Slurm submits lost jobs again by itself.
+LOST_WORKER = None if _PLATFORM.executor in (IN_PROCESS, SLURM) else dg.RetryPolicy(max_retries=2, delay=5)
 
 
 def executor_of(platform: Platform) -> dg.ExecutorDefinition:
@@ -51,6 +62,10 @@ def executor_of(platform: Platform) -> dg.ExecutorDefinition:
     if platform.executor == IN_PROCESS:
         # The steps of a lane share one device, so they run one after another in the run's process.
         return dg.in_process_executor
+    if platform.executor == SLURM:
+        return slurm_executor(
+            platform.folder, site_requests(), DEVICE_TAG, job_environment(platform), _LIMITS
+        )
     variables = [f"{name}={value}" for name, value in environment_of(platform).items()]
     try:
         if platform.executor == "ray":
@@ -68,3 +83,15 @@ def executor_of(platform: Platform) -> dg.ExecutorDefinition:
     return k8s_job_executor.configured(  # type: ignore[no-any-return]
         {"env_vars": variables, "tag_concurrency_limits": _LIMITS}
     )
+
+
+def examine_slurm(platform: Platform) -> Iterator[tuple[str, bool, str]]:
+    """Ask Slurm whether it would take the jobs of each kind of step. Yields (kind, whether it would, what it says)."""
+    slurm = Slurm(job_environment(platform))
+    for kind, tags in (("host", host_step()), ("device", device_step(platform))):
+        try:
+            options = site_requests().options("", defaults_of(tags), device=DEVICE_TAG in tags)
+            asked = " ".join(option_words(options))
+            yield kind, True, f"{asked}: {slurm.test(options).strip().splitlines()[-1]}"
+        except VirnucproError as error:
+            yield kind, False, str(error)

@@ -42,11 +42,20 @@ def one_line_failures(
     """Turn a VirnucproError into a step failure with its one line. Steps that refused their input are not retried.
 
     After a lost device, the daemon retries the run in a new process and on another device. A terminated run ends here
-    even if other code has swallowed the interrupt or turned it into an error.
+    even if other code has swallowed the interrupt or turned it into an error. With a retry policy, Dagster would turn
+    the interrupt into a retry, because a worker that is moved is interrupted too; not so if a user ends the run.
     """
     try:
         with interruptible():
             yield
+    except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError) as interrupt:
+        if _is_retried(context) and _is_terminated(context):
+            raise dg.Failure(
+                "interrupted: the run was terminated",
+                metadata={EXIT_CODE: VirnucproError.exit_code},
+                allow_retries=False,
+            ) from interrupt
+        raise
     except VirnucproError as error:
         if isinstance(error, DeviceLostError):
             context.instance.add_run_tags(context.run.run_id, RETRY_RUN)
@@ -55,6 +64,16 @@ def one_line_failures(
             metadata={"where": error.where, EXIT_CODE: error.exit_code},
             allow_retries=error.exit_code == VirnucproError.exit_code,
         ) from error
+
+
+def _is_retried(context: Any) -> bool:
+    return context.op_execution_context.op_def.retry_policy is not None
+
+
+def _is_terminated(context: Any) -> bool:
+    """Whether a user has ended the run: Dagster records that before it interrupts anything."""
+    run = context.instance.get_run_by_id(context.run.run_id)
+    return run is not None and run.status in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
 
 
 @contextlib.contextmanager

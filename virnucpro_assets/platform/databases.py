@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 import yaml
 
-from virnucpro_assets.platform.environment import variable
+from virnucpro_assets.platform.environment import postgres_asked, variable
 from virnucpro_core.errors import UsageError
+from virnucpro_core.files.filesystem import FileSystem, file_system
 from virnucpro_core.files.publish import sync
 
 State = Literal["absent", "half-made", "whole"]
@@ -100,6 +101,30 @@ def databases(home: Path) -> list[Database]:
         if isinstance(folder, Mapping):
             folder = variable(str(folder.get("env", ""))) or home
     return [Database(Path(folder), name) for name in HISTORY]
+
+
+def network_place(home: Path) -> FileSystem | None:
+    """The network file system on which the instance's SQLite databases lie, or would lie; None if all is well."""
+    for database in databases(home):
+        folder = database.path.parent
+        found = file_system(next(p for p in (folder, *folder.parents) if p.exists()))
+        if found.network:
+            return found
+    return None
+
+
+def refuse_network(home: Path) -> None:
+    """Raise UsageError if SQLite databases lie on a network file system, or would be made there."""
+    if postgres_asked() and not (home / "dagster.yaml").exists():
+        return  # the instance will be made in PostgreSQL
+    found = network_place(home)
+    if found is not None:
+        raise UsageError(
+            f"Dagster's records are kept in SQLite, and SQLite does not work on a network disk "
+            f"({found.kind} at {found.mount})",
+            where=home,
+            remedy="give --scratch a folder on a local disk, or use PostgreSQL: see docs/clusters.md, a home that fits",
+        )
 
 
 def half_made(home: Path) -> list[str]:

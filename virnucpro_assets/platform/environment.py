@@ -1,4 +1,4 @@
-"""Reads the settings of this installation from environment variables. No other module reads the environment.
+"""Reads the settings of this installation from environment variables. Only `places` beside it reads them, too.
 
 Beneath a variable the configuration file `VIRNUCPRO_HOME/virnucpro.toml` holds, beneath that the default. Options of a
 command are above all of them. `VARIABLES` lists every variable. The platform's settings, the environment of steps on
@@ -12,10 +12,10 @@ import os
 import re
 import zoneinfo
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from virnucpro_assets.platform.variable import Variable
 from virnucpro_core.devices.leases import FOLDER
 from virnucpro_core.devices.visible import Device, boards, choose
 from virnucpro_core.errors import DeviceError, UsageError
@@ -30,7 +30,8 @@ os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
 MODELS = "models"
 HUB = "HF_ENDPOINT"
 IN_PROCESS = "in_process"
-EXECUTORS = (IN_PROCESS, "ray", "kubernetes")
+SLURM = "slurm"
+EXECUTORS = (IN_PROCESS, SLURM, "ray", "kubernetes")
 POSTGRES_URL = "VIRNUCPRO_POSTGRES_URL"
 # A tick of the sensor `follow` takes the newest event's number and reads all events up to it. The database gives an
 # event its number before the transaction is committed. If an event is committed after one with a higher number, the
@@ -44,7 +45,7 @@ _IN_FILE: dict[str, Any] = {
     "attention": str,
     "token_budget": int,
     "workers": int,
-    "executor": Literal["in_process", "ray", "kubernetes"],
+    "executor": Literal["in_process", "slurm", "ray", "kubernetes"],
     "leases": str,
     "inbox_stable_seconds": float,
     "keep": Literal["all", "scores", "results"],
@@ -61,8 +62,8 @@ def home_folder() -> Path:
 
 
 def models_folder() -> Path:
-    """The model store of this installation."""
-    return home_folder() / MODELS
+    """The model store: `VIRNUCPRO_MODELS`, absolute; if it is not set, the folder `models` below VIRNUCPRO_HOME."""
+    return _folder("VIRNUCPRO_MODELS", home_folder() / MODELS)
 
 
 def dagster_home() -> Path:
@@ -160,22 +161,6 @@ def visible_devices() -> list[Device]:
     return choose(_VISIBLE, boards())
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
-    """One environment variable.
-
-    setting: the name of the platform's setting; "" if the variable is not passed on to steps on other machines.
-    meaning, default: the text of its row in docs/operations.md. read: returns the setting's value, from the environment
-    or the default; raises UsageError.
-    """
-
-    name: str
-    setting: str
-    meaning: str
-    default: str
-    read: Callable[[], Any]
-
-
 def settings() -> dict[str, Any]:
     """Every setting of the platform, read from the environment.
 
@@ -268,6 +253,13 @@ VARIABLES = (
         "VIRNUCPRO_HOME", "home", "inbox, samples, models", "`~/.virnucpro`", lambda: str(home_folder())
     ),
     Variable(
+        "VIRNUCPRO_MODELS",
+        "weights",
+        "the model store; several homes can share one",
+        "`$VIRNUCPRO_HOME/models`",
+        lambda: str(models_folder()),
+    ),
+    Variable(
         "DAGSTER_HOME",
         "",
         "the Dagster instance; an absolute path",
@@ -326,9 +318,16 @@ VARIABLES = (
     Variable(
         "VIRNUCPRO_EXECUTOR",
         "executor",
-        "where steps run: `in_process`, `ray` or `kubernetes` ([clusters](clusters.md))",
+        "where steps run: `in_process`, `slurm`, `ray` or `kubernetes` ([clusters](clusters.md))",
         "`in_process`",
         _choice("VIRNUCPRO_EXECUTOR", *EXECUTORS),
+    ),
+    Variable(
+        "VIRNUCPRO_SLURM",
+        "",
+        "file with what Slurm jobs ask for ([clusters](clusters.md#slurm))",
+        "`$VIRNUCPRO_HOME/slurm.toml`",
+        lambda: str(_folder("VIRNUCPRO_SLURM", home_folder() / "slurm.toml")),
     ),
     Variable(
         POSTGRES_URL,

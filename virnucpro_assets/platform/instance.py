@@ -15,7 +15,7 @@ from dagster_shared.check import CheckError
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
-from virnucpro_assets.platform.databases import Database, databases
+from virnucpro_assets.platform.databases import Database, databases, refuse_network
 from virnucpro_assets.platform.environment import POSTGRES_URL, dagster_home, export, postgres_asked
 from virnucpro_assets.platform.resource import platform_from_environment
 from virnucpro_core.errors import StoreError, UsageError
@@ -34,7 +34,8 @@ def prepare_instance() -> Path:
 
     The first process creates the instance under a lock; others wait. Databases that an interrupted start left half-made
     are repaired. An existing configuration is not changed. Raises UsageError if PostgreSQL is requested but is not
-    installed or not in the existing configuration; StoreError for an error of the disk or a database.
+    installed or not in the existing configuration, or if SQLite would lie on a network disk; StoreError for an error of
+    the disk or a database.
     """
     home = dagster_home()
     config = home / "dagster.yaml"
@@ -43,6 +44,7 @@ def prepare_instance() -> Path:
             f"{POSTGRES_URL} is set and dagster-postgres is not installed",
             remedy="pip install 'virnucpro[postgres]'",
         )
+    refuse_network(home)
     with database_errors():
         if not config.exists() or _unfinished(home):
             with locked(home / LOCK, busy="another process is creating the Dagster instance", wait=True):

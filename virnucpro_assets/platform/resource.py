@@ -47,6 +47,7 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The settings of this machine. Every field can be overridden in the launchpad."""
 
     home: str
+    weights: str = ""
     gpus: int = 1
     device: str = ""
     profile: str = "esm2-3b"
@@ -84,7 +85,7 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @property
     def models(self) -> ModelStore:
-        return ModelStore(self.folder / MODELS)
+        return ModelStore(Path(self.weights) if self.weights else self.folder / MODELS)
 
     def device_of(self, profile: str) -> str:
         """`cuda` or `cpu`: the platform's setting if there is one, else the profile's default. Raises UsageError."""

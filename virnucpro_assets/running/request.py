@@ -1,7 +1,7 @@
 """What one `virnucpro predict` is asked to do, and everything that can be known of it before the work begins.
 
-The checks follow the order of what the user typed: files, options, --out, device and precision, weights, disk and GPU
-memory. What is wrong with all samples ends the command. What is wrong with one sample stops only that one.
+The checks follow the order of what the user typed: files, options, --out, --scratch, device and precision, weights,
+disk and GPU memory. What is wrong with all samples ends the command. What is wrong with one sample stops only that one.
 """
 
 import dataclasses
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from virnucpro_assets.platform.databases import refuse_network
+from virnucpro_assets.platform.environment import dagster_home
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.running.found import found_samples
 from virnucpro_core.errors import DeviceError, UsageError, VirnucproError, WeightsError
@@ -71,6 +73,7 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
     platform = platform.asked(gpus=options.get("gpus") or 0, device=options.get("device") or "")
     wanted = samples_of(paths, out, platform, options)
     check_writable(out)
+    refuse_network(dagster_home())
     if len(wanted) > 1:
         check_batch_out(out, force=options["force"])
     good, failures = [], {}

@@ -22,6 +22,11 @@ from virnucpro_core.files.publish import publish_bytes, publish_json
 LOCK, BEACON = "storage.lock", "storage.json"
 # File systems that several machines can mount at once.
 SHARED = ("nfs", "cifs", "smb", "lustre", "ceph", "beegfs", "gpfs", "glusterfs", "9p", "virtiofs", "fuse.")
+# Those that come over a network for certain. (A shared folder of a virtual machine, 9p or virtiofs, need not.)
+NETWORK = (
+    *("nfs", "cifs", "smb", "lustre", "ceph", "beegfs", "gpfs", "glusterfs", "afs", "panfs", "wekafs"),
+    *("fuse.ceph", "fuse.gluster", "fuse.sshfs", "fuse.s3fs", "fuse.rclone", "fuse.gcsfuse", "fuse.juicefs"),
+)
 # Mount options that make locks invisible to other machines, or turn locks off.
 LOCAL_LOCKS = ("nolock", "local_lock=all", "local_lock=flock", "local_lock=posix", "localflock", "nobrl")
 
@@ -38,6 +43,11 @@ class FileSystem:
     def shared(self) -> bool:
         """Whether several machines can mount this type of file system. They need not have done so."""
         return self.kind.startswith(SHARED)
+
+    @property
+    def network(self) -> bool:
+        """Whether this type of file system comes over a network."""
+        return self.kind.startswith(NETWORK)
 
     @property
     def local_locks(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from tests.support import ROOT
 from virnucpro_assets.automation.sensors import dead_runs
 from virnucpro_assets.definitions import defs
 from virnucpro_assets.graph.engines import DEVICE_TAG, device_step, host_step
+from virnucpro_assets.graph.records import one_line_failures
 from virnucpro_assets.platform.resource import Platform
 
 EMBEDDINGS = {"dnabert_embeddings", "esm_embeddings"}
@@ -40,7 +41,7 @@ def test_on_the_cpu_no_step_asks_for_a_gpu() -> None:
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
-        ({"VIRNUCPRO_EXECUTOR": "slurm"}, "give one of in_process, ray, kubernetes"),
+        ({"VIRNUCPRO_EXECUTOR": "pbs"}, "give one of in_process, slurm, ray, kubernetes"),
         ({"VIRNUCPRO_EXECUTOR": "ray", "VIRNUCPRO_GPUS": ""}, "number of GPUs of the cluster"),
     ],
 )
@@ -64,3 +65,29 @@ def test_runs_of_a_cluster_are_not_taken_for_dead(tmp_path: Path, instance: dg.D
     assert isinstance(skipped, dg.SkipReason)
     assert "the run launcher watches" in str(skipped.skip_message)
     assert cluster.asked().executor == "in_process"
+    # With Slurm, only the steps are elsewhere.
+    steps_elsewhere = Platform(home=str(tmp_path), executor="slurm")
+    with dg.build_sensor_context(instance=instance, resources={"platform": steps_elsewhere}) as context:
+        assert "dead runs found: 0" in str(dead_runs(context))
+
+
+@pytest.mark.parametrize("terminated", [True, False])
+def test_only_a_worker_that_is_moved_is_tried_again_and_not_a_run_that_is_ended(
+    instance: dg.DagsterInstance, terminated: bool
+) -> None:
+    """On Ray and Kubernetes each step has a retry policy, and Dagster applies it to interrupts."""
+
+    @dg.asset(retry_policy=dg.RetryPolicy(max_retries=1))
+    def interrupted(context: dg.AssetExecutionContext) -> None:
+        with one_line_failures(context):
+            if terminated:
+                context.instance.report_run_canceling(context.run)
+            raise dg.DagsterExecutionInterruptedError
+
+    try:
+        result = dg.materialize([interrupted], instance=instance, raise_on_error=False)
+        events = result.all_events
+    except dg.DagsterExecutionInterruptedError:
+        pytest.fail("the interrupt left the step")
+    retried = [e for e in events if e.event_type is dg.DagsterEventType.STEP_UP_FOR_RETRY]
+    assert bool(retried) is not terminated

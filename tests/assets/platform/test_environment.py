@@ -18,6 +18,7 @@ NAMES = [variable.name for variable in VARIABLES]
 PASSED_ON = [variable for variable in VARIABLES if variable.setting]
 ODD = {
     "VIRNUCPRO_HOME": "/odd/home",
+    "VIRNUCPRO_MODELS": "/odd/models",
     "VIRNUCPRO_GPUS": "5",
     "VIRNUCPRO_DEVICE": "cuda",
     "VIRNUCPRO_PROFILE": "demo",
@@ -92,7 +93,7 @@ def test_policies_are_those_of_core() -> None:
     [
         ("VIRNUCPRO_GPUS", "two", "give a whole number"),
         ("VIRNUCPRO_DEVICE", "gpu", "give one of cuda, cpu"),
-        ("VIRNUCPRO_EXECUTOR", "slurm", "give one of in_process, ray, kubernetes"),
+        ("VIRNUCPRO_EXECUTOR", "pbs", "give one of in_process, slurm, ray, kubernetes"),
         ("VIRNUCPRO_KEEP", "none", "give one of all, scores, results"),
         ("VIRNUCPRO_KEEP_DAYS", "nan", "give a number, 0 or more"),
         ("VIRNUCPRO_KEEP_DAYS", "-1", "give a number, 0 or more"),
