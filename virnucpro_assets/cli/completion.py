@@ -7,7 +7,8 @@ PROGRAM = "virnucpro"
 
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
+@click.pass_context
+def completion(context: click.Context, shell: str) -> None:
     """Print a script that completes commands and options.
 
     Put the line of the example into the start file of your SHELL, such as ~/.bashrc.
@@ -18,8 +19,6 @@ def completion(shell: str) -> None:
     """
     from click.shell_completion import get_completion_class
 
-    from virnucpro_assets.cli.main import app
-
     kind = get_completion_class(shell)
     assert kind is not None
-    click.echo(kind(app, {}, PROGRAM, f"_{PROGRAM.upper()}_COMPLETE").source())
+    click.echo(kind(context.find_root().command, {}, PROGRAM, f"_{PROGRAM.upper()}_COMPLETE").source())
