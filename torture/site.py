@@ -22,6 +22,8 @@ from virnucpro_core.engine.telemetry import read_lines
 from virnucpro_core.files.locks import is_locked
 from virnucpro_core.files.publish import TEMPORARY
 from virnucpro_core.models.profiles import DEMO
+from virnucpro_core.results.batch import INDEX, SUMMARY
+from virnucpro_core.results.multiqc import MULTIQC_FILES
 
 GENOMES = ("NC_001422.1", "HM138502.1", "KF527485.1")
 PRODUCTS = ("dnabert_embeddings", "esm_embeddings", "merged_features", "predictions")
@@ -106,7 +108,11 @@ class Site:
         """sha256 of every shard and of every file of both results folders; of run.json without the date."""
         samples = self.home / "samples"
         files = [*samples.glob("*/*/*.h5"), *samples.glob("*/results/*"), *self.out.rglob("*")]
-        return {str(f.relative_to(self.folder)): digest_of(f) for f in files if f.is_file()}
+        # The tables and the page across samples show how many seconds each sample took.
+        timed = {self.out / name for name in (SUMMARY, INDEX, *MULTIQC_FILES)}
+        several = any(folder.is_dir() for folder in self.out.glob("*"))
+        files = [f for f in files if f.is_file() and not (several and f in timed)]
+        return {str(f.relative_to(self.folder)): digest_of(f) for f in files}
 
     def left(self) -> list[str]:
         """Everything that a finished prediction must not leave: processes, locks, temporary files, open runs."""

@@ -36,8 +36,10 @@ def sample_options(command: Command) -> Command:
             callback=numbers,
             help="Cut the records into pieces of these lengths; a record is their group.",
         ),
-        click.option("--profile", default="esm2-3b", show_default=True, help="Encoders and classifier."),
-        click.option("--chunk-size", default=500, show_default=True, help="Bases in a chunk."),
+        click.option("--profile", help="Encoders and classifier.  [default: VIRNUCPRO_PROFILE or esm2-3b]"),
+        click.option(
+            "--chunk-size", type=int, help="Bases in a chunk.  [default: VIRNUCPRO_CHUNK_SIZE or 500]"
+        ),
         click.option(
             "--classifier",
             type=click.Path(exists=True, file_okay=False, resolve_path=True),
@@ -166,8 +168,8 @@ class _Work:
         )
         self.sample_settings = self.platform.sample_settings(**options)
         self.profile: ResolvedProfile = self.platform.profile_of(self.sample_settings)
-        about = [str(f.resolve()) for f in self.labelled.files], self.lengths, options["profile"]
-        key = sha256_json([*about, options["chunk_size"], options["classifier"]])
+        about = [str(f.resolve()) for f in self.labelled.files], self.lengths, self.sample_settings.profile
+        key = sha256_json([*about, self.sample_settings.chunk_size, options["classifier"]])
         self.name = check_key(name) if name else f"evaluation-{key[:12]}"
         self.files = [self.out / "pieces.fa"] if self.lengths else self.labelled.files
         check_owner(self.out, self.name, force=self.force)

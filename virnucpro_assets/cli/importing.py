@@ -29,7 +29,7 @@ PATHS = click.Path(exists=True, path_type=Path)
 @click.option(
     "--chunk-size", type=int, help="Bases in a chunk.  [default: that of the sample; 500 for a new one]"
 )
-@click.option("--profile", default="esm2-3b", show_default=True, help="For a new sample: its profile.")
+@click.option("--profile", help="For a new sample: its profile.  [default: VIRNUCPRO_PROFILE or esm2-3b]")
 @click.option("--trust-ids", is_flag=True, help="Match vectors by id alone, without comparing sequences.")
 @click.option("--force", is_flag=True, help="Replace embeddings that the sample has.")
 def import_features(
@@ -73,12 +73,12 @@ def import_features(
         f"{name}: {counted(made.vectors, 'vector')} of {counted(len(made.record.files), 'file')} imported for"
         f" {counted(made.frames, 'frame')}, matched by {made.record.matched_by}, sha256 {made.record.digest[:12]};"
         f" next: virnucpro predict {' '.join(str(f.path) for f in sample.inputs)} --sample {name}"
-        f" --chunk-size {sample.settings.chunk_size} --out DIR"
+        f" --profile {sample.settings.profile} --chunk-size {sample.settings.chunk_size} --out DIR"
     )
 
 
 def _sample(
-    platform: "Platform", name: str, inputs: Sequence[Path], *, chunk_size: int | None, profile: str
+    platform: "Platform", name: str, inputs: Sequence[Path], *, chunk_size: int | None, profile: str | None
 ) -> "Sample":
     """The known sample of this name, or a new one of the inputs. Raises UsageError if they do not agree."""
     from virnucpro_core.errors import UsageError
@@ -92,7 +92,7 @@ def _sample(
             raise UsageError(
                 f"sample {name!r} is not known", remedy="name its sequence file with --input FILE"
             )
-        new = platform.sample_settings(chunk_size=chunk_size or 500, profile=profile)
+        new = platform.sample_settings(chunk_size=chunk_size, profile=profile)
         return register(home, name, in_order(files_of(inputs)), new)
     sample = open_sample(home, name)
     if chunk_size not in (None, sample.settings.chunk_size):

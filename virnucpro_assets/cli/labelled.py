@@ -74,7 +74,13 @@ def measuring_options(command: Command) -> Command:
             show_default=True,
             help="Draws of groups for the 95 % intervals; 0: none.",
         ),
-        click.option("--seed", default=42, show_default=True, help="Seed of the random numbers."),
+        click.option(
+            "--seed",
+            default=42,
+            type=click.IntRange(0),
+            show_default=True,
+            help="Seed of the random numbers.",
+        ),
     )
     for option in reversed(options):
         command = option(command)

@@ -69,6 +69,7 @@ def fetch(names: tuple[str, ...], profile: str | None, place: str, *, golden: bo
     """
     from virnucpro_assets.cli.transfer import shown_transfer
     from virnucpro_assets.platform.environment import hub_endpoint
+    from virnucpro_core.files.disk import shown_bytes
     from virnucpro_core.models.downloads import files_from
     from virnucpro_core.models.sources import SOURCES
     from virnucpro_core.models.store import ModelStore, fetchable
@@ -78,7 +79,7 @@ def fetch(names: tuple[str, ...], profile: str | None, place: str, *, golden: bo
     for name in wanted:
         fetchable(name, store.path(name))
     click.echo(
-        f"{counted(len(wanted), 'model')}, {sum(SOURCES[n].size for n in wanted) / 1e9:.1f} GB", err=True
+        f"{counted(len(wanted), 'model')}, {shown_bytes(sum(SOURCES[n].size for n in wanted))}", err=True
     )
     with shown_transfer() as on_bytes:
         files = files_from(place, endpoint=hub_endpoint(), on_bytes=on_bytes)
@@ -145,6 +146,13 @@ def bundle(names: tuple[str, ...], profile: str | None, out: Path, *, force: boo
     if profile is not None and (absent := store.missing(wanted[len(names) :])):
         click.echo(f"not in the store, so not in the archive: {', '.join(absent)}", err=True)
         wanted = [name for name in wanted if name in names or name not in absent]
+    if not wanted:
+        remedy = (
+            f"run `virnucpro models fetch --profile {profile}` first"
+            if profile
+            else "give names or --profile"
+        )
+        raise UsageError("there is no model to write", where=_store(), remedy=remedy)
     with shown_transfer() as on_bytes:
         sha256 = write_bundle(store, wanted, out, on_bytes=on_bytes)
     click.echo(f"{sha256}  {out}")
@@ -203,7 +211,9 @@ def import_(kind: Any, path: Path, out: Path, chunk_size: int | None, *, force: 
     "--device", default="cpu", show_default=True, help="For --golden: cpu, cuda, or a GPU such as cuda:1."
 )
 @click.option(
+    "--precision",
     "--dtype",
+    "dtype",
     default="float32",
     show_default=True,
     type=click.Choice(["float32", "float16", "fp8"]),
@@ -219,7 +229,7 @@ def verify(folders: tuple[Path, ...], device: str, dtype: str, *, golden: bool) 
     \b
     Examples:
       virnucpro models verify
-      virnucpro models verify --golden --device cuda --dtype float16
+      virnucpro models verify --golden --device cuda --precision float16
     """
     if golden:
         from virnucpro_assets.cli.golden import golden_folders, verify_golden

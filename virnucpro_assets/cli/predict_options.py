@@ -89,17 +89,10 @@ CALLS = topic(
     ),
     option(
         "--conservative",
-        "preset",
-        flag_value="conservative",
-        default=None,
+        is_flag=True,
         help="Call virus what has an expected false discovery rate of at most 5 %. Needs a calibration.",
     ),
-    option(
-        "--relaxed",
-        "preset",
-        flag_value="relaxed",
-        help="The same with at most 20 %. Needs a calibration.",
-    ),
+    option("--relaxed", is_flag=True, help="The same with at most 20 %. Needs a calibration."),
     option(
         "--prior",
         type=float,

@@ -67,9 +67,7 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
     options: those of `cli/predict_options.py` by name; None means not given. Raises the VirnucproError of the first
     fault that concerns all samples, or of the only sample.
     """
-    if options.get("preset") and options.get("cutoff") is not None:
-        what = f"--cutoff and --{options['preset']} cannot be used together"
-        raise UsageError(what, remedy="give one of them")
+    options = {**options, "preset": _preset(options)}
     platform = platform.asked(gpus=options.get("gpus") or 0, device=options.get("device") or "")
     wanted = samples_of(paths, out, platform, options)
     check_writable(out)
@@ -101,6 +99,19 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
     for settings, profile in profiles.items():
         platform.check_memory(settings, profile)
     return request
+
+
+def _preset(options: Mapping[str, Any]) -> str | None:
+    """The preset that was asked for; None for none. Raises UsageError for options that exclude each other."""
+    presets = [name for name in ("conservative", "relaxed") if options.get(name)]
+    given = [f"--{name}" for name in ("cutoff",) if options.get(name) is not None and presets]
+    given += [f"--{name}" for name in presets]
+    if options.get("calibration") == "none" and (presets or options.get("prior") is not None):
+        given = ["--calibration none", *(given or ["--prior"])]
+    if len(given) > 1:
+        what = f"{given[0]} and {given[1]} cannot be used together"
+        raise UsageError(what, remedy="give one of them")
+    return presets[0] if presets else None
 
 
 def _ready(platform: Platform, settings: SampleSettings, imported: Any) -> ResolvedProfile:

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from virnucpro_core.errors import StoreError, UsageError
+from virnucpro_core.errors import StoreError, UsageError, printable
 from virnucpro_core.files.publish import publish, publish_json, sweep, temporary_folder
 from virnucpro_core.results.folder import RESULT_FILES, RUN
 from virnucpro_core.samples.inputs import content_digest, digest_inputs
 from virnucpro_core.samples.naming import is_named_from
+from virnucpro_core.sequences.names import looks_like_sequence_file
 
 # Says which sample's results are being copied into the folder, as long as there is no `run.json`.
 # Errors of a disk or a process that another try need not meet.
@@ -33,14 +34,22 @@ def check_out(
 ) -> None:
     """Raises UsageError if the results of `sample` cannot, or must not, be copied into `out`.
 
-    They may replace only earlier results of the same sample or of a variant of it, which the home folder keeps: same
-    name and same inputs, or with `fresh` only the same name. `force` replaces any files of these names.
+    They may replace only earlier results of the same sample, or with `fresh` of the same name. A folder with other
+    sequence files is refused: results among them would be taken for input later. `force` allows both.
     """
     check_writable(out)
     taken = [name for name in RESULT_FILES if (out / name).exists()]
-    if force or not taken:
+    if force:
         return
     owner = _owner(out)
+    foreign = sorted(
+        f.name for f in out.glob("*") if f.name not in RESULT_FILES and looks_like_sequence_file(f)
+    )
+    if foreign and owner is None:
+        what = f"holds sequence files that are not results ({printable(foreign[0])}, {len(foreign)} in all)"
+        raise UsageError(what, where=out, remedy="give another --out, or --force to write beside them")
+    if not taken:
+        return
     same = owner is not None and is_named_from(home, owner[0], sample)
     if owner and same and (fresh or owner[1] == content_digest(digest_inputs(inputs))):
         return

@@ -20,6 +20,7 @@ from virnucpro_core.sequences.names import (
     group_samples,
     in_order,
     name_pairs,
+    named_as_fastq,
     named_as_read,
     sample_name,
     without_index_reads,
@@ -101,7 +102,12 @@ def look_into(files: Sequence[Path], settings: SampleSettings) -> tuple[str, ...
     for index, path in enumerate(files):
         head = check_head(path, settings.reading)
         lengths += [len(record.sequence) for record in head]
-        if index not in pairs and not settings.interleaved and _looks_interleaved(head):
+        if (
+            named_as_fastq(path)
+            and index not in pairs
+            and not settings.interleaved
+            and _looks_interleaved(head)
+        ):
             what = "looks interleaved: mates follow each other"
             hints.append(f"{printable(path.name)}: {what}; with --interleaved every read must have its mate")
     typical = int(median(lengths)) if lengths else settings.chunk_size

@@ -233,8 +233,12 @@ def _with_digest(sample: Sample, name: str, facts: list[object], variant_of: str
 
 
 def _word(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return f"{'' if value else 'no_'}{name}"
     if name == "shard_rows":
         return f"rows{value}"
+    if name == "min_length":
+        return f"from{value}"
     if isinstance(value, str) and "/" in value:
         return Path(value).name
     return str(value) if value not in ("", None) else f"no_{name}"

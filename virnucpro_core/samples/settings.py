@@ -92,7 +92,7 @@ def settings_in_words(settings: SampleSettings) -> str:
     for field in fields(settings):
         value = getattr(settings, field.name)
         if field.name not in ("chunk_size", "profile", "precision") and value != getattr(usual, field.name):
-            words.append(f"{field.name}={value}")
+            words.append(field.name if value is True else f"{field.name}={value}")
     return " ".join(words)
 
 

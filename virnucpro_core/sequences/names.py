@@ -103,6 +103,11 @@ def name_pairs(paths: Sequence[Path]) -> list[tuple[int, int]]:
     return [(unit[1], unit[2]) for unit in units.values() if len(unit) == 2]
 
 
+def named_as_fastq(path: Path) -> bool:
+    """Whether the suffix is that of FASTQ, compressed or not."""
+    return _stem(path)[1] in _FASTQ_SUFFIXES
+
+
 def named_as_mate(path: Path) -> bool:
     """Whether the name of a FASTQ file says that it is one of two mates."""
     return _mark(path) is not None

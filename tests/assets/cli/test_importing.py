@@ -28,9 +28,14 @@ def test_imported_features_are_predicted_without_encoders(tmp_path: Path) -> Non
     shell = Shell(tmp_path)
     classifier(tmp_path / "home/models/virnucpro-500")
     folders = write_published(published(), tmp_path / "old")
-    said = shell.good("import-features", *folders, "--sample", "old", "--input", RECORDS)
+    said = shell.good(
+        "import-features", *folders, "--sample", "old", "--profile", "esm2-3b", "--input", RECORDS
+    )
     assert "old: 8 vectors of 3 files imported for 8 frames, matched by id and sequence, sha256 " in said
-    assert f"next: virnucpro predict {RECORDS} --sample old --chunk-size 500 --out DIR\n" in said
+    assert (
+        f"next: virnucpro predict {RECORDS} --sample old --profile esm2-3b --chunk-size 500 --out DIR\n"
+        in said
+    )
     out = tmp_path / "out"
     shell.good("predict", RECORDS, "--sample", "old", "--profile", "esm2-3b", "--device", "cpu", "--out", out)
     facts = json.loads((out / "run.json").read_text())

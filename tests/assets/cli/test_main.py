@@ -106,7 +106,7 @@ def test_predict_shows_progress_and_calls_and_leaves_the_results_folder(predicte
     assert first == (
         "1 sample (1 file, 68.9 kB): profile demo, chunks of 300, 2 lanes on the CPU in float32; results in results"
     )
-    for words in ("lane 0, DNABERT-S", "lane 1, ESM-2", "no biological meaning", "report.html", "tokens/s"):
+    for words in ("lane 0, DNABERT-S", "lane 0, ESM-2", "no biological meaning", "report.html", "tokens/s"):
         assert words in "\n".join(progress)
     head, *rows = out.splitlines()  # the calls, and nothing else
     assert head.split() == ["record", "length", "call", "score", "scored/chunks", "frames"]
@@ -218,7 +218,8 @@ def test_samples_of_one_name_and_variants_lie_side_by_side(shell: Shell, tmp_pat
         (tmp_path / folder / "contigs.fasta").write_text(f">{text}")
     files, words = ("A/contigs.fasta", "B/contigs.fasta"), ("--profile", "demo", "--gpus", 1)
     shell.good("predict", *files, *words, "--chunk-size", 300, "--out", "out")
-    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == ["A_contigs", "B_contigs"]
+    folders = sorted(f.name for f in (tmp_path / "out").iterdir() if f.is_dir())
+    assert folders == ["A_contigs", "B_contigs"]
     shards = {f: f.stat().st_mtime_ns for f in (tmp_path / "home" / "samples").rglob("*.h5")}
     done = shell.run("predict", files[0], *words, "--chunk-size", 500, "--fresh", "--out", "out/A_contigs")
     assert done.returncode == 0, done.stderr

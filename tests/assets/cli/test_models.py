@@ -78,7 +78,7 @@ def test_a_profile_is_fetched_checked_carried_and_checked_again(
 ) -> None:
     store = tmp_path / "home/models"
     out = run("models", "fetch", "--profile", "esm2-3b", "--from", published)
-    assert out.startswith("4 models, 0.0 GB\n")
+    assert out.startswith("4 models, 1.6 MB\n")
     assert f"esm2-3b: {store / 'esm2-3b'}\n" in out
     assert "model.safetensors: " in out  # the progress of a file
     assert (

@@ -1,5 +1,6 @@
 """The instance is made once, whole, whoever comes at the same time; what was left half-made is mended."""
 
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -41,13 +42,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An instance in which a partition was recorded, to copy."""
-    folder = tmp_path_factory.mktemp("whole")
+    folder, before = tmp_path_factory.mktemp("whole"), dict(os.environ)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VIRNUCPRO_HOME", str(folder))
         patch.setenv("DAGSTER_HOME", str(folder / "dagster"))
         with open_instance() as instance:
             instance.add_dynamic_partitions("sample", ["kept"])
             instance.create_run_for_job(dg.job(name="j")(lambda: None))
+    os.environ.clear()  # opening the instance has exported the settings of this home
+    os.environ.update(before)
     return folder / "dagster"
 
 
