@@ -174,7 +174,7 @@ def test_small_samples_are_predicted_together_and_a_bad_one_stops_none(shell: Sh
     across = pd.read_csv(tmp_path / "out" / "summary.tsv", sep="\t", quoting=3).set_index("sample")
     assert dict(across["state"]) == {"a": "called", "b": "called", "bad": "failed"}
     assert "line 3" in across["reason"]["bad"]
-    assert (across["seconds"][["a", "b"]] > 0).all()
+    assert (across["seconds"][["a", "b"]] >= 0).all()  # a tiny sample takes less than a tenth of a second
     assert all((tmp_path / "out" / name / "run.json").exists() for name in "ab")
     # Three runs for all, and the bad one's own, which says why.
     assert len(list((tmp_path / "home" / "dagster" / "history" / "runs").glob("*-*.db"))) == 4
