@@ -34,8 +34,9 @@ def check_out(
 ) -> None:
     """Raises UsageError if the results of `sample` cannot, or must not, be copied into `out`.
 
-    They may replace only earlier results of the same sample, or with `fresh` of the same name. A folder with other
-    sequence files is refused: results among them would be taken for input later. `force` allows both.
+    They may replace only earlier results of the same sample or of a variant of it, which the home folder keeps; with
+    `fresh` those of other sequences under the same name too. A folder with other sequence files is refused: results
+    among them would be taken for input later. `force` allows all of it.
     """
     check_writable(out)
     taken = [name for name in RESULT_FILES if (out / name).exists()]

@@ -120,14 +120,7 @@ def write_results(
     match the frames or are not probabilities, for input files that are gone, and for disk errors.
     """
     cutoff = calling.cutoff
-    if not 0 <= cutoff <= 1:
-        raise UsageError(f"cut-off {cutoff} is not from 0 to 1", remedy="0.5 is the published tool's")
-    if unique_scores.shape != (frames.n_unique, 2):
-        raise StoreError(
-            f"scores of shape {unique_scores.shape} for {frames.n_unique:,} unique frames",
-            where=out,
-            remedy="recompute the predictions of this sample",
-        )
+    _check_given(cutoff, frames, unique_scores, out)
     tally, selection, read_calls = Tally(), Selection(chunks), CalledReads()
     earlier = _facts_in(out)
     with _published_together(out, _TABLES) as streams:
@@ -177,6 +170,17 @@ def write_results(
     made = earlier.get(MADE, run.made) if earlier == facts | {MADE: earlier.get(MADE)} else run.made
     publish_json(out / RUN, facts | {MADE: dict(made)})
     return dataclasses.replace(summary, files=files | {RUN: _measured(out / RUN)})
+
+
+def _check_given(cutoff: float, frames: Frames, unique_scores: NDArray[np.float32], out: Path) -> None:
+    if not 0 <= cutoff <= 1:
+        raise UsageError(f"cut-off {cutoff} is not from 0 to 1", remedy="0.5 is the published tool's")
+    if unique_scores.shape != (frames.n_unique, 2):
+        raise StoreError(
+            f"scores of shape {unique_scores.shape} for {frames.n_unique:,} unique frames",
+            where=out,
+            remedy="recompute the predictions of this sample",
+        )
 
 
 def _probabilities(

@@ -5,7 +5,7 @@
     A/contigs.fasta, chunks 300   sample `contigs-300`: a variant of `contigs`, whose chunks have 500 bases
 
 A variant is a sample in every way: it has a folder and a partition key of its own. It shares the embeddings that its
-settings do not change (`pipeline/sharing.py`). Nothing that was computed is deleted or replaced for another name or
+settings do not change (`pipeline/adopt.py`). Nothing that was computed is deleted or replaced for another name or
 other settings.
 """
 

@@ -96,11 +96,6 @@ def settings_in_words(settings: SampleSettings) -> str:
     return " ".join(words)
 
 
-def same_work(one: SampleSettings, other: SampleSettings) -> bool:
-    """Whether samples with these settings have the same work in common: all is equal but what the results alone use."""
-    return not differing(one, other)
-
-
 def differing(one: SampleSettings, other: SampleSettings) -> tuple[str, ...]:
     """The names of the settings, other than OF_RESULTS, whose values differ. The chunk size comes first."""
     names = ["chunk_size", *(field.name for field in fields(one) if field.name != "chunk_size")]

@@ -16,7 +16,7 @@ from virnucpro_core.errors import UsageError
 from virnucpro_core.samples.naming import Discarded, enter, enter_unread, family, variant_name
 from virnucpro_core.samples.removal import remove_sample
 from virnucpro_core.samples.sample import KEY, Sample, list_samples, open_sample
-from virnucpro_core.samples.settings import SampleSettings, same_work
+from virnucpro_core.samples.settings import SampleSettings, differing
 from virnucpro_core.sequences.names import group_samples
 
 SETTINGS = SampleSettings(profile="demo")
@@ -112,7 +112,7 @@ def test_settings_of_the_results_alone_change_the_sample_itself(tmp_path: Path) 
     enter(tmp_path, "s", [file], SETTINGS)
     assert enter(tmp_path, "s", [file], replace(SETTINGS, cutoff=0.9)).name == "s"
     assert open_sample(tmp_path, "s").settings.cutoff == 0.9
-    assert same_work(SETTINGS, replace(SETTINGS, cutoff=0.1))
+    assert not differing(SETTINGS, replace(SETTINGS, cutoff=0.1))
 
 
 def test_a_sample_with_the_name_of_a_variant_is_not_touched(tmp_path: Path) -> None:
