@@ -120,7 +120,7 @@ def measure(folder: Path, reads: Path, gpus: int, options: argparse.Namespace) -
     home.mkdir()
     if (folder / "models").exists():
         (home / "models").symlink_to(folder / "models")
-    words = [reads, "--out", folder / f"out-{gpus}", "--precision", options.precision]
+    words = [reads, "--out", folder / f"out-{reads.stem}-{gpus}", "--precision", options.precision]
     with Watcher() as watcher:
         cost = predict(home, *words, profile=options.profile, gpus=gpus)
     again = predict(home, *words, profile=options.profile, gpus=gpus)
