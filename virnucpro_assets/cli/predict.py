@@ -104,6 +104,7 @@ def _raise(request: "Request", failures: "Mapping[str, VirnucproError]") -> None
 
 def _notes(request: "Request") -> Iterator[str]:
     """What a person should know about the samples, each thing once."""
+    yield from request.notes
     notes: dict[str, list[str]] = {}
     for one in request.wanted:
         for note in one.notes:

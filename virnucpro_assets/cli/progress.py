@@ -21,7 +21,7 @@ from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.running.predict import FINISHED, Watch, predict
 from virnucpro_core.engine.telemetry import Progress as LaneProgress
 from virnucpro_core.engine.telemetry import read_summary
-from virnucpro_core.errors import VirnucproError, printable
+from virnucpro_core.errors import VirnucproError, shown_name
 from virnucpro_core.pipeline.retention import was_released
 from virnucpro_core.results.folder import REGIONS_BED, REPORT
 from virnucpro_core.samples.products import CHUNKS, PRODUCTS
@@ -136,7 +136,7 @@ def show_predictions(
 
     def begin(sample: Sample) -> None:
         if began.setdefault(sample.name, now := time.monotonic()) == now:
-            view.print(f"{sample.name}: {', '.join(printable(f.path.name) for f in sample.inputs)}")
+            view.print(f"{sample.name}: {', '.join(shown_name(f.path) for f in sample.inputs)}")
 
     def layer(sample: Sample, what: str) -> None:
         if several and what == FINISHED:  # `done` says it, in the one line of this sample

@@ -19,7 +19,7 @@ from virnucpro_core.files.disk import embedded_bytes, make_sure_of_room, reading
 from virnucpro_core.models.profiles import ResolvedProfile
 from virnucpro_core.pipeline.imported import imported_features
 from virnucpro_core.results.delivery import check_out, check_shared_out, check_writable
-from virnucpro_core.samples.finding import look_into
+from virnucpro_core.samples.finding import look_into, stray_files
 from virnucpro_core.samples.products import CHUNKS
 from virnucpro_core.samples.settings import SampleSettings
 from virnucpro_core.sequences.names import is_packed
@@ -46,13 +46,15 @@ class Wanted:
 class Request:
     """All samples of one command. failures: the samples that cannot be predicted, and why.
 
-    named: a person has chosen the samples' names, by --sample or in a sheet.
+    named: a person has chosen the samples' names, by --sample or in a sheet. notes: lines for a person that are not
+    about one of the samples.
     """
 
     platform: Platform
     wanted: tuple[Wanted, ...]
     failures: Mapping[str, VirnucproError]
     named: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def several(self) -> bool:
@@ -93,7 +95,7 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
         if one.settings not in profiles or imported is None:
             profiles[one.settings] = _ready(platform, one.settings, imported)
     named = options.get("sample") is not None or options.get("sheet") is not None
-    request = Request(platform, tuple(good), failures, named)
+    request = Request(platform, tuple(good), failures, named, tuple(stray_files(paths)))
     _check_disk(request, profiles)
     for settings, profile in profiles.items():
         platform.check_memory(settings, profile)

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from virnucpro_core.errors import VirnucproError
+from virnucpro_core.errors import UsageError, VirnucproError
 from virnucpro_core.files.digests import sha256_json
 from virnucpro_core.files.disk import bytes_below, disk_errors, shown_bytes
 from virnucpro_core.files.locks import locked
@@ -124,6 +124,14 @@ def enter_unread(
         with registering(placed):
             busy = f"sample {known.name!r} cannot take other settings, a process works on it"
             return write(replace(known, settings=settings), known, busy, is_new=False)
+
+
+def check_chosen(name: str) -> None:
+    """Raises UsageError if a person must not choose this name for a sample."""
+    check_key(name)
+    if name.startswith("-"):
+        what = f"{name!r} is not a sample name: it begins with '-', as options do"
+        raise UsageError(what, remedy="give a name that begins with a letter or a digit")
 
 
 def one_name_at_a_time(home: Path, *, wait: bool = True) -> AbstractContextManager[None]:

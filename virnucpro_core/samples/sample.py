@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from virnucpro_core.errors import InputError, StoreError, UsageError, VirnucproError
+from virnucpro_core.errors import InputError, StoreError, UsageError, VirnucproError, shown_name
 from virnucpro_core.files.digests import sha256_json
 from virnucpro_core.files.disk import disk_errors
 from virnucpro_core.files.locks import locked
@@ -199,7 +199,7 @@ def check_name(sample: Sample) -> None:
 
 def _taken(known: Sample) -> NameTakenError:
     return NameTakenError(
-        f"sample {known.name!r} already stands for other sequences ({known.inputs[0].path.name})",
+        f"sample {known.name!r} already stands for other sequences ({shown_name(known.inputs[0].path)})",
         where=known.folder,
         remedy="give --sample OTHER_NAME, or --fresh, which deletes the old one",
     )

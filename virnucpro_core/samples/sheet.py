@@ -20,7 +20,7 @@ from typing import Any, get_args
 
 from virnucpro_core.errors import InputError, UsageError, VirnucproError, printable
 from virnucpro_core.samples.finding import FoundSample
-from virnucpro_core.samples.sample import check_key
+from virnucpro_core.samples.naming import check_chosen
 from virnucpro_core.samples.settings import PATHS, SampleSettings
 from virnucpro_core.sequences.archives import stat_regular
 from virnucpro_core.sequences.fasta import first_header
@@ -167,7 +167,7 @@ def _row(folder: Path, line: int, values: Mapping[str, str]) -> tuple[_Row, list
     name = values.get("sample", "")
     try:
         if "sample" in values:
-            check_key(name)
+            check_chosen(name)
     except UsageError as error:
         faults.append(f"{error.what}: {error.remedy.removesuffix(' (--sample NAME)')}")
     given = {name: values[name] for name in FILES if values.get(name)}
