@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from virnucpro_assets.platform.environment import export
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.platform.startup import lasting_imports
-from virnucpro_assets.platform.tags import DRIVER
+from virnucpro_assets.platform.tags import DRIVER, driver_tags, samples_in
 from virnucpro_assets.running.request import Request
 from virnucpro_assets.running.schedule import Group, Schedule, groups
 from virnucpro_assets.running.tasks import Task
@@ -141,7 +141,7 @@ def predict(samples: Sequence[Sample], platform: Platform, watch: Watch) -> dict
         mark_orphans(
             instance, platform.folder
         )  # our own runs, and those of other drivers that had not ended before
-        _forget_refused([s for s in samples if s.name in prediction.failures], instance)
+        _forget_refused([s for s in samples if s.name in prediction.failures], instance, driver)
     return prediction.failures
 
 
@@ -315,11 +315,15 @@ class _Prediction:
                         yield replace(state, done=state.total, resumed=state.total, ended=True)
 
 
-def _forget_refused(samples: Sequence[Sample], instance: "DagsterInstance") -> None:
-    """Remove samples whose files were refused. Nothing was computed for them, and the error was printed.
+def _forget_refused(samples: Sequence[Sample], instance: "DagsterInstance", driver: str) -> None:
+    """Remove samples whose files were refused, and the runs that said so. Nothing was computed, the error was printed.
 
-    Samples of the inbox stay until the inbox has moved their files away.
+    Samples of the inbox stay until the inbox has moved their files away, and so do their runs: in the web UI they are
+    what tells a person why.
     """
+    from dagster import DagsterRunStatus, RunsFilter
+
+    removed = set()
     for sample in samples:
         is_of_inbox = any(sample.home / "inbox" in file.path.parents for file in sample.inputs)
         if is_of_inbox or not sample.rejected.exists() or sample.chunks.exists():
@@ -327,6 +331,12 @@ def _forget_refused(samples: Sequence[Sample], instance: "DagsterInstance") -> N
         with suppress(VirnucproError):  # another process works on it now
             remove_sample(sample.home, sample.name)
             instance.delete_dynamic_partition("sample", sample.name)
+            removed.add(sample.name)
+    if removed:
+        failed = RunsFilter(tags=driver_tags(driver), statuses=[DagsterRunStatus.FAILURE])
+        for run in instance.get_runs(failed):
+            if removed.issuperset(samples_in(run.tags)):
+                instance.delete_run(run.run_id)
 
 
 def _how_named(sample: Sample, wanted: str) -> str:

@@ -176,10 +176,14 @@ def test_small_samples_are_predicted_together_and_a_bad_one_stops_none(shell: Sh
     assert "line 3" in across["reason"]["bad"]
     assert (across["seconds"][["a", "b"]] >= 0).all()  # a tiny sample takes less than a tenth of a second
     assert all((tmp_path / "out" / name / "run.json").exists() for name in "ab")
-    # Three runs for all, and the bad one's own, which says why.
-    assert len(list((tmp_path / "home" / "dagster" / "history" / "runs").glob("*-*.db"))) == 4
-    # Nothing was computed for it, so no sample is left behind.
+    # Three runs for all. Nothing was computed for the bad one, so neither a sample nor a red run is left behind.
     assert "sample 'bad' is not known" in shell.refused("samples", "bad")
+    with dg.DagsterInstance.from_config(str(tmp_path / "home" / "dagster")) as instance:
+        assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.SUCCESS] * 3
+        assert sorted(instance.get_dynamic_partitions("sample")) == ["a", "b"]
+    assert "line 3" in shell.refused("predict", "in/bad.fa", "--chunk-size", 300, "--out", "alone")
+    with dg.DagsterInstance.from_config(str(tmp_path / "home" / "dagster")) as instance:
+        assert instance.get_runs_count() == 3
 
 
 def test_a_folder_s_bad_samples_are_said_and_stop_none_whatever_is_wrong_with_them(
