@@ -143,7 +143,8 @@ def show_predictions(
             finished.add(sample.name)
             return
         begin(sample)
-        view.print(f"  {sample.name}: {what} ..." if several else f"  {what} ...")
+        line = what if what == FINISHED else f"{what} ..."
+        view.print(f"  {sample.name}: {line}" if several else f"  {line}")
 
     def lanes(sample: Sample, states: list[LaneProgress]) -> None:
         view.lanes(sample, states)

@@ -28,7 +28,7 @@ from virnucpro_core.pipeline.retention import is_cleaned
 from virnucpro_core.samples.naming import Planned, enter, planned
 from virnucpro_core.samples.products import EMBEDDINGS
 from virnucpro_core.samples.removal import remove_sample
-from virnucpro_core.samples.sample import Sample
+from virnucpro_core.samples.sample import Sample, is_registered
 from virnucpro_core.sequences.frames import Frames
 
 if TYPE_CHECKING:
@@ -343,11 +343,11 @@ def _how_named(sample: Sample, wanted: str) -> str:
     """Says how a sample is named; "" if it is named as wanted."""
     if sample.variant_of:
         return f"these settings are a variant of sample {sample.variant_of!r}: it is named {sample.name!r}"
-    if wanted.endswith(f"_{sample.name}"):
+    if sample.name == wanted:
+        return ""
+    if not is_registered(sample.home, wanted):
         return f"these files are sample {sample.name!r} already"
-    if sample.name != wanted:
-        return f"the name {wanted!r} stands for other sequences: this sample is named {sample.name!r}"
-    return ""
+    return f"the name {wanted!r} stands for other sequences: this sample is named {sample.name!r}"
 
 
 def _say(line: str) -> None:

@@ -78,16 +78,24 @@ def check_shared_out(out: Path, samples: Collection[str], *, force: bool = False
     It may hold earlier results of several samples, also of others than these, and hidden files. `check_out` looks into
     the subfolders of these samples. `force` allows all.
     """
+    check_pages_out(out, force=force)
     if force:
         return
-    if (owner := _owner(out)) is not None:
-        what = f"holds the results of sample {owner.sample!r}, and several samples need a folder of their own"
-        raise UsageError(what, where=out, remedy="give another --out")
-    check_batch_out(out)
     ours = {*samples, *ACROSS}
     for entry in sorted(out.glob("*")):
         if not (entry.name in ours or _is_hidden(entry) or _is_of_samples(entry)):
             raise UsageError(f"holds {_named(entry)}, {_NOT_OURS}", where=out, remedy=_BESIDE)
+
+
+def check_pages_out(out: Path, *, force: bool = False) -> None:
+    """Raises UsageError if the pages across samples must not be written in `out`.
+
+    They replace earlier ones, but not a sample's own results, nor what others wrote, unless `force`.
+    """
+    if not force and (owner := _owner(out)) is not None:
+        what = f"holds the results of sample {owner.sample!r}, and several samples need a folder of their own"
+        raise UsageError(what, where=out, remedy="give another --out")
+    check_batch_out(out, force=force)
 
 
 def _check_empty(out: Path) -> None:
