@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from virnucpro_assets.cli.options import TopicCommand, with_options
+from virnucpro_assets.cli.options import GivenPath, TopicCommand, with_options
 from virnucpro_assets.cli.predict_options import PREDICT
 from virnucpro_assets.cli.summary import end_of_batch
 from virnucpro_assets.cli.words import counted
@@ -26,7 +26,7 @@ SHOWN_NAMES = 3
 
 
 @click.command(cls=TopicCommand)
-@click.argument("files", nargs=-1, type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("files", nargs=-1, type=GivenPath(path_type=Path, allow_dash=True))
 @with_options(*PREDICT)
 def predict(
     files: tuple[Path, ...],

@@ -21,7 +21,7 @@ from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.running.predict import FINISHED, Watch, predict
 from virnucpro_core.engine.telemetry import Progress as LaneProgress
 from virnucpro_core.engine.telemetry import read_summary
-from virnucpro_core.errors import VirnucproError, shown_name
+from virnucpro_core.errors import VirnucproError, printable, shown_name
 from virnucpro_core.pipeline.retention import was_released
 from virnucpro_core.results.folder import REGIONS_BED, REPORT
 from virnucpro_core.samples.products import CHUNKS, PRODUCTS
@@ -44,7 +44,7 @@ class Said:
     def note(self, line: str) -> None:
         """Print a line for a person on standard error. It is neither an error nor a warning."""
         if not self.quiet:
-            sys.stderr.write(f"{line}\n")
+            sys.stderr.write(f"{printable(line)}\n")
 
 
 class _Quiet:
@@ -85,7 +85,7 @@ class _Bars(_Quiet):
         self._progress.stop()
 
     def print(self, line: str) -> None:
-        self._progress.console.print(Text(line))
+        self._progress.console.print(Text(printable(line)))
 
     def lanes(self, sample: Sample, states: list[LaneProgress]) -> None:
         for state in states:
@@ -105,7 +105,7 @@ class _Lines(_Quiet):
         self._ended: set[tuple[str, str, int]] = set()
 
     def print(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
     def lanes(self, sample: Sample, states: list[LaneProgress]) -> None:
         due = time.monotonic() - self._last >= LINE_SECONDS

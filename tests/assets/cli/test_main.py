@@ -442,6 +442,9 @@ EARLY = {
     ("a.fa", "--cutoff", "2"): "cutoff is 2.0; give 0 to 1",
     ("a.fa", "--out", "a.fa"): "a.fa: is not a folder",
     ("a.fa", "--out", "/proc/x"): "/proc: cannot be written",
+    ("a.fa", "--out", ""): "'--out' / '-o': the path is empty",
+    ("a.fa", "--out", "."): ".: holds a.fa, which VirNucPro did not write; give another --out, or --force",
+    ("",): "the path is empty",
     ("a.fa", "--precision", "fp8"): "float32, but fp8 was requested; use --precision float32",
     ("a.fa", "--profile", "esm2-3b", "--device", "cpu"): "virnucpro models fetch",
 }
@@ -471,7 +474,9 @@ def test_check_says_what_would_be_done_and_does_nothing(shell: Shell, tmp_path: 
     assert sorted(f.name for f in tmp_path.rglob("*")) == ["a.fa", "home", "virnucpro.toml"]
     shell.environment["VIRNUCPRO_CHUNK_SIZE"] = "500"
     assert "chunks of 500" in shell.good("predict", "a.fa", "-o", "out", "--check")
-    assert "chunks of 300" in shell.good("predict", "a.fa", "-o", "out", "--check", "--chunk-size", 300)
+    said = shell.good("predict", "a.fa", "-o", "o\nut", "--check", "--chunk-size", 300)
+    assert "chunks of 300" in said
+    assert said.endswith("a: new; results in o\\nut\n")
     held = {
         e["setting"]: (e["value"], e["from"])
         for e in map(json.loads, shell.good("config", "--json").splitlines())
