@@ -86,7 +86,7 @@ def registered(
                 one.settings,
                 chosen=request.named,
                 fresh=fresh,
-                on_discard=lambda found: note(f"--fresh deletes {found.in_words}"),
+                on_discard=lambda found: note(f"--fresh deleted {found.in_words}"),
             )
         except VirnucproError as error:
             failures[one.name] = error

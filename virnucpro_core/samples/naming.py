@@ -97,14 +97,16 @@ def enter(
     """Register files that somebody asks for, under `name` or beside what has that name already.
 
     chosen: the user has chosen the name; it is then used or refused, never changed. fresh: delete the sample that has
-    these files and settings first, after `on_discard` was called with it. Raises what `sample.register` raises.
+    these files and settings first; `on_discard` is called with it once that is done. Raises what `sample.register`
+    raises.
     """
     sample = Sample(check_key(name), home / "samples" / name, digest_inputs(paths), settings)
     with one_name_at_a_time(home):
         plan = _planned(sample, chosen=chosen, fresh=fresh)
+        registered = register_sample(plan.sample, fresh=fresh)
         if plan.discards is not None:
             on_discard(plan.discards)
-        return register_sample(plan.sample, fresh=fresh)
+        return registered
 
 
 def enter_unread(

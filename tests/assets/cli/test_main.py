@@ -233,7 +233,7 @@ def test_samples_of_one_name_and_variants_lie_side_by_side(shell: Shell, tmp_pat
     assert {f: f.read_bytes() for f in mine} == mine
     done = shell.run(*own, "out500")
     assert done.returncode == 0, done.stderr
-    assert "deletes" not in done.stderr  # there was nothing yet with these settings
+    assert "deleted" not in done.stderr  # there was nothing yet with these settings
     assert "a variant of sample 'A_contigs': it is named 'A_contigs-500'" in done.stderr
     # `--check` says the names and what --fresh would delete, and a known sample takes one line as a new one does.
     check = ("predict", *files, *words, "--check", "--chunk-size")

@@ -50,5 +50,5 @@ def test_how_a_sample_is_named_is_said_once_and_as_planned(
         "these settings are a variant of sample 'contigs': it is named 'contigs-500'"
     ]
     [deleted, named] = told("contigs", "B", other, fresh=True)
-    assert deleted.startswith("--fresh deletes sample 'contigs-500' with all its work and results: ")
+    assert deleted.startswith("--fresh deleted sample 'contigs-500' with all its work and results: ")
     assert "it is named 'contigs-500'" in named
