@@ -51,6 +51,8 @@ FIELDS = (
 _WORDS = ("Virus", "Others", "No call")
 _NOUNS = ("called virus", "called others", "without a call")
 _LONGEST_TEXT = 300
+# Only reports with pairs have it, so that all others keep their bytes.
+_PAIRS_STYLE = ".pairs { width: 100%; } .pairs th, .pairs td { padding: .4rem .9rem; text-align: left; }\n"
 
 Ranked = tuple[tuple[float, ...], dict[str, Any]]
 
@@ -142,6 +144,7 @@ class Selection:
 def write_report(path: Path, summary: ResultSummary, run: RunInfo, selection: Selection) -> None:
     """Publish the page at `path`. The same arguments give the same bytes."""
     style, script = template_text("report.css"), template_text("report.js")
+    style += _PAIRS_STYLE if summary.pairs else ""
     counts, rows = summary.counts, selection.rows
     complete = len(rows) == counts.records
     page = (
