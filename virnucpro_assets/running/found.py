@@ -40,7 +40,8 @@ def found_samples(
     if not any(map(is_stream, paths)):
         return find_samples(paths, name=name, interleaved=settings.interleaved)
     if name is None:
-        raise UsageError("what comes through a pipe has no name", remedy="give --sample NAME")
+        remedy = "give --sample NAME"
+        raise UsageError("what comes through a pipe has no name", where="standard input", remedy=remedy)
     # Checked before the stream is read: it may be long, and it can be read only once.
     check_writable(out)
     platform.check_device(settings)
