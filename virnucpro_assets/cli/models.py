@@ -125,8 +125,8 @@ def _of_profile(name: str | None) -> list[str]:
 def bundle(names: tuple[str, ...], profile: str | None, out: Path, *, force: bool) -> None:
     """Write models to one archive.
 
-    It is for machines without network: see `unbundle`. It holds a manifest with the sha256 of every file. The sha256 of
-    the archive is printed.
+    It is for machines without network: see `unbundle`. It holds a manifest with the sha256 of every file. With your own
+    classifiers travel their calibrations, model card and evaluation. The sha256 of the archive is printed.
 
     \b
     Example:
@@ -171,13 +171,15 @@ def unbundle(archive: Path, *, force: bool) -> None:
       virnucpro models unbundle models.tar
     """
     from virnucpro_assets.cli.transfer import shown_transfer
+    from virnucpro_core.files.manifest import MANIFEST
     from virnucpro_core.models.bundles import read_bundle
     from virnucpro_core.models.store import ModelStore
 
     with shown_transfer() as on_bytes:
         found = read_bundle(archive, ModelStore(_store()), force=force, on_bytes=on_bytes)
     for model in found:
-        click.echo(f"{model.name}: {model.folder}{'' if model.is_new else ' (was there already)'}")
+        said = "" if MANIFEST in model.written else f" ({', '.join(model.written)} added)"
+        click.echo(f"{model.name}: {model.folder}{said if model.written else ' (was there already)'}")
 
 
 @models.command("import")
