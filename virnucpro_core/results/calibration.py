@@ -252,8 +252,8 @@ class SampleProbabilities:
 
     def _cutoffs(self, length: NDArray[np.int64]) -> Floats:
         """The least score with which a record of this length (n,) is called by the preset, (n,); NaN if none decides."""
-        first = int(np.argmax(self._fdr <= PRESETS[self.preset]))  # steps without records have 0: there is always one
-        least = (first - self._half) / STEPS
+        good = np.flatnonzero(self._fdr <= PRESETS[self.preset])  # it falls, so that all above the first one are good
+        least = (int(good[0]) - self._half) / STEPS if len(good) else math.inf
         found = np.full(len(length), np.nan)
         for curve in self.calibration.curves:
             found[curve.covers(length)] = curve.least_score(least)
