@@ -120,8 +120,8 @@ def _of_profile(name: str | None) -> list[str]:
 @models.command()
 @click.argument("names", nargs=-1)
 @click.option("--profile", help="Take all models of this profile that are in the store.")
-@click.option("--out", required=True, type=PATH, help="Archive to write, such as models.tar.")
-@click.option("--force", is_flag=True, help="Replace what is at --out.")
+@out_option("Archive to write, such as models.tar.")
+@FORCE
 def bundle(names: tuple[str, ...], profile: str | None, out: Path, *, force: bool) -> None:
     """Write models to one archive.
 
@@ -136,11 +136,9 @@ def bundle(names: tuple[str, ...], profile: str | None, out: Path, *, force: boo
     from virnucpro_core.errors import UsageError
     from virnucpro_core.models.bundles import write_bundle
     from virnucpro_core.models.store import ModelStore
+    from virnucpro_core.results.delivery import check_new_files
 
-    if out.is_dir() or (out.exists() and not force):
-        raise UsageError(
-            "already exists", where=out, remedy="give another --out, or --force to replace a file"
-        )
+    check_new_files([out], force=force)
     store = ModelStore(_store())
     wanted = [*names, *_of_profile(profile)]
     if profile is not None and (absent := store.missing(wanted[len(names) :])):

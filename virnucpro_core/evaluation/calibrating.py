@@ -37,12 +37,13 @@ Floats = NDArray[np.float64]
 class HeldOut:
     """Probabilities and expected false discovery rates of records from calibrations of other groups, (records,).
 
-    NaN where there is none. `facts`: how they were made and their errors.
+    NaN where there is none. `facts`: how they were made and their errors. prior: the share of virus behind them.
     """
 
     probability: Floats
     fdr: Floats
     facts: dict[str, Any]
+    prior: float
 
 
 def fit_calibration(
@@ -129,12 +130,13 @@ def held_out(records: Rows, ranges: Sequence[Curve], method: Method, seed: int) 
     facts = {
         "folds": int(folds.max()) + 1,
         "records": int((~np.isnan(found)).sum()),
+        "prior": share,
         "brier": brier(label, found),
         "calibration_error": calibration_error(label, found),
         "reliability": [[b.rows, b.mean, b.share] for b in reliability(label, found)],
         "ranges": [_of_range(one, records, found) for one in ranges],
     }
-    return HeldOut(found, expected_fdr(found), facts)
+    return HeldOut(found, expected_fdr(found), facts, share)
 
 
 def _of_range(one: Curve, records: Rows, found: Floats) -> dict[str, Any]:

@@ -251,8 +251,10 @@ class SampleProbabilities:
         return replace(block, call=call, reasons=reasons, cutoff=self._cutoffs(block.length))
 
     def _cutoffs(self, length: NDArray[np.int64]) -> Floats:
-        """The least score with which a record of this length (n,) is called by the preset, (n,); NaN if none decides."""
-        good = np.flatnonzero(self._fdr <= PRESETS[self.preset])  # it falls, so that all above the first one are good
+        """The least score with which the preset calls a record of this length (n,) virus; NaN if none decides."""
+        good = np.flatnonzero(
+            self._fdr <= PRESETS[self.preset]
+        )  # it falls, so that all above the first one are good
         least = (int(good[0]) - self._half) / STEPS if len(good) else math.inf
         found = np.full(len(length), np.nan)
         for curve in self.calibration.curves:

@@ -31,6 +31,7 @@ LINE = Calibration(
     CLASSIFIER, 60, "isotonic", (Curve(0, 100, reason="too few"), Curve(100, 0, (0.0, 1.0), (-5.0, 5.0))), {}
 )
 LENGTHS = [70, 120, 130, 200, 300, 400, 500, 130, 260, 90]
+NONE = "\N{EN DASH}"
 FASTA = (
     "".join(f">r{k}\n{sequence(n, k)}\n" for k, n in enumerate(LENGTHS))
     + ">stopped\n"
@@ -168,7 +169,9 @@ def test_a_preset_calls_by_the_expected_rate(sample: Scored, tmp_path: Path, pre
 
 
 @given(
-    st.lists(st.tuples(st.floats(0, 1), st.floats(-16, 16)), min_size=1, max_size=5, unique_by=lambda p: p[0]),
+    st.lists(
+        st.tuples(st.floats(0, 1), st.floats(-16, 16)), min_size=1, max_size=5, unique_by=lambda p: p[0]
+    ),
     st.floats(-17, 17),
 )
 def test_the_least_score_is_the_border(points: list[tuple[float, float]], least: float) -> None:
@@ -197,7 +200,11 @@ def test_the_page_shows_probabilities_and_rates(sample: Scored, tmp_path: Path) 
             cells = lines.nth(k).locator("td").all_inner_texts()
             row = by_id[cells[0]]
             for name, text in zip(("score", "probability", "fdr"), cells[2:5], strict=True):
-                assert text == "–" if row[name] == "" else float(text) == pytest.approx(float(row[name]), abs=1e-4)
+                assert (
+                    text == NONE
+                    if row[name] == ""
+                    else float(text) == pytest.approx(float(row[name]), abs=1e-4)
+                )
             # A rate above the limit never reads as one that keeps it.
             assert row["fdr"] == "" or (float(cells[4]) <= PRESETS["relaxed"]) == (row["call"] == "virus")
 
