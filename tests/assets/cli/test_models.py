@@ -190,11 +190,14 @@ def test_without_network_one_line_says_what_to_do(
     with pytest.raises(downloads.NetworkError) as caught:
         run("models", "fetch", "esm2-8m")
     assert str(caught.value).startswith("http://127.0.0.1:9/facebook/esm2_t6_8M_UR50D/resolve/c731040f")
-    assert "cannot download config.json: the connection failed; check the network and run" in str(
-        caught.value
+    assert (
+        "cannot download config.json: the connection failed: Connection refused; check the network and run"
+        in str(caught.value)
     )
     assert caught.value.exit_code == 3
-    assert caplog.messages[-1] == "config.json: the connection failed; next attempt in 16 s"
+    assert (
+        caplog.messages[-1] == "config.json: the connection failed: Connection refused; next attempt in 16 s"
+    )
     monkeypatch.setenv("HF_ENDPOINT", "mirror.example")
     with pytest.raises(UsageError, match="not an address of a server; give http"):
         run("models", "fetch", "esm2-8m")
