@@ -27,7 +27,10 @@ def models() -> None:
 
 @models.command("list")
 def list_models() -> None:
-    """List the published models, and which are installed.
+    """List the published models, which are installed, and your own.
+
+    Your own are models that you trained or imported into the model store. A classifier in another folder is used with
+    `--classifier FOLDER` and not listed.
 
     \b
     Example:
@@ -37,13 +40,32 @@ def list_models() -> None:
     from virnucpro_core.models.sources import SOURCES
 
     root = _store()
+    own = sorted(
+        path.parent.name for path in root.glob(f"[!.]*/{MANIFEST}") if path.parent.name not in SOURCES
+    )
+    width = max(16, *map(len, own)) if own else 16
     for name, source in SOURCES.items():
         state = f"{source.shown_size} to fetch" if source.files else f"{source.shown_size} to import"
         if (root / name / MANIFEST).exists():
             state = "installed"
-        click.echo(f"{name:16} {state:20} {source.address}")
+        click.echo(f"{name:{width}} {state:20} {source.address}")
+    for name in own:
+        click.echo(f"{name:{width}} {'own':20} {_described(root / name)}")
     if any(not source.files for source in SOURCES.values()):
         click.echo("to import: download it yourself, then `virnucpro models import`")
+
+
+def _described(folder: Path) -> str:
+    """What the manifest says of a model: `classifier for chunks of 300 bases, trained here`."""
+    from virnucpro_core.errors import WeightsError, printable
+    from virnucpro_core.files.manifest import read_manifest
+
+    try:
+        facts = read_manifest(folder)
+    except WeightsError as error:
+        return str(error)
+    chunks = f" for chunks of {facts['chunk_size']} bases" if facts.get("chunk_size") else ""
+    return printable(f"{facts.get('kind', 'model')}{chunks}, {facts.get('source') or 'of unknown origin'}")
 
 
 @models.command()

@@ -109,7 +109,9 @@ def show(context: click.Context, names: tuple[str, ...], *, as_json: bool) -> No
 @samples.command()
 @click.argument("names", nargs=-1)
 @click.option(
-    "--keep", type=KEEP, help="What to keep. `scores` keeps all but embeddings.  [default: VIRNUCPRO_KEEP]"
+    "--keep",
+    type=KEEP,
+    help="What to keep. `scores`: all but embeddings. `results`: only the results.  [default: VIRNUCPRO_KEEP]",
 )
 @click.option(
     "--days",
@@ -137,7 +139,10 @@ def clean(names: tuple[str, ...], *, keep: str | None, days: float | None, dry_r
     known = settings()
     home, policy = home_folder(), check_keep(keep or known["keep"])
     if policy == "all":
-        raise UsageError("VIRNUCPRO_KEEP is all", remedy="give --keep scores or --keep results")
+        raise UsageError(
+            "VIRNUCPRO_KEEP is all, so there is nothing to delete",
+            remedy="give --keep scores (deletes embeddings), or --keep results (also chunks, frames and scores)",
+        )
     age = days if days is not None else 0.0 if names else known["keep_days"]
     total, failed = 0, []
     for name in names or list_samples(home):

@@ -157,6 +157,10 @@ def test_what_cannot_be_is_refused_before_work_begins(
     ):
         said = refused("evaluate", *words, *out)
         assert said == f"{line}; give --virus FASTA --others FASTA, or FASTA --labels TABLE"
+    line = refused("samples", "clean", "--dry-run")
+    assert line.startswith(
+        "VIRNUCPRO_KEEP is all, so there is nothing to delete; give --keep scores (deletes embedd"
+    )
     for option, value in (("--cutoff", 2), ("--prior", 0), ("--bootstrap", -1), ("--gpus", 0)):
         assert "is not in the range" in refused("evaluate", *data, option, value)
     said = refused("calibrate", *site.words, "--out", "calibration")

@@ -22,6 +22,7 @@ from virnucpro_core.files.digests import sha256_file
 from virnucpro_core.files.manifest import verify
 from virnucpro_core.models import downloads, golden, sources
 from virnucpro_core.models.classifier import load_classifier
+from virnucpro_core.models.convert import Origin, write_model_manifest
 from virnucpro_core.models.profiles import PROFILES
 from virnucpro_core.models.sources import SOURCES, RemoteFile
 from virnucpro_core.results.calibration import Calibration, Curve, find_calibration
@@ -201,6 +202,21 @@ def test_without_network_one_line_says_what_to_do(
     monkeypatch.setenv("HF_ENDPOINT", "mirror.example")
     with pytest.raises(UsageError, match="not an address of a server; give http"):
         run("models", "fetch", "esm2-8m")
+
+
+def test_list_shows_own_models(run: Run, tmp_path: Path) -> None:
+    store = tmp_path / "home/models"
+    made = stand_in.classifier(tmp_path / "made")
+    assert " own " not in run("models", "list")
+    own = store / "a-classifier-with-a-long-name"
+    for folder in (own, store / "damaged"):
+        shutil.copytree(made, folder)
+    write_model_manifest(own, "classifier", Origin("trained here"), {"chunk_size": 300})
+    (store / "damaged/manifest.json").write_text("{}")
+    lines = {line.split()[0]: line for line in run("models", "list").splitlines()}
+    assert lines[own.name].endswith(" classifier for chunks of 300 bases, trained here")
+    assert "damaged manifest.json; fetch or import it again" in lines["damaged"]
+    assert len({line.find("https://") for line in lines.values() if "https://" in line}) == 1
 
 
 def test_list_offers_what_fetch_can_do(run: Run) -> None:
