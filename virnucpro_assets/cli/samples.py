@@ -318,12 +318,17 @@ def _record(name: str, policy: Any, released: Any) -> None:
 def _failures(found: "list[Overview]") -> dict[str, str]:
     """Sample -> why its latest run failed. Empty if there is no Dagster instance yet.
 
-    Dagster takes long to import. It is used only for samples whose folders do not explain their state.
+    Dagster takes long to import. It is used only for samples whose folders do not explain their state, and if its
+    records show a failure at all.
     """
     from virnucpro_assets.platform.environment import dagster_home
 
     names = [one.name for one in found if not one.reason and not one.workers]
     if not names or not (dagster_home() / "dagster.yaml").exists():
+        return {}
+    from virnucpro_assets.platform.databases import has_failures
+
+    if not has_failures(dagster_home()):
         return {}
     from virnucpro_assets.platform.instance import database_errors, open_instance
     from virnucpro_assets.running.runs import latest_failures
