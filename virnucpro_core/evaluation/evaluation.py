@@ -35,6 +35,7 @@ from virnucpro_core.sequences.labelled import LABELS
 
 JSON, TABLE, PAGE = "evaluation.json", "evaluation.tsv", "evaluation.html"
 FORMAT = 1
+NOTHING_CALLED = "nothing is called virus"
 FOUND, FOUND_OF_ALL = "found_of_virus_with_a_call", "found_of_all_virus"
 LENGTH_BINS = (500, 1_000, 3_000, 10_000)
 Mask = NDArray[np.bool_]
@@ -182,7 +183,11 @@ def _calling(
 ) -> Calling:
     name, called, has_call = way
     virus = rows.label == 1
-    parts = {"found": (called, virus & has_call), "found_of_all": (called, virus), "false": (~virus, called)}
+    parts = {
+        "found": (called, virus & has_call, "no virus has a call"),
+        "found_of_all": (called, virus, "no virus"),
+        "false": (~virus, called, NOTHING_CALLED),
+    }
     found = shares(rows, parts, bootstrap=settings.bootstrap, seed=settings.seed)
     expected = None
     if probability is not None and (mine := called & ~np.isnan(probability)).any():
@@ -208,7 +213,10 @@ def _part(name: str, rows: Rows, settings: EvaluationSettings, *, with_shares: b
     without = np.isnan(rows.score)
     virus = rows.label == 1
     called = rows.score >= settings.cutoff
-    parts = {FOUND: (called, virus & ~without), FOUND_OF_ALL: (called, virus)} if with_shares else {}
+    parts = {
+        FOUND: (called, virus & ~without, "no virus has a call"),
+        FOUND_OF_ALL: (called, virus, "no virus"),
+    }
     return Part(
         name,
         int((virus & ~without).sum()),
@@ -216,7 +224,7 @@ def _part(name: str, rows: Rows, settings: EvaluationSettings, *, with_shares: b
         int((virus & without).sum()),
         int((~virus & without).sum()),
         measures(rows, cutoff=settings.cutoff, bootstrap=settings.bootstrap, seed=settings.seed),
-        shares(rows, parts, bootstrap=settings.bootstrap, seed=settings.seed),
+        shares(rows, parts, bootstrap=settings.bootstrap, seed=settings.seed) if with_shares else {},
     )
 
 
@@ -252,9 +260,8 @@ def save(evaluation: Evaluation, out: Path) -> None:
             figures = part.measures | part.shares
             lines += [_line(level, part.name, name, one, counts) for name, one in figures.items()]
     for way in evaluation.callings:
-        expected = Measure(
-            way.expected_false, reason="" if way.expected_false is not None else "no calibration"
-        )
+        why = "no calibration" if evaluation.shares["prior"] is None else NOTHING_CALLED
+        expected = Measure(way.expected_false, reason="" if way.expected_false is not None else why)
         for name, one in (
             (FOUND, way.found),
             (FOUND_OF_ALL, way.found_of_all),

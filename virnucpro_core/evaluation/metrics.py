@@ -169,17 +169,22 @@ def _drawn(rows: Rows, times: int, seed: int) -> list[Floats]:
 
 
 def shares(
-    rows: Rows, parts: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]], *, bootstrap: int, seed: int
+    rows: Rows,
+    parts: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_], str]],
+    *,
+    bootstrap: int,
+    seed: int,
 ) -> dict[str, Measure]:
     """Shares of rows with their intervals: name -> how many of the rows in `of` (N,) are also in `which` (N,).
 
-    parts: name -> (which, of). Rows without a score count. The groups are drawn again as in `measures`.
+    parts: name -> (which, of, what to say if `of` is empty). Rows without a score count. The groups are
+    drawn again as in `measures`.
     """
     drawn = _drawn(rows, bootstrap, seed)
     found = {}
-    for name, (which, of) in parts.items():
+    for name, (which, of, none) in parts.items():
         if not of.any():
-            found[name] = Measure(None, reason="there are none")
+            found[name] = Measure(None, reason=none)
             continue
         sums = ((float(w[which & of].sum()), float(w[of].sum())) for w in drawn)
         value = float((which & of).sum() / of.sum())
