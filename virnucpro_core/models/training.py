@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from virnucpro_core.devices.compute import usable_device
 from virnucpro_core.encoders.encoder import Encoder, load_encoder
 from virnucpro_core.errors import UsageError
 from virnucpro_core.files.digests import sha256_file
@@ -108,6 +109,7 @@ def train(
     described = _facts(labelled, parts, truth, settings)
     if settings.lengths:
         parts[2], truth = cut(parts[2], truth, settings.lengths)
+    usable_device(settings.device, settings.precision)
     half = "float16" if settings.precision == "fp8" else settings.precision
     encoders = (
         load_encoder("dnabert-s", dnabert_folder, device=settings.device, dtype=half),

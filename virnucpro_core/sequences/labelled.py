@@ -54,7 +54,9 @@ class Examined:
     def check_lengths(self, lengths: Sequence[int]) -> None:
         """Raises UsageError for lengths (bases) of pieces that cannot be cut or read."""
         most, both = max(self.longest), min(self.longest)
-        allowed = f"give {LEAST_PIECE:,} to {most:,}, at least one of them at most {both:,}"
+        allowed = f"give {LEAST_PIECE:,} to {most:,}"
+        if both < most:
+            allowed += f", at least one of them at most {both:,}"
         for length in lengths:
             if length < LEAST_PIECE:
                 raise UsageError(
