@@ -129,11 +129,12 @@ def calibrate(method: Any, save: Path | None, *, allow_training_data: bool, **op
     if not allow_training_data:
         work.refuse_training_data()
     target = work.calibration_target(save)
-    scored = work.scored()
-    from virnucpro_core.evaluation.calibrating import fit_calibration, held_out
+    from virnucpro_core.evaluation.calibrating import check_enough, fit_calibration, held_out
     from virnucpro_core.evaluation.evaluation import length_ranges
 
     ranges = length_ranges(work.settings.length_bins)
+    check_enough(work.examined, work.lengths, ranges)
+    scored = work.scored()
     out_of_fold = held_out(scored.records, ranges, method, work.settings.seed)
     facts = work.run("") | {"held_out": out_of_fold.facts}
     made = fit_calibration(
@@ -190,7 +191,7 @@ class _Work:
             self._check_predictions()
         examined = self.labelled.examined()
         examined.check_lengths(self.lengths)
-        self.truth = examined.truth
+        self.examined, self.truth = examined, examined.truth
         self.overlap: Overlap = overlap(self.profile.classifier, examined.digests)
 
     def _check_predictions(self) -> None:

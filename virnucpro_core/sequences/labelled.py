@@ -43,11 +43,13 @@ class Truth:
 class Examined:
     """What is known of labelled sequences after reading them once.
 
-    truth: by id, in order. longest: bases of the longest record that can be called, of others and of virus. digests:
-    the first DIGEST_BYTES bytes of `sequence_digest` of each record with letters, (n,) uint64.
+    truth: by id, in order. lengths: bases of these records, (n,), 0 for those that cannot be called. longest: bases of
+    the longest record that can be called, of others and of virus. digests: the first DIGEST_BYTES bytes of
+    `sequence_digest` of each record with letters, (n,) uint64.
     """
 
     truth: dict[str, Truth]
+    lengths: NDArray[np.int64]
     longest: tuple[int, int]
     digests: NDArray[np.uint64]
 
@@ -122,7 +124,7 @@ class LabelledInput:
         files = self.files
         table = None if self.labels is None else read_labels(self.labels)
         found: dict[str, Truth] = {}
-        joined, digests, longest = _Joined(), bytearray(), [0, 0]
+        joined, digests, longest, lengths = _Joined(), bytearray(), [0, 0], []
         for record in read_records(files):
             truth = self._truth(record, files, table)
             found[record.id] = truth
@@ -130,6 +132,7 @@ class LabelledInput:
                 digest = sequence_digest(record.sequence)
                 joined.add(digest, record, truth, files[record.file])
                 digests += digest[:DIGEST_BYTES]
+            lengths.append(0 if record.reason else len(record.sequence))
             if not record.reason:
                 longest[truth.label] = max(longest[truth.label], len(record.sequence))
         if (
@@ -144,6 +147,7 @@ class LabelledInput:
             )
         return Examined(
             {name: Truth(truth.label, joined.name(truth.group)) for name, truth in found.items()},
+            np.array(lengths, np.int64),
             (longest[0], longest[1]),
             np.frombuffer(digests, "<u8").astype(np.uint64),
         )

@@ -163,6 +163,13 @@ def test_what_cannot_be_is_refused_before_work_begins(
     )
     for option, value in (("--cutoff", 2), ("--prior", 0), ("--bootstrap", -1), ("--gpus", 0)):
         assert "is not in the range" in refused("evaluate", *data, option, value)
+    few = ("calibrate", *data, "--save", tmp_path / "no" / "c.json", "--chunk-size", 300)
+    for words in ((), ("--lengths", 5000)):
+        line = refused(*few, *words)
+        assert (
+            "needs 20 records of each class from 2 groups; the fullest, 3,000 to 9,999 bases, has 5 oth"
+            in line
+        )
     said = refused("calibrate", *site.words, "--out", "calibration")
     assert "calibration-300.json: already exists; give --force to replace it, or --save FILE" in said
     assert not (tmp_path / "no").exists()

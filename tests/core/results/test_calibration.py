@@ -170,7 +170,10 @@ def test_a_preset_calls_by_the_expected_rate(sample: Scored, tmp_path: Path, pre
 
 @given(
     st.lists(
-        st.tuples(st.floats(0, 1), st.floats(-16, 16)), min_size=1, max_size=5, unique_by=lambda p: p[0]
+        st.tuples(st.integers(0, 1_000).map(lambda n: n / 1_000), st.floats(-16, 16)),
+        min_size=1,
+        max_size=5,
+        unique_by=lambda p: p[0],
     ),
     st.floats(-17, 17),
 )
