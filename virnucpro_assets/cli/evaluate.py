@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from virnucpro_assets.cli.labelled import (
-    Command,
+    FILE,
+    MEASURES,
+    SEQUENCES,
     calibration_path,
-    labelled_options,
-    measuring_options,
     numbers,
     show_evaluation,
 )
+from virnucpro_assets.cli.options import PATH, TopicCommand, option, out, topic, with_options
+from virnucpro_assets.cli.predict_options import COMPUTING, MODELS
 from virnucpro_assets.platform.startup import lasting_imports
 
 if TYPE_CHECKING:
@@ -21,60 +23,72 @@ if TYPE_CHECKING:
     from virnucpro_core.evaluation.scores import Scored
     from virnucpro_core.models.profiles import ResolvedProfile
 
-PATH = click.Path(path_type=Path)
-
-
-def sample_options(command: Command) -> Command:
-    """The options of the sample that is predicted."""
-    options = (
-        click.option(
-            "--out", required=True, type=PATH, help="Folder for the evaluation and the predictions."
-        ),
-        click.option(
-            "--lengths",
-            metavar="N,N,...",
-            callback=numbers,
-            help="Cut the records into pieces of these lengths; a record is their group.",
-        ),
-        click.option("--profile", help="Encoders and classifier.  [default: VIRNUCPRO_PROFILE or esm2-3b]"),
-        click.option(
-            "--chunk-size", type=int, help="Bases in a chunk.  [default: VIRNUCPRO_CHUNK_SIZE or 500]"
-        ),
-        click.option(
-            "--classifier",
-            type=click.Path(exists=True, file_okay=False, resolve_path=True),
-            help="Folder of another classifier.",
-        ),
-        click.option(
-            "--gpus", default=0, type=click.IntRange(0), help="Number of lanes.  [default: every GPU]"
-        ),
-        click.option("--device", type=click.Choice(["cuda", "cpu"]), help="[default: by profile]"),
-        click.option(
-            "--precision", type=click.Choice(["float32", "float16", "fp8"]), help="[default: by device]"
-        ),
-        click.option("--sample", default="", help="Name of the sample.  [default: made from the input]"),
-        click.option("--fresh/--resume", default=False, help="Start again, or resume.  [default: resume]"),
-        click.option("--force", is_flag=True, help="Replace files that are not of this evaluation."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-@click.command()
-@labelled_options
-@sample_options
-@click.option(
-    "--cutoff", default=0.5, show_default=True, help="Score from which a record counts as called virus."
+LENGTHS = topic(
+    "Sequences",
+    option(
+        "--lengths",
+        metavar="N,N,...",
+        callback=numbers,
+        help="Cut the records into pieces of these lengths; a record is their group.  [default: whole records]",
+    ),
 )
-@click.option(
-    "--calibration",
-    metavar="FILE|none",
-    callback=lambda _context, _option, value: calibration_path(value),
-    help="Calibration to evaluate as well.  [default: the one beside the classifier]",
+SAMPLE = topic(
+    "Samples",
+    option("--sample", default="", help="Name of the sample.  [default: made from the input]"),
+    option(
+        "--fresh/--resume",
+        default=False,
+        help="Delete the work of an earlier run and start again, or resume it.  [default: resume]",
+    ),
 )
-@click.option("--prior", type=float, help="Share of virus for probabilities.  [default: estimated]")
-@measuring_options
+OUTPUT = topic(
+    "Output",
+    out("Folder for the evaluation and the predictions."),
+    option("--force", is_flag=True, help="Replace files in --out that are not of this evaluation."),
+)
+CALLS = topic(
+    "Calls",
+    option(
+        "--cutoff",
+        default=0.5,
+        type=click.FloatRange(0, 1),
+        show_default=True,
+        help="Score from which a record counts as called virus.",
+    ),
+    option(
+        "--calibration",
+        metavar="FILE|none",
+        callback=lambda _context, _option, value: calibration_path(value),
+        help="Calibration to evaluate as well.  [default: the one beside the classifier]",
+    ),
+    option(
+        "--prior",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        help="Share of virus among the records, for probabilities.  [default: estimated from the scores]",
+    ),
+)
+CURVES = topic(
+    "Calibration",
+    option(
+        "--method",
+        type=click.Choice(["isotonic", "platt"]),
+        default="isotonic",
+        show_default=True,
+        help="isotonic: any rising curve. platt: a logistic curve, for few records.",
+    ),
+    option("--save", type=PATH, help="File to write.  [default: beside the classifier]"),
+    option(
+        "--allow-training-data",
+        is_flag=True,
+        help="Calibrate although sequences are those of the classifier's training.",
+    ),
+)
+MEASURED = (MODELS, COMPUTING, SAMPLE, MEASURES, OUTPUT)
+
+
+@click.command(cls=TopicCommand)
+@click.argument("fasta", nargs=-1, type=FILE)
+@with_options(SEQUENCES, LENGTHS, CALLS, *MEASURED)
 def evaluate(cutoff: float, **options: Any) -> None:
     """Measure how good the calls are, on labelled sequences.
 
@@ -88,23 +102,19 @@ def evaluate(cutoff: float, **options: Any) -> None:
       virnucpro evaluate all.fa --labels t.tsv --lengths 500,1000 --out e
     """
     work = _Work(options | {"cutoff": cutoff})
+    if work.overlap.shared:
+        click.echo(
+            f"{work.overlap.words} were in the training of this classifier: the figures will be too good",
+            err=True,
+        )
     scored = work.scored()
     work.finish(work.evaluated(scored))
 
 
-@click.command()
-@labelled_options
-@sample_options
-@click.option(
-    "--method",
-    type=click.Choice(["isotonic", "platt"]),
-    default="isotonic",
-    show_default=True,
-    help="isotonic: any rising curve. platt: a logistic curve, for few records.",
-)
-@click.option("--save", type=PATH, help="File to write.  [default: beside the classifier]")
-@measuring_options
-def calibrate(method: Any, save: Path | None, **options: Any) -> None:
+@click.command(cls=TopicCommand)
+@click.argument("fasta", nargs=-1, type=FILE)
+@with_options(SEQUENCES, LENGTHS, CURVES, *MEASURED)
+def calibrate(method: Any, save: Path | None, *, allow_training_data: bool, **options: Any) -> None:
     """Find out which probability a score stands for.
 
     Takes labelled sequences as `evaluate` does, but not those that the classifier was trained on. One curve is fitted
@@ -116,12 +126,15 @@ def calibrate(method: Any, save: Path | None, **options: Any) -> None:
       virnucpro calibrate all.fa --labels t.tsv --lengths 500,1000 --out c
     """
     work = _Work(options | {"calibration": "none"})
+    if not allow_training_data:
+        work.refuse_training_data()
     target = work.calibration_target(save)
-    scored = work.scored()
-    from virnucpro_core.evaluation.calibrating import fit_calibration, held_out
+    from virnucpro_core.evaluation.calibrating import check_enough, fit_calibration, held_out
     from virnucpro_core.evaluation.evaluation import length_ranges
 
     ranges = length_ranges(work.settings.length_bins)
+    check_enough(work.examined, work.lengths, ranges)
+    scored = work.scored()
     out_of_fold = held_out(scored.records, ranges, method, work.settings.seed)
     facts = work.run("") | {"held_out": out_of_fold.facts}
     made = fit_calibration(
@@ -148,9 +161,10 @@ class _Work:
             from virnucpro_assets.platform.resource import platform_from_environment
             from virnucpro_core.evaluation.evaluation import EvaluationSettings
             from virnucpro_core.files.digests import sha256_json
-            from virnucpro_core.results.delivery import check_out
+            from virnucpro_core.models.training_data import Overlap, overlap
             from virnucpro_core.samples.sample import check_key
             from virnucpro_core.sequences.labelled import LabelledInput
+            from virnucpro_core.sequences.names import sample_name
 
         self.labelled: LabelledInput = LabelledInput(
             options.pop("virus"), options.pop("others"), options.pop("fasta"), options.pop("labels")
@@ -164,25 +178,40 @@ class _Work:
         self.fresh, self.force = options.pop("fresh"), options.pop("force")
         name = options.pop("sample")
         self.platform: Platform = platform_from_environment().asked(
-            gpus=options.pop("gpus"), device=options.pop("device") or ""
+            gpus=options.pop("gpus") or 0, device=options.pop("device") or ""
         )
         self.sample_settings = self.platform.sample_settings(**options)
         self.profile: ResolvedProfile = self.platform.profile_of(self.sample_settings)
         about = [str(f.resolve()) for f in self.labelled.files], self.lengths, self.sample_settings.profile
         key = sha256_json([*about, self.sample_settings.chunk_size, options["classifier"]])
-        self.name = check_key(name) if name else f"evaluation-{key[:12]}"
+        self.name = check_key(name) if name else f"{sample_name(self.labelled.files[0])[:40]}-eval-{key[:6]}"
         self.files = [self.out / "pieces.fa"] if self.lengths else self.labelled.files
         check_owner(self.out, self.name, force=self.force)
         if not self.lengths:
-            check_out(
-                self.predictions,
-                self.name,
-                self.files,
-                force=self.force,
-                fresh=self.fresh,
-                home=self.platform.folder,
+            self._check_predictions()
+        examined = self.labelled.examined()
+        examined.check_lengths(self.lengths)
+        self.examined, self.truth = examined, examined.truth
+        self.overlap: Overlap = overlap(self.profile.classifier, examined.digests)
+
+    def _check_predictions(self) -> None:
+        """Raises UsageError if the predictions cannot, or must not, be written; needs the sample's files."""
+        from virnucpro_core.results.delivery import check_out
+
+        known = {"home": self.platform.folder, "force": self.force, "fresh": self.fresh}
+        check_out(self.predictions, self.name, self.files, **known)
+
+    def refuse_training_data(self) -> None:
+        """Raises UsageError if the classifier was trained on some of the sequences."""
+        from virnucpro_core.errors import UsageError
+
+        if self.overlap.shared:
+            raise UsageError(
+                f"{self.overlap.words} were in the training of this classifier: it scores them too well, so that"
+                " probabilities would be too high",
+                where=self.profile.classifier,
+                remedy="give other sequences; or --allow-training-data",
             )
-        self.truth = self.labelled.truth()
 
     @property
     def predictions(self) -> Path:
@@ -215,20 +244,12 @@ class _Work:
             from virnucpro_assets.running.predict import registered
             from virnucpro_assets.running.request import Request, Wanted
             from virnucpro_core.evaluation.scores import read_scored
-            from virnucpro_core.results.delivery import check_out
             from virnucpro_core.sequences.labelled import write_pieces
 
         if self.lengths:
             self.out.mkdir(parents=True, exist_ok=True)
             self.truth = write_pieces(self.labelled, self.truth, self.lengths, self.files[0])
-            check_out(
-                self.predictions,
-                self.name,
-                self.files,
-                force=self.force,
-                fresh=self.fresh,
-                home=self.platform.folder,
-            )
+            self._check_predictions()
         wanted = Wanted(self.name, tuple(self.files), self.sample_settings, self.predictions)
         request = Request(self.platform, (wanted,), {}, named=True)
         known, failures = registered(request, fresh=self.fresh)
@@ -243,6 +264,7 @@ class _Work:
     def run(self, about: str) -> dict[str, Any]:
         """What was evaluated: from the sample's `run.json`, and the labelled data."""
         import json
+        from dataclasses import asdict
 
         from virnucpro_core.files.digests import sha256_file
         from virnucpro_core.results.folder import RUN
@@ -251,12 +273,13 @@ class _Work:
         files = [*self.labelled.files, *([self.labelled.labels] if self.labelled.labels else [])]
         data: dict[str, Any] = {file.name: sha256_file(file) for file in files}
         data |= {"records": len(self.truth), "groups": len({one.group for one in self.truth.values()})}
+        data["in the classifier's training"] = self.overlap.words
         if self.lengths:
             data["pieces of bases"] = ", ".join(map(str, self.lengths))
         kept = {
             name: facts[name] for name in ("sample", "profile", "note", "settings", "versions", "digests")
         }
-        return kept | {"about": about, "data": data}
+        return kept | {"about": about, "data": data, "training": asdict(self.overlap)}
 
     def evaluated(self, scored: "Scored", held_out: Any = None) -> "Evaluation":
         """The evaluation of the scores."""

@@ -1,6 +1,7 @@
 """The command `import-features`: embeddings that the published tool computed become those of a sample."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,21 +61,37 @@ def import_features(
 
     found = find_features(folders)
     platform = platform_from_environment()
-    sample = _sample(platform, name, inputs, **settings)
-    made = import_into(
-        sample,
-        lambda record: platform.profile_of(sample.settings, record.features),
-        found,
-        on_file=lambda path: click.echo(f"reading {path}", err=True),
-        trust_ids=trust_ids,
-        force=force,
-    )
+    with _nothing_left_of_a_new_sample(platform.folder, name):
+        sample = _sample(platform, name, inputs, **settings)
+        made = import_into(
+            sample,
+            lambda record: platform.profile_of(sample.settings, record.features),
+            found,
+            on_file=lambda path: click.echo(f"reading {path}", err=True),
+            trust_ids=trust_ids,
+            force=force,
+        )
     click.echo(
         f"{name}: {counted(made.vectors, 'vector')} of {counted(len(made.record.files), 'file')} imported for"
         f" {counted(made.frames, 'frame')}, matched by {made.record.matched_by}, sha256 {made.record.digest[:12]};"
         f" next: virnucpro predict {' '.join(str(f.path) for f in sample.inputs)} --sample {name}"
         f" --profile {sample.settings.profile} --chunk-size {sample.settings.chunk_size} --out DIR"
     )
+
+
+@contextlib.contextmanager
+def _nothing_left_of_a_new_sample(home: Path, name: str) -> Iterator[None]:
+    """Delete the sample if the block fails and the sample was not there before."""
+    from virnucpro_core.samples.removal import remove_sample
+    from virnucpro_core.samples.sample import check_key, is_registered
+
+    was_there = is_registered(home, check_key(name))
+    try:
+        yield
+    except BaseException:
+        if not was_there:
+            remove_sample(home, name)
+        raise
 
 
 def _sample(

@@ -1,17 +1,17 @@
 """What `evaluate`, `calibrate` and `train` share: options for labelled sequences, and the figures that they print."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from virnucpro_assets.cli.options import option, topic
 
 if TYPE_CHECKING:
     from virnucpro_core.evaluation.evaluation import Evaluation
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 MEANINGLESS = "demo profile: these figures carry no biological meaning"
-Command = Callable[..., None]
 
 
 def numbers(_context: click.Context, _option: click.Parameter, value: str | None) -> tuple[int, ...]:
@@ -36,59 +36,43 @@ def calibration_path(value: str | None) -> str | None:
     return str(Path(value).resolve())
 
 
-def labelled_options(command: Command) -> Command:
-    """The options that name labelled sequences."""
-    options = (
-        click.argument("fasta", nargs=-1, type=FILE),
-        click.option(
-            "--virus", "--viral", "virus", multiple=True, type=FILE, help="Viral sequences. Repeatable."
-        ),
-        click.option(
-            "--others", "--non-viral", "others", multiple=True, type=FILE, help="Others. Repeatable."
-        ),
-        click.option(
-            "--labels",
-            type=FILE,
-            help="Table of the records in FASTA: id, label (virus, others), and maybe group.",
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+SEQUENCES = topic(
+    "Sequences",
+    option("--virus", "--viral", "virus", multiple=True, type=FILE, help="Viral sequences. Repeatable."),
+    option("--others", "--non-viral", "others", multiple=True, type=FILE, help="Others. Repeatable."),
+    option(
+        "--labels",
+        type=FILE,
+        help="Table of the records in FASTA: id, label (virus, others), and maybe group.",
+    ),
+)
 
-
-def measuring_options(command: Command) -> Command:
-    """The options of an evaluation."""
-    options = (
-        click.option(
-            "--length-bins",
-            metavar="N,N,...",
-            callback=numbers,
-            default="500,1000,3000,10000",
-            show_default=True,
-            help="Record lengths in bases at which a new bin begins.",
-        ),
-        click.option(
-            "--bootstrap",
-            default=500,
-            show_default=True,
-            help="Draws of groups for the 95 % intervals; 0: none.",
-        ),
-        click.option(
-            "--seed",
-            default=42,
-            type=click.IntRange(0),
-            show_default=True,
-            help="Seed of the random numbers.",
-        ),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+MEASURES = topic(
+    "Measures",
+    option(
+        "--length-bins",
+        metavar="N,N,...",
+        callback=numbers,
+        default="500,1000,3000,10000",
+        show_default=True,
+        help="Record lengths in bases at which a new bin begins.",
+    ),
+    option(
+        "--bootstrap",
+        default=500,
+        type=click.IntRange(0, 100_000),
+        show_default=True,
+        help="Draws of groups for the 95 % intervals; 0: none.",
+    ),
+    option(
+        "--seed", default=42, type=click.IntRange(0), show_default=True, help="Seed of the random numbers."
+    ),
+)
 
 
 def show_evaluation(evaluation: "Evaluation") -> None:
     """Print a line for each measure of all records."""
+    from virnucpro_core.evaluation.evaluation import FOUND, FOUND_OF_ALL
     from virnucpro_core.evaluation.page import MEASURES, shown
 
     whole = evaluation.records[0]
@@ -98,5 +82,7 @@ def show_evaluation(evaluation: "Evaluation") -> None:
     )
     for name, words in MEASURES.items():
         click.echo(f"  {words}: {shown(whole.measures[name])}")
+    click.echo(f"  virus found, of those with a score: {shown(whole.shares[FOUND])}")
+    click.echo(f"  virus found, of all (without a call: not found): {shown(whole.shares[FOUND_OF_ALL])}")
     if evaluation.run["note"]:
         click.echo(MEANINGLESS)

@@ -27,7 +27,10 @@ def models() -> None:
 
 @models.command("list")
 def list_models() -> None:
-    """List the published models, and which are installed.
+    """List the published models, which are installed, and your own.
+
+    Your own are models that you trained or imported into the model store. A classifier in another folder is used with
+    `--classifier FOLDER` and not listed.
 
     \b
     Example:
@@ -37,13 +40,32 @@ def list_models() -> None:
     from virnucpro_core.models.sources import SOURCES
 
     root = _store()
+    own = sorted(
+        path.parent.name for path in root.glob(f"[!.]*/{MANIFEST}") if path.parent.name not in SOURCES
+    )
+    width = max(16, *map(len, own)) if own else 16
     for name, source in SOURCES.items():
         state = f"{source.shown_size} to fetch" if source.files else f"{source.shown_size} to import"
         if (root / name / MANIFEST).exists():
             state = "installed"
-        click.echo(f"{name:16} {state:20} {source.address}")
+        click.echo(f"{name:{width}} {state:20} {source.address}")
+    for name in own:
+        click.echo(f"{name:{width}} {'own':20} {_described(root / name)}")
     if any(not source.files for source in SOURCES.values()):
         click.echo("to import: download it yourself, then `virnucpro models import`")
+
+
+def _described(folder: Path) -> str:
+    """What the manifest says of a model: `classifier for chunks of 300 bases, trained here`."""
+    from virnucpro_core.errors import WeightsError, printable
+    from virnucpro_core.files.manifest import read_manifest
+
+    try:
+        facts = read_manifest(folder)
+    except WeightsError as error:
+        return str(error)
+    chunks = f" for chunks of {facts['chunk_size']} bases" if facts.get("chunk_size") else ""
+    return printable(f"{facts.get('kind', 'model')}{chunks}, {facts.get('source') or 'of unknown origin'}")
 
 
 @models.command()
@@ -120,13 +142,13 @@ def _of_profile(name: str | None) -> list[str]:
 @models.command()
 @click.argument("names", nargs=-1)
 @click.option("--profile", help="Take all models of this profile that are in the store.")
-@click.option("--out", required=True, type=PATH, help="Archive to write, such as models.tar.")
-@click.option("--force", is_flag=True, help="Replace what is at --out.")
+@out_option("Archive to write, such as models.tar.")
+@FORCE
 def bundle(names: tuple[str, ...], profile: str | None, out: Path, *, force: bool) -> None:
     """Write models to one archive.
 
-    It is for machines without network: see `unbundle`. It holds a manifest with the sha256 of every file. The sha256 of
-    the archive is printed.
+    It is for machines without network: see `unbundle`. It holds a manifest with the sha256 of every file. With your own
+    classifiers travel their calibrations, model card and evaluation. The sha256 of the archive is printed.
 
     \b
     Example:
@@ -136,11 +158,9 @@ def bundle(names: tuple[str, ...], profile: str | None, out: Path, *, force: boo
     from virnucpro_core.errors import UsageError
     from virnucpro_core.models.bundles import write_bundle
     from virnucpro_core.models.store import ModelStore
+    from virnucpro_core.results.delivery import check_new_files
 
-    if out.is_dir() or (out.exists() and not force):
-        raise UsageError(
-            "already exists", where=out, remedy="give another --out, or --force to replace a file"
-        )
+    check_new_files([out], force=force)
     store = ModelStore(_store())
     wanted = [*names, *_of_profile(profile)]
     if profile is not None and (absent := store.missing(wanted[len(names) :])):
@@ -171,13 +191,15 @@ def unbundle(archive: Path, *, force: bool) -> None:
       virnucpro models unbundle models.tar
     """
     from virnucpro_assets.cli.transfer import shown_transfer
+    from virnucpro_core.files.manifest import MANIFEST
     from virnucpro_core.models.bundles import read_bundle
     from virnucpro_core.models.store import ModelStore
 
     with shown_transfer() as on_bytes:
         found = read_bundle(archive, ModelStore(_store()), force=force, on_bytes=on_bytes)
     for model in found:
-        click.echo(f"{model.name}: {model.folder}{'' if model.is_new else ' (was there already)'}")
+        said = "" if MANIFEST in model.written else f" ({', '.join(model.written)} added)"
+        click.echo(f"{model.name}: {model.folder}{said if model.written else ' (was there already)'}")
 
 
 @models.command("import")

@@ -109,7 +109,9 @@ def show(context: click.Context, names: tuple[str, ...], *, as_json: bool) -> No
 @samples.command()
 @click.argument("names", nargs=-1)
 @click.option(
-    "--keep", type=KEEP, help="What to keep. `scores` keeps all but embeddings.  [default: VIRNUCPRO_KEEP]"
+    "--keep",
+    type=KEEP,
+    help="What to keep. `scores`: all but embeddings. `results`: only the results.  [default: VIRNUCPRO_KEEP]",
 )
 @click.option(
     "--days",
@@ -137,7 +139,10 @@ def clean(names: tuple[str, ...], *, keep: str | None, days: float | None, dry_r
     known = settings()
     home, policy = home_folder(), check_keep(keep or known["keep"])
     if policy == "all":
-        raise UsageError("VIRNUCPRO_KEEP is all", remedy="give --keep scores or --keep results")
+        raise UsageError(
+            "VIRNUCPRO_KEEP is all, so there is nothing to delete",
+            remedy="give --keep scores (deletes embeddings), or --keep results (also chunks, frames and scores)",
+        )
     age = days if days is not None else 0.0 if names else known["keep_days"]
     total, failed = 0, []
     for name in names or list_samples(home):
@@ -313,12 +318,17 @@ def _record(name: str, policy: Any, released: Any) -> None:
 def _failures(found: "list[Overview]") -> dict[str, str]:
     """Sample -> why its latest run failed. Empty if there is no Dagster instance yet.
 
-    Dagster takes long to import. It is used only for samples whose folders do not explain their state.
+    Dagster takes long to import. It is used only for samples whose folders do not explain their state, and if its
+    records show a failure at all.
     """
     from virnucpro_assets.platform.environment import dagster_home
 
     names = [one.name for one in found if not one.reason and not one.workers]
     if not names or not (dagster_home() / "dagster.yaml").exists():
+        return {}
+    from virnucpro_assets.platform.databases import has_failures
+
+    if not has_failures(dagster_home()):
         return {}
     from virnucpro_assets.platform.instance import database_errors, open_instance
     from virnucpro_assets.running.runs import latest_failures

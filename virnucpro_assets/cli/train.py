@@ -5,43 +5,74 @@ from typing import Any
 
 import click
 
-from virnucpro_assets.cli.labelled import labelled_options, measuring_options, numbers, show_evaluation
+from virnucpro_assets.cli.labelled import FILE, MEASURES, SEQUENCES, numbers, show_evaluation
+from virnucpro_assets.cli.options import FORCE, PATH, PRECISIONS, TopicCommand, option, topic, with_options
+from virnucpro_assets.cli.options import out as out_option
 from virnucpro_assets.platform.startup import lasting_imports
 
-PATH = click.Path(path_type=Path)
+ENCODERS = topic(
+    "Models",
+    option("--dnabert", required=True, type=PATH, help="Folder of the DNABERT-S weights."),
+    option("--esm2", required=True, type=PATH, help="Folder of the ESM-2 weights, of any size."),
+)
+TRAINING = topic(
+    "Training",
+    option("--chunk-size", default=500, show_default=True, type=click.IntRange(6), help="Bases in a chunk."),
+    option(
+        "--augment",
+        metavar="N,N,...",
+        callback=numbers,
+        help="Train on chunks of these sizes as well, e.g. 300,400.",
+    ),
+    option(
+        "--seeds",
+        default=3,
+        show_default=True,
+        type=click.IntRange(1, 100),
+        help="Train so many times and keep the best.",
+    ),
+    option("--epochs", default=200, show_default=True, type=click.IntRange(1), help="Epochs, at most."),
+    option(
+        "--patience",
+        default=20,
+        show_default=True,
+        type=click.IntRange(1),
+        help="Epochs without progress before the end.",
+    ),
+    option(
+        "--learning-rate",
+        default=0.0002,
+        show_default=True,
+        type=click.FloatRange(0, min_open=True),
+        help="Learning rate at the start.",
+    ),
+)
+LENGTHS = topic(
+    "Measures",
+    option(
+        "--lengths",
+        metavar="N,N,...",
+        callback=numbers,
+        help="Evaluate pieces of these lengths, cut from the held-out records.  [default: whole records]",
+    ),
+)
+COMPUTING = topic(
+    "Computing",
+    option("--device", default="cuda", show_default=True, help="cpu, cuda, or one GPU such as cuda:1."),
+    option(
+        "--precision",
+        default="float32",
+        show_default=True,
+        type=PRECISIONS,
+        help="Precision of the encoders.",
+    ),
+)
+OUTPUT = topic("Output", out_option("Folder for the new classifier."), FORCE)
 
 
-@click.command()
-@labelled_options
-@click.option("--dnabert", required=True, type=PATH, help="Folder of the DNABERT-S weights.")
-@click.option("--esm2", required=True, type=PATH, help="Folder of the ESM-2 weights, of any size.")
-@click.option("--out", required=True, type=PATH, help="Folder for the new classifier.")
-@click.option("--chunk-size", default=500, show_default=True, help="Bases in a chunk.")
-@click.option(
-    "--augment",
-    metavar="N,N,...",
-    callback=numbers,
-    help="Train on chunks of these sizes as well, e.g. 300,400.",
-)
-@click.option(
-    "--lengths",
-    metavar="N,N,...",
-    callback=numbers,
-    help="Evaluate pieces of these lengths, cut from the held-out records.  [default: whole records]",
-)
-@click.option("--seeds", default=3, show_default=True, help="Train so many times and keep the best.")
-@click.option("--epochs", default=200, show_default=True, type=click.IntRange(1), help="Epochs, at most.")
-@click.option(
-    "--patience",
-    default=20,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Epochs without progress before the end.",
-)
-@click.option("--learning-rate", default=0.0002, show_default=True, help="Learning rate at the start.")
-@click.option("--device", default="cuda", show_default=True, help="cpu, cuda, or one GPU such as cuda:1.")
-@measuring_options
-@click.option("--force", is_flag=True, help="Replace what is at --out.")
+@click.command(cls=TopicCommand)
+@click.argument("fasta", nargs=-1, type=FILE)
+@with_options(SEQUENCES, ENCODERS, TRAINING, LENGTHS, MEASURES, COMPUTING, OUTPUT)
 def train(out: Path, *, force: bool, **options: Any) -> None:
     """Train a classifier for a pair of encoders.
 

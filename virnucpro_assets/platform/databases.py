@@ -15,14 +15,16 @@ from typing import Any, Literal
 import yaml
 
 from virnucpro_assets.platform.environment import postgres_asked, variable
+from virnucpro_assets.platform.tags import FAILED_TAG
 from virnucpro_core.errors import UsageError
 from virnucpro_core.files.filesystem import FileSystem, file_system
 from virnucpro_core.files.publish import sync
 
 State = Literal["absent", "half-made", "whole"]
 # Each file below the storage's folder, and its tables that hold the user's history.
+RUNS = "history/runs.db"
 HISTORY = {
-    "history/runs.db": ("runs", "bulk_actions", "kvs"),
+    RUNS: ("runs", "bulk_actions", "kvs"),
     "history/runs/index.db": ("event_logs", "asset_keys", "dynamic_partitions"),
     "schedules/schedules.db": ("jobs", "job_ticks", "instigators"),
 }
@@ -62,6 +64,17 @@ class Database:
         """Whether it holds any run, event, partition or tick."""
         with self._opened() as connection:
             return any(_rows(connection, table) for table in HISTORY[self.name])
+
+    def has_failures(self) -> bool:
+        """Whether a failed run is recorded, or one with failed samples. For the database of the runs only."""
+        with self._opened() as connection:
+            if not (_has(connection, "runs") and _has(connection, "run_tags")):
+                return True
+            asked = (
+                "SELECT 1 WHERE EXISTS (SELECT 1 FROM runs WHERE status = 'FAILURE')"
+                " OR EXISTS (SELECT 1 FROM run_tags WHERE key = ?)"
+            )
+            return connection.execute(asked, (FAILED_TAG,)).fetchone() is not None
 
     def replace_by(self, made: Path) -> None:
         """Replace this database, which must be empty, by the file `made`, which no process may have open."""
@@ -133,6 +146,19 @@ def half_made(home: Path) -> list[str]:
     Raises sqlite3.Error if one cannot be read, and UsageError as `databases` does.
     """
     return [database.name for database in databases(home) if database.state() == "half-made"]
+
+
+def has_failures(home: Path) -> bool:
+    """Whether a run, or a sample in a run of several, may have failed. False only if the SQLite records show none.
+
+    So a command that would only learn that nothing failed need not import Dagster, which takes seconds.
+    """
+    runs = [database for database in databases(home) if database.name == RUNS]
+    if not runs:
+        return True  # another storage
+    with contextlib.suppress(sqlite3.Error):
+        return runs[0].state() != "absent" and runs[0].has_failures()
+    return True
 
 
 def _read(config: Path) -> Mapping[str, Any]:

@@ -22,7 +22,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from virnucpro_core.errors import UsageError
 from virnucpro_core.evaluation.metrics import Rows, brier, calibration_error, reliability
 from virnucpro_core.results.calibration import Calibration, Curve, probability
-from virnucpro_core.sequences.labelled import LABELS
+from virnucpro_core.sequences.labelled import LABELS, Examined
 
 Method = Literal["isotonic", "platt"]
 LEAST_RECORDS, LEAST_GROUPS = 20, 2
@@ -37,12 +37,44 @@ Floats = NDArray[np.float64]
 class HeldOut:
     """Probabilities and expected false discovery rates of records from calibrations of other groups, (records,).
 
-    NaN where there is none. `facts`: how they were made and their errors.
+    NaN where there is none. `facts`: how they were made and their errors. prior: the share of virus behind them.
     """
 
     probability: Floats
     fdr: Floats
     facts: dict[str, Any]
+    prior: float
+
+
+def check_enough(examined: Examined, pieces: Sequence[int], ranges: Sequence[Curve]) -> None:
+    """Raise UsageError if no range can have enough records, whatever their scores will be.
+
+    pieces: lengths (bases) into which the records will be cut; none for whole records.
+    """
+    label = np.array([one.label for one in examined.truth.values()], np.int64)
+    _, group = np.unique([one.group for one in examined.truth.values()], return_inverse=True)
+    sizes = np.array(sorted(set(pieces)), np.int64)
+    found = []
+    for one in ranges:
+        times = np.where(one.covers(examined.lengths) & (examined.lengths > 0), 1, 0)
+        if pieces:
+            times = (examined.lengths[:, None] // sizes[one.covers(sizes)]).sum(axis=1)
+        counts = [
+            (int(times[label == k].sum()), len(np.unique(group[(label == k) & (times > 0)])))
+            for k in range(len(LABELS))
+        ]
+        if all(records >= LEAST_RECORDS and groups >= LEAST_GROUPS for records, groups in counts):
+            return
+        found.append((min(records for records, _ in counts), one.words, counts))
+    _, words, fullest = max(found)
+    said = " and ".join(
+        f"{records:,} {LABELS[k]} from {groups:,} groups" for k, (records, groups) in enumerate(fullest)
+    )
+    raise UsageError(
+        f"nothing can be calibrated: a length bin needs {LEAST_RECORDS} records of each class from {LEAST_GROUPS}"
+        f" groups; the fullest, {words}, has {said}",
+        remedy="give more labelled genomes; --lengths cuts long ones into pieces, --length-bins makes other bins",
+    )
 
 
 def fit_calibration(
@@ -129,12 +161,13 @@ def held_out(records: Rows, ranges: Sequence[Curve], method: Method, seed: int) 
     facts = {
         "folds": int(folds.max()) + 1,
         "records": int((~np.isnan(found)).sum()),
+        "prior": share,
         "brier": brier(label, found),
         "calibration_error": calibration_error(label, found),
         "reliability": [[b.rows, b.mean, b.share] for b in reliability(label, found)],
         "ranges": [_of_range(one, records, found) for one in ranges],
     }
-    return HeldOut(found, expected_fdr(found), facts)
+    return HeldOut(found, expected_fdr(found), facts, share)
 
 
 def _of_range(one: Curve, records: Rows, found: Floats) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from virnucpro_core.evaluation.metrics import (
     confusion,
     measures,
     reliability,
+    shares,
     wilson,
 )
 from virnucpro_core.evaluation.scores import Scored
@@ -34,7 +35,10 @@ from virnucpro_core.sequences.labelled import LABELS
 
 JSON, TABLE, PAGE = "evaluation.json", "evaluation.tsv", "evaluation.html"
 FORMAT = 1
+NOTHING_CALLED = "nothing is called virus"
+FOUND, FOUND_OF_ALL = "found_of_virus_with_a_call", "found_of_all_virus"
 LENGTH_BINS = (500, 1_000, 3_000, 10_000)
+Mask = NDArray[np.bool_]
 _COLUMNS = ("level", "part", "measure", "value", "low", "high", "virus", "others", "no_call", "reason")
 
 
@@ -60,7 +64,10 @@ class EvaluationSettings:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The measures of some rows. Counts are of rows with a score, `no_call` those without one, by label."""
+    """The measures of some rows. Counts are of rows with a score, `no_call` those without one, by label.
+
+    shares: for records, FOUND and FOUND_OF_ALL at the cut-off; for the latter a record without a call is not found.
+    """
 
     name: str
     virus: int
@@ -68,6 +75,7 @@ class Part:
     no_call_virus: int
     no_call_others: int
     measures: dict[str, Measure]
+    shares: dict[str, Measure]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +101,27 @@ class Reliability:
     error: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Calling:
+    """One way of calling. found: called virus among virus with a score; found_of_all: among all virus, no_call is not
+    found. false: others among what is called virus (observed false discovery rate); expected_false: what the
+    probabilities let expect, None without a calibration.
+    """
+
+    name: str
+    found: Measure
+    found_of_all: Measure
+    false: Measure
+    expected_false: float | None
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """The whole evaluation. `run`: sample, profile, note, settings, versions, digests of what was evaluated."""
+    """The whole evaluation. `run`: sample, profile, note, settings, versions, digests of what was evaluated.
+
+    shares: `virus`, the share of virus among the records with a score; `prior`, the share behind the probabilities, and
+    `prior_words`, where it is from; None and "" without a calibration.
+    """
 
     run: dict[str, Any]
     settings: EvaluationSettings
@@ -105,6 +131,8 @@ class Evaluation:
     confusion: list[Confusion]
     reliability: list[Reliability]
     chunks_without: int
+    callings: list[Calling]
+    shares: dict[str, Any]
     calibration: dict[str, Any] = field(default_factory=dict)
 
 
@@ -113,30 +141,58 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate records and chunks. held_out: probabilities from calibrations of other groups, if one was made."""
     records, label = scored.records, scored.records.label
-    has_call = ~np.isnan(records.score)
-    tables = [confusion(f"cut-off {settings.cutoff:g}", label, records.score >= settings.cutoff, has_call)]
-    fdr = scored.fdr if held_out is None else held_out.fdr
-    if fdr is not None:
-        tables += [
-            confusion(f"{name} (fdr at most {most:g})", label, fdr <= most, ~np.isnan(fdr))
-            for name, most in PRESETS.items()
+    known = scored if held_out is None else held_out
+    ways = [(f"cut-off {settings.cutoff:g}", records.score >= settings.cutoff, ~np.isnan(records.score))]
+    if known.fdr is not None:
+        has_rate = ~np.isnan(known.fdr)
+        ways += [
+            (f"{name} (fdr at most {most:g})", known.fdr <= most, has_rate) for name, most in PRESETS.items()
         ]
     shown = [_reliability("score", label, records.score)]
-    if held_out is not None:
-        shown.append(_reliability("probability, held-out groups", label, held_out.probability))
-    elif scored.probability is not None:
-        shown.append(_reliability("probability", label, scored.probability))
+    if known.probability is not None:
+        name = "probability" if held_out is None else "probability, held-out groups"
+        shown.append(_reliability(name, label, known.probability))
     return Evaluation(
         run=dict(run),
         settings=settings,
-        records=_parts(records, settings),
+        records=_parts(records, settings, with_shares=True),
         chunks=_parts(scored.chunks, settings),
         groups=_groups(scored, settings.cutoff),
-        confusion=tables,
+        confusion=[confusion(name, label, called, has_call) for name, called, has_call in ways],
+        callings=[_calling(records, way, known.probability, settings) for way in ways],
         reliability=shown,
         chunks_without=scored.chunks_without,
+        shares=_shares(records, scored, held_out),
         calibration={} if held_out is None else held_out.facts,
     )
+
+
+def _shares(records: Rows, scored: Scored, held_out: HeldOut | None) -> dict[str, Any]:
+    label = records.scored.label
+    virus = float(label.mean()) if len(label) else None
+    if held_out is not None:
+        return {"virus": virus, "prior": held_out.prior, "prior_words": "that of the labelled records"}
+    return {"virus": virus, "prior": scored.prior, "prior_words": scored.prior_words}
+
+
+def _calling(
+    rows: Rows,
+    way: tuple[str, Mask, Mask],
+    probability: NDArray[np.float64] | None,
+    settings: EvaluationSettings,
+) -> Calling:
+    name, called, has_call = way
+    virus = rows.label == 1
+    parts = {
+        "found": (called, virus & has_call, "no virus has a call"),
+        "found_of_all": (called, virus, "no virus"),
+        "false": (~virus, called, NOTHING_CALLED),
+    }
+    found = shares(rows, parts, bootstrap=settings.bootstrap, seed=settings.seed)
+    expected = None
+    if probability is not None and (mine := called & ~np.isnan(probability)).any():
+        expected = float((1 - probability[mine]).mean())
+    return Calling(name, **found, expected_false=expected)
 
 
 def length_ranges(edges: Sequence[int]) -> list[Curve]:
@@ -144,18 +200,23 @@ def length_ranges(edges: Sequence[int]) -> list[Curve]:
     return [Curve(a, b) for a, b in zip((0, *edges), (*edges, 0), strict=True)]
 
 
-def _parts(rows: Rows, settings: EvaluationSettings) -> list[Part]:
-    found = [_part("all", rows, settings)]
+def _parts(rows: Rows, settings: EvaluationSettings, *, with_shares: bool = False) -> list[Part]:
+    found = [_part("all", rows, settings, with_shares=with_shares)]
     for one in length_ranges(settings.length_bins):
         mine = one.covers(rows.length)
         if mine.any():
-            found.append(_part(one.words, rows.where(mine), settings))
+            found.append(_part(one.words, rows.where(mine), settings, with_shares=with_shares))
     return found
 
 
-def _part(name: str, rows: Rows, settings: EvaluationSettings) -> Part:
+def _part(name: str, rows: Rows, settings: EvaluationSettings, *, with_shares: bool) -> Part:
     without = np.isnan(rows.score)
     virus = rows.label == 1
+    called = rows.score >= settings.cutoff
+    parts = {
+        FOUND: (called, virus & ~without, "no virus has a call"),
+        FOUND_OF_ALL: (called, virus, "no virus"),
+    }
     return Part(
         name,
         int((virus & ~without).sum()),
@@ -163,6 +224,7 @@ def _part(name: str, rows: Rows, settings: EvaluationSettings) -> Part:
         int((virus & without).sum()),
         int((~virus & without).sum()),
         measures(rows, cutoff=settings.cutoff, bootstrap=settings.bootstrap, seed=settings.seed),
+        shares(rows, parts, bootstrap=settings.bootstrap, seed=settings.seed) if with_shares else {},
     )
 
 
@@ -195,7 +257,18 @@ def save(evaluation: Evaluation, out: Path) -> None:
     for level, parts in (("records", evaluation.records), ("chunks", evaluation.chunks)):
         for part in parts:
             counts = (part.virus, part.others, part.no_call_virus + part.no_call_others)
-            lines += [_line(level, part.name, name, one, counts) for name, one in part.measures.items()]
+            figures = part.measures | part.shares
+            lines += [_line(level, part.name, name, one, counts) for name, one in figures.items()]
+    for way in evaluation.callings:
+        why = "no calibration" if evaluation.shares["prior"] is None else NOTHING_CALLED
+        expected = Measure(way.expected_false, reason="" if way.expected_false is not None else why)
+        for name, one in (
+            (FOUND, way.found),
+            (FOUND_OF_ALL, way.found_of_all),
+            ("observed_false_discovery_rate", way.false),
+            ("expected_false_discovery_rate", expected),
+        ):
+            lines.append(_line("calls", way.name, name, one, ("", "", "")))
     for group in evaluation.groups:
         scored = group.records - group.no_call
         counts = (scored * (group.labels == "virus"), scored * (group.labels == "others"), group.no_call)

@@ -7,6 +7,7 @@ Shapes: N rows. label 0 others, 1 virus.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -165,6 +166,31 @@ def _drawn(rows: Rows, times: int, seed: int) -> list[Floats]:
                 np.add.at(times_G, generator.choice(kind, len(kind)), 1)
         drawn.append(times_G[number])
     return drawn
+
+
+def shares(
+    rows: Rows,
+    parts: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_], str]],
+    *,
+    bootstrap: int,
+    seed: int,
+) -> dict[str, Measure]:
+    """Shares of rows with their intervals: name -> how many of the rows in `of` (N,) are also in `which` (N,).
+
+    parts: name -> (which, of, what to say if `of` is empty). Rows without a score count. The groups are
+    drawn again as in `measures`.
+    """
+    drawn = _drawn(rows, bootstrap, seed)
+    found = {}
+    for name, (which, of, none) in parts.items():
+        if not of.any():
+            found[name] = Measure(None, reason=none)
+            continue
+        sums = ((float(w[which & of].sum()), float(w[of].sum())) for w in drawn)
+        value = float((which & of).sum() / of.sum())
+        why = "no bootstrap" if bootstrap == 0 else "a class has one group only"
+        found[name] = _with_interval(value, [a / b if b else math.nan for a, b in sums], why)
+    return found
 
 
 def confusion(name: str, label: Ints, called: NDArray[np.bool_], has_call: NDArray[np.bool_]) -> Confusion:

@@ -1,6 +1,7 @@
 """Scores of labelled records and chunks, read from a sample's results folder."""
 
 import csv
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from virnucpro_core.errors import StoreError
 from virnucpro_core.evaluation.metrics import Rows
-from virnucpro_core.results.folder import CONTIGS, FRAME_CALLS
+from virnucpro_core.results.folder import CONTIGS, FRAME_CALLS, RUN
 from virnucpro_core.results.record_calls import chunk_scores
 from virnucpro_core.sequences.labelled import Truth
 
@@ -20,7 +21,8 @@ class Scored:
     """Labelled scores: a row for each record and for each chunk that has a score.
 
     groups: names of the groups. probability, fdr: (records,) float64, NaN where there is none; None without a
-    calibration. A chunk's length is that of its record. chunks_without: chunks without a score, of all records.
+    calibration. A chunk's length is that of its record. chunks_without: chunks without a score, of all records. prior:
+    the share of virus (0 to 1) behind the probabilities, None without a calibration; `prior_words`: where it is from.
     """
 
     records: Rows
@@ -29,6 +31,8 @@ class Scored:
     chunks_without: int
     probability: NDArray[np.float64] | None = None
     fdr: NDArray[np.float64] | None = None
+    prior: float | None = None
+    prior_words: str = ""
 
 
 def read_scored(results: Path, truth: Mapping[str, Truth]) -> Scored:
@@ -53,7 +57,18 @@ def read_scored(results: Path, truth: Mapping[str, Truth]) -> Scored:
         table.chunks - len(score),
         np.array(table.probability) if table.probability else None,
         np.array(table.fdr) if table.fdr else None,
+        *_prior(results),
     )
+
+
+def _prior(results: Path) -> tuple[float | None, str]:
+    """The share of virus in `run.json`, and where it is from."""
+    known = json.loads((results / RUN).read_bytes()).get("calibration")
+    if not known:
+        return None, ""
+    return float(known["prior"]), "estimated from the scores" if known[
+        "prior_is_estimated"
+    ] else "given by --prior"
 
 
 @dataclass(slots=True)

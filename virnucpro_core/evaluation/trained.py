@@ -8,13 +8,21 @@ import numpy as np
 
 from virnucpro_core import __version__
 from virnucpro_core.errors import printable
-from virnucpro_core.evaluation.evaluation import PAGE, Evaluation, EvaluationSettings, evaluate, save
+from virnucpro_core.evaluation.evaluation import (
+    FOUND_OF_ALL,
+    PAGE,
+    Evaluation,
+    EvaluationSettings,
+    evaluate,
+    save,
+)
 from virnucpro_core.evaluation.metrics import Measure, Rows
 from virnucpro_core.evaluation.page import MEASURES, shown, write_page
 from virnucpro_core.evaluation.scores import Scored
 from virnucpro_core.files.publish import publish_bytes, publish_folder
 from virnucpro_core.models.convert import Origin, write_model_manifest
 from virnucpro_core.models.training import PARTS, Trained
+from virnucpro_core.models.training_data import TRAINING_SEQUENCES, write_training_sequences
 from virnucpro_core.results.chunk_calls import chunk_maxima
 from virnucpro_core.results.record_calls import chunk_scores
 
@@ -41,6 +49,7 @@ def publish_trained(
     }
     with publish_folder(out) as folder:
         classifier.save(folder)
+        write_training_sequences(folder, trained.digests)
         write_model_manifest(folder, "classifier", Origin("trained here", note=note), numbers)
         save(evaluation, folder)
         write_page(folder / PAGE, evaluation)
@@ -150,6 +159,9 @@ def _data(facts: Mapping[str, Any]) -> list[str]:
         "",
         *(f"- {_cell(one['name'])}, sha256 `{one['sha256']}`" for one in facts["data"]),
         "",
+        f"`{TRAINING_SEQUENCES}` has digests of the sequences of the first two parts, so that `virnucpro evaluate` and",
+        "`virnucpro calibrate` notice them.",
+        "",
     ]
 
 
@@ -173,13 +185,17 @@ def _training(trained: Trained) -> list[str]:
 def _figures(evaluation: Evaluation) -> list[str]:
     return [
         "## How good it is on groups that it has not seen",
+        "*found of all virus* is at the cut-off, and a virus without a call counts as not found. All other",
+        "measures are of records with a score.",
+        "",
         f"95 % intervals are from {evaluation.settings.bootstrap:,} draws of whole groups. `{PAGE}` has pictures,"
         " chunks and groups.",
         "",
-        "| records | virus | others | no call | " + " | ".join(MEASURES.values()) + " |",
-        "|---|---:|---:|---:|" + "---|" * len(MEASURES),
+        "| records | virus | others | no call | found of all virus | " + " | ".join(MEASURES.values()) + " |",
+        "|---|---:|---:|---:|---|" + "---|" * len(MEASURES),
         *(
-            f"| {part.name} | {part.virus} | {part.others} | {part.no_call_virus + part.no_call_others} | "
+            f"| {part.name} | {part.virus} | {part.others} | {part.no_call_virus + part.no_call_others} |"
+            f" {shown(part.shares[FOUND_OF_ALL])} | "
             + " | ".join(shown(part.measures[key]) for key in MEASURES)
             + " |"
             for part in evaluation.records

@@ -3,6 +3,9 @@
 The archive is a plain tar: first `bundle.json` (the models, and size and sha256 of every file), then the files as
 `MODEL/FILE`. Reading takes only regular members that the manifest lists, under names that it builds itself; links,
 other members and names that lead out of the folder are refused. Nothing is extracted by the archive's own rules.
+
+With a classifier travel the files of COMPANIONS that lie beside it, such as its calibrations. They are no part of its
+`manifest.json`, because they may be made later; the archive has their digests.
 """
 
 import contextlib
@@ -17,9 +20,10 @@ from pathlib import Path
 from typing import IO
 
 from virnucpro_core.errors import UsageError, WeightsError
+from virnucpro_core.files.digests import sha256_file
 from virnucpro_core.files.disk import make_sure_of_room
 from virnucpro_core.files.manifest import MANIFEST, read_manifest, verify
-from virnucpro_core.files.publish import publish, publish_folder
+from virnucpro_core.files.publish import publish, publish_bytes, publish_folder, temporary_folder
 from virnucpro_core.models.downloads import OnBytes, silent
 from virnucpro_core.models.store import ModelStore
 
@@ -29,16 +33,17 @@ Listed = dict[str, tuple[int, str]]  # file -> bytes, sha256
 _BLOCK = 1 << 20
 _LARGEST_MANIFEST = 4 << 20
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+COMPANIONS = ("calibration-*.json", "MODEL_CARD.md", "evaluation.*")
 _DAMAGED = "carry the archive over again and compare its sha256"
 
 
 @dataclass(frozen=True, slots=True)
 class Unbundled:
-    """A model of an archive. is_new: False if the store had exactly this model before."""
+    """A model of an archive. written: its files that the store did not have before; none if it had all of them."""
 
     name: str
     folder: Path
-    is_new: bool
+    written: tuple[str, ...]
 
 
 def write_bundle(store: ModelStore, names: Iterable[str], out: Path, *, on_bytes: OnBytes = silent) -> str:
@@ -72,13 +77,14 @@ def read_bundle(
 ) -> list[Unbundled]:
     """Put the archive's models into the store, each complete and verified or not at all.
 
-    A model that the store already has with these digests is kept. Raises UsageError if the store has another model of
-    a name (unless `force`), WeightsError for an archive that is no bundle, is damaged or holds what it must not.
+    What the store already has is kept: a model with these digests, and files beside it of which the archive has none.
+    Raises UsageError if the store has another model of a name or another file beside it (unless `force`), WeightsError
+    for an archive that is no bundle, is damaged or holds what it must not.
     """
     with _refused(path), tarfile.open(path, "r:") as archive:
         members = iter(archive)
         models = _read_manifest(path, archive, next(members, None))
-        _check_store(store, models, force=force)
+        wanted = {name: _wanted(store, name, files, force=force) for name, files in models.items()}
         total = sum(size for files in models.values() for size, _ in files.values())
         make_sure_of_room(store.root, total, "to unpack the archive")
         done, found = 0, []
@@ -89,49 +95,72 @@ def read_bundle(
             on_bytes(path.name, done, total)
 
         for name, files in models.items():
-            with (
-                publish_folder(store.path(name))
-                if _differs(store, name, files)
-                else contextlib.nullcontext() as into
-            ):
+            with _place(store.path(name), is_new=MANIFEST in wanted[name]) as into:
                 for file, (size, sha256) in files.items():
                     entry = _required(path, next(members, None), f"{name}/{file}", size)
-                    if into is not None:
+                    if file in wanted[name]:
                         _copy(path, archive, entry, into / file, sha256, arrived)
-                if into is not None:
+                if MANIFEST in wanted[name]:
                     verify(into)
-            found.append(Unbundled(name, store.path(name), into is not None))
+            found.append(Unbundled(name, store.path(name), wanted[name]))
         if (extra := next(members, None)) is not None:
             raise WeightsError(f"{extra.name[:80]!r} is not in its manifest", where=path, remedy=_DAMAGED)
     return found
 
 
 def _listed(folder: Path) -> Listed:
-    """Size and sha256 of the model's files; the manifest itself among them."""
+    """Size and sha256 of the model's files, of its manifest, and of what travels with it."""
     files = {
         str(name): (int(f["bytes"]), str(f["sha256"])) for name, f in read_manifest(folder)["files"].items()
     }
-    text = (folder / MANIFEST).read_bytes()
-    return dict(sorted(files.items())) | {MANIFEST: (len(text), hashlib.sha256(text).hexdigest())}
+    beside = {file.name for pattern in COMPANIONS for file in folder.glob(pattern) if file.is_file()}
+    more = [MANIFEST, *sorted(name for name in beside - files.keys() if _FILE.fullmatch(name))]
+    return dict(sorted(files.items())) | {
+        name: ((folder / name).stat().st_size, sha256_file(folder / name)) for name in more
+    }
 
 
-def _differs(store: ModelStore, name: str, files: Listed) -> bool:
-    """Whether the store has not exactly these files."""
+def _wanted(store: ModelStore, name: str, files: Listed, *, force: bool) -> tuple[str, ...]:
+    """The model's files that must be written: all if the store does not have this model.
+
+    If it has, those beside it that are missing or, with `force`, differ. Raises UsageError for what differs without
+    `force`.
+    """
+    folder = store.path(name)
     try:
-        return _listed(store.verify(name)) != files
+        here = _listed(store.verify(name))
+        is_same = here[MANIFEST] == files[MANIFEST]
     except WeightsError:
-        return True
+        here, is_same = {}, False
+    if folder.exists() and not is_same and not force:
+        raise UsageError(
+            f"the store has another model {name}",
+            where=folder,
+            remedy="--force replaces it by that of the archive",
+        )
+    if not is_same:
+        return tuple(files)
+    differing = [file for file in files if file in here and here[file] != files[file]]
+    if differing and not force:
+        raise UsageError(
+            f"the model {name} is the same, but not {' and '.join(differing)}",
+            where=folder,
+            remedy="--force replaces that by the archive's",
+        )
+    return tuple(file for file in files if here.get(file) != files[file])
 
 
-def _check_store(store: ModelStore, models: dict[str, Listed], *, force: bool) -> None:
-    for name, files in models.items():
-        folder = store.path(name)
-        if folder.exists() and not force and _differs(store, name, files):
-            raise UsageError(
-                f"the store has another model {name}",
-                where=folder,
-                remedy="--force replaces it by that of the archive",
-            )
+@contextlib.contextmanager
+def _place(folder: Path, *, is_new: bool) -> Iterator[Path]:
+    """A folder whose files appear in `folder` when the block ends: in place of it if `is_new`, else beside its own."""
+    if is_new:
+        with publish_folder(folder) as into:
+            yield into
+        return
+    with temporary_folder(folder.parent) as into:
+        yield into
+        for file in sorted(into.iterdir()):
+            publish_bytes(folder / file.name, file.read_bytes())
 
 
 def _read_manifest(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo | None) -> dict[str, Listed]:

@@ -26,6 +26,7 @@ from virnucpro_core.files.safetensors import TensorSource, write_tensors
 from virnucpro_core.models.checkpoints import attributes, read_checkpoint, read_sources
 from virnucpro_core.models.classifier import Classifier, load_classifier
 from virnucpro_core.models.sources import ModelKind
+from virnucpro_core.models.training_data import TRAINING_SEQUENCES
 
 # The fields of config.json that the encoders use; all others (remote code, training settings) are dropped.
 ESM2_CONFIG: dict[str, Any] = {
@@ -96,7 +97,7 @@ def import_model(
 
 def write_model_manifest(folder: Path, kind: str, origin: Origin, numbers: Mapping[str, Any]) -> None:
     """Write `manifest.json`: kind, origin and numbers of the model, and size and sha256 of every file."""
-    names = ("config.json", "model.safetensors", "tokenizer.json")
+    names = ("config.json", "model.safetensors", "tokenizer.json", TRAINING_SEQUENCES)
     facts = {
         "kind": kind,
         "source": origin.source,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote, urlsplit
 
-from virnucpro_core.errors import UsageError, WeightsError
+from virnucpro_core.errors import UsageError, WeightsError, printable
 from virnucpro_core.files.digests import sha256_file
 from virnucpro_core.files.publish import sync
 from virnucpro_core.models.sources import HUGGING_FACE, RemoteFile, Source
@@ -280,7 +280,7 @@ def _broken_connections(address: str) -> Iterator[None]:
             remedy="check the clock; behind a proxy with its own certificates, name their file in REQUESTS_CA_BUNDLE",
         ) from error
     except requests.exceptions.ProxyError as error:
-        raise _TryAgainError("the proxy does not answer (HTTPS_PROXY)") from error
+        raise _TryAgainError(f"the proxy does not answer (HTTPS_PROXY): {_cause(error)}") from error
     except requests.exceptions.Timeout as error:
         raise _TryAgainError("no answer in time") from error
     except (requests.exceptions.InvalidProxyURL, requests.exceptions.TooManyRedirects) as error:
@@ -298,8 +298,23 @@ def _broken_connections(address: str) -> Iterator[None]:
             "not an address of a server", where=shown(address), remedy="give http(s)://..."
         ) from error
     except requests.exceptions.RequestException as error:
-        reason = "the connection failed" if "timed out" not in str(error) else "the server went silent"
+        silent_server = "timed out" in str(error)
+        reason = "the server went silent" if silent_server else f"the connection failed: {_cause(error)}"
         raise _TryAgainError(reason) from error
+
+
+def _cause(error: BaseException) -> str:
+    """What the system said of a failed connection, such as `Connection refused`, below the library's own errors."""
+    seen: list[BaseException] = []
+    waiting: list[object] = [error]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, BaseException) and one not in seen:
+            seen.append(one)
+            waiting += [one.__context__, one.__cause__, getattr(one, "reason", None), *one.args]
+    said = [e.strerror for e in seen if isinstance(e, OSError) and isinstance(e.strerror, str)]
+    texts = [text for e in seen for text in e.args if isinstance(text, str)]
+    return printable((said or texts or [type(error).__name__])[-1][:200]).rstrip(".")
 
 
 def _session() -> "requests.Session":

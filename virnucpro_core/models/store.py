@@ -110,8 +110,8 @@ def remedy(name: str, folder: Path) -> str:
     source = SOURCES.get(name)
     if source is None:
         return (
-            "no such classifier is published: train it (`virnucpro train --help`), or import"
-            f" one with `virnucpro models import classifier PATH --out {folder}`"
+            f"no such classifier is published: train one (`virnucpro train --out {folder}`), copy the folder of a"
+            f" trained one there, or import a .pth file with `virnucpro models import classifier PATH --out {folder}`"
         )
     by_hand = f"`virnucpro models import {source.kind} PATH --out {folder}`"
     if not source.files:

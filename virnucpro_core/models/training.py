@@ -17,11 +17,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from virnucpro_core.devices.compute import usable_device
 from virnucpro_core.encoders.encoder import Encoder, load_encoder
 from virnucpro_core.errors import UsageError
 from virnucpro_core.files.digests import sha256_file
 from virnucpro_core.models.classifier import CLASSES, Classifier, Features
 from virnucpro_core.models.fitting import Recipe, TrainingReport, train_classifier
+from virnucpro_core.models.training_data import digests_of
 from virnucpro_core.sequences.chunks import Chunks, write_records
 from virnucpro_core.sequences.fasta import Record, read_records
 from virnucpro_core.sequences.frames import Frames, write_frames
@@ -36,15 +38,17 @@ SHARES = (0.15, 0.2)
 class TrainingSettings:
     """The settings of a training run.
 
-    `chunk_size` in bases; `augment`: other chunk sizes into which the training part is cut as well. `seeds`: how
-    often to train, with the seeds `recipe.seed`, `recipe.seed + 1`, ...; the fit with the lowest loss on the stopping
-    part is kept. `recipe.seed` also divides the groups. `lengths`: cut the records of the evaluation part into pieces
-    of these lengths; () to evaluate whole records.
+    `chunk_size` in bases; `augment`: other chunk sizes into which the training part is cut as well. `precision`: of
+    the encoders, as a sample's (DNABERT-S knows no fp8 and computes in float16 then). `seeds`: how often to train, with
+    the seeds `recipe.seed`, `recipe.seed + 1`, ...; the fit with the lowest loss on the stopping part is kept.
+    `recipe.seed` also divides the groups. `lengths`: cut the records of the evaluation part into pieces of these
+    lengths; () to evaluate whole records.
     """
 
     chunk_size: int = 500
     augment: tuple[int, ...] = ()
     device: str = "cpu"
+    precision: str = "float32"
     seeds: int = 3
     lengths: tuple[int, ...] = ()
     recipe: Recipe = Recipe(class_weights=True)  # noqa: RUF009 - frozen
@@ -73,7 +77,8 @@ class Trained:
 
     reports: of each seed, `best` is the index of the one that was kept. truth, lengths (bases), chunks: of the
     records of the evaluation part, in order; `evaluated` are their frames and `scores` (N, 2) their scores, others
-    and virus. facts: what goes into the manifest.
+    and virus. facts: what goes into the manifest. digests: of the sequences that were fitted to, in training or for
+    stopping (`training_data.py`).
     """
 
     classifier: Classifier
@@ -86,6 +91,7 @@ class Trained:
     evaluated: LabelledFrames
     scores: Features
     facts: dict[str, Any]
+    digests: npt.NDArray[np.uint64]
 
 
 def train(
@@ -95,15 +101,19 @@ def train(
 
     Raises InputError, WeightsError, DeviceError, or UsageError if a class has too few groups or frames.
     """
-    truth = labelled.truth()
+    examined = labelled.examined()
+    examined.check_lengths(settings.lengths)
+    truth = examined.truth
     records = [record for record in read_records(labelled.files) if not record.reason]
     parts = divided(records, truth, settings.recipe.seed)
     described = _facts(labelled, parts, truth, settings)
     if settings.lengths:
         parts[2], truth = cut(parts[2], truth, settings.lengths)
+    usable_device(settings.device, settings.precision)
+    half = "float16" if settings.precision == "fp8" else settings.precision
     encoders = (
-        load_encoder("dnabert-s", dnabert_folder, device=settings.device),
-        load_encoder("esm2", esm2_folder, device=settings.device),
+        load_encoder("dnabert-s", dnabert_folder, device=settings.device, dtype=half),
+        load_encoder("esm2", esm2_folder, device=settings.device, dtype=settings.precision),
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -140,6 +150,7 @@ def train(
         | {"trained_on": {"dnabert-s": encoders[0].fingerprint, "esm2": encoders[1].fingerprint}}
         | {"frames": dict(zip(PARTS, (len(p.labels) for p in (fit, stop, test)), strict=True))}
         | {"seeds": [_of_seed(settings.recipe.seed + k, report) for k, report in enumerate(reports)]},
+        digests_of([*parts[0], *parts[1]]),
     )
 
 

@@ -65,6 +65,15 @@ class Curve:
         """`500 to 999 bases`."""
         return f"{self.first:,} to {self.end - 1:,} bases" if self.end else f"{self.first:,} bases or more"
 
+    def least_score(self, log_odds: float) -> float:
+        """The least score with at least these log-odds; infinity if no score has them, NaN without a curve."""
+        if not self.score:
+            return math.nan
+        k = int(np.searchsorted(self.log_odds, log_odds))
+        if k in (0, len(self.score)):
+            return 0.0 if k == 0 else math.inf
+        return float(np.interp(log_odds, self.log_odds[k - 1 : k + 1], self.score[k - 1 : k + 1]))
+
     def covers(self, length: NDArray[np.int64]) -> NDArray[np.bool_]:
         """(n,) lengths in bases -> (n,) bool."""
         return (length >= self.first) & ((length < self.end) if self.end else True)
@@ -239,7 +248,18 @@ class SampleProbabilities:
         call = np.where(step >= 0, called, NO_CALL).astype(np.uint8)
         pairs = zip(block.reasons, call.tolist(), strict=True)
         reasons = [NOT_COVERED if k == NO_CALL and not reason else reason for reason, k in pairs]
-        return replace(block, call=call, reasons=reasons)
+        return replace(block, call=call, reasons=reasons, cutoff=self._cutoffs(block.length))
+
+    def _cutoffs(self, length: NDArray[np.int64]) -> Floats:
+        """The least score with which the preset calls a record of this length (n,) virus; NaN if none decides."""
+        good = np.flatnonzero(
+            self._fdr <= PRESETS[self.preset]
+        )  # it falls, so that all above the first one are good
+        least = (int(good[0]) - self._half) / STEPS if len(good) else math.inf
+        found = np.full(len(length), np.nan)
+        for curve in self.calibration.curves:
+            found[curve.covers(length)] = curve.least_score(least)
+        return found
 
     def facts(self) -> dict[str, Any]:
         """For `run.json` and the report."""

@@ -24,6 +24,7 @@ from virnucpro_core.files.columns import Array
 from virnucpro_core.sequences.chunks import Chunks, chunk_starts
 
 VIRUS, OTHERS, NO_CALL = 0, 1, 2
+PUBLISHED_CUTOFF = 0.5
 CALLS = ("virus", "others", "no_call")
 TOO_SHORT = "shorter than 3 bases"
 NO_CODON = "no codon of A, C, G, T only"
@@ -44,7 +45,8 @@ class RecordCalls:
 
     Arrays (n,): `length`, `chunks`, `chunks_scored`, `frames` int64; `score` float64, NaN without a call;
     `call` uint8, an index into CALLS; `probability` and `fdr` float64, NaN without one, None without a calibration.
-    `chunk_score` (sum of chunks,) float64, NaN where a chunk has no frame.
+    `chunk_score` (sum of chunks,) float64, NaN where a chunk has no frame. `cutoff` (n,) float64: the least score with
+    which the record is called virus, NaN if no score decides; None for all records at PUBLISHED_CUTOFF.
     """
 
     first: int
@@ -60,6 +62,7 @@ class RecordCalls:
     chunk_score: NDArray[np.float64]
     probability: NDArray[np.float64] | None = None
     fdr: NDArray[np.float64] | None = None
+    cutoff: NDArray[np.float64] | None = None
 
 
 def chunk_scores(maxima_C2: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -106,6 +109,7 @@ def call_records(
             call=call,
             chunk_first=int(bounds[0]),
             chunk_score=score_C,
+            cutoff=None if cutoff == PUBLISHED_CUTOFF else np.full(n, cutoff),
         )
         first += n
 

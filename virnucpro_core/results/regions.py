@@ -17,6 +17,12 @@ region. From this follows:
 - A record of one chunk is one region if the published tool calls the chunk virus.
 - Of several best paths the one with the most viral chunks is taken, as equal scores of a chunk count as virus.
 
+**The cut-off.** A chunk counts as virus from s = 0.5 on, as the published tool calls it. With another cut-off c of the
+records, from --cutoff or a preset, regions follow the same decision as the call of the record: a chunk counts as virus
+from s = c on, and adds ln(s / (1 - s)) - ln(c / (1 - c)). The preset's c is the least score with which a record of this
+length is called virus. Then a record called others has no region that is the whole record, and a record whose length
+the calibration does not cover has no region.
+
 A region begins and ends with a chunk that has a frame, or where the record does. So `whole_record` means from its
 first base to its last. Log-odds are whole thousandths, so sums do not depend on the direction in which a record is
 read: the same chunks in reverse order give the same regions in reverse order.
@@ -33,7 +39,7 @@ from numpy.typing import NDArray
 
 from virnucpro_core.errors import UsageError
 from virnucpro_core.files.columns import Array
-from virnucpro_core.results.record_calls import OTHERS, RecordCalls
+from virnucpro_core.results.record_calls import OTHERS, PUBLISHED_CUTOFF, RecordCalls
 from virnucpro_core.sequences.chunks import Chunks, Windows
 
 Kind = Literal["whole_record", "viral_part", "provirus_candidate"]
@@ -61,7 +67,8 @@ class Region:
     """Bases start to end - 1 (from 0) of the record with index `record`.
 
     kind: `whole_record` if no scored chunk of the record is outside; else `provirus_candidate` if the record is called
-    others, `viral_part` if not. score: mean s of the region's scored chunks.
+    others, `viral_part` if not. score: mean s of the region's scored chunks. chunks_virus: those that count as virus at
+    the cut-off of the record.
     """
 
     record: int
@@ -87,11 +94,16 @@ def own_bases(windows: Windows) -> tuple[Array, Array]:
     return start, end
 
 
-def log_odds(score_C: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Log-odds of each chunk in thousandths, (C,); 0 for a chunk without a frame (NaN)."""
-    s = np.clip(np.where(np.isnan(score_C), 0.5, score_C), 1 - MOST_SURE, MOST_SURE)
-    odds_C: NDArray[np.int64] = np.rint(_UNITS * np.log(s / (1 - s))).astype(np.int64)
-    return odds_C
+def log_odds(
+    score_C: NDArray[np.float64], cutoff_C: NDArray[np.float64] | float = PUBLISHED_CUTOFF
+) -> NDArray[np.int64]:
+    """Log-odds of each chunk against its cut-off in thousandths, (C,); 0 for a chunk without a frame (NaN)."""
+    s, c = (
+        np.clip(np.where(np.isnan(values), 0.5, values), 1 - MOST_SURE, MOST_SURE)
+        for values in (score_C, cutoff_C)
+    )
+    odds_C = np.rint(_UNITS * (np.log(s / (1 - s)) - np.log(c / (1 - c))))
+    return np.where(np.isnan(score_C), 0, odds_C).astype(np.int64)
 
 
 def viral_chunks(odds: Sequence[int]) -> list[bool]:
@@ -119,14 +131,17 @@ def find_regions(chunks: Chunks, block: RecordCalls, rule: RegionRule) -> dict[i
     The regions of a record are sorted and do not overlap.
     """
     lasts = np.cumsum(block.chunks)
-    virus = np.concatenate([[0], np.cumsum(block.chunk_score >= 0.5)])
+    cutoff: NDArray[np.float64] | float = PUBLISHED_CUTOFF
+    if block.cutoff is not None:
+        cutoff = np.repeat(block.cutoff, block.chunks)
+    virus = np.concatenate([[0], np.cumsum(block.chunk_score >= cutoff)])
     candidates = np.flatnonzero(virus[lasts] > virus[lasts - block.chunks]).tolist()
     if not candidates:
         return {}
     windows = chunks.windows(block.chunk_first, block.chunk_first + len(block.chunk_score))
     # Lists: most records have one chunk or a few, and arrays of that size are slow.
     start, end = (bases.tolist() for bases in own_bases(windows))
-    odds, scores = log_odds(block.chunk_score).tolist(), block.chunk_score.tolist()
+    odds, scores = log_odds(block.chunk_score, cutoff).tolist(), block.chunk_score.tolist()
     found = {}
     for k, lo, hi in zip(
         candidates, (lasts - block.chunks)[candidates].tolist(), lasts[candidates].tolist(), strict=True
@@ -135,18 +150,18 @@ def find_regions(chunks: Chunks, block: RecordCalls, rule: RegionRule) -> dict[i
         for first, last in _stretches(odds[lo:hi], scores[lo:hi]):
             a, b = lo + first, lo + last
             scored = [s for s in scores[a : b + 1] if not math.isnan(s)]
-            virus = sum(s >= 0.5 for s in scored)
-            if end[b] - start[a] >= rule.min_length and virus >= rule.min_support:
+            kind, support = _kind(block, k, len(scored)), int(virus[b + 1] - virus[a])
+            if kind and end[b] - start[a] >= rule.min_length and support >= rule.min_support:
                 kept.append(
                     Region(
                         record=block.first + k,
                         start=start[a],
                         end=end[b],
-                        kind=_kind(block, k, len(scored)),
+                        kind=kind,
                         score=math.fsum(scored) / len(scored),
                         chunks=b - a + 1,
                         chunks_scored=len(scored),
-                        chunks_virus=virus,
+                        chunks_virus=support,
                     )
                 )
         if kept:
@@ -154,10 +169,11 @@ def find_regions(chunks: Chunks, block: RecordCalls, rule: RegionRule) -> dict[i
     return found
 
 
-def _kind(block: RecordCalls, k: int, chunks_scored: int) -> Kind:
-    """The kind of a region with `chunks_scored` scored chunks in record k of the block."""
+def _kind(block: RecordCalls, k: int, chunks_scored: int) -> Kind | None:
+    """The kind of a region with `chunks_scored` scored chunks in record k of the block; None if it must not be one."""
     if chunks_scored == block.chunks_scored[k]:
-        return "whole_record"
+        # Chunks can be viral together while their mean is below the cut-off. A cut-off that was asked for decides.
+        return None if block.cutoff is not None and block.call[k] == OTHERS else "whole_record"
     return "provirus_candidate" if block.call[k] == OTHERS else "viral_part"
 
 

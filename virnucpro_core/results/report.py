@@ -25,7 +25,7 @@ from virnucpro_core.files.columns import Array
 from virnucpro_core.files.publish import publish_bytes
 from virnucpro_core.results.calibration import PRESETS
 from virnucpro_core.results.page import page_environment, page_policy, template_text
-from virnucpro_core.results.record_calls import CALLS, NO_CALL, VIRUS, RecordCalls, shown_score
+from virnucpro_core.results.record_calls import CALLS, VIRUS, RecordCalls, shown_score
 from virnucpro_core.results.regions import CHANGE, MOST_SURE, Region
 from virnucpro_core.results.summary import BINS, PairRow, ResultSummary, RunInfo, TopRecord
 from virnucpro_core.sequences.chunks import Chunks
@@ -48,6 +48,7 @@ FIELDS = (
     "frames",
     "reason",
 )
+CALIBRATED_FIELDS = (*FIELDS, "probability", "fdr")
 _WORDS = ("Virus", "Others", "No call")
 _NOUNS = ("called virus", "called others", "without a call")
 _LONGEST_TEXT = 300
@@ -77,7 +78,7 @@ class Selection:
         ends = np.cumsum(block.chunks)
         viral = np.concatenate([[0], np.cumsum(block.chunk_score >= 0.5)])
         viral = viral[ends] - viral[ends - block.chunks]
-        candidates = np.flatnonzero((block.chunks >= TRACK_CHUNKS) & (block.call != NO_CALL))
+        candidates = np.flatnonzero((block.chunks >= TRACK_CHUNKS) & (block.chunks_scored > 0))
         self.track_candidates += len(candidates)
         proviral = np.zeros(len(record), dtype=np.int64)
         marked = [k for k, found in regions.items() if any(r.kind == "provirus_candidate" for r in found)]
@@ -88,7 +89,7 @@ class Selection:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The table's records, virus before others before no call, each with the keys FIELDS."""
+        """The table's records, virus before others before no call, each with the keys CALIBRATED_FIELDS."""
         return [row for ranked in self._rows for _, row in ranked]
 
     @property
@@ -105,18 +106,19 @@ class Selection:
 
     def _row(self, block: RecordCalls, chosen: Array, number: int) -> dict[str, Any]:
         k = int(chosen[number])
-        called = block.call[k] != NO_CALL
         return {
             "number": block.first + k + 1,
             "id": page_text(block.ids[k]),
             "description": page_text(self._chunks.descriptions[block.first + k].decode(errors="replace")),
             "length": int(block.length[k]),
             "call": CALLS[block.call[k]],
-            "score": float(block.score[k]) if called else None,
+            "score": _number(block.score, k),
             "chunks": int(block.chunks[k]),
             "chunks_scored": int(block.chunks_scored[k]),
             "frames": int(block.frames[k]),
             "reason": block.reasons[k],
+            "probability": _number(block.probability, k),
+            "fdr": _number(block.fdr, k),
         }
 
     def _track(
@@ -141,12 +143,17 @@ class Selection:
         }
 
 
+def _number(values: Array | None, k: int) -> float | None:
+    return None if values is None or np.isnan(values[k]) else float(values[k])
+
+
 def write_report(path: Path, summary: ResultSummary, run: RunInfo, selection: Selection) -> None:
     """Publish the page at `path`. The same arguments give the same bytes."""
     style, script = template_text("report.css"), template_text("report.js")
     style += _PAIRS_STYLE if summary.pairs else ""
     counts, rows = summary.counts, selection.rows
     complete = len(rows) == counts.records
+    fields = CALIBRATED_FIELDS if summary.calibration else FIELDS
     page = (
         page_environment()
         .get_template("report.html.j2")
@@ -159,8 +166,8 @@ def write_report(path: Path, summary: ResultSummary, run: RunInfo, selection: Se
             data=script_json(
                 {
                     "complete": complete,
-                    "fields": FIELDS,
-                    "rows": [[row[name] for name in FIELDS] for row in rows],
+                    "fields": fields,
+                    "rows": [[row[name] for name in fields] for row in rows],
                     "tracks": selection.tracks,
                 }
             ),

@@ -311,8 +311,8 @@ def _write_pairs(
 
 
 def _scores(calls: NDArray[np.uint8], scores: NDArray[np.float64]) -> list[str]:
-    """`call<TAB>score` for each; the score is empty where there is no call."""
-    texts = np.where(calls == NO_CALL, "", scores.astype("U")).tolist()
+    """`call<TAB>score` for each; the score is empty where there is none."""
+    texts = np.where(np.isnan(scores), "", scores.astype("U")).tolist()
     return [f"{CALLS[call]}\t{text}" for call, text in zip(calls.tolist(), texts, strict=True)]
 
 

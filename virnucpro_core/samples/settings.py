@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import PurePath
 from typing import Any, Literal
 
 from virnucpro_core.errors import UsageError
@@ -92,8 +93,13 @@ def settings_in_words(settings: SampleSettings) -> str:
     for field in fields(settings):
         value = getattr(settings, field.name)
         if field.name not in ("chunk_size", "profile", "precision") and value != getattr(usual, field.name):
-            words.append(field.name if value is True else f"{field.name}={value}")
+            words.append(field.name if value is True else f"{field.name}={_short(field.name, value)}")
     return " ".join(words)
+
+
+def _short(name: str, value: Any) -> Any:
+    """The end of a path: `classifier/calibration-300.json`. A whole path would not fit into a table."""
+    return "/".join(PurePath(value).parts[-2:]) if name in PATHS else value
 
 
 def differing(one: SampleSettings, other: SampleSettings) -> tuple[str, ...]:

@@ -21,6 +21,8 @@ from virnucpro_core.sequences.fasta import Record, read_records
 from virnucpro_core.sequences.names import in_order
 
 LABELS = ("others", "virus")
+LEAST_PIECE = 6
+DIGEST_BYTES = 8
 _COLUMNS = ("id", "label", "group")
 _COMPLEMENT = bytes.maketrans(b"ACGTRYSWKMBDHVN", b"TGCAYRSWMKVHDBN")
 _TABLE_REMEDY = (
@@ -38,6 +40,45 @@ class Truth:
 
 
 @dataclass(frozen=True, slots=True)
+class Examined:
+    """What is known of labelled sequences after reading them once.
+
+    truth: by id, in order. lengths: bases of these records, (n,), 0 for those that cannot be called. longest: bases of
+    the longest record that can be called, of others and of virus. digests: the first DIGEST_BYTES bytes of
+    `sequence_digest` of each record with letters, (n,) uint64.
+    """
+
+    truth: dict[str, Truth]
+    lengths: NDArray[np.int64]
+    longest: tuple[int, int]
+    digests: NDArray[np.uint64]
+
+    def check_lengths(self, lengths: Sequence[int]) -> None:
+        """Raises UsageError for lengths (bases) of pieces that cannot be cut or read."""
+        most, both = max(self.longest), min(self.longest)
+        allowed = f"give {LEAST_PIECE:,} to {most:,}"
+        if both < most:
+            allowed += f", at least one of them at most {both:,}"
+        for length in lengths:
+            if length < LEAST_PIECE:
+                raise UsageError(
+                    f"--lengths {length}: pieces of fewer than {LEAST_PIECE} bases are no chunks",
+                    remedy=f"{allowed}; below about 100 bases there is little to judge",
+                )
+            if length > most:
+                raise UsageError(
+                    f"--lengths {length}: no record is as long, the longest has {most:,} bases",
+                    remedy=allowed,
+                )
+        if lengths and min(lengths) > both:
+            words = LABELS[self.longest.index(both)]
+            raise UsageError(
+                f"no {words} record is as long as {min(lengths):,} bases; the longest has {both:,}",
+                remedy=allowed,
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class LabelledInput:
     """Files whose records are labelled: either `virus` and `others`, or `fasta` with the table `labels`.
 
@@ -50,16 +91,20 @@ class LabelledInput:
     labels: Path | None = None
 
     def __post_init__(self) -> None:
-        by_file, by_table = bool(self.virus or self.others), bool(self.fasta or self.labels)
-        if (
-            by_file == by_table
-            or bool(self.virus) != bool(self.others)
-            or bool(self.fasta) != bool(self.labels)
-        ):
-            raise UsageError(
-                "labelled sequences are needed",
-                remedy="give --virus FASTA --others FASTA, or FASTA --labels TABLE",
-            )
+        by_file = [name for name in ("virus", "others") if getattr(self, name)]
+        by_table = [word for word, value in (("FASTA", self.fasta), ("--labels", self.labels)) if value]
+        if by_file and by_table:
+            options = " and ".join(f"--{name}" for name in by_file)
+            what = f"{options} label whole files, so {' and '.join(by_table)} cannot be given as well"
+        elif len(by_file) == 1:
+            what = f"--{'others' if by_file == ['virus'] else 'virus'} is missing"
+        elif len(by_table) == 1:
+            what = "FASTA has no labels" if self.fasta else "--labels has no FASTA"
+        elif not by_table and not by_file:
+            what = "labelled sequences are needed"
+        else:
+            return
+        raise UsageError(what, remedy="give --virus FASTA --others FASTA, or FASTA --labels TABLE")
 
     @property
     def files(self) -> list[Path]:
@@ -67,7 +112,11 @@ class LabelledInput:
         return in_order([*self.virus, *self.others, *self.fasta])
 
     def truth(self) -> dict[str, Truth]:
-        """Label and group of every record by its id, in the order of `files`. Raises InputError.
+        """Label and group of every record by its id, in the order of `files`. Raises what `examined` raises."""
+        return self.examined().truth
+
+    def examined(self) -> "Examined":
+        """Read all records. Raises InputError.
 
         A record without a line in the table, and a line without a record, are errors. So is a sequence with both
         labels.
@@ -75,12 +124,17 @@ class LabelledInput:
         files = self.files
         table = None if self.labels is None else read_labels(self.labels)
         found: dict[str, Truth] = {}
-        joined = _Joined()
+        joined, digests, longest, lengths = _Joined(), bytearray(), [0, 0], []
         for record in read_records(files):
             truth = self._truth(record, files, table)
             found[record.id] = truth
             if record.sequence:
-                joined.add(record, truth, files[record.file])
+                digest = sequence_digest(record.sequence)
+                joined.add(digest, record, truth, files[record.file])
+                digests += digest[:DIGEST_BYTES]
+            lengths.append(0 if record.reason else len(record.sequence))
+            if not record.reason:
+                longest[truth.label] = max(longest[truth.label], len(record.sequence))
         if (
             table is not None
             and (extra := next((name for name in table if name not in found), None)) is not None
@@ -91,7 +145,12 @@ class LabelledInput:
                 record=extra,
                 remedy="take the line out of the table, or give the file with the sequence",
             )
-        return {name: Truth(truth.label, joined.name(truth.group)) for name, truth in found.items()}
+        return Examined(
+            {name: Truth(truth.label, joined.name(truth.group)) for name, truth in found.items()},
+            np.array(lengths, np.int64),
+            (longest[0], longest[1]),
+            np.frombuffer(digests, "<u8").astype(np.uint64),
+        )
 
     def _truth(self, record: Record, files: Sequence[Path], table: dict[str, Truth] | None) -> Truth:
         if table is None:
@@ -147,6 +206,12 @@ def read_labels(path: Path) -> dict[str, Truth]:
     return found
 
 
+def sequence_digest(letters: bytes) -> bytes:
+    """sha256 of a sequence in upper case, the same for both strands."""
+    letters = letters.upper()
+    return hashlib.sha256(min(letters, letters.translate(_COMPLEMENT)[::-1])).digest()
+
+
 class _Joined:
     """Groups that are joined because they contain the same sequence (union-find by name)."""
 
@@ -154,10 +219,8 @@ class _Joined:
         self._parent: dict[str, str] = {}
         self._seen: dict[bytes, tuple[str, Truth]] = {}
 
-    def add(self, record: Record, truth: Truth, file: Path) -> None:
-        letters = record.sequence.upper()
-        both = min(letters, letters.translate(_COMPLEMENT)[::-1])
-        name, known = self._seen.setdefault(hashlib.sha256(both).digest(), (record.id, truth))
+    def add(self, digest: bytes, record: Record, truth: Truth, file: Path) -> None:
+        name, known = self._seen.setdefault(digest, (record.id, truth))
         if known.label != truth.label:
             raise InputError(
                 f"the same sequence is {LABELS[known.label]} as '{printable(name)}' and {LABELS[truth.label]} here",

@@ -3,6 +3,7 @@
 import csv
 import html
 import json
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ def test_an_evaluation_says_how_good_and_that_the_demo_means_nothing(site: Site)
     assert [one["name"] for one in facts["confusion"]] == ["cut-off 0.5"]
     with (site.folder / "evaluation" / "evaluation.tsv").open(newline="") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t"))
-    assert {row["level"] for row in rows} == {"records", "chunks", "groups"}
+    assert {row["level"] for row in rows} == {"records", "chunks", "groups", "calls"}
     assert all((row["value"] == "") <= (row["reason"] != "") for row in rows)
 
 
@@ -132,7 +133,43 @@ def test_what_cannot_be_is_refused_before_work_begins(
     assert "whole numbers" in refused("evaluate", *data, "--lengths", "5,x")
     assert "do not rise" in refused("evaluate", *data, "--length-bins", "500,300")
     said = refused("evaluate", *data[:-1], "evaluation")
-    assert "holds the evaluation of 'evaluation-" in said
+    assert "holds the evaluation of 'all-eval-" in said
+    assert "--lengths 5: pieces of fewer than 6 bases are no chunks; give 6 to 6,000" in refused(
+        "evaluate", *data, "--lengths", "5,300"
+    )
+    assert "--lengths 7000: no record is as long, the longest has 6,000 bases" in refused(
+        "evaluate", *data, "--lengths", "300,7000"
+    )
+    for words, line in (
+        (
+            ("--labels", "labels.tsv"),
+            "--virus and --others label whole files, so --labels cannot be given as well",
+        ),
+        (("all.fa",), "--virus and --others label whole files, so FASTA cannot be given as well"),
+    ):
+        assert line in refused("evaluate", *words, *data)
+    for words, line in (
+        (("--virus", "virus.fa"), "--others is missing"),
+        (("--others", "others.fa"), "--virus is missing"),
+        (("all.fa",), "FASTA has no labels"),
+        (("--labels", "labels.tsv"), "--labels has no FASTA"),
+        ((), "labelled sequences are needed"),
+    ):
+        said = refused("evaluate", *words, *out)
+        assert said == f"{line}; give --virus FASTA --others FASTA, or FASTA --labels TABLE"
+    line = refused("samples", "clean", "--dry-run")
+    assert line.startswith(
+        "VIRNUCPRO_KEEP is all, so there is nothing to delete; give --keep scores (deletes embedd"
+    )
+    for option, value in (("--cutoff", 2), ("--prior", 0), ("--bootstrap", -1), ("--gpus", 0)):
+        assert "is not in the range" in refused("evaluate", *data, option, value)
+    few = ("calibrate", *data, "--save", tmp_path / "no" / "c.json", "--chunk-size", 300)
+    for words in ((), ("--lengths", 5000)):
+        line = refused(*few, *words)
+        assert (
+            "needs 20 records of each class from 2 groups; the fullest, 3,000 to 9,999 bases, has 5 oth"
+            in line
+        )
     said = refused("calibrate", *site.words, "--out", "calibration")
     assert "calibration-300.json: already exists; give --force to replace it, or --save FILE" in said
     assert not (tmp_path / "no").exists()
@@ -147,3 +184,19 @@ def test_training_ends_with_a_page_and_a_card(site: Site) -> None:
     assert MEANINGLESS in said
     assert (site.folder / "trained" / "evaluation.html").exists()
     assert NO_MEANING in (site.folder / "trained" / "MODEL_CARD.md").read_text()
+
+    # The new classifier knows what it was trained on, also in another file, cut into pieces here.
+    words = (*site.words[: site.words.index("--classifier")], "--classifier", "trained", "--bootstrap", 0)
+    line = site.shell.refused("calibrate", *words, "--save", "c.json", "--out", "no")
+    shared = int(re.search(r"(\d+) of 11 sequences were in the training of this classifier", line)[1])
+    assert 4 <= shared < 11
+    assert line.endswith("give other sequences; or --allow-training-data")
+    assert not (site.folder / "no").exists()
+    done = site.shell.run("evaluate", *words, "--out", "seen")
+    assert done.returncode == 0
+    assert f"{shared} of 11 sequences were in the training of this classifier: the figures" in done.stderr
+    page = " ".join((site.folder / "seen" / "evaluation.html").read_text().split())
+    assert f"{shared} of the 11 sequences were in the training of this classifier" in page
+    facts = json.loads((site.folder / "seen" / "evaluation.json").read_text())
+    assert facts["run"]["training"] == {"is_known": True, "shared": shared, "sequences": 11}
+    assert facts["run"]["sample"].startswith("all-eval-")

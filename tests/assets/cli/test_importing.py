@@ -28,6 +28,10 @@ def test_imported_features_are_predicted_without_encoders(tmp_path: Path) -> Non
     shell = Shell(tmp_path)
     classifier(tmp_path / "home/models/virnucpro-500")
     folders = write_published(published(), tmp_path / "old")
+    # What is refused leaves nothing behind, and the same name can be used again.
+    words = ("--sample", "old", "--profile", "esm2-3b", "--input", RECORDS)
+    assert "frames were not found beside the features" in shell.refused("import-features", folders[2], *words)
+    assert not (tmp_path / "home/samples/old").exists()
     said = shell.good(
         "import-features", *folders, "--sample", "old", "--profile", "esm2-3b", "--input", RECORDS
     )

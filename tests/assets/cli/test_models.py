@@ -21,8 +21,11 @@ from virnucpro_core.errors import UsageError, VirnucproError, WeightsError
 from virnucpro_core.files.digests import sha256_file
 from virnucpro_core.files.manifest import verify
 from virnucpro_core.models import downloads, golden, sources
+from virnucpro_core.models.classifier import load_classifier
+from virnucpro_core.models.convert import Origin, write_model_manifest
 from virnucpro_core.models.profiles import PROFILES
 from virnucpro_core.models.sources import SOURCES, RemoteFile
+from virnucpro_core.results.calibration import Calibration, Curve, find_calibration
 
 NAMES = ("dnabert-s", "esm2-3b", "virnucpro-300", "virnucpro-500")
 Run = Callable[..., str]
@@ -188,14 +191,32 @@ def test_without_network_one_line_says_what_to_do(
     with pytest.raises(downloads.NetworkError) as caught:
         run("models", "fetch", "esm2-8m")
     assert str(caught.value).startswith("http://127.0.0.1:9/facebook/esm2_t6_8M_UR50D/resolve/c731040f")
-    assert "cannot download config.json: the connection failed; check the network and run" in str(
-        caught.value
+    assert (
+        "cannot download config.json: the connection failed: Connection refused; check the network and run"
+        in str(caught.value)
     )
     assert caught.value.exit_code == 3
-    assert caplog.messages[-1] == "config.json: the connection failed; next attempt in 16 s"
+    assert (
+        caplog.messages[-1] == "config.json: the connection failed: Connection refused; next attempt in 16 s"
+    )
     monkeypatch.setenv("HF_ENDPOINT", "mirror.example")
     with pytest.raises(UsageError, match="not an address of a server; give http"):
         run("models", "fetch", "esm2-8m")
+
+
+def test_list_shows_own_models(run: Run, tmp_path: Path) -> None:
+    store = tmp_path / "home/models"
+    made = stand_in.classifier(tmp_path / "made")
+    assert " own " not in run("models", "list")
+    own = store / "a-classifier-with-a-long-name"
+    for folder in (own, store / "damaged"):
+        shutil.copytree(made, folder)
+    write_model_manifest(own, "classifier", Origin("trained here"), {"chunk_size": 300})
+    (store / "damaged/manifest.json").write_text("{}")
+    lines = {line.split()[0]: line for line in run("models", "list").splitlines()}
+    assert lines[own.name].endswith(" classifier for chunks of 300 bases, trained here")
+    assert "damaged manifest.json; fetch or import it again" in lines["damaged"]
+    assert len({line.find("https://") for line in lines.values() if "https://" in line}) == 1
 
 
 def test_list_offers_what_fetch_can_do(run: Run) -> None:
@@ -300,6 +321,49 @@ def test_other_archives_and_other_models(run: Run, archive: Path, tmp_path: Path
     assert "esm2-8m is not in the model store" in refused(
         run, "models", "bundle", "esm2-8m", "--out", tmp_path / "n.tar"
     )
+
+
+def test_what_was_made_for_a_classifier_travels_with_it(
+    run: Run, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("models", "fetch", "virnucpro-500", "--from", published, "--no-golden")
+    folder = tmp_path / "home/models/virnucpro-500"
+    known = load_classifier(folder).fingerprint
+    curve = Curve(0, 0, (0.0, 1.0), (-2.0, 2.0))
+    Calibration(known, 500, "platt", (curve,), {}).save(folder / "calibration-500.json")
+    beside = ("MODEL_CARD.md", "evaluation.html", "evaluation.json", "evaluation.tsv")
+    for name in beside:
+        (folder / name).write_text(f"of {name}")
+    (folder / "notes.txt").write_text("private")
+    archive = tmp_path / "models.tar"
+    run("models", "bundle", "virnucpro-500", "--out", archive)
+    assert run("models", "unbundle", archive).endswith("virnucpro-500 (was there already)\n")
+
+    monkeypatch.setenv("VIRNUCPRO_HOME", str(tmp_path / "other"))
+    there = tmp_path / "other/models/virnucpro-500"
+    run("models", "unbundle", archive)
+    assert {name: (there / name).read_text() for name in beside} == {name: f"of {name}" for name in beside}
+    assert not (there / "notes.txt").exists()
+    found = find_calibration(there, known, 500)
+    assert found is not None
+    assert found.curves == (curve,)
+
+    # The same model, but something beside it is missing, is another one, or is not in the archive.
+    (there / "MODEL_CARD.md").unlink()
+    (there / "calibration-300.json").write_text("mine")
+    assert "(MODEL_CARD.md added)" in run("models", "unbundle", archive)
+    (there / "calibration-500.json").write_text("mine")
+    line = refused(run, "models", "unbundle", archive)
+    assert "the model virnucpro-500 is the same, but not calibration-500.json; --force replaces that" in line
+    assert (there / "calibration-500.json").read_text() == "mine"
+    run("models", "unbundle", "--force", archive)
+    assert find_calibration(there, known, 500) == found
+    assert (there / "calibration-300.json").read_text() == "mine"
+
+    bad = rewritten(archive, lambda m, d: (m, d.replace(b"of eval", b"xx eval")))
+    shutil.rmtree(there)
+    assert "evaluation.html does not have the sha256" in refused(run, "models", "unbundle", bad)
+    assert not there.exists()
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(

@@ -1,6 +1,9 @@
 """Commands that only read names and numbers start quickly: they import neither Dagster nor torch nor pandas."""
 
+import contextlib
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +12,7 @@ import pytest
 
 from tests.assets.conftest import Finished
 from virnucpro_assets.cli.main import app
+from virnucpro_assets.platform.databases import RUNS
 
 SLOW = {"torch", "dagster", "pandas", "matplotlib", "huggingface_hub", "transformers"}
 SLOW_FOR_HELP = SLOW | {"numpy", "h5py", "rich", "yaml", "psutil"}
@@ -43,6 +47,18 @@ def modules_of(home: Path, *words: str) -> set[str]:
 )
 def test_a_quick_command_imports_nothing_slow(finished: Finished, words: tuple[str, ...]) -> None:
     assert not modules_of(finished.platform.folder, *words) & SLOW
+
+
+def test_an_unfinished_sample_costs_no_import_of_dagster_unless_a_run_failed(finished: Finished) -> None:
+    """Its folder does not say why it is not finished; the records of the runs do."""
+    home, records = finished.platform.folder, Path(finished.instance.root_directory)
+    shutil.rmtree(finished.sample.results)
+    shutil.copytree(records / "history", home / "dagster" / "history")
+    (home / "dagster" / "dagster.yaml").touch()
+    assert not modules_of(home, "samples") & SLOW
+    with contextlib.closing(sqlite3.connect(home / "dagster" / RUNS)) as runs, runs:
+        runs.execute("UPDATE runs SET status = 'FAILURE'")
+    assert "dagster" in modules_of(home, "samples")
 
 
 def test_help_of_every_command_imports_next_to_nothing(tmp_path: Path) -> None:

@@ -81,6 +81,31 @@ def test_probabilities_are_read_where_there_are_some(sample: Sample, tmp_path: P
     assert (np.isnan(found.probability) == (found.records.length < 100)).all()
     evaluation = evaluate(found, SETTINGS, RUN)
     assert [one.name for one in evaluation.reliability] == ["score", "probability"]
+    assert evaluation.shares["prior"] == 0.3
+    assert evaluation.shares["prior_words"] == "given by --prior"
+    assert found.fdr is not None
+    label, p = found.records.label, found.probability
+    for way, table, most in zip(evaluation.callings, evaluation.confusion, (None, 0.05, 0.2), strict=True):
+        assert way.name == table.name
+        positive = table.virus_virus + table.others_virus
+        called = found.records.score >= 0.5 if most is None else found.fdr <= most
+        if positive:
+            assert way.false.value == pytest.approx(table.others_virus / positive)
+            assert way.expected_false == pytest.approx(np.nanmean((1 - p)[called]))
+            assert most is None or way.expected_false <= most
+        else:
+            assert way.false.value is way.expected_false is None
+        assert way.found.value == pytest.approx(table.virus_virus / (table.virus_virus + table.virus_others))
+        assert way.found_of_all.value == pytest.approx(table.virus_virus / (label == 1).sum())
+    write_page(tmp_path / "page.html", evaluation)
+    text = " ".join((tmp_path / "page.html").read_text().split())
+    assert "for a share (prior) of 0.3, given by --prior" in text
+    assert "A virus without a call counts as not found" in text
+    save(evaluation, tmp_path)
+    assert json.loads((tmp_path / "evaluation.json").read_text())["shares"]["prior"] == 0.3
+    rows = [line.split("\t")[:4] for line in (tmp_path / "evaluation.tsv").read_text().splitlines()]
+    assert ["calls", "cut-off 0.5", "found_of_all_virus"] in [row[:3] for row in rows]
+    assert "expected_false_discovery_rate" in {row[2] for row in rows}
     for one in evaluation.confusion:
         assert sum(getattr(one, name) for name in one.__dataclass_fields__ if name != "name") == len(TRUTH)
 

@@ -282,11 +282,13 @@ def test_redirects_are_followed(server: Server, tmp_path: Path) -> None:
 def test_nobody_there_and_a_proxy_that_is_not_there(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(NetworkError, match=r"config\.json: the connection failed; check the network"):
+    with pytest.raises(
+        NetworkError, match=r"config\.json: the connection failed: Connection refused; check the network"
+    ):
         WebFiles(endpoint="http://127.0.0.1:9", pauses=(0.0,)).get("tiny", SOURCE, UNPINNED, tmp_path)
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "")
-    with pytest.raises(NetworkError, match=r"the proxy does not answer"):
+    with pytest.raises(NetworkError, match=r"the proxy does not answer \(HTTPS_PROXY\): Connection refused"):
         get(server, tmp_path)
     monkeypatch.setenv("HTTP_PROXY", server.address)  # a proxy is asked for the whole address
     files = WebFiles(mirror="http://mirror.example/models")

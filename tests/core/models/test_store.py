@@ -365,7 +365,7 @@ def test_every_missing_model_of_a_profile_is_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError) as caught:
         resolve_profile("esm2-8m", 300, store)
     assert "`virnucpro models fetch dnabert-s esm2-8m` (0.5 GB)" in str(caught.value)
-    assert "virnucpro-esm2-8m-300: no such classifier is published: train it" in str(caught.value)
+    assert "virnucpro-esm2-8m-300: no such classifier is published: train one" in str(caught.value)
 
 
 def test_missing_model_message(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import html
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from tests.support.genomes import LABELS_TABLE, write_genomes
 from virnucpro_core.encoders.weights import fingerprint
-from virnucpro_core.errors import UsageError
+from virnucpro_core.errors import UsageError, WeightsError
 from virnucpro_core.evaluation.evaluation import EvaluationSettings
 from virnucpro_core.evaluation.trained import publish_trained, scored
 from virnucpro_core.files.manifest import verify
@@ -17,6 +18,7 @@ from virnucpro_core.models.classifier import load_classifier
 from virnucpro_core.models.fitting import Recipe, train_classifier
 from virnucpro_core.models.profiles import DEMO, NO_MEANING, note_of
 from virnucpro_core.models.training import PARTS, Trained, TrainingSettings, cut, divided, train
+from virnucpro_core.models.training_data import Overlap, digests_of, overlap
 from virnucpro_core.results.record_calls import chunk_scores
 from virnucpro_core.sequences.fasta import read_records
 from virnucpro_core.sequences.labelled import LabelledInput, Truth
@@ -114,6 +116,7 @@ def test_the_folder_can_be_shared(trained: Trained, tmp_path: Path) -> None:
         "evaluation.tsv",
         "manifest.json",
         "model.safetensors",
+        "training_sequences.npy",
     ]
     assert all((folder / n).read_bytes() == (tmp_path / "two" / "clas<b>" / n).read_bytes() for n in files)
     manifest = verify(folder)
@@ -136,6 +139,26 @@ def test_the_folder_can_be_shared(trained: Trained, tmp_path: Path) -> None:
     assert sum(records[0][key] for key in ("virus", "others", "no_call_virus", "no_call_others")) == len(
         trained.truth
     )
+
+
+def test_the_folder_knows_what_it_was_trained_on(
+    labelled: LabelledInput, trained: Trained, tmp_path: Path
+) -> None:
+    folder = tmp_path / "classifier"
+    publish_trained(trained, folder, MEASURING)
+    assert "training_sequences.npy" in verify(folder)["files"]
+    records = list(read_records(labelled.files))
+    parts = divided(records, labelled.truth(), RECIPE.seed)
+    every = overlap(folder, digests_of(records))
+    assert every == Overlap(is_known=True, shared=len(parts[0]) + len(parts[1]), sequences=len(records))
+    assert every.words == f"{every.shared} of {len(records)} sequences"
+    assert overlap(folder, digests_of(parts[2])).shared == 0
+    turned = parts[0][0].sequence.lower().translate(bytes.maketrans(b"acgt", b"tgca"))[::-1]
+    assert overlap(folder, digests_of([replace(parts[0][0], id="other", sequence=turned)])).shared == 1
+    assert not overlap(DEMO / "classifier_300", digests_of(records)).is_known
+    (folder / "training_sequences.npy").write_bytes(b"no list")
+    with pytest.raises(WeightsError, match="cannot be read"):
+        overlap(folder, digests_of(records))
 
 
 def clouds(rows: int, seed: int, shift: float = 2.0) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.browser import chromium
 from tests.support.scored import Scored, scored_sample, sequence
 from virnucpro_core.errors import UsageError, WeightsError
 from virnucpro_core.results.calibration import (
@@ -30,6 +31,7 @@ LINE = Calibration(
     CLASSIFIER, 60, "isotonic", (Curve(0, 100, reason="too few"), Curve(100, 0, (0.0, 1.0), (-5.0, 5.0))), {}
 )
 LENGTHS = [70, 120, 130, 200, 300, 400, 500, 130, 260, 90]
+NONE = "\N{EN DASH}"
 FASTA = (
     "".join(f">r{k}\n{sequence(n, k)}\n" for k, n in enumerate(LENGTHS))
     + ">stopped\n"
@@ -146,6 +148,68 @@ def test_a_preset_calls_by_the_expected_rate(sample: Scored, tmp_path: Path, pre
     page = (tmp_path / "report.html").read_text()
     assert f"by the preset <b>{preset}</b>" in page
     assert "cut-off 0.5" not in page
+    # One decision: the marks of the regions follow from the calls.
+    calls = {row["record_id"]: row["call"] for row in rows}
+    marked: dict[str, set[str]] = {call: set() for call in CALLS}
+    for line in (tmp_path / "regions.bed").read_text().splitlines():
+        name, _, _, label = line.split("\t")[:4]
+        marked[calls[name]].add(label.partition(":")[2])
+    assert marked["virus"] <= {"whole_record", "viral_part"}
+    assert marked["virus"]
+    assert marked["others"] <= {"provirus_candidate"}
+    assert not marked["no_call"]
+    # The page has what the table has, also where the calibration leaves a record without a call.
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    shown = {row[1]: dict(zip(data["fields"], row, strict=True)) for row in data["rows"]}
+    for row in rows:
+        for name in ("score", "probability", "fdr"):
+            value = shown[row["record_id"]][name]
+            assert row[name] == "" if value is None else float(row[name]) == pytest.approx(value, rel=1e-5)
+    assert any(one["call"] == "no_call" and one["score"] is not None for one in shown.values())
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 1_000).map(lambda n: n / 1_000), st.floats(-16, 16)),
+        min_size=1,
+        max_size=5,
+        unique_by=lambda p: p[0],
+    ),
+    st.floats(-17, 17),
+)
+def test_the_least_score_is_the_border(points: list[tuple[float, float]], least: float) -> None:
+    score, odds = (tuple(sorted(values)) for values in zip(*points, strict=True))
+    found = Curve(0, 0, score, odds).least_score(least)
+    if found == np.inf:
+        assert odds[-1] < least
+        return
+    assert np.interp(found, score, odds) >= least - 1e-6
+    below = np.nextafter(found, -1)
+    assert found == 0 or np.interp(below, score, odds) <= least + 1e-6
+    assert np.isnan(Curve(0, 0).least_score(least))
+
+
+@pytest.mark.browser
+def test_the_page_shows_probabilities_and_rates(sample: Scored, tmp_path: Path) -> None:
+    sample.write(tmp_path, calibration=LINE, preset="relaxed", prior=0.75)
+    by_id = {row["record_id"]: row for row in table(tmp_path / "contigs.tsv")}
+    with chromium() as browser:
+        page = browser.new_page()
+        page.goto((tmp_path / "report.html").as_uri())
+        titles = page.locator("#table th").all_inner_texts()
+        assert titles[2:5] == ["Score", "Probability", "FDR"]
+        lines = page.locator("#table tbody tr")
+        for k in range(lines.count()):
+            cells = lines.nth(k).locator("td").all_inner_texts()
+            row = by_id[cells[0]]
+            for name, text in zip(("score", "probability", "fdr"), cells[2:5], strict=True):
+                assert (
+                    text == NONE
+                    if row[name] == ""
+                    else float(text) == pytest.approx(float(row[name]), abs=1e-4)
+                )
+            # A rate above the limit never reads as one that keeps it.
+            assert row["fdr"] == "" or (float(cells[4]) <= PRESETS["relaxed"]) == (row["call"] == "virus")
 
 
 def test_the_one_beside_the_classifier_is_found(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tests.support.scored import scored_sample, sequence
 from virnucpro_core.errors import UsageError
-from virnucpro_core.results.record_calls import RecordCalls, call_records
+from virnucpro_core.results.record_calls import OTHERS, VIRUS, RecordCalls, call_records
 from virnucpro_core.results.regions import (
     COST,
     Region,
@@ -162,6 +162,36 @@ def test_a_record_without_overlaps_gives_mirrored_regions_from_its_reverse_compl
     backward = regions_of(store, score).get(record, [])
     assert [(length - r.end, length - r.start, r.chunks, r.kind) for r in backward[::-1]] == [
         (r.start, r.end, r.chunks, r.kind) for r in forward
+    ]
+
+
+@given(st.data())
+def test_with_another_cutoff_regions_never_contradict_the_call(store: Chunks, data: st.DataObject) -> None:
+    n, cutoff = store.n_chunks, data.draw(st.floats(0, 1).filter(lambda c: c != 0.5))
+    near = st.floats(max(0, cutoff - 0.1), min(1, cutoff + 0.1)) | SCORE
+    score = np.array(data.draw(st.lists(near, min_size=n, max_size=n)))
+    (block,) = blocks_of(store, score, cutoff)
+    for record, found in find_regions(store, block, RegionRule(0, 1)).items():
+        if block.call[record] == OTHERS:
+            assert {r.kind for r in found} == {"provirus_candidate"}
+        else:
+            assert {r.kind for r in found} <= {"whole_record", "viral_part"}
+        assert all(r.score > cutoff - 0.5 for r in found)
+    one = 0  # a record of one chunk
+    is_virus = block.call[one] == VIRUS
+    assert (one in find_regions(store, block, RegionRule(0, 1))) == is_virus
+
+
+def test_a_stricter_cutoff_leaves_less_and_a_looser_one_more(store: Chunks) -> None:
+    score = np.full(store.n_chunks, np.nan)
+    score[store.chunk_offsets[3] :] = 0.7
+    kinds = {c: [r.kind for b in blocks_of(store, score, c) for r in find_regions(store, b, ANY).get(3, [])]
+             for c in (0.5, 0.6, 0.7, 0.9)}  # fmt: skip
+    assert kinds == {0.5: ["whole_record"], 0.6: ["whole_record"], 0.7: ["whole_record"], 0.9: []}
+    score[store.chunk_offsets[3] :] = 0.4
+    (block,) = blocks_of(store, score, 0.3)
+    assert [(r.kind, r.chunks_virus) for r in find_regions(store, block, RegionRule(0, 10))[3]] == [
+        ("whole_record", 10)
     ]
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virnucpro_core.errors import InputError
-from virnucpro_core.samples.settings import PATHS, SampleSettings
+from virnucpro_core.samples.settings import PATHS, SampleSettings, settings_in_words
 from virnucpro_core.samples.settings_file import read_settings_file
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {
@@ -55,6 +55,14 @@ def test_every_setting_can_be_given_with_its_default(file: Path, tmp_path: Path)
     file.write_text("\n".join(f"{k.replace('_', '-')} = {_toml(v)}" for k, v in given.items()))
     assert read_settings_file(file) == given
     assert set(PATHS) <= {f.name for f in fields(SampleSettings)}
+
+
+def test_settings_in_words_have_no_long_paths() -> None:
+    folder = "/a/very/long/path/of/somebody"
+    settings = SampleSettings(classifier=f"{folder}/mine", calibration=f"{folder}/mine/calibration-500.json")
+    words = settings_in_words(settings)
+    assert words == "500 esm2-3b float32 classifier=somebody/mine calibration=mine/calibration-500.json"
+    assert settings_in_words(SampleSettings(calibration="none")).endswith(" calibration=none")
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,11 @@ function decimals(score) {
   return (Math.floor(score * 1e4 + 1e-7) / 1e4).toFixed(4);
 }
 
+// The other way round: a rate above a limit must not read as one that keeps it.
+function decimalsUp(rate) {
+  return (Math.ceil(rate * 1e4 - 1e-7) / 1e4).toFixed(4);
+}
+
 function draw(parent, name, attributes, text) {
   const node = document.createElementNS(SVG, name);
   for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
@@ -33,11 +38,13 @@ const COLUMNS = [
   { field: "id", title: "Record" },
   { field: "call", title: "Call" },
   { field: "score", title: "Score", number: true },
+  { field: "probability", title: "Probability", number: true },
+  { field: "fdr", title: "FDR", number: true },
   { field: "length", title: "Length", number: true },
   { field: "chunks_scored", title: "Chunks scored", number: true },
   { field: "frames", title: "Frames", number: true },
   { field: "reason", title: "Reason" },
-].filter((column) => column.field !== "reason" || data.rows.some((row) => row[FIELD.reason]));
+].filter((column) => column.field in FIELD).filter((column) => column.field !== "reason" || data.rows.some((row) => row[FIELD.reason]));
 
 const tracked = new Map(data.tracks.map((track, index) => [track.number, `track-${index}`]));
 const FOLDED = 8; // tracks beyond these wait for a click; all of them are printed
@@ -84,6 +91,8 @@ function cell(row, column) {
       meter.append(level);
       td.append(meter, decimals(value));
     } else td.textContent = "–";
+  } else if (column.field === "probability" || column.field === "fdr") {
+    td.textContent = value === null ? "–" : column.field === "fdr" ? decimalsUp(value) : decimals(value);
   } else if (column.field === "chunks_scored") {
     td.textContent = `${whole.format(value)} of ${whole.format(row[FIELD.chunks])}`;
   } else td.textContent = column.number ? whole.format(value) : value;
