@@ -3,13 +3,14 @@
     make package
     sudo python3 deploy/container/prove.py /var/tmp/image --build-arg DEVICE=cpu
 
-1. debootstrap puts a minimal Debian of the Dockerfile's base into FOLDER, unless FOLDER/etc is there already.
-2. Every instruction of the Dockerfile is carried out in it, by chroot. An instruction that is not known here is an error.
+1. debootstrap puts a minimal Debian of the Dockerfile's base into FOLDER, which must not exist.
+2. Every instruction of the Dockerfile is carried out in it, by chroot. An instruction not known here is an error.
 3. The demo and the web UI run in it as its user, and as a user that no passwd file knows: HOME is not set, the root is
    read-only, /dev/shm has 64 MB, and there is no network. Only /srv/virnucpro and /tmp can be written.
 
 Needs Linux, root and debootstrap. `--bind` and `--env` are for a site whose package index needs files or variables of
-this machine; they are there while packages are installed and not afterwards, and nothing of them stays in FOLDER.
+this machine. The files are read-only, and are there while packages are installed and not afterwards; nothing of them
+stays in FOLDER.
 """
 
 import argparse
@@ -77,7 +78,7 @@ def instructions(text: str) -> Iterator[tuple[str, str]]:
 
 
 def build(image: Image, root: Path, asked: argparse.Namespace) -> None:
-    """Carry out the Dockerfile in the folder. Raises CalledProcessError if a step fails, ValueError for an unknown one."""
+    """Carry out the Dockerfile. Raises CalledProcessError if a step fails, ValueError for an unknown instruction."""
     given = dict(pair.split("=", 1) for pair in asked.build_arg)
     for name, rest in instructions(DOCKERFILE.read_text()):
         if asked.only_demo and name in ("FROM", "COPY", "RUN"):
@@ -102,16 +103,17 @@ def build(image: Image, root: Path, asked: argparse.Namespace) -> None:
             extra = dict(pair.split("=", 1) for pair in asked.env)
             enter(root, rest, image, env=extra | image.args, binds=["/etc/resolv.conf", *asked.bind])
         else:
-            raise ValueError(f"{DOCKERFILE}: {name} is not known to {Path(__file__).name}: teach it, or do without")
+            raise ValueError(
+                f"{DOCKERFILE}: {name} is not known to {Path(__file__).name}: teach it, or do without"
+            )
     if given:
         raise ValueError(f"{DOCKERFILE} has no ARG {', '.join(given)}")
 
 
 def bare_debian(root: Path, suite: str, mirror: str) -> None:
-    """Make the base with debootstrap, unless the folder holds one."""
-    if (root / "etc").is_dir():
-        print(f"{root} holds a system already: it is used as it is")
-        return
+    """Make the base with debootstrap. Raises ValueError if the folder exists: the steps are for a bare system."""
+    if root.exists():
+        raise ValueError(f"{root} exists: remove it, or give --only-demo to run the demo in it again")
     subprocess.run(["debootstrap", "--variant=minbase", suite, root, mirror], check=True)
 
 
@@ -127,9 +129,20 @@ def copy(root: Path, *words: str) -> None:
             shutil.copy(ROOT / name, folder)
 
 
+def devices(root: Path) -> list[str]:
+    """Commands that give the system a /dev of its own, with /dev/shm of the size that container engines give."""
+    nodes = [f"touch {root}/dev/{node} && mount --bind /dev/{node} {root}/dev/{node}" for node in NODES]
+    return [
+        f"mount -t tmpfs -o mode=755 tmpfs {root}/dev",
+        f"mkdir {root}/dev/shm",
+        f"mount -t tmpfs -o size={SHM},mode=1777 tmpfs {root}/dev/shm",
+        *nodes,
+    ]
+
+
 def enter(root: Path, command: str, image: Image, *, env: dict[str, str], binds: list[str]) -> None:
     """Run a RUN step as root: with /proc, /dev, the network and the bound paths, which all vanish with the process."""
-    mounts = [f"mount -t proc proc {root}/proc", f"mount --rbind /dev {root}/dev"]
+    mounts = [f"mount -t proc proc {root}/proc", *devices(root)]
     made = []
     for path in binds:
         inside = root / path.lstrip("/")
@@ -138,16 +151,22 @@ def enter(root: Path, command: str, image: Image, *, env: dict[str, str], binds:
             made += [*reversed(missing), inside]
             inside.parent.mkdir(parents=True, exist_ok=True)
             inside.mkdir() if Path(path).is_dir() else inside.touch()
-        mounts.append(f"mount --bind {path} {inside}")
+        # Read-only: what packages do to their certificates, say, must not reach this machine's.
+        mounts += [f"mount --bind {path} {inside}", f"mount -o remount,bind,ro {inside}"]
     variables = [f"{k}={v}" for k, v in ({"HOME": "/root"} | image.env | env).items()]
-    inner = shlex.join(["chroot", str(root), "env", "-i", "-C", image.folder, *variables, "sh", "-c", command])
+    inner = shlex.join(
+        ["chroot", str(root), "env", "-i", "-C", image.folder, *variables, "sh", "-c", command]
+    )
     try:
         subprocess.run(
             ["unshare", "--mount", "--pid", "--fork", "sh", "-ec", "\n".join([*mounts, inner])], check=True
         )
     finally:
         for path in reversed(made):
-            path.rmdir() if path.is_dir() else path.unlink()
+            if not path.is_dir():
+                path.unlink()
+            elif not list(path.iterdir()):  # packages may have put their own files beside
+                path.rmdir()
 
 
 def demo(root: Path, image: Image, user: str) -> None:
@@ -157,18 +176,10 @@ def demo(root: Path, image: Image, user: str) -> None:
     home.mkdir()
     uid, _, gid = user.partition(":")
     shutil.chown(home, int(uid), int(gid))
-    nodes = [
-        line
-        for node in NODES
-        for line in (f"touch {root}/dev/{node}", f"mount --bind /dev/{node} {root}/dev/{node}")
-    ]
     mounts = [
         "ip link set lo up",
         f"mount --bind {root} {root}",
-        f"mount -t tmpfs -o mode=755 tmpfs {root}/dev",
-        f"mkdir {root}/dev/shm",
-        f"mount -t tmpfs -o size={SHM},mode=1777 tmpfs {root}/dev/shm",
-        *nodes,
+        *devices(root),
         f"mount -t proc proc {root}/proc",
         f"mount -t tmpfs -o size={TMP},mode=1777 tmpfs {root}/tmp",
         f"mount --bind {home} {root}/srv/virnucpro",
@@ -190,8 +201,12 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="where the system is built; several GB")
     parser.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--mirror", default="http://deb.debian.org/debian", help="Debian mirror")
-    parser.add_argument("--bind", action="append", default=[], metavar="PATH", help="path that pip or apt needs")
-    parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE", help="variable that they need")
+    parser.add_argument(
+        "--bind", action="append", default=[], metavar="PATH", help="path that pip or apt needs"
+    )
+    parser.add_argument(
+        "--env", action="append", default=[], metavar="NAME=VALUE", help="variable that they need"
+    )
     parser.add_argument("--only-demo", action="store_true", help="FOLDER is built: run the demo again")
     asked = parser.parse_args()
     root, image = asked.folder.resolve(), Image()
