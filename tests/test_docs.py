@@ -17,7 +17,7 @@ PAGES = sorted(
         *ROOT.glob("*.md"),
         *(ROOT / "docs").rglob("*.md"),
         *(ROOT / ".github").rglob("*.md"),
-        ROOT / "deploy/Dockerfile",
+        ROOT / "deploy/container/Dockerfile",
     ]
 )
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]

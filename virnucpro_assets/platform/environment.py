@@ -26,7 +26,6 @@ _VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")  # its value before a lease re
 # NVML numbers the GPUs in this order; CUDA's default would put the fastest first.
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
 
-
 MODELS = "models"
 HUB = "HF_ENDPOINT"
 IN_PROCESS = "in_process"
