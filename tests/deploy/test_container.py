@@ -1,4 +1,4 @@
-"""The container file and the script that proves it: the script itself needs root, debootstrap and an index of packages."""
+"""The container file, and how its proof reads it. The proof itself needs root, debootstrap and a package index."""
 
 import importlib.util
 import re
@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import ROOT
 
-FOLDER = ROOT / "deploy" / "container"
+FOLDER = ROOT / "deploy"
 TEXT = (FOLDER / "Dockerfile").read_text()
 
 

@@ -1,10 +1,12 @@
 """The Snakemake module, run by a real Snakemake: tasks side by side, with one model store that they only read."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -24,7 +26,13 @@ PAIR = ("pair_R1.fastq", "pair_R2.fastq")
 TASKS = 3
 
 
-def snakemake(folder: Path, variables: dict[str, str], configuration: dict[str, object], *words: str) -> str:
+def snakemake(
+    folder: Path,
+    variables: dict[str, str],
+    configuration: dict[str, Any],
+    *words: str,
+    snakefile: Path = MODULE / "Snakefile",
+) -> str:
     """Run Snakemake in a folder with this configuration. Returns what it said."""
     (folder / "config.yaml").write_text(yaml.safe_dump(configuration))
     command = [
@@ -95,17 +103,23 @@ def test_a_plan_for_gpus(tmp_path: Path, outside: dict[str, str]) -> None:
     assert "threads: 4" in told
 
 
-def test_the_example_is_valid(tmp_path: Path, outside: dict[str, str]) -> None:
-    example = yaml.safe_load((MODULE / "config.yaml").read_text())
-    files = [
-        name
-        for given in example["samples"].values()
-        for name in ([given] if isinstance(given, str) else given)
-    ]
-    for name in files:
-        (tmp_path / name).touch()
+def test_the_page_about_workflows(tmp_path: Path, outside: dict[str, str]) -> None:
+    """Its configuration is the example beside the module, and the lines for somebody's own workflow work with it."""
+    page, example = (ROOT / "docs/workflows.md").read_text(), (MODULE / "config.yaml").read_text()
+    assert f"```yaml\n{example}```" in page
+    [lines] = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    own = tmp_path / "Snakefile"
+    own.write_text(
+        lines.replace("path/to/deploy/snakemake", str(MODULE)) + "rule all:\n    default_target: True\n"
+        '    input: expand("results/{s}/contigs.tsv", s=config["virnucpro"]["samples"])\n'
+    )
+    configuration = yaml.safe_load(example) | {"models": "models"}
+    for given in configuration["samples"].values():
+        for name in [given] if isinstance(given, str) else given:
+            (tmp_path / name).touch()
     (tmp_path / "models").mkdir()
-    told = snakemake(tmp_path, outside, example | {"models": "models"}, "--cores", "4", "-n")
+    told = snakemake(tmp_path, outside, {"virnucpro": configuration}, "--cores", "4", "-n", snakefile=own)
+    assert "rule virnucpro_predict" in told
     assert "gut_R1.fastq.gz, gut_R2.fastq.gz" in told
 
 

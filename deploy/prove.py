@@ -1,7 +1,6 @@
 """Prove the container file without a container engine: its own steps on a bare Debian, then the demo as it would run.
 
-    make package
-    sudo python3 deploy/container/prove.py /var/tmp/image --build-arg DEVICE=cpu
+    sudo python3 deploy/prove.py /var/tmp/image --build-arg DEVICE=cpu
 
 1. debootstrap puts a minimal Debian of the Dockerfile's base into FOLDER, which must not exist.
 2. Every instruction of the Dockerfile is carried out in it, by chroot. An instruction not known here is an error.
@@ -14,7 +13,6 @@ stays in FOLDER.
 """
 
 import argparse
-import glob
 import json
 import re
 import shlex
@@ -25,7 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 DOCKERFILE = Path(__file__).with_name("Dockerfile")
 STRANGER = "54321:54321"  # no user of the image
 SHM, TMP = "64m", "256m"
@@ -42,6 +40,18 @@ virnucpro doctor --profile demo
 virnucpro predict "$DEMO/viral.fa" "$DEMO/non_viral.fa" --sample demo --profile demo --chunk-size 300 --out results
 test -s results/report.html
 sha256sum results/contigs.tsv
+echo 'the same from a model store that cannot be written, in five homes at once'
+mkdir models
+cp -r "$DEMO/dnabert_s" models/dnabert-s
+cp -r "$DEMO/esm2" models/esm2-3b
+cp -r "$DEMO/classifier_300" models/virnucpro-300
+chmod -R a-w models
+for task in 1 2 3 4 5; do
+  VIRNUCPRO_MODELS=$PWD/models virnucpro predict "$DEMO/viral.fa" --home task$task --device cpu --chunk-size 300 \
+    --out task$task/results --quiet >/dev/null & tasks="${tasks-} $!"
+done
+for task in $tasks; do wait $task; done
+sha256sum task*/results/contigs.tsv
 virnucpro ui --port 3001 >ui.log 2>&1 & ui=$!
 python - <<'END' || { cat ui.log; exit 1; }
 import time, urllib.request
@@ -118,15 +128,14 @@ def bare_debian(root: Path, suite: str, mirror: str) -> None:
 
 
 def copy(root: Path, *words: str) -> None:
-    """COPY of files: from the root of the checkout into a folder of the image."""
-    folder = root / words[-1].lstrip("/")
-    folder.mkdir(parents=True, exist_ok=True)
-    for pattern in words[:-1]:
-        found = glob.glob(pattern, root_dir=ROOT)  # noqa: PTH207 - relative to the checkout, as Docker does it
-        if not found:
-            raise ValueError(f"{pattern} is not in {ROOT}: run `make package`")
-        for name in found:
-            shutil.copy(ROOT / name, folder)
+    """COPY of files into a folder of the image, or of one folder under its new name."""
+    *names, target = words
+    for source in (ROOT / name for name in names):
+        if source.is_dir():
+            shutil.copytree(source, root / target.lstrip("/"), ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            (root / target.lstrip("/")).mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, root / target.lstrip("/"))
 
 
 def devices(root: Path) -> list[str]:
