@@ -38,7 +38,7 @@ def snakemake(
     command = [
         str(SNAKEMAKE),
         "--snakefile",
-        str(MODULE / "Snakefile"),
+        str(snakefile),
         "--configfile",
         "config.yaml",
         *words,
