@@ -101,6 +101,11 @@ def _given(name: str) -> str:
     return os.environ.get(name, "") or str(configured(home_folder()).get(setting, ""))
 
 
+def unknown_variables() -> list[str]:
+    """Variables that are named like ours and that no part of the program reads, such as misspelled ones, sorted."""
+    return sorted({n for n in os.environ if n.startswith("VIRNUCPRO_")} - {v.name for v in VARIABLES})
+
+
 def hub_endpoint() -> str:
     """Address that stands for huggingface.co: `HF_ENDPOINT`, as Hugging Face's own programs read it."""
     return os.environ.get(HUB, "") or HUGGING_FACE
@@ -223,16 +228,15 @@ def _choice(name: str, *known: str) -> Callable[[], str]:
     return read
 
 
-def _number(name: str, default: int) -> int:
+def _number(name: str, default: int, least: int = 0) -> int:
     text = _given(name) or str(default)
     try:
-        return int(text)
+        value = int(text)
     except ValueError:
-        raise UsageError(f"{name} is {text!r}", remedy="give a whole number") from None
-
-
-def _whole(name: str, default: int) -> Callable[[], int]:
-    return lambda: _number(name, default)
+        value = least - 1
+    if value < least:
+        raise UsageError(f"{name} is {text!r}", remedy=f"give a whole number, {least} or more")
+    return value
 
 
 def _time(name: str, default: float) -> Callable[[], float]:
@@ -295,7 +299,7 @@ VARIABLES = (
         "chunk_size",
         "chunk size of samples from the inbox, bases",
         "500",
-        _whole("VIRNUCPRO_CHUNK_SIZE", 500),
+        functools.partial(_number, "VIRNUCPRO_CHUNK_SIZE", 500, 6),
     ),
     Variable(
         "VIRNUCPRO_ATTENTION",
@@ -309,14 +313,14 @@ VARIABLES = (
         "token_budget",
         "tokens in a batch",
         "by device",
-        _whole("VIRNUCPRO_TOKEN_BUDGET", 0),
+        functools.partial(_number, "VIRNUCPRO_TOKEN_BUDGET", 0),
     ),
     Variable(
         "VIRNUCPRO_WORKERS",
         "workers",
         "loader processes of each lane",
         "by device",
-        _whole("VIRNUCPRO_WORKERS", -1),
+        functools.partial(_number, "VIRNUCPRO_WORKERS", -1, -1),
     ),
     Variable(
         "VIRNUCPRO_EXECUTOR",
