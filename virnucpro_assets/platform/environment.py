@@ -56,8 +56,8 @@ LOCAL_TIME, ZONES = Path("/etc/localtime"), "zoneinfo/"
 
 
 def home_folder() -> Path:
-    """`VIRNUCPRO_HOME`, absolute."""
-    return _folder("VIRNUCPRO_HOME", Path.home() / ".virnucpro")
+    """`VIRNUCPRO_HOME`, absolute. Raises UsageError if it is not set and this user has no home directory."""
+    return _folder("VIRNUCPRO_HOME", "~/.virnucpro")
 
 
 def models_folder() -> Path:
@@ -196,8 +196,12 @@ def export(platform: Any) -> None:
     os.environ.setdefault(SETTLE, SETTLE_SECONDS)
 
 
-def _folder(name: str, default: Path) -> Path:
-    return Path(os.environ.get(name, "") or default).expanduser().resolve()
+def _folder(name: str, default: Path | str) -> Path:
+    asked = Path(os.environ.get(name, "") or default)
+    try:
+        return asked.expanduser().resolve()
+    except RuntimeError:  # `~` of a user in no list of users, as in containers
+        raise UsageError(f"{asked}: HOME is not set", remedy=f"set {name}, or give --home") from None
 
 
 def _is_zone(name: str) -> bool:

@@ -13,6 +13,7 @@ from virnucpro_assets.platform.environment import (
     IN_PROCESS,
     MODELS,
     configured,
+    home_folder,
     settings,
     usable_cores,
     visible_devices,
@@ -35,7 +36,15 @@ from virnucpro_core.samples.sample import Sample, open_sample
 from virnucpro_core.samples.settings import SampleSettings
 
 RESULTS = "/results"  # the path of the samples' results beside the web UI
-_PROCESS = ProcessDevice(lambda uuid: os.environ.update(CUDA_VISIBLE_DEVICES=uuid))
+
+
+def _show_only(uuid: str) -> None:
+    """Show CUDA this device alone. Compiled kernels go below VIRNUCPRO_HOME: a container may have no other place."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = uuid
+    os.environ.setdefault("TRITON_CACHE_DIR", str(home_folder() / "cache" / "triton"))
+
+
+_PROCESS = ProcessDevice(_show_only)
 
 
 def largest_model(settings: SampleSettings, found: ResolvedProfile) -> int:

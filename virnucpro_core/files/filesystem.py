@@ -20,8 +20,22 @@ from virnucpro_core.files.locks import is_locked, locked
 from virnucpro_core.files.publish import publish_bytes, publish_json
 
 LOCK, BEACON = "storage.lock", "storage.json"
-# File systems that several machines can mount at once.
-SHARED = ("nfs", "cifs", "smb", "lustre", "ceph", "beegfs", "gpfs", "glusterfs", "9p", "virtiofs", "fuse.")
+UNKNOWN = "unknown"
+# File systems that several machines can mount at once, or of which nobody knows.
+SHARED = (
+    "nfs",
+    "cifs",
+    "smb",
+    "lustre",
+    "ceph",
+    "beegfs",
+    "gpfs",
+    "glusterfs",
+    "9p",
+    "virtiofs",
+    "fuse.",
+    UNKNOWN,
+)
 # Those that come over a network for certain. (A shared folder of a virtual machine, 9p or virtiofs, need not.)
 NETWORK = (
     *("nfs", "cifs", "smb", "lustre", "ceph", "beegfs", "gpfs", "glusterfs", "afs", "panfs", "wekafs"),
@@ -56,10 +70,15 @@ class FileSystem:
 
 
 def file_system(path: Path) -> FileSystem:
-    """The file system of an existing path: the longest mount point above it."""
+    """The file system of an existing path: the longest mount point above it.
+
+    In a chroot the kernel need not list the one that the root lies on: its kind is then `UNKNOWN`.
+    """
     real = path.resolve()
     mounts = [m for m in psutil.disk_partitions(all=True) if real.is_relative_to(m.mountpoint)]
-    found = max(mounts, key=lambda m: len(m.mountpoint))
+    found = max(mounts, key=lambda m: len(m.mountpoint), default=None)
+    if found is None:
+        return FileSystem(UNKNOWN, Path(real.anchor), ())
     return FileSystem(found.fstype, Path(found.mountpoint), tuple(found.opts.split(",")))
 
 

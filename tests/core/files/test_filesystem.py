@@ -49,3 +49,13 @@ def test_the_file_system_is_the_nearest_mount_and_local_locks_are_named() -> Non
     assert nfs.local_locks == ()
     assert FileSystem("nfs", Path("/srv"), ("rw", "nolock")).local_locks == ("nolock",)
     assert not FileSystem("ext4", Path("/"), ("rw",)).shared
+
+
+def test_a_chroot_may_not_list_the_file_system_of_its_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(filesystem.psutil, "disk_partitions", lambda **_: [])
+    found = file_system(tmp_path)
+    assert found == FileSystem("unknown", Path("/"), ())
+    assert found.shared  # it may be: nobody knows
+    assert not found.network
