@@ -14,7 +14,15 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-OUTSIDE = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
+OUTSIDE = {
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
+    "requirements-advisories.md": "advisories.md",
+    "virnucpro_core/demo/README.md": "demo-models.md",
+    "virnucpro_core/golden/README.md": "golden.md",
+}
+PAGES = {in_site: source for source, in_site in OUTSIDE.items()}
 COPIES = "files"
 LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 FENCE = re.compile(r"^\s*(```|~~~)")
@@ -64,9 +72,8 @@ def _repository_path(target: str, page: str) -> str | None:
     path = target.partition("#")[0]
     if not path or re.match(r"[a-z]+:", path):
         return None
-    sources = {in_site: source for source, in_site in OUTSIDE.items()}
-    folder = ROOT if page in sources else (DOCS / page).parent
-    return os.path.relpath(folder / path, ROOT)
+    source = PAGES.get(page, f"docs/{page}")
+    return os.path.normpath(Path(source).parent / path)
 
 
 def _is_copied(path: str) -> bool:
