@@ -2,12 +2,14 @@
 
 import gzip
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import ROOT
-from tests.support.documented import IN_FULL, Block, Reader, blocks, same
+from tests.support.documented import IN_FULL, Block, Reader, blocks, same, write_bam
+from tests.support.quick_program import quick_program
 from virnucpro_core.models.profiles import DEMO
 
 PAGES = [
@@ -42,7 +44,7 @@ def _reader(folder: Path) -> Reader:
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     """Somebody who has the files that the pages name, and has predicted a few samples."""
     reader = _reader(tmp_path_factory.mktemp("reader"))
     _write_inputs(reader.folder)
@@ -51,7 +53,8 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
     reader.run(block, in_full=True)
     scores = reader.folder / "results-many" / "NAME" / "prediction_results.txt"
     shutil.copy(scores, reader.folder)
-    return reader
+    with quick_program(reader.folder.parent / "quick") as reader.quick:
+        yield reader
 
 
 def _write_inputs(folder: Path) -> None:
@@ -63,7 +66,9 @@ def _write_inputs(folder: Path) -> None:
         _fasta(folder / name, genome[500 + 10 * n : 4_000])
     for name, letters in (("virus", genome), ("others", other)):  # groups enough for training
         pieces = [letters[1_000 * k : 1_000 * k + 1_000] for k in range(5)]
-        (folder / f"{name}.fa").write_text("".join(f">{name}{k}\n{piece}\n" for k, piece in enumerate(pieces)))
+        (folder / f"{name}.fa").write_text(
+            "".join(f">{name}{k}\n{piece}\n" for k, piece in enumerate(pieces))
+        )
     for name in ("FILE", "reads.fasta"):
         shutil.copy(folder / "FILE.fa", folder / name)
     for n, name in enumerate(SAMPLES):
@@ -79,22 +84,12 @@ def _write_inputs(folder: Path) -> None:
     (folder / "samples.csv").write_text("sample,fastq_1,fastq_2\nx,reads_R1.fastq.gz,reads_R2.fastq.gz\n")
     (folder / "proteins.faa").write_text(">p\nMKTAYIAKQRQISFVKSHFSRQ\n")
     (folder / "genes.fna").write_text(">g\nATGAAAACTGCTTATATTGCT\n")
-    _bam(folder / "aligned.bam", genome)
+    write_bam(folder / "aligned.bam", genome)
 
 
 def _fasta(path: Path, sequence: str) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(f">{path.stem}_1\n{sequence}\n")
-
-
-def _bam(path: Path, genome: str) -> None:
-    pysam = pytest.importorskip("pysam", reason="pysam is not installed")
-    with pysam.AlignmentFile(path, "wb", header={"HD": {"VN": "1.6"}}) as file:
-        for k in range(5):
-            read = pysam.AlignedSegment()
-            read.query_name, read.query_sequence, read.flag = f"r{k}", genome[200 * k :][:150], 4
-            read.query_qualities = pysam.qualitystring_to_array("I" * 150)
-            file.write(read)
 
 
 def test_there_are_blocks_and_their_marks_are_understood() -> None:
@@ -104,7 +99,10 @@ def test_there_are_blocks_and_their_marks_are_understood() -> None:
     for page in sorted(PAGES):
         text = page.read_text("utf-8")
         own = [block for block in BLOCKS if block.page == str(page.relative_to(ROOT))]
-        marks = text.replace("`<!-- ", "").count("<!-- not run:"), text.replace(f"`{IN_FULL}", "").count(IN_FULL)
+        marks = (
+            text.replace("`<!-- ", "").count("<!-- not run:"),
+            text.replace(f"`{IN_FULL}", "").count(IN_FULL),
+        )
         assert marks == (sum(bool(b.why_not) for b in own), sum(b.in_full for b in own)), page
 
 
@@ -122,10 +120,10 @@ def test_the_tutorial_runs_as_it_stands_and_prints_what_it_shows(
     tutorial = [block for block in BLOCKS if block.page == TUTORIAL and not block.why_not]
     assert sum(len(block.commands) for block in tutorial) > 8
     for block in tutorial:
-        for (command, shown), printed in zip(
-            block.commands, reader.run(block, in_full=True), strict=True
-        ):
-            assert same(shown, printed), f"$ {command}\nthe page shows\n{shown}\nthe command printed\n{printed}"
+        for (command, shown), printed in zip(block.commands, reader.run(block, in_full=True), strict=True):
+            assert same(shown, printed), (
+                f"$ {command}\nthe page shows\n{shown}\nthe command printed\n{printed}"
+            )
     assert (reader.folder / "results" / "report.html").is_file()
 
 

@@ -7,6 +7,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 BLOCK = re.compile(r"^```(sh|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NOT_RUN = re.compile(r"<!-- not run: (.{8,}) -->$")
 IN_FULL = "<!-- run in full -->"
@@ -57,10 +59,11 @@ def blocks(page: str, text: str) -> list[Block]:
 
 @dataclass(slots=True)
 class Reader:
-    """Somebody who types commands: one folder, one home; `predict` is run with --check unless `in_full`."""
+    """Somebody who types commands: one folder, one home. quick: the folder of `quick_program`, if there is one."""
 
     folder: Path
     variables: dict[str, str] = field(default_factory=dict)
+    quick: Path | None = None
 
     def run(self, block: Block, *, in_full: bool) -> list[str]:
         """The output of each command of the block. Fails with all that was printed if one of them fails."""
@@ -83,22 +86,8 @@ class Reader:
     def _environment(self, *, in_full: bool) -> dict[str, str]:
         root, programs = TREE
         own = {k: v for k, v in os.environ.items() if not k.startswith(("VIRNUCPRO_", "DAGSTER_"))}
-        path = [str(programs), own["PATH"]]
-        if not in_full:
-            path.insert(0, str(self._checking()))
+        path = [str(programs), own["PATH"]] if in_full else [str(self.quick), str(programs), own["PATH"]]
         return own | self.variables | {"PATH": os.pathsep.join(path), "PYTHONPATH": str(root)}
-
-    def _checking(self) -> Path:
-        """A folder with a `virnucpro` that gives `predict` the option --check."""
-        program = self.folder.parent / "checking" / "virnucpro"
-        if not program.exists():
-            program.parent.mkdir()
-            real = TREE[1] / "virnucpro"
-            program.write_text(
-                f'#!/bin/sh\nif [ "$1" = predict ]; then exec {real} "$@" --check; fi\nexec {real} "$@"\n'
-            )
-            program.chmod(0o755)
-        return program.parent
 
 
 def same(shown: str, printed: str) -> bool:
@@ -130,3 +119,14 @@ def _alike(shown: str, printed: str) -> bool:
         return False
     pairs = zip(NUMBER.findall(shown), NUMBER.findall(printed), strict=True)
     return all(abs(float(a) - float(b)) <= NEAR for a, b in pairs)
+
+
+def write_bam(path: Path, genome: str) -> None:
+    """Five reads of the genome that are not aligned."""
+    pysam = pytest.importorskip("pysam", reason="pysam is not installed")
+    with pysam.AlignmentFile(path, "wb", header={"HD": {"VN": "1.6"}}) as file:
+        for k in range(5):
+            read = pysam.AlignedSegment()
+            read.query_name, read.query_sequence, read.flag = f"r{k}", genome[200 * k :][:150], 4
+            read.query_qualities = pysam.qualitystring_to_array("I" * 150)
+            file.write(read)
