@@ -29,7 +29,8 @@ def test_the_notebook_embeds_calls_and_plots(tmp_path: Path) -> None:
         "keep outputs out of the repository"
     )
     done = tmp_path / "done.ipynb"
-    command = [sys.executable, "-m", "nbclient.cli", str(EXAMPLES / "notebook.ipynb"), f"--output={done}"]
+    execute = "from nbclient.cli import main; main()"
+    command = [sys.executable, "-c", execute, str(EXAMPLES / "notebook.ipynb"), f"--output={done}"]
     own = {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "MPLBACKEND": ""}
     ended = subprocess.run(
         command, cwd=tmp_path, env=os.environ | own, capture_output=True, text=True, check=False
