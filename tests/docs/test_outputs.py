@@ -6,7 +6,7 @@ import pytest
 
 from tests.support import ROOT
 from virnucpro_core.evaluation import evaluation, trained
-from virnucpro_core.results import batch, chunk_calls, folder, pairs, record_calls, region_files
+from virnucpro_core.results import batch, chunk_calls, folder, record_calls, region_files, viral_reads
 
 PAGE = (ROOT / "docs" / "outputs.md").read_text()
 HEADERS = {
@@ -14,9 +14,9 @@ HEADERS = {
     "chunks.tsv": region_files.CHUNKS_HEADER,
     "prediction_results.txt": chunk_calls.PREDICTIONS_HEADER,
     "prediction_results_highestscore.csv": chunk_calls.CHUNK_CALLS_HEADER,
-    "pairs.tsv": pairs.HEADER,
+    "pairs.tsv": viral_reads.PAIRS_HEADER,
     "summary.tsv": "\t".join(batch.COLUMNS).encode(),
-    "evaluation.tsv": "\t".join(evaluation.COLUMNS).encode(),
+    "evaluation.tsv": "\t".join(evaluation._COLUMNS).encode(),
 }
 
 
@@ -28,5 +28,5 @@ def test_every_column_is_explained(file: str) -> None:
 
 
 def test_every_file_is_named() -> None:
-    for name in (*folder.FILES, evaluation.PAGE, evaluation.JSON, trained.CARD, batch.INDEX):
+    for name in (*folder.RESULT_FILES, evaluation.PAGE, evaluation.JSON, trained.CARD, batch.INDEX):
         assert re.search(rf"(`|### ){re.escape(name)}", PAGE), name
