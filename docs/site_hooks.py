@@ -4,9 +4,11 @@ CONTRIBUTING.md and its like become pages of the site. A link to any other file 
 configuration) gets a copy of that file below files/, so that the site is whole without the repository.
 """
 
+import importlib.util
 import os
 import re
 from pathlib import Path
+from types import ModuleType
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -24,6 +26,7 @@ OUTSIDE = {
 }
 PAGES = {in_site: source for source, in_site in OUTSIDE.items()}
 COPIES = "files"
+MERMAID = re.compile(r"^```mermaid\n.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 FENCE = re.compile(r"^\s*(```|~~~)")
 LIST = re.compile(r"^\s*([-*]|\d+\.) ")
@@ -46,8 +49,21 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
-    """Links as the site has them, and an empty line before each list and table, which GitHub does not need."""
+    """Links as the site has them, the rooms as a drawing, and an empty line before each list and table."""
+    if MERMAID.search(markdown):
+        svg = _module("rooms_svg").drawing()
+        markdown = MERMAID.sub(lambda _: svg, markdown)
     return _apart(LINK.sub(lambda found: _link(found, page.file.src_uri), markdown))
+
+
+def _module(name: str) -> ModuleType:
+    """A module beside this one; the folder is no package."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _link(found: re.Match[str], page: str) -> str:

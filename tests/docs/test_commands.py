@@ -1,6 +1,7 @@
 """Every block of commands in README and the documentation is run, or says why not; the tutorial as it stands."""
 
 import gzip
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ BLOCKS = [
     block for page in sorted(PAGES) for block in blocks(str(page.relative_to(ROOT)), page.read_text("utf-8"))
 ]
 TUTORIAL = "docs/tutorial.md"
+KINDS = {"", "sh", "console", "python", "toml", "ini", "yaml", "nginx", "csv", "mermaid"}
+COMMAND = re.compile(r"^(?:\$ )?(?:virnucpro|dagster|make|pip) [a-z]", re.MULTILINE)
 RUN = [block for block in BLOCKS if not block.why_not and block.page != TUTORIAL]
 # Samples that the pages name, each a small file of `many/`; they are predicted once, by one command.
 SAMPLES = ("NAME", "WRONG", "pat1", "pat2", "s1", "s2")
@@ -104,6 +107,15 @@ def test_there_are_blocks_and_their_marks_are_understood() -> None:
             text.replace(f"`{IN_FULL}", "").count(IN_FULL),
         )
         assert marks == (sum(bool(b.why_not) for b in own), sum(b.in_full for b in own)), page
+
+
+def test_no_command_hides_in_a_block_of_another_kind() -> None:
+    """`bash`, `shell` or no name at all would not be run."""
+    for page in sorted(PAGES):
+        fences = re.findall(r"^ *```(\w*)\n(.*?)^ *```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+        assert {kind for kind, _ in fences} <= KINDS, page
+        hidden = [text for kind, text in fences if kind not in ("sh", "console") and COMMAND.search(text)]
+        assert not hidden, page
 
 
 @pytest.mark.parametrize("block", RUN, ids=lambda block: f"{block.page}:{block.line}")
