@@ -5,6 +5,7 @@ PYTHON ?= python3
 # On a machine with NVIDIA GPUs this brings CUDA along; for another build see pytorch.org/get-started.
 TORCH ?= torch==2.13.0
 TRITON ?= triton==3.9.0
+SNAKEMAKE ?= snakemake==9.27.1
 VENV ?= .venv
 PORT ?= 3000
 MINUTES ?= 60
@@ -29,7 +30,7 @@ demo: $(VENV)/.user  ## call the genomes that ship with the package, in the demo
 ui: $(VENV)/.user  ## the web UI and the daemon on loopback; drop files into .virnucpro/inbox
 	$(BIN)/virnucpro ui --port $(PORT)
 
-test: $(VENV)/.dev  ## all tests that need no GPU; the last lines say which were skipped and why
+test: $(VENV)/.dev $(VENV)/snakemake/bin/snakemake  ## all tests that need no GPU; the last lines say which were skipped and why
 	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile -m "not gpu and not ray and not slurm and not long"
 
 ray: $(VENV)/.dev  ## a Ray cluster of four pretended machines, one of which dies; what Kubernetes would be told
@@ -92,6 +93,11 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml requirements.lock
 	@# A CPU build of torch comes without triton, whose interpreter tests the GPU kernels here.
 	[ "$$(uname -sm)" != "Linux x86_64" ] || $(BIN)/python -c "import triton" 2>/dev/null || $(PIP) "$(TRITON)"
 	touch $@ $(VENV)/.user
+
+# Its requirements and those of other tools exclude each other: an environment of its own.
+$(VENV)/snakemake/bin/snakemake: | $(BIN)/python
+	$(BIN)/python -m venv $(VENV)/snakemake
+	$(VENV)/snakemake/bin/pip install --quiet --disable-pip-version-check "$(SNAKEMAKE)"
 
 $(VENV)/.postgres: $(VENV)/.dev
 	$(PIP) --editable ".[dev,postgres]"

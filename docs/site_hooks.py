@@ -1,7 +1,8 @@
 """What mkdocs.yml needs beyond MkDocs: pages that lie outside of docs/, links to files of the repository, block edges.
 
 CONTRIBUTING.md and its like become pages of the site. A link to any other file of the repository (a script, a
-configuration) gets a copy of that file below files/, so that the site is whole without the repository.
+configuration) gets a copy of that file below files/, a link to a folder a list of its files, so that the site is whole
+without the repository.
 """
 
 import importlib.util
@@ -43,7 +44,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             path = _repository_path(target, file.src_uri)
             if path is not None and _is_copied(path):
                 copied.add(path)
-    for path in sorted(copied):
+    for path in sorted(path for path in copied if (ROOT / path).is_dir()):
+        inside = [str(file.relative_to(ROOT)) for file in sorted((ROOT / path).rglob("*")) if _is_kept(file)]
+        up = "../" * (path.count("/") + 2)
+        links = [f"- [{name}]({up}{COPIES}/{name})" for name in inside]
+        listing = "\n".join([f"# {path}", "", "Files of the repository.", "", *links, ""])
+        files.append(File.generated(config, f"{COPIES}/{path}/index.md", content=listing))
+        copied |= set(inside)
+    for path in sorted(path for path in copied if (ROOT / path).is_file()):
         files.append(File.generated(config, f"{COPIES}/{path}", abs_src_path=str(ROOT / path)))
     return files
 
@@ -68,7 +76,7 @@ def _module(name: str) -> ModuleType:
 
 def _link(found: re.Match[str], page: str) -> str:
     before, target, after = found.groups()
-    path = _repository_path(target, page)
+    path = None if page.startswith(COPIES) else _repository_path(target, page)
     if path is None:
         return found.group()
     if path in OUTSIDE:
@@ -76,7 +84,7 @@ def _link(found: re.Match[str], page: str) -> str:
     elif path.startswith("docs/"):
         in_site = path.removeprefix("docs/")
     elif _is_copied(path):
-        in_site = f"{COPIES}/{path}"
+        in_site = f"{COPIES}/{path}" + ("/index.md" if (ROOT / path).is_dir() else "")
     else:
         return found.group()  # MkDocs warns about it
     anchor = target.partition("#")[2]
@@ -93,7 +101,11 @@ def _repository_path(target: str, page: str) -> str | None:
 
 
 def _is_copied(path: str) -> bool:
-    return not path.startswith(("docs/", "..")) and path not in OUTSIDE and (ROOT / path).is_file()
+    return not path.startswith(("docs", ".")) and path not in OUTSIDE and (ROOT / path).exists()
+
+
+def _is_kept(file: Path) -> bool:
+    return file.is_file() and "__pycache__" not in file.parts
 
 
 def _apart(markdown: str) -> str:

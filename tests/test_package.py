@@ -2,11 +2,14 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import sysconfig
 import tarfile
+import time
 import tomllib
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -122,6 +125,30 @@ def test_demo_runs_from_the_wheel_in_an_empty_folder(archives: tuple[Path, Path]
     assert "6 records: 6 virus" in told
     assert (work / "results" / "report.html").is_file()
     assert f"version {virnucpro_core.__version__}" in run("virnucpro", "--version")
+    assert "viral" in _web_ui(environment / "bin" / "virnucpro", work, variables)
+
+
+def _web_ui(program: Path, work: Path, variables: dict[str, str]) -> str:
+    """The page of results that `virnucpro ui` serves; without a checkout, so with the wheel's own dagster.yaml."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = work / "ui.log"
+    with log.open("w") as out, subprocess.Popen(
+        [program, "ui", "--port", str(port)], cwd=work, env=variables, stdout=out, stderr=out
+    ) as ui:  # fmt: skip
+        try:
+            for _ in range(MINUTES * 60):
+                assert ui.poll() is None, log.read_text()
+                try:
+                    with urllib.request.urlopen(f"http://127.0.0.1:{port}/results/", timeout=30) as page:
+                        return str(page.read().decode())
+                except OSError:
+                    time.sleep(1)
+            pytest.fail(log.read_text())
+        finally:
+            ui.terminate()
+            ui.wait(60)
 
 
 def test_one_version() -> None:

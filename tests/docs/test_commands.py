@@ -23,7 +23,7 @@ BLOCKS = [
     block for page in sorted(PAGES) for block in blocks(str(page.relative_to(ROOT)), page.read_text("utf-8"))
 ]
 TUTORIAL = "docs/tutorial.md"
-KINDS = {"", "sh", "console", "python", "toml", "ini", "yaml", "nginx", "csv", "mermaid"}
+KINDS = {"", "sh", "console", "python", "toml", "ini", "yaml", "nginx", "csv", "mermaid", "groovy"}
 COMMAND = re.compile(r"^(?:\$ )?(?:virnucpro|dagster|make|pip) [a-z]", re.MULTILINE)
 RUN = [block for block in BLOCKS if not block.why_not and block.page != TUTORIAL]
 # Samples that the pages name, each a small file of `many/`; they are predicted once, by one command.

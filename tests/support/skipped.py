@@ -23,6 +23,8 @@ REMEDIES = {
     "C compiler": "apt install gcc libc6-dev",
     "pysam is not installed": "pip install 'virnucpro[dev]' (`make test` does it)",
     "samtools": "apt install samtools",
+    "groovy is not installed": "apt install groovy",
+    "Snakemake is not installed": "pip install snakemake, in an environment of its own (`make test` does it)",
     "golden files": "nothing to install: they are not published with the repository",
     "no git checkout": "clone the repository: a source archive does not say which files belong to it",
     "nothing in the file tells": "nothing to install: this combination cannot be tested",

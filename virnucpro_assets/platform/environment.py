@@ -26,7 +26,6 @@ _VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")  # its value before a lease re
 # NVML numbers the GPUs in this order; CUDA's default would put the fastest first.
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
 
-
 MODELS = "models"
 HUB = "HF_ENDPOINT"
 IN_PROCESS = "in_process"
@@ -57,8 +56,8 @@ LOCAL_TIME, ZONES = Path("/etc/localtime"), "zoneinfo/"
 
 
 def home_folder() -> Path:
-    """`VIRNUCPRO_HOME`, absolute."""
-    return _folder("VIRNUCPRO_HOME", Path.home() / ".virnucpro")
+    """`VIRNUCPRO_HOME`, absolute. Raises UsageError if it is not set and this user has no home directory."""
+    return _folder("VIRNUCPRO_HOME", "~/.virnucpro")
 
 
 def models_folder() -> Path:
@@ -192,8 +191,12 @@ def export(platform: Any) -> None:
     os.environ.setdefault(SETTLE, SETTLE_SECONDS)
 
 
-def _folder(name: str, default: Path) -> Path:
-    return Path(os.environ.get(name, "") or default).expanduser().resolve()
+def _folder(name: str, default: Path | str) -> Path:
+    asked = Path(os.environ.get(name, "") or default)
+    try:
+        return asked.expanduser().resolve()
+    except RuntimeError:  # `~` of a user in no list of users, as in containers
+        raise UsageError(f"{asked}: HOME is not set", remedy=f"set {name}, or give --home") from None
 
 
 def _is_zone(name: str) -> bool:

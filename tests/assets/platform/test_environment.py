@@ -9,7 +9,15 @@ import yaml
 
 from tests.support import ROOT
 from virnucpro_assets.platform import environment
-from virnucpro_assets.platform.environment import VARIABLES, environment_of, settings, time_zone
+from virnucpro_assets.platform.environment import (
+    VARIABLES,
+    dagster_home,
+    environment_of,
+    home_folder,
+    models_folder,
+    settings,
+    time_zone,
+)
 from virnucpro_assets.platform.resource import Platform, platform_from_environment
 from virnucpro_core.errors import UsageError
 from virnucpro_core.pipeline.retention import RELEASES
@@ -130,3 +138,19 @@ def test_a_relative_folder_means_the_same_in_every_process(clean: pytest.MonkeyP
     clean.chdir(tmp_path)
     clean.setenv("VIRNUCPRO_LEASES", "leases")
     assert json.loads(json.dumps(settings()))["leases"] == str(tmp_path / "leases")
+
+
+def test_a_user_without_a_home_directory_needs_none(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in a container that is started with any user id: no HOME, and no entry in the list of users."""
+
+    def nobody(_: int) -> None:
+        raise KeyError("uid not found")
+
+    clean.delenv("HOME", raising=False)
+    clean.setattr("pwd.getpwuid", nobody)
+    with pytest.raises(UsageError, match=r"HOME is not set.*set VIRNUCPRO_HOME, or give --home"):
+        home_folder()
+    clean.setenv("VIRNUCPRO_HOME", str(tmp_path))
+    assert home_folder() == tmp_path
+    assert models_folder() == tmp_path / "models"
+    assert dagster_home() == tmp_path / "dagster"
