@@ -17,7 +17,7 @@ DEMO := virnucpro_core/demo
 export VIRNUCPRO_HOME ?= $(CURDIR)/.virnucpro
 export DAGSTER_HOME ?= $(VIRNUCPRO_HOME)/dagster
 
-.PHONY: help demo ui test ray slurm torture audit lint package architecture bench screenshots clean
+.PHONY: help demo ui test ray slurm torture audit lint docs package architecture bench screenshots clean
 .DEFAULT_GOAL := help
 
 help:  ## these verbs
@@ -48,6 +48,9 @@ lint: $(VENV)/.dev  ## design rules: ruff, mypy; whether Dagster can load the de
 	home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && cp dagster.yaml "$$home" && \
 	  DAGSTER_HOME="$$home" VIRNUCPRO_HOME="$$home" $(BIN)/dg check defs
 
+docs: $(VENV)/.dev  ## the documentation site, into site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 package: $(VENV)/.dev  ## build the source archive and the wheel into dist/, and check both
 	rm -rf dist build
 	$(BIN)/python -m build --no-isolation
@@ -68,11 +71,11 @@ bench: $(VENV)/.dev  ## the quick benchmark that needs no GPU; its ratios to the
 	new=$$(mktemp) && trap 'rm -f "$$new"' EXIT && $(BIN)/python -m benchmarks.sequences --out "$$new" && \
 	  $(BIN)/python -m benchmarks.compare --ratios --all benchmarks/results/sequences.json "$$new"
 
-screenshots: $(VENV)/.dev  ## the pictures of the README
+screenshots: $(VENV)/.dev  ## the pictures of the documentation
 	$(BIN)/python docs/screenshots.py
 
 clean:  ## remove the environment, what was built, the demo's results and .virnucpro
-	rm -rf $(VENV) .virnucpro demo-results dist build
+	rm -rf $(VENV) .virnucpro demo-results dist build site
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -106,7 +106,7 @@ def report(browser: "Browser", file: Path) -> None:
     tracks = page.get_by_role("heading", name="Scores along the sequence").bounding_box()
     assert tracks is not None
     split = tracks["y"] - 30
-    for name, top, height in (("report", 0, split), ("report-tracks", split, 1025)):
+    for name, top, height in (("report", 0, split), ("report-tracks", split, 1100)):
         area = {"x": 0, "y": top, "width": 1120, "height": height}
         page.screenshot(path=IMAGES / f"{name}.png", clip=area, full_page=True)
     page.close()

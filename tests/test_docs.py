@@ -22,7 +22,17 @@ PAGES = sorted(
 )
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 TEXT = {name: page.read_text() for name, page in zip(NAMES, PAGES, strict=True)}
-ROOMS = ("virnucpro_core", "virnucpro_assets", "tests", "docs", "benchmarks", "deploy", "tools", "torture")
+ROOMS = (
+    "virnucpro_core",
+    "virnucpro_assets",
+    "tests",
+    "docs",
+    "benchmarks",
+    "deploy",
+    "examples",
+    "tools",
+    "torture",
+)
 # Parts of programs that are ours: what stands before them in a line is a path or a prompt.
 PROGRAM = re.compile(r"(?:^|[\s`(/;&|])virnucpro(?=[ `\n]|$)")
 BLOCK = re.compile(r"^```(?:sh|console)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -178,8 +188,8 @@ def test_variables_of_docs_and_code_are_the_same() -> None:
         assert set(re.findall(r"VIRNUCPRO_[A-Z_]*[A-Z]", TEXT[page])) <= read | processes, page
 
 
-def test_tree_of_the_readme_shows_every_room() -> None:
-    tree = re.findall(r"^```\n(virnucpro_core/.*?)^```", TEXT["README.md"], re.MULTILINE | re.DOTALL)[0]
+def test_tree_of_the_folders_shows_every_room() -> None:
+    tree = re.findall(r"^```\n(virnucpro_core/.*?)^```", TEXT["CONTRIBUTING.md"], re.MULTILINE | re.DOTALL)[0]
     for package in ("virnucpro_core", "virnucpro_assets"):
         rooms = {p.parent.name for p in (ROOT / package).glob("*/__init__.py")}
         rooms |= {p.name for p in (ROOT / package).glob("*.py")} - {"__init__.py", "queue.py"}
@@ -217,9 +227,17 @@ def test_no_riddles(page: str) -> None:
     assert not [words for words in RIDDLES if words in text]
 
 
-def test_pages_of_docs_are_reached_from_the_readme() -> None:
-    for page in (ROOT / "docs").glob("*.md"):
-        assert f"docs/{page.name}" in TEXT["README.md"], page.name
+def test_decisions_are_short_and_listed() -> None:
     for record in Path(ROOT / "docs/decisions").glob("0*.md"):
         assert record.name in TEXT["docs/decisions/README.md"]
         assert len(record.read_text().split()) < 400, "half a page"
+
+
+def test_the_readme_is_for_a_first_reader() -> None:
+    """What it is, two commands, one picture, one table, where to go on: less than two screens."""
+    text = TEXT["README.md"]
+    assert len(text.splitlines()) < 70
+    assert text.count("![") == 1
+    assert len(re.findall(r"^\|---", text, re.MULTILINE)) == 1
+    [block] = BLOCK.findall(text)
+    assert len(block.splitlines()) == 2

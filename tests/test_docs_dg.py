@@ -1,4 +1,4 @@
-"""Dagster's own commands, as the README shows them, on a home with a finished sample."""
+"""Dagster's own commands, as docs/running.md shows them, on a home with a finished sample."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _run(home: Path, program: str, *arguments: str) -> str:
-    """The command in the checkout, as README says; its standard output."""
+    """The command in the checkout, as docs/running.md says; its standard output."""
     variables = {k: v for k, v in os.environ.items() if not k.startswith(("VIRNUCPRO_", "DAGSTER_"))}
     variables |= {"VIRNUCPRO_HOME": str(home), "DAGSTER_HOME": str(home / "dagster"), "VIRNUCPRO_GPUS": "1"}
     variables |= {"VIRNUCPRO_DEVICE": "cpu", "VIRNUCPRO_PROFILE": "demo"}

@@ -59,6 +59,29 @@ def test_one_variable_puts_the_records_into_postgresql(tmp_path: Path, url: str,
 
 
 @needs_postgres
+def test_an_instance_moves_with_the_steps_of_the_runbook(tmp_path: Path, url: str, genomes: Path) -> None:
+    """The block of docs/runbook.md and the variable: nothing of the sample is lost, and it is recorded again."""
+    import sqlalchemy  # noqa: PLC0415
+
+    program = str(ROOT / "tests" / "support" / "live_platform.py")
+    Site(tmp_path / "home", gpus=1).run(program, NAME, str(genomes), "20")
+    config = tmp_path / "home" / "dagster" / "dagster.yaml"
+    runbook = (ROOT / "docs" / "runbook.md").read_text().split("\n## Moving to PostgreSQL\n")[1]
+    block = runbook.split("```yaml\n")[1].split("```")[0]
+    assert instance.POSTGRES.read_text().endswith(block)
+    config.write_text(config.read_text() + block)
+    before = {p: p.read_bytes() for p in (tmp_path / "home" / "samples" / NAME).rglob("*.bin")}
+    Site(tmp_path / "home", gpus=1, extra={instance.POSTGRES_URL: url}).run(program, NAME, str(genomes), "20")
+    assert before
+    assert {p: p.read_bytes() for p in before} == before
+    engine = sqlalchemy.create_engine(url)
+    with engine.connect() as connection:
+        recorded = connection.execute(sqlalchemy.text("select count(*) from asset_keys")).scalar()
+    engine.dispose()
+    assert recorded == 2
+
+
+@needs_postgres
 def test_a_database_that_does_not_answer_is_said_in_one_line_and_nothing_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
