@@ -48,7 +48,7 @@ def frames(chunk: str) -> list[tuple[str, str, str]]:
 
 
 def open_frames(chunk: str, least: int) -> list[tuple[str, str, str]]:
-    """The open frames of a chunk: (name, nucleotides of the whole frame, its longest stretch). None if it has a frame."""
+    """The open frames of a chunk: (name, nucleotides, longest stretch); none beside a stop-free frame."""
     if frames(chunk):
         return []
     forward = chunk.upper()

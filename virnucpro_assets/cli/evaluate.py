@@ -8,6 +8,7 @@ import click
 from virnucpro_assets.cli.labelled import (
     Command,
     calibration_path,
+    frames_options,
     labelled_options,
     measuring_options,
     numbers,
@@ -64,6 +65,7 @@ def sample_options(command: Command) -> Command:
 @click.command()
 @labelled_options
 @sample_options
+@frames_options
 @click.option(
     "--cutoff", default=0.5, show_default=True, help="Score from which a record counts as called virus."
 )
@@ -95,6 +97,7 @@ def evaluate(cutoff: float, **options: Any) -> None:
 @click.command()
 @labelled_options
 @sample_options
+@frames_options
 @click.option(
     "--method",
     type=click.Choice(["isotonic", "platt"]),
@@ -131,6 +134,7 @@ def calibrate(method: Any, save: Path | None, **options: Any) -> None:
         classifier=work.profile.classifier_fingerprint,
         chunk_size=work.profile.chunk_size,
         facts=facts,
+        min_open=work.sample_settings.open_length,
     )
     made.save(target)
     work.finish(work.evaluated(scored, out_of_fold))
@@ -150,6 +154,7 @@ class _Work:
             from virnucpro_core.files.digests import sha256_json
             from virnucpro_core.results.delivery import check_out
             from virnucpro_core.samples.sample import check_key
+            from virnucpro_core.samples.settings import check_min_open
             from virnucpro_core.sequences.labelled import LabelledInput
 
         self.labelled: LabelledInput = LabelledInput(
@@ -169,7 +174,9 @@ class _Work:
         self.sample_settings = self.platform.sample_settings(**options)
         self.profile: ResolvedProfile = self.platform.profile_of(self.sample_settings)
         about = [str(f.resolve()) for f in self.labelled.files], self.lengths, self.sample_settings.profile
-        key = sha256_json([*about, self.sample_settings.chunk_size, options["classifier"]])
+        check_min_open(options["min_open"], [self.sample_settings])
+        opened = [n] if (n := self.sample_settings.open_length) else []
+        key = sha256_json([*about, self.sample_settings.chunk_size, options["classifier"], *opened])
         self.name = check_key(name) if name else f"evaluation-{key[:12]}"
         self.files = [self.out / "pieces.fa"] if self.lengths else self.labelled.files
         check_owner(self.out, self.name, force=self.force)
@@ -196,7 +203,9 @@ class _Work:
         from virnucpro_core.results.calibration import calibration_file
         from virnucpro_core.results.delivery import check_writable
 
-        target = save or calibration_file(self.profile.classifier, self.profile.chunk_size)
+        target = save or calibration_file(
+            self.profile.classifier, self.profile.chunk_size, self.sample_settings.open_length
+        )
         if target.parent.resolve().is_relative_to(DEMO):
             raise UsageError(
                 "the demo's classifier is part of the program", remedy="give --save FILE for the calibration"
@@ -256,6 +265,7 @@ class _Work:
         kept = {
             name: facts[name] for name in ("sample", "profile", "note", "settings", "versions", "digests")
         }
+        kept |= {name: facts[name] for name in ("frames_note",) if name in facts}
         return kept | {"about": about, "data": data}
 
     def evaluated(self, scored: "Scored", held_out: Any = None) -> "Evaluation":

@@ -57,6 +57,26 @@ def labelled_options(command: Command) -> Command:
     return command
 
 
+def frames_options(command: Command) -> Command:
+    """The options that say which frames are scored, or trained on."""
+    options = (
+        click.option(
+            "--frames",
+            type=click.Choice(["full", "open"]),
+            help="open: also chunks without a stop-free frame, by their longest stretches without a stop.  "
+            "[default: full]",
+        ),
+        click.option(
+            "--min-open",
+            type=int,
+            help="Amino acids that such a stretch must have; with --frames open.  [default: 30]",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def measuring_options(command: Command) -> Command:
     """The options of an evaluation."""
     options = (
@@ -89,6 +109,7 @@ def measuring_options(command: Command) -> Command:
 
 def show_evaluation(evaluation: "Evaluation") -> None:
     """Print a line for each measure of all records."""
+    from virnucpro_core.evaluation.evaluation import FULL, OPEN
     from virnucpro_core.evaluation.page import MEASURES, shown
 
     whole = evaluation.records[0]
@@ -98,5 +119,11 @@ def show_evaluation(evaluation: "Evaluation") -> None:
     )
     for name, words in MEASURES.items():
         click.echo(f"  {words}: {shown(whole.measures[name])}")
+    for part in evaluation.records:
+        if part.name in (FULL, OPEN):
+            auroc = shown(part.measures["auroc"])
+            click.echo(f"  {part.name}: {part.virus:,} virus, {part.others:,} others; AUROC {auroc}")
+    if "frames_note" in evaluation.run:
+        click.echo(f"note: {evaluation.run['frames_note']}")
     if evaluation.run["note"]:
         click.echo(MEANINGLESS)

@@ -65,6 +65,17 @@ MODELS = topic(
         help="Folder of another classifier, such as one made by `virnucpro train`.",
     ),
     option(
+        "--frames",
+        type=click.Choice(["full", "open"]),
+        help="open: score also the chunks without a stop-free frame, by the longest stretch without a stop in each "
+        "reading frame. The published tool gives them no score.  [default: full]",
+    ),
+    option(
+        "--min-open",
+        type=int,
+        help="Amino acids that such a stretch must have; with --frames open.  [default: 30]",
+    ),
+    option(
         "--overlong",
         type=click.Choice(["truncate", "isolate"]),
         help="Proteins above 1,024 residues: use the first 1,024, as published, or all (isolate).  "

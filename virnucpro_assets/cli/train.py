@@ -5,7 +5,13 @@ from typing import Any
 
 import click
 
-from virnucpro_assets.cli.labelled import labelled_options, measuring_options, numbers, show_evaluation
+from virnucpro_assets.cli.labelled import (
+    frames_options,
+    labelled_options,
+    measuring_options,
+    numbers,
+    show_evaluation,
+)
 from virnucpro_assets.platform.startup import lasting_imports
 
 PATH = click.Path(path_type=Path)
@@ -40,6 +46,7 @@ PATH = click.Path(path_type=Path)
 )
 @click.option("--learning-rate", default=0.0002, show_default=True, help="Learning rate at the start.")
 @click.option("--device", default="cuda", show_default=True, help="cpu, cuda, or one GPU such as cuda:1.")
+@frames_options
 @measuring_options
 @click.option("--force", is_flag=True, help="Replace what is at --out.")
 def train(out: Path, *, force: bool, **options: Any) -> None:
@@ -62,6 +69,7 @@ def train(out: Path, *, force: bool, **options: Any) -> None:
         from virnucpro_core.models.training import TrainingSettings
         from virnucpro_core.models.training import train as train_seeds
         from virnucpro_core.results.delivery import check_replaceable
+        from virnucpro_core.samples.settings import SampleSettings, check_min_open
         from virnucpro_core.sequences.labelled import LabelledInput
 
     labelled = LabelledInput(*(options.pop(name) for name in ("virus", "others", "fasta", "labels")))
@@ -75,9 +83,12 @@ def train(out: Path, *, force: bool, **options: Any) -> None:
         class_weights=True,
     )
     dnabert, esm2 = options.pop("dnabert"), options.pop("esm2")
+    given = {name: options.pop(name) for name in ("frames", "min_open")}
+    frames = SampleSettings(**{name: value for name, value in given.items() if value is not None})
+    check_min_open(given["min_open"], [frames])
     check_replaceable(out, force=force)
     with platform_from_environment().compute_on(options.pop("device")).held() as device:
-        settings = TrainingSettings(device=device, recipe=recipe, **options)
+        settings = TrainingSettings(device=device, recipe=recipe, min_open=frames.open_length, **options)
         trained = train_seeds(labelled, dnabert, esm2, settings)
     for k, one in enumerate(trained.facts["seeds"]):
         kept = ", kept" if k == trained.best else ""

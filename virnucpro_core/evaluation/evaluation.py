@@ -34,6 +34,8 @@ from virnucpro_core.sequences.labelled import LABELS
 
 JSON, TABLE, PAGE = "evaluation.json", "evaluation.tsv", "evaluation.html"
 FORMAT = 1
+# Parts of a sample with open frames, beside those by length.
+FULL, OPEN = "with a stop-free frame", "open frames only"
 LENGTH_BINS = (500, 1_000, 3_000, 10_000)
 _COLUMNS = ("level", "part", "measure", "value", "low", "high", "virus", "others", "no_call", "reason")
 
@@ -129,8 +131,8 @@ def evaluate(
     return Evaluation(
         run=dict(run),
         settings=settings,
-        records=_parts(records, settings),
-        chunks=_parts(scored.chunks, settings),
+        records=_parts(records, settings) + _by_frames(records, scored.open_records, settings),
+        chunks=_parts(scored.chunks, settings) + _by_frames(scored.chunks, scored.open_chunks, settings),
         groups=_groups(scored, settings.cutoff),
         confusion=tables,
         reliability=shown,
@@ -151,6 +153,14 @@ def _parts(rows: Rows, settings: EvaluationSettings) -> list[Part]:
         if mine.any():
             found.append(_part(one.words, rows.where(mine), settings))
     return found
+
+
+def _by_frames(rows: Rows, is_open: NDArray[np.bool_] | None, settings: EvaluationSettings) -> list[Part]:
+    """The rows with a score by a stop-free frame, and those with one by open frames only. is_open: (N,)."""
+    if is_open is None:
+        return []
+    kinds = {FULL: ~is_open & ~np.isnan(rows.score), OPEN: is_open}
+    return [_part(name, rows.where(mine), settings) for name, mine in kinds.items() if mine.any()]
 
 
 def _part(name: str, rows: Rows, settings: EvaluationSettings) -> Part:

@@ -114,7 +114,7 @@ class Selection:
             "chunks": int(block.chunks[k]),
             "chunks_scored": int(block.chunks_scored[k]),
             "frames": int(block.frames[k]),
-            "reason": block.reasons[k],
+            "reason": block.reasons[k] or _scored_by(block, k),
         }
 
     def _track(
@@ -137,6 +137,15 @@ class Selection:
             "scored": int(block.chunks_scored[k]),
             "regions": [[r.start, r.end, r.kind, r.score] for r in regions.get(block.first + k, ())],
         }
+
+
+def _scored_by(block: RecordCalls, k: int) -> str:
+    """What the page says of a record with a call whose chunks were scored by open frames; "" if none was."""
+    n_open, scored = (
+        0 if block.chunks_open is None else int(block.chunks_open[k]),
+        int(block.chunks_scored[k]),
+    )
+    return f"{n_open:,} of {scored:,} scored chunks by open frames" if n_open else ""
 
 
 def write_report(path: Path, summary: ResultSummary, run: RunInfo, selection: Selection) -> None:

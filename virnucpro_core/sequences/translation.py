@@ -26,8 +26,8 @@ FRAMES = ("F1", "F2", "F3", "R1", "R2", "R3")
 class Translation:
     """The kept frames of a block, in frame order (chunk by chunk; F1, F2, F3, R1, R2, R3 within a chunk).
 
-    `chunk` (K,) int64 is the index of the window in the block. `code` (K,) uint8 is an index into FRAMES. `is_open` (K,)
-    bool says which are open frames. `proteins` and `nucleotides` have K strings each.
+    `chunk` (K,) int64 is the index of the window in the block. `code` (K,) uint8 is an index into FRAMES. `is_open`
+    (K,) bool says which are open frames. `proteins` and `nucleotides` have K strings each.
     """
 
     chunk: Array
@@ -56,9 +56,9 @@ def translate(bases: bytes, starts: Array, lengths: Array, min_open: int = 0) ->
     n_codons_W3 = np.maximum(lengths_W[:, None] - np.arange(3), 0) // 3
     n_residues_W3 = n_codons_W3 - _count(_unreadable(digits), starts_W, lengths_W)
     kept_C6 = _by_chunk((n_residues_W3 > 0) & (_count(_stops(codons_P), starts_W, lengths_W) == 0))
-    is_open_C = np.zeros(len(starts), np.bool_)
+    is_open_C: Array = np.zeros(len(starts), np.bool_)
     if min_open:
-        is_open_C = ~kept_C6.any(axis=1)
+        is_open_C |= ~kept_C6.any(axis=1)
         kept_C6 |= is_open_C[:, None] & (_by_chunk(n_residues_W3) >= min_open)
 
     chunk_K, code_K = np.nonzero(kept_C6)

@@ -85,7 +85,7 @@ def test_an_open_frame_is_a_stretch_without_a_stop_inside_a_frame_and_no_stretch
         if code >= 3:
             strand = "".join(COMPLEMENT.get(letter, letter) for letter in reversed(strand))
         whole = translate_plainly(strand, code % 3)
-        assert b"*" not in protein and protein.decode() in whole.split("*")
+        assert protein.decode() in whole.split("*")
         assert strand[code % 3 :].startswith(letters.decode())
         assert len(letters) in (3 * len(whole), 3 * len(whole) + 1)
         if is_open:
