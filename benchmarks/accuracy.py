@@ -68,7 +68,7 @@ class Outcome:
 def genomad_scores(fasta: Path, out: Path) -> dict[str, float]:
     """`virus_score` of geNomad's table: one of three that add up to 1, with chromosome and plasmid."""
     table = out / f"{fasta.stem}_nn_classification" / f"{fasta.stem}_nn_classification.tsv"
-    return {row["seq_name"]: float(row["virus_score"]) for row in _rows(table)}
+    return {row["seq_name"]: float(row["virus_score"]) for row in _rows(table, "seq_name", "virus_score")}
 
 
 def jaeger_scores(fasta: Path, out: Path) -> dict[str, float]:
@@ -78,7 +78,7 @@ def jaeger_scores(fasta: Path, out: Path) -> dict[str, float]:
     """
     [table] = out.rglob(f"{fasta.stem}_jaeger.tsv")
     found = {}
-    for row in _rows(table):
+    for row in _rows(table, "contig_id", "phage_score"):
         classes = [
             name.removesuffix("_score") for name in row if f"#_{name.removesuffix('_score')}_windows" in row
         ]
@@ -90,7 +90,11 @@ def jaeger_scores(fasta: Path, out: Path) -> dict[str, float]:
 
 def own_scores(_fasta: Path, out: Path) -> dict[str, float]:
     """`score` of `contigs.tsv`."""
-    return {row["record_id"]: float(row["score"]) for row in _rows(out / CONTIGS) if row["score"]}
+    return {
+        row["record_id"]: float(row["score"])
+        for row in _rows(out / CONTIGS, "record_id", "score")
+        if row["score"]
+    }
 
 
 def peers(folder: Path) -> list[Program]:
@@ -257,9 +261,13 @@ def _scores(outcome: Outcome, records: int) -> np.ndarray[Any, np.dtype[np.float
     return np.array([scores.get(f"r{k}", np.nan) for k in range(records)], np.float64)
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
+def _rows(path: Path, *columns: str) -> list[dict[str, str]]:
+    """The rows of a table with tabs. Raises ValueError if it lacks one of the columns."""
     with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+        table = csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE)
+        if missing := [name for name in columns if name not in (table.fieldnames or ())]:
+            raise ValueError(f"{path.name} has no column {missing[0]}")
+        return list(table)
 
 
 def _version(program: str) -> str:
