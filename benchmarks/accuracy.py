@@ -38,8 +38,8 @@ from virnucpro_core.sequences.labelled import LabelledInput, Truth, write_pieces
 ALL, COMMON = "all", "scored by all"
 NOT_INSTALLED = "not installed: see benchmarks/accuracy-requirements.txt"
 NOTE = (
-    f"These figures mean nothing. {NO_MEANING} Its classifier was trained on the genomes that ship with the package, and"
-    " the peers may have seen them, too."
+    f"These figures mean nothing. {NO_MEANING} Its classifier was trained on the genomes that ship with the package,"
+    " and the peers may have seen them, too."
 )
 Scores = Mapping[str, float]
 
