@@ -13,6 +13,7 @@ before.
 """
 
 import argparse
+import os
 import tempfile
 import threading
 import time
@@ -120,7 +121,8 @@ def measure(folder: Path, reads: Path, gpus: int, options: argparse.Namespace) -
     home.mkdir()
     if (folder / "models").exists():
         (home / "models").symlink_to(folder / "models")
-    words = [reads, "--out", folder / f"out-{gpus}", "--precision", options.precision]
+    words = [reads, "--out", folder / f"out-{reads.stem}-{gpus}", "--precision", options.precision]
+    os.sync()  # what was written before, such as the models, is not to be written in the time measured
     with Watcher() as watcher:
         cost = predict(home, *words, profile=options.profile, gpus=gpus)
     again = predict(home, *words, profile=options.profile, gpus=gpus)

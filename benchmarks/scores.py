@@ -6,11 +6,16 @@ The sequences are the demo's genomes; a fifth of their blocks is held out. The e
 random weights, so the accuracies have no biological meaning. The rows show how much rounding changes a score, and how
 often it changes a call. Columns are standardised in training, which makes the classifier as sensitive to small
 differences as possible.
+
+The second table shows what it does to store the rows of float16 and fp8 as float16 instead of float32: the same rows,
+rounded, are scored by the same classifier. The `--stored` frames come from pieces of the genomes with 5 % of their
+bases changed at random.
 """
 
 import argparse
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +37,16 @@ from virnucpro_core.encoders.encoder import Encoder, Kind, load_encoder
 from virnucpro_core.models.classifier import CLASSES, Classifier
 from virnucpro_core.models.fitting import Recipe, train_classifier
 from virnucpro_core.models.profiles import DEMO
+from virnucpro_core.sequences.chunks import write_chunks
+from virnucpro_core.sequences.fasta import read_records
+from virnucpro_core.sequences.frames import write_frames
 
 PRECISIONS = ("float32", "float16", "fp8")
 SEED = 42
+CHANGED = 0.05
+BASES = np.frombuffer(b"ACGT", np.uint8)
+# About a third of such pieces have a stop-free frame.
+PIECES_PER_FRAME = 5
 
 
 def load(kind: Kind, folder: Path, device: str, precision: str) -> Encoder:
@@ -47,8 +59,34 @@ def load(kind: Kind, folder: Path, device: str, precision: str) -> Encoder:
     )
 
 
-def features(options: argparse.Namespace) -> dict[str, tuple[LabelledFrames, LabelledFrames]]:
-    """precision -> (training frames, held-out frames), each with the features computed in this precision."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Features computed in one precision: of the training frames, the held-out frames, and `many` (N, D) frames."""
+
+    train: LabelledFrames
+    held_out: LabelledFrames
+    many_ND: NDArray[np.float32]
+
+
+def write_pieces(path: Path, pieces: int, size: int) -> None:
+    """Write random pieces of `size` bases of the demo's genomes; a share CHANGED of their bases is replaced."""
+    draw = np.random.default_rng(SEED)
+    records = [
+        np.frombuffer(bytes(record.sequence), np.uint8)
+        for record in read_records([DEMO / "viral.fa", DEMO / "non_viral.fa"])
+    ]
+    with path.open("wb") as stream:
+        for number in range(pieces):
+            record = records[draw.integers(len(records))]
+            start = draw.integers(0, len(record) - size)
+            piece = record[start : start + size].copy()
+            changed = draw.random(size) < CHANGED
+            piece[changed] = draw.choice(BASES, int(changed.sum()))
+            stream.write(b">piece%d\n%b\n" % (number, piece.tobytes()))
+
+
+def features(options: argparse.Namespace) -> dict[str, Found]:
+    """precision -> the features computed in this precision."""
     device = torch.device(options.device)
     settings = BlockSettings(chunk_size=options.chunk_size, seed=SEED)
     found = {}
@@ -61,6 +99,12 @@ def features(options: argparse.Namespace) -> dict[str, tuple[LabelledFrames, Lab
         shutil.copyfile(DEMO / "dnabert_s" / "tokenizer.json", dnabert / "tokenizer.json")
         sources = zip(CLASSES, ("non_viral.fa", "viral.fa"), strict=True)
         blocks = [split_blocks([DEMO / file], folder / name, settings) for name, file in sources]
+        write_pieces(folder / "many.fa", PIECES_PER_FRAME * options.stored, options.chunk_size)
+        many = write_frames(
+            write_chunks([folder / "many.fa"], folder / "chunks", chunk_size=options.chunk_size),
+            folder / "frames",
+        )
+        some = np.arange(min(options.stored, many.n_unique))
         for precision in dict.fromkeys(["float32", *options.precisions]):
             encoders = (
                 load("dnabert-s", dnabert, options.device, precision),
@@ -71,7 +115,15 @@ def features(options: argparse.Namespace) -> dict[str, tuple[LabelledFrames, Lab
                     labelled_frames([pair[part] for pair in blocks], encoders, options.chunk_size, folder)
                     for part in (0, 1)
                 )
-            found[precision] = train, held_out
+                few = some if precision != "float32" else some[:0]
+                many_ND = np.concatenate(
+                    [
+                        encoders[0].embed(many.nucleotides.take(few)),
+                        encoders[1].embed(many.proteins.take(few)),
+                    ],
+                    axis=1,
+                )
+            found[precision] = Found(train, held_out, many_ND)
             del encoders
     return found
 
@@ -95,6 +147,23 @@ def moved_scores(
     }
 
 
+def stored_scores(classifier: Classifier, rows_ND: NDArray[np.float32], precision: str) -> dict[str, object]:
+    """Compare the scores of rows stored as float16 with those of the same rows stored as float32."""
+    expected_N = classifier.score(rows_ND)[:, 1]
+    virus_N = classifier.score(rows_ND.astype(np.float16).astype(np.float32))[:, 1]
+    moved_N = np.abs(virus_N - expected_N)
+    return {
+        "precision": precision,
+        "frames": len(rows_ND),
+        "largest_value": float(np.abs(rows_ND).max()),
+        "score_moved_mean": float(moved_N.mean()),
+        "score_moved_p99": float(np.percentile(moved_N, 99)),
+        "score_moved_most": float(moved_N.max()),
+        "frames_called_otherwise": int(((virus_N >= 0.5) != (expected_N >= 0.5)).sum()),
+        "scores_within_0.001_of_0.5": int((np.abs(expected_N - 0.5) < 0.001).sum()),
+    }
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="How far float16 and fp8 move a classifier's scores.")
     parser.add_argument("--device", default="cuda:0")
@@ -103,6 +172,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dnabert", default="dnabert-s")
     parser.add_argument("--chunk-size", type=int, default=300)
     parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--stored", type=int, default=100_000, help="frames to score as stored rows")
     parser.add_argument("--out", type=Path)
     return parser.parse_args()
 
@@ -110,22 +180,27 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     options = arguments()
     parts = features(options)
-    train, held_out = parts["float32"]
+    train, held_out = parts["float32"].train, parts["float32"].held_out
     chosen = equal_classes(train.labels, SEED)
     classifier, _ = train_classifier(
         train.features[chosen], train.labels[chosen], Recipe(epochs=options.epochs, seed=SEED)
     )
     expected_F = classifier.score(held_out.features)[:, 1]
-    rows = [
-        moved_scores(classifier, frames, precision, expected_F) for precision, (_, frames) in parts.items()
-    ]
+    rows = [moved_scores(classifier, one.held_out, precision, expected_F) for precision, one in parts.items()]
     print_table(rows)
+    stored = [
+        stored_scores(classifier, one.many_ND, precision)
+        for precision, one in parts.items()
+        if precision != "float32"
+    ]
+    print_table(stored)
     result = provenance() | {
         "device": device_name(torch.device(options.device)),
         "models": [options.dnabert, options.esm2],
         "chunk_size": options.chunk_size,
         "training_frames": len(train.labels),
         "rows": rows,
+        "stored_as_float16": stored,
     }
     finish(result, options.out, "scores", result["device"])
 

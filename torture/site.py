@@ -123,7 +123,9 @@ class Site:
         return found + [f"run {run} is recorded as in progress" for run in self.open_runs()]
 
     def open_runs(self) -> list[str]:
-        """Runs that are recorded as in progress."""
+        """Runs that are recorded as in progress; none before a command has made Dagster's folder."""
+        if not (self.home / "dagster").is_dir():
+            return []
         with self._instance() as (dg, instance):
             from virnucpro_assets.platform.presence import IN_PROGRESS  # noqa: PLC0415 - imports dagster
 

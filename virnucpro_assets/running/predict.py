@@ -317,7 +317,7 @@ def _entered(request: Request, one: Wanted, *, fresh: bool) -> Sample:
 
 
 def _say_discarded(found: Discarded) -> None:
-    _say(f"--fresh deletes sample {found.sample!r} with all its work and results: {shown_bytes(found.bytes)}")
+    _say(f"--fresh deleted sample {found.sample!r} with all its work and results: {shown_bytes(found.bytes)}")
 
 
 def _say(line: str) -> None:

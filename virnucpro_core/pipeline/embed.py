@@ -84,6 +84,8 @@ def load_encoders(lane: Lane, compute: Compute) -> None:
         if name is None:
             return
         device = usable_device(name, lane.sample.settings.precision)
+        if device.type == "cuda" and compute.loader.workers:
+            start_worker_server()  # it imports torch while the models load
         for product in EMBEDDINGS:
             _loaded(lane, product, device, verification)
 

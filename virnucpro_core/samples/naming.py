@@ -65,15 +65,20 @@ def enter(
     """Register files that somebody asks for, under `name` or beside what has that name already.
 
     chosen: the user has chosen the name; it is then used or refused, never changed. fresh: delete the sample that has
-    these files and settings first, after `on_discard` was called with it. Raises what `sample.register` raises.
+    these files and settings first; `on_discard` is called with it once that is done. Raises what `sample.register`
+    raises.
     """
     sample = Sample(check_key(name), home / "samples" / name, digest_inputs(paths), settings)
     with one_name_at_a_time(home):
         placed = place(sample, chosen=chosen, fresh=fresh)
+        discarded = None
         if fresh and any(entry.name != LOCKS for entry in placed.folder.glob("*")):
             with disk_errors(placed.folder):
-                on_discard(Discarded(placed.name, bytes_below(placed.folder)))
-        return register_sample(placed, fresh=fresh)
+                discarded = Discarded(placed.name, bytes_below(placed.folder))
+        registered = register_sample(placed, fresh=fresh)
+        if discarded:
+            on_discard(discarded)
+        return registered
 
 
 def enter_unread(

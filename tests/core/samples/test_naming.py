@@ -155,7 +155,7 @@ def test_variants_are_found_without_their_sample(tmp_path: Path) -> None:
     assert enter(tmp_path, "s", [file], SETTINGS).name == "s"
 
 
-def test_fresh_says_what_it_deletes_and_deletes_only_that(tmp_path: Path) -> None:
+def test_fresh_says_what_it_deleted_and_deletes_only_that(tmp_path: Path) -> None:
     file, told = write(tmp_path / "s.fa"), list[Discarded]()
     options: dict[str, Any] = {"fresh": True, "on_discard": told.append}
     enter(tmp_path, "s", [file], SETTINGS, **options)
@@ -166,11 +166,11 @@ def test_fresh_says_what_it_deletes_and_deletes_only_that(tmp_path: Path) -> Non
         (tmp_path / "samples" / one / "chunks").mkdir()
         (tmp_path / "samples" / one / "chunks" / "x.bin").write_bytes(b"x" * size)
 
-    def deletes(found: Discarded) -> None:
-        assert (variant.folder / "chunks" / "x.bin").exists()  # said before, not after
+    def deleted(found: Discarded) -> None:
+        assert not (variant.folder / "chunks").exists()  # said when it is done
         told.append(found)
 
-    again = enter(tmp_path, "s", [file], OTHERS[1], fresh=True, on_discard=deletes)
+    again = enter(tmp_path, "s", [file], OTHERS[1], fresh=True, on_discard=deleted)
     assert (again.name, again.variant_of) == ("s-300", "s")
     assert [(t.sample, t.bytes // 1000) for t in told] == [("s-300", 5)]
     assert not (variant.folder / "chunks").exists()
