@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from tests.support.scored import Scored, sequence
-from virnucpro_assets.cli.calls_table import print_calls
 from virnucpro_core.errors import UsageError, WeightsError
 from virnucpro_core.results import folder, record_calls
 from virnucpro_core.results.batch import BatchRow, write_batch
@@ -166,12 +165,3 @@ def test_the_page_across_samples_names_them(place: Path, tmp_path: Path) -> None
     write_batch(tmp_path, rows)
     page = (tmp_path / "index.html").read_text()
     assert page.count(f"open frames of {LEAST} or more amino acids: ") == 1
-
-
-def test_the_terminal_shows_how_many_chunks(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    heads = []
-    for name in ("plain", "open"):
-        print_calls(place / name)
-        heads.append(capsys.readouterr().out.splitlines()[0].split())
-    assert heads[1] == ["record", "length", "call", "score", "scored/chunks", "open", "frames", "reason"]
-    assert heads[0] == [word for word in heads[1] if word != "open"]
