@@ -6,6 +6,7 @@ ours, while samples are predicted and looked at and the daemon of the web UI is 
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import time
@@ -34,6 +35,7 @@ def others_points(task: Task, *, daemon_seconds: float) -> Sequence[Row]:
     """The campaign; the daemon works beside the other project's runs for so long, which may be 0."""
     began, row = time.monotonic(), Row("another project on the instance")
     site = undisturbed(task.folder / "undisturbed")
+    _wait_long_for_runs(site)
     with _instance(site) as instance:
         before = _create(instance)
     row.points = len(before)
@@ -66,6 +68,16 @@ def others_points(task: Task, *, daemon_seconds: float) -> Sequence[Row]:
     row.seconds = time.monotonic() - began
     row.note = f"{len(before)} runs of {len(JOBS)} jobs, {len(STATUSES)} statuses"
     return (row,)
+
+
+def _wait_long_for_runs(site: Site) -> None:
+    """Dagster itself ends any project's run that does not start or end in time, which a busy machine reaches here."""
+    file = site.home / "dagster" / "dagster.yaml"
+    text = file.read_text()
+    longer = re.sub(r"(start|cancel)_timeout_seconds: \d+", r"\1_timeout_seconds: 86400", text)
+    if longer == text:
+        raise RuntimeError(f"{file} has no time limits for runs")
+    file.write_text(longer)
 
 
 def _predict(site: Site) -> tuple[str, ...]:

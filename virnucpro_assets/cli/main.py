@@ -22,6 +22,7 @@ from virnucpro_assets.cli.models import doctor, metrics, models
 from virnucpro_assets.cli.options import FORCE, PATH, PRECISIONS
 from virnucpro_assets.cli.options import out as out_option
 from virnucpro_assets.cli.places import add_places
+from virnucpro_assets.cli.plan import plan
 from virnucpro_assets.cli.predict import predict
 from virnucpro_assets.cli.samples import priority, samples
 from virnucpro_assets.cli.storage import storage
@@ -54,6 +55,7 @@ def app() -> None:
 
 
 app.add_command(predict)
+app.add_command(plan)
 app.add_command(models)
 app.add_command(train)
 app.add_command(evaluate)

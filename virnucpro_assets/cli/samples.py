@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from virnucpro_assets.cli.options import JSON
-from virnucpro_assets.cli.words import counted
+from virnucpro_assets.cli.words import counted, in_time
 from virnucpro_core.files.disk import shown_bytes
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ def _as_json(found: "list[Overview]", failures: dict[str, str]) -> None:
 
 
 def _line(one: "Overview", widths: tuple[int, int], why: str) -> str:
-    left = "" if one.seconds_left is None else _duration(one.seconds_left)
+    left = "" if one.seconds_left is None else in_time(one.seconds_left)
     records = "" if one.records is None else f"{one.records:,}"
     done, total = (sum(pair[i] for pair in one.shards.values()) for i in (0, 1))
     shards = "released" if one.released and one.state == "called" else f"{done}/{total}" if total else ""
@@ -281,7 +281,7 @@ def _detail(one: "Overview", why: str) -> Iterator[str]:
         yield f"  {product:22} {shards:>9} {released:>9} {shown_bytes(one.bytes.get(product, 0)):>10}"
     yield f"  {'total':22} {'':>9} {'':>9} {shown_bytes(one.total_bytes):>10}"
     for lane in one.lanes:
-        left = "" if lane.seconds_left is None else f", {_duration(lane.seconds_left)} left"
+        left = "" if lane.seconds_left is None else f", {in_time(lane.seconds_left)} left"
         rate = f", {lane.sequences_per_second:,.1f} sequences/s" if lane.sequences_per_second else ""
         where = f"rank {lane.rank} of {lane.world_size}"
         yield f"  {lane.product:22} {where}: {lane.done}/{lane.total} shards, {lane.state}{rate}{left}"
@@ -325,12 +325,6 @@ def _failures(found: "list[Overview]") -> dict[str, str]:
 
     with database_errors(), open_instance() as instance:
         return latest_failures(instance, names)
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} m" if hours else f"{minutes} m {rest:02} s" if minutes else f"{rest} s"
 
 
 def _when(seconds: float) -> str:

@@ -38,6 +38,15 @@ RESULTS = "/results"  # the path of the samples' results beside the web UI
 _PROCESS = ProcessDevice(lambda uuid: os.environ.update(CUDA_VISIBLE_DEVICES=uuid))
 
 
+def largest_model(settings: SampleSettings, found: ResolvedProfile) -> int:
+    """Bytes of the larger of the two encoders in the precision that it computes in."""
+    return max(
+        DTYPES[product.precision(settings.precision)].itemsize
+        * sum(map(values_in, folder.glob("*.safetensors")))
+        for folder, product in ((found.esm2, PRODUCTS[ESM]), (found.dnabert, PRODUCTS[DNABERT]))
+    )
+
+
 def kept_device() -> AbstractContextManager[None]:
     """Keep the first GPU that is leased inside the block until the block ends, instead of releasing it earlier."""
     return _PROCESS.keeping()
@@ -141,14 +150,8 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Raises DeviceError if a GPU lacks memory for one of the encoders."""
         if self.device_of(settings.profile) == "cpu":
             return
-        encoders = ((found.esm2, PRODUCTS[ESM]), (found.dnabert, PRODUCTS[DNABERT]))
-        needed = max(
-            DTYPES[product.precision(settings.precision)].itemsize
-            * sum(map(values_in, folder.glob("*.safetensors")))
-            for folder, product in encoders
-        )
         leases = self.device_leases()
-        check_memory(leases.devices[: self.gpus], needed, leases.holder)
+        check_memory(leases.devices[: self.gpus], largest_model(settings, found), leases.holder)
 
     @property
     def retention(self) -> Keep:

@@ -38,7 +38,9 @@ def found_samples(
     if not any(map(is_stream, paths)):
         return find_samples(paths, name=name)
     if name is None:
-        raise UsageError("what comes through a pipe has no name", remedy="give --sample NAME")
+        pipe = next(path for path in paths if is_stream(path))
+        where = "standard input" if pipe == STANDARD_INPUT else pipe
+        raise UsageError("what comes through a pipe has no name", where=where, remedy="give --sample NAME")
     check_key(name)
     # Checked before the stream is read: it may be long, and it can be read only once.
     check_writable(out)

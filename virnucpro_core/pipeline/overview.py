@@ -222,7 +222,7 @@ def _left(sample: Sample, progress: Progress, frames: int) -> float | None:
     own = progress.seconds_left
     if own is None:
         return None
-    pace, kind = Pace.read(sample.home), kind_of(sample, progress.device)
+    pace, kind = Pace.read(sample.home), kind_of(sample.settings, progress.device)
     return own + (pace.after(progress.product, kind, lane=progress.total, frames=frames) or 0.0)
 
 

@@ -16,6 +16,7 @@ from virnucpro_core.files.locks import locked
 from virnucpro_core.files.publish import publish_json
 from virnucpro_core.samples.products import EMBEDDINGS, ESM
 from virnucpro_core.samples.sample import Sample
+from virnucpro_core.samples.settings import SampleSettings
 
 FILE = "pace.json"
 SEQUENCES, LANE, SCORES, RESULTS = "sequences", "lane", "scores", "results"
@@ -53,9 +54,9 @@ class Pace:
         return None if None in known else sum(seconds for seconds in known if seconds is not None)
 
 
-def kind_of(sample: Sample, device: str) -> str:
-    """The kind of a sample that is computed on this device: "cpu" or any other name for a GPU."""
-    return f"{sample.settings.profile}, {sample.settings.precision}, {'cpu' if device == 'cpu' else 'GPU'}"
+def kind_of(settings: SampleSettings, device: str) -> str:
+    """The kind of a sample with these settings on this device: "cpu" or any other name for a GPU."""
+    return f"{settings.profile}, {settings.precision}, {'cpu' if device == 'cpu' else 'GPU'}"
 
 
 def note(sample: Sample, frames: int, spent: Mapping[str, float], *, since: float) -> None:
@@ -82,7 +83,7 @@ def note(sample: Sample, frames: int, spent: Mapping[str, float], *, since: floa
     scores = max(0.0, spent[LANE] - sum(lane.seconds for lane in done.values()))
     each = {product: lane.seconds / own for product, lane in done.items()} | {SCORES: scores / own}
     each |= {step: spent[step] / frames for step in (SEQUENCES, RESULTS)}
-    home, kind = sample.home, kind_of(sample, done[ESM].device)
+    home, kind = sample.home, kind_of(sample.settings, done[ESM].device)
     with locked(home / "locks" / "pace.lock", busy="another process notes its pace", wait=True):
         noted = {step: dict(kinds) for step, kinds in Pace.read(home).seconds.items()}
         for step, seconds in each.items():

@@ -47,7 +47,7 @@ def test_the_rest_is_estimated_by_what_was_noted(
 ) -> None:
     _, sample = called
     monkeypatch.setattr(pace, "LEAST_FRAMES", 1)
-    frames, kind = Frames.open(sample.translations).n_unique, kind_of(sample, "cpu")
+    frames, kind = Frames.open(sample.translations).n_unique, kind_of(sample.settings, "cpu")
     note(sample, frames, SPENT, since=0)
     known = Pace.read(sample.home)
     assert set(known.seconds) == {SEQUENCES, DNABERT, ESM, SCORES, RESULTS}
@@ -76,7 +76,7 @@ def test_the_time_left_of_a_lane_counts_what_follows_it(
     lines = [line for line in telemetry.read_text().splitlines() if json.loads(line)["event"] != "end"]
     telemetry.write_text("".join(f"{line}\n" for line in lines))
     alone = overview(sample.home, sample.name).seconds_left
-    kind = kind_of(sample, "cpu")
+    kind = kind_of(sample.settings, "cpu")
     each = {step: {kind: 1.0} for step in (SEQUENCES, DNABERT, ESM, SCORES, RESULTS)}
     (sample.home / FILE).write_text(json.dumps(each))
     assert overview(sample.home, sample.name).seconds_left > (alone or 0.0) + 10.0
