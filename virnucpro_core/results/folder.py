@@ -118,10 +118,9 @@ def write_results(
 ) -> ResultSummary:
     """Write all result files of a sample to `out` and return a summary of them.
 
-    `unique_scores` (n_unique, 2) float32, columns others and virus, may be a memory map. Memory does not grow
-    with the sample, but by a few bytes a read. `reads`: where the sample's reads came from, for the files of
-    viral_reads.py; None for none. Raises UsageError for a cut-off outside 0 to 1; StoreError for scores that do not
-    match the frames or are not probabilities, for input files that are gone, and for disk errors.
+    `unique_scores` (n_unique, 2) float32, columns others and virus, may be a memory map. Memory grows by a few bytes a
+    read. `reads`: where the sample's reads came from, for the files of viral_reads.py. Raises UsageError for a cut-off
+    outside 0 to 1; StoreError for scores that are not of the frames or no probabilities, missing inputs, disk errors.
     """
     _check_given(calling.cutoff, frames, unique_scores, out)
     tally, selection, read_calls = Tally(), Selection(chunks), CalledReads()
