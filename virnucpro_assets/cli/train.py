@@ -84,7 +84,8 @@ def train(out: Path, *, force: bool, **options: Any) -> None:
     )
     dnabert, esm2 = options.pop("dnabert"), options.pop("esm2")
     given = {name: options.pop(name) for name in ("frames", "min_open")}
-    frames = SampleSettings(**{name: value for name, value in given.items() if value is not None})
+    known = {name: value for name, value in given.items() if value is not None}
+    frames = SampleSettings(chunk_size=options["chunk_size"], **known)
     check_min_open(given["min_open"], [frames])
     check_replaceable(out, force=force)
     with platform_from_environment().compute_on(options.pop("device")).held() as device:

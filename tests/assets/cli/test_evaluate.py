@@ -129,6 +129,8 @@ def test_what_cannot_be_is_refused_before_work_begins(
     full_only = (*predict, "--classifier", "classifier", "--chunk-size", 300, "--calibration", file)
     assert "these are of open frames of 30 or more" in refused(*full_only, "--frames", "open")
     assert "min_open is 0" in refused(*predict, "--frames", "open", "--min-open", 0)
+    said = refused(*predict, "--frames", "open", "--min-open", 167)
+    assert "min_open is 167 amino acids, and chunks of 500 bases have at most 166" in said
     out = ("--out", tmp_path / "no")
     assert "give --virus FASTA --others FASTA, or FASTA --labels" in refused("evaluate", "virus.fa", *out)
     data = ("--virus", "virus.fa", "--others", "others.fa", "--profile", "demo", *out)
