@@ -4,7 +4,11 @@
 it shows a traceback only with `--debug`.
 """
 
+import re
 from pathlib import Path
+
+# `-`, a pipe of the shell, and the copy of either in the home folder (`samples/standard_input.py`).
+_STREAM = re.compile(r"-|/dev/(stdin|fd/\d+)|/proc/.+/fd/.+|(.*/)?standard_input/[0-9a-f]{64}")
 
 
 class VirnucproError(Exception):
@@ -26,7 +30,7 @@ class InputError(VirnucproError):
         self, what: str, *, path: str | Path, record: str = "", line: int | None = None, remedy: str = ""
     ) -> None:
         self.path, self.record, self.line = Path(path), record, line
-        place = [str(path)]
+        place = [shown_path(path)]
         if record:
             place.append(f"record {record[:80]!r}")
         if line is not None:
@@ -75,6 +79,16 @@ class DeviceLostError(DeviceError):
 
 class StoreError(VirnucproError):
     """A product on disk is missing or damaged, or the disk reported an error."""
+
+
+def shown_path(path: str | Path) -> str:
+    """The path as a person gave it: `standard input` for what came through a pipe."""
+    return "standard input" if _STREAM.fullmatch(str(path)) else str(path)
+
+
+def shown_name(path: Path) -> str:
+    """The name of a file, printable: `standard input` for what came through a pipe."""
+    return printable(Path(shown_path(path)).name)
 
 
 def one_line(where: str, what: str, remedy: str) -> str:

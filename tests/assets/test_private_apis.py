@@ -3,6 +3,7 @@
 The SQLAlchemy listener of `quick_event_log` has its test in tests/assets/graph/test_retention.py.
 """
 
+import logging
 import signal
 import sqlite3
 import subprocess
@@ -18,12 +19,18 @@ from alembic.util import CommandError
 from dagster._core.code_pointer import ModuleCodePointer
 from dagster._core.run_coordinator import SubmitRunContext
 from dagster._core.storage import tags as dagster_tags
+from dagster._daemon.auto_run_reexecution.event_log_consumer import (
+    DAGSTER_EVENT_TYPES,
+    _fetch_persisted_cursors,
+    _persist_cursors,
+)
 from dagster_shared.check import CheckError
 
 from virnucpro_assets.automation.groups import WILL_RETRY
 from virnucpro_assets.automation.nightly import PARENT_TAG, PARTITION_TAG, SCHEDULE_TAG
 from virnucpro_assets.graph.each import each
 from virnucpro_assets.graph.records import RETRY_RUN, materialization
+from virnucpro_assets.platform.instance import begin_event_log
 from virnucpro_assets.platform.ownership import PACKAGE
 from virnucpro_assets.platform.tags import (
     DEFERRED_TAG,
@@ -49,6 +56,19 @@ def test_the_tags_of_dagster_have_these_names() -> None:
         dagster_tags.ASSET_PARTITION_RANGE_START_TAG,
         dagster_tags.ASSET_PARTITION_RANGE_END_TAG,
     )
+
+
+def test_the_daemon_begins_to_read_the_event_log_without_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Used by platform/instance.py: the keys under which the daemon keeps how far it has read."""
+    log = logging.getLogger("daemon")
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        for expected in (0, 7):
+            begin_event_log(instance)
+            assert set(_fetch_persisted_cursors(instance, DAGSTER_EVENT_TYPES, log).values()) == {expected}
+            _persist_cursors(instance, dict.fromkeys(DAGSTER_EVENT_TYPES, 7))  # it is not set back
+    assert not caplog.records
 
 
 def test_a_run_coordinator_gets_the_run_and_knows_its_instance() -> None:

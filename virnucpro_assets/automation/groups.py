@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from virnucpro_assets.graph.jobs import LANE, RESULTS
 from virnucpro_assets.graph.partitions import RANKS, SAMPLES, lane_key
 from virnucpro_assets.graph.records import arrived
 from virnucpro_assets.platform.ownership import own_runs
@@ -108,6 +109,7 @@ def _follower(name: str, status: dg.DagsterRunStatus) -> dg.SensorDefinition:
         name=name,
         minimum_interval_seconds=1,
         default_status=dg.DefaultSensorStatus.RUNNING,
+        request_jobs=[LANE, RESULTS],  # Dagster refuses the request of a sensor that does not name its jobs
         description="Requests the next run of a group of small samples from the inbox.",
     )
     def follower(context: dg.RunStatusSensorContext, platform: Platform) -> dg.RunRequest | dg.SkipReason:

@@ -26,6 +26,7 @@ def config(*, as_json: bool) -> None:
         configured,
         home_folder,
         origin,
+        unknown_variables,
     )
     from virnucpro_core.samples.settings import SampleSettings
     from virnucpro_core.samples.settings_file import NAME
@@ -52,3 +53,5 @@ def config(*, as_json: bool) -> None:
     width = max(len(key) for key, *_ in rows)
     for key, value, whence in rows:
         click.echo(f"{key:{width}}  {'-' if value in ('', None) else value}  ({whence})")
+    for name in unknown_variables():
+        click.echo(f"{name} is set, but there is no variable of this name: it changes nothing", err=True)

@@ -207,8 +207,7 @@ def main() -> NoReturn:
     except VirnucproError as error:
         code = _fail(error, str(error), error.exit_code)
     except click.UsageError as error:
-        name = error.ctx.command_path if error.ctx is not None else "virnucpro"
-        code = _fail(error, one_line("", error.format_message().rstrip("."), f"see `{name} --help`"), 2)
+        code = _fail(error, one_line("", error.format_message().rstrip("."), _remedy(error)), 2)
     except click.ClickException as error:
         code = _fail(error, one_line("", error.format_message(), ""), error.exit_code)
     except (KeyboardInterrupt, click.exceptions.Abort) as error:
@@ -231,6 +230,15 @@ def main() -> NoReturn:
         if not any(word.startswith(("--out", "-o")) for word in sys.argv):
             code = code or VirnucproError.exit_code
     sys.exit(code or 0)
+
+
+def _remedy(error: click.UsageError) -> str:
+    """What to do about a wrong option. The name of a file that begins with - looks like one."""
+    name = error.ctx.command_path if error.ctx is not None else "virnucpro"
+    files = [word for word in sys.argv[1:] if word.startswith("-") and Path(word).exists()]
+    if isinstance(error, click.NoSuchOption) and files:
+        return f"if the file is meant, give ./{files[0]}"
+    return f"see `{name} --help`"
 
 
 def _fail(error: BaseException, line: str, code: int) -> int:

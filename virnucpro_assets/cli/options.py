@@ -19,7 +19,18 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 Decorator = Callable[[Any], Any]
 Topic = tuple[Decorator, ...]
 
-PATH = click.Path(path_type=Path)
+
+class GivenPath(click.Path):
+    """A path that says something: "" is what a variable that is not set leaves, and would be the current folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuses the empty text."""
+        if value == "":
+            self.fail("the path is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = GivenPath(path_type=Path)
 PRECISIONS = click.Choice(["float32", "float16", "fp8"])
 
 

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path))
 @with_options(INPUT, MODELS, COMPUTING, topic("Output", JSON))
 def plan(files: tuple[Path, ...], *, as_json: bool, **options: Any) -> None:
-    """Estimate frames, tokens, disk, GPU memory and time of FILES, without computing or storing anything.
+    """Estimate what samples will need: disk, memory and time.
 
-    The beginning of each file is read and translated. The time comes from large samples that were predicted on this
-    machine before with the same profile and precision; without one it is not known.
+    The beginning of each of FILES is read and translated; nothing is computed or stored. The time comes from large
+    samples that were predicted on this machine before with the same profile and precision; without one it is not
+    known.
 
     \b
     Examples:

@@ -1,5 +1,6 @@
 """`virnucpro predict`: checks what it is asked to do, says it in one line, and does it."""
 
+import json
 import shlex
 import sys
 from collections.abc import Iterator
@@ -8,21 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from virnucpro_assets.cli.options import TopicCommand, with_options
+from virnucpro_assets.cli.options import GivenPath, TopicCommand, with_options
 from virnucpro_assets.cli.predict_options import PREDICT
 from virnucpro_assets.cli.summary import end_of_batch
 from virnucpro_assets.cli.words import counted
 from virnucpro_assets.platform.startup import lasting_imports
-from virnucpro_core.errors import printable
+from virnucpro_core.errors import VirnucproError, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from virnucpro_assets.running.request import Request
+    from virnucpro_core.samples.naming import Planned
 
 SHOWN_NAMES = 3
 
 
 @click.command(cls=TopicCommand)
-@click.argument("files", nargs=-1, type=click.Path(path_type=Path, allow_dash=True))
+@click.argument("files", nargs=-1, type=GivenPath(path_type=Path, allow_dash=True))
 @with_options(*PREDICT)
 def predict(
     files: tuple[Path, ...],
@@ -55,7 +59,7 @@ def predict(
     with lasting_imports():
         from virnucpro_assets.cli.progress import Said, show_predictions
         from virnucpro_assets.platform.resource import platform_from_environment
-        from virnucpro_assets.running.predict import registered, several_failed
+        from virnucpro_assets.running.predict import planned_samples, registered
         from virnucpro_assets.running.request import checked
         from virnucpro_core.samples.asked import asking
         from virnucpro_core.samples.sheet import SheetError
@@ -64,24 +68,34 @@ def predict(
     try:
         request = checked(files, out, platform_from_environment(), options)
     except SheetError as wrong:
-        for fault in wrong.faults:
-            sys.stderr.write(f"virnucpro: {wrong.where}, {fault}\n")
+        for fault in wrong.faults if len(wrong.faults) > 1 else ():  # a single one is in the error's own line
+            sys.stderr.write(f"virnucpro: {wrong.where}, {printable(fault)}\n")
         raise
-    if not quiet:
-        sys.stderr.write(f"{_plan(request, out)}\n")
-        for line in _notes(request):
-            sys.stderr.write(f"{line}\n")
-    known, failures = registered(request, fresh=options["fresh"], only_check=check)
+    for line in (_plan(request, out), *_notes(request)):
+        said.note(line)
+    if check:
+        plans, failures = planned_samples(request, fresh=options["fresh"])
+        for line in _planned(request, plans, as_json=as_json):
+            click.echo(line) if as_json else said.note(line)
+        _raise(request, failures)
+        return
+    known, failures = registered(request, fresh=options["fresh"], note=said.note)
     if known:
         outs = {known[one.name].name: one.out for one in request.wanted if one.name in known}
         samples = list(known.values())
         with asking(samples, shlex.join(["virnucpro", *sys.argv[1:]])):
             failures |= show_predictions(samples, request.platform, lambda one: outs[one.name], said)
-    if request.several and not check:
+    if request.several:
         total = len(request.wanted) + len(request.failures)
         for line in end_of_batch(request.platform.folder, out, total, failures):
-            if not quiet:
-                sys.stderr.write(f"{line}\n")
+            said.note(line)
+    _raise(request, failures)
+
+
+def _raise(request: "Request", failures: "Mapping[str, VirnucproError]") -> None:
+    """Raise the error of the only sample, or one for all that failed."""
+    from virnucpro_assets.running.predict import several_failed
+
     if request.several and failures:
         raise several_failed(failures, len(request.wanted) + len(request.failures))
     for error in failures.values():
@@ -90,6 +104,7 @@ def predict(
 
 def _notes(request: "Request") -> Iterator[str]:
     """What a person should know about the samples, each thing once."""
+    yield from request.notes
     notes: dict[str, list[str]] = {}
     for one in request.wanted:
         for note in one.notes:
@@ -97,6 +112,31 @@ def _notes(request: "Request") -> Iterator[str]:
     for note, names in notes.items():
         more = f" and {len(names) - SHOWN_NAMES:,} more" if len(names) > SHOWN_NAMES else ""
         yield f"{', '.join(names[:SHOWN_NAMES])}{more}: {printable(note)}"
+
+
+def _planned(request: "Request", plans: "Mapping[str, Planned]", *, as_json: bool) -> Iterator[str]:
+    """How each sample will be called, where its results will be, and what --fresh would delete."""
+    for one in request.wanted:
+        if one.name not in plans:
+            continue
+        plan = plans[one.name]
+        sample, discards = plan.sample, plan.discards
+        if as_json:
+            facts = {"sample": sample.name, "variant_of": sample.variant_of, "is_new": plan.is_new}
+            deleted = {} if discards is None else {"fresh_deletes_bytes": discards.bytes}
+            yield json.dumps(facts | {"out": str(one.out.resolve())} | deleted)
+            continue
+        variant = f", a variant of {sample.variant_of}" if sample.variant_of else ""
+        state = (
+            "new"
+            if plan.is_new
+            else "known already, its work is kept"
+            if discards is None
+            else "known already"
+        )
+        yield f"{sample.name}: {state}{variant}; results in {one.out}"
+        if discards is not None:
+            yield f"--fresh would delete {discards.in_words}"
 
 
 def _plan(request: "Request", out: Path) -> str:

@@ -134,7 +134,11 @@ COMPUTING = topic(
 OUTPUT = topic(
     "Output",
     out("Folder for the results. Several samples get a subfolder each."),
-    option("--force", is_flag=True, help="Replace files in --out that are not results of this sample."),
+    option(
+        "--force",
+        is_flag=True,
+        help="Write to --out although other files or other results are in it, and replace what is in the way.",
+    ),
     option("--check", is_flag=True, help="Check everything, say what would be done, and compute nothing."),
     *SAID,
 )

@@ -18,10 +18,10 @@ from rich.text import Text
 from virnucpro_assets.cli.calls_table import calls_in_words, print_calls, print_json, read_run
 from virnucpro_assets.cli.words import counted
 from virnucpro_assets.platform.resource import Platform
-from virnucpro_assets.running.predict import Watch, predict
+from virnucpro_assets.running.predict import FINISHED, Watch, predict
 from virnucpro_core.engine.telemetry import Progress as LaneProgress
 from virnucpro_core.engine.telemetry import read_summary
-from virnucpro_core.errors import VirnucproError, printable
+from virnucpro_core.errors import VirnucproError, printable, shown_name
 from virnucpro_core.pipeline.retention import was_released
 from virnucpro_core.results.folder import REGIONS_BED, REPORT
 from virnucpro_core.samples.products import CHUNKS, PRODUCTS
@@ -29,6 +29,8 @@ from virnucpro_core.samples.sample import Sample
 from virnucpro_core.sequences.chunks import Chunks
 
 LINE_SECONDS = 10.0
+DEMO_PROFILE = "demo"
+NO_MEANING = "demo profile: the scores carry no biological meaning"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,11 @@ class Said:
     quiet: bool = False
     verbose: bool = False
     as_json: bool = False
+
+    def note(self, line: str) -> None:
+        """Print a line for a person on standard error. It is neither an error nor a warning."""
+        if not self.quiet:
+            sys.stderr.write(f"{printable(line)}\n")
 
 
 class _Quiet:
@@ -78,7 +85,7 @@ class _Bars(_Quiet):
         self._progress.stop()
 
     def print(self, line: str) -> None:
-        self._progress.console.print(Text(line))
+        self._progress.console.print(Text(printable(line)))
 
     def lanes(self, sample: Sample, states: list[LaneProgress]) -> None:
         for state in states:
@@ -98,7 +105,7 @@ class _Lines(_Quiet):
         self._ended: set[tuple[str, str, int]] = set()
 
     def print(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        print(printable(line), file=sys.stderr, flush=True)
 
     def lanes(self, sample: Sample, states: list[LaneProgress]) -> None:
         due = time.monotonic() - self._last >= LINE_SECONDS
@@ -124,42 +131,47 @@ def show_predictions(
     shown = _Verbose(view.print) if said.verbose else None
     began, start = dict[str, float](), time.monotonic()
     called: list[str] = []
+    finished: set[str] = set()
     last: list[Sample] = []
 
     def begin(sample: Sample) -> None:
         if began.setdefault(sample.name, now := time.monotonic()) == now:
-            view.print(f"{sample.name}: {', '.join(printable(f.path.name) for f in sample.inputs)}")
+            view.print(f"{sample.name}: {', '.join(shown_name(f.path) for f in sample.inputs)}")
 
     def layer(sample: Sample, what: str) -> None:
+        if several and what == FINISHED:  # `done` says it, in the one line of this sample
+            finished.add(sample.name)
+            return
         begin(sample)
-        view.print(f"  {sample.name}: {what} ..." if several else f"  {what} ...")
+        line = what if what == FINISHED else f"{what} ..."
+        view.print(f"  {sample.name}: {line}" if several else f"  {line}")
 
     def lanes(sample: Sample, states: list[LaneProgress]) -> None:
         view.lanes(sample, states)
         if shown is not None:
             shown.lanes(sample, states)
 
-    def done(sample: Sample, together: bool) -> None:  # noqa: FBT001 - as Watch calls it
+    def done(sample: Sample) -> None:
         deliver(sample.results, out(sample))
         called.append(sample.name)
         if several:
             place = f"{len(called):,} of {len(samples):,}"
-            view.print(f"{place}: {sample.name}: {calls_in_words(out(sample))}; {out(sample)}")
-        if together and said.as_json:
-            print_json(sample.name, out(sample), time.monotonic() - start)
-        if not together:
-            last.append(sample)  # a single one is printed below, after its bars are complete
-        if not together and several:
-            _print_results(last.pop(), out(sample), time.monotonic() - began[sample.name], said, view)
+            known = ", nothing to compute" if sample.name in finished else ""
+            view.print(f"{place}: {sample.name}: {calls_in_words(out(sample))}; {out(sample)}{known}")
+            if said.as_json:
+                print_json(sample.name, out(sample), time.monotonic() - began.get(sample.name, start))
+        else:
+            last.append(sample)  # printed below, after its bars are complete
 
     with view:
         if not several:
             begin(samples[0])
         failures = predict(samples, platform, Watch(layer, lanes, done))
     for sample in last:
-        _print_results(
-            sample, out(sample), time.monotonic() - began[sample.name], said, _view(said, named=False)
-        )
+        seconds = time.monotonic() - began.get(sample.name, start)
+        _print_results(sample, out(sample), seconds, said, _view(said, named=False))
+    if called and several and any(s.settings.profile == DEMO_PROFILE for s in samples):
+        said.note(NO_MEANING)
     return failures
 
 
@@ -217,8 +229,8 @@ def _print_results(sample: Sample, out: Path, seconds: float, said: Said, view: 
     uracils = 0 if was_released(sample, CHUNKS) else Chunks.open(sample.chunks).attrs["uracils"]
     if uracils:
         view.print(f"letters U read as T: {uracils:,}")
-    if sample.settings.profile == "demo":
-        view.print("demo profile: the scores carry no biological meaning")
+    if sample.settings.profile == DEMO_PROFILE:
+        view.print(NO_MEANING)
     view.print(f"report: {(out / REPORT).resolve()}")
 
 

@@ -32,8 +32,7 @@ def summary(names: tuple[str, ...], out: Path, *, force: bool) -> None:
     from virnucpro_assets.platform.environment import home_folder
     from virnucpro_core.errors import UsageError
     from virnucpro_core.pipeline.across import write_summary
-    from virnucpro_core.results.batch import check_batch_out
-    from virnucpro_core.results.delivery import check_writable
+    from virnucpro_core.results.delivery import check_pages_out, check_writable
     from virnucpro_core.samples.sample import list_samples
 
     home = home_folder()
@@ -41,7 +40,7 @@ def summary(names: tuple[str, ...], out: Path, *, force: bool) -> None:
     if not chosen:
         raise UsageError("there are no samples", where=home, remedy="predict one with `virnucpro predict`")
     check_writable(out)
-    check_batch_out(out, force=force)
+    check_pages_out(out, force=force)
     rows = write_summary(home, chosen, out)
     without = sum(not row.facts for row in rows)
     for line in _pages(out):

@@ -13,7 +13,7 @@ import dagster as dg
 from virnucpro_assets.platform.tags import DATA_VERSION_TAG
 from virnucpro_core.engine.shards import Entry
 from virnucpro_core.engine.telemetry import LaneSummary, read_lines
-from virnucpro_core.errors import DeviceLostError, VirnucproError, printable
+from virnucpro_core.errors import DeviceLostError, VirnucproError, printable, shown_name
 from virnucpro_core.interrupts import interruptible, raise_pending_interrupt
 from virnucpro_core.pipeline.lane import Lane, LaneResult
 from virnucpro_core.samples.sample import Sample
@@ -94,7 +94,7 @@ def tried_again(context: dg.AssetExecutionContext) -> Iterator[None]:
 def arrived(sample: Sample) -> dg.AssetMaterialization:
     """A materialization of the asset `inbox` that shows the sample's files."""
     metadata: dict[str, Any] = {
-        "files": dg.MetadataValue.json([printable(f.path.name) for f in sample.inputs]),
+        "files": dg.MetadataValue.json([shown_name(f.path) for f in sample.inputs]),
         "bytes": sum(f.bytes for f in sample.inputs),
         "settings": printable(settings_in_words(sample.settings)),
     }

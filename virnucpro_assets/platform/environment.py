@@ -26,7 +26,6 @@ _VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")  # its value before a lease re
 # NVML numbers the GPUs in this order; CUDA's default would put the fastest first.
 os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
 
-
 MODELS = "models"
 HUB = "HF_ENDPOINT"
 IN_PROCESS = "in_process"
@@ -100,6 +99,11 @@ def _given(name: str) -> str:
     """The value of a variable, else that of the configuration file; "" for neither."""
     setting = "time_zone" if name == "VIRNUCPRO_TIMEZONE" else name.removeprefix("VIRNUCPRO_").lower()
     return os.environ.get(name, "") or str(configured(home_folder()).get(setting, ""))
+
+
+def unknown_variables() -> list[str]:
+    """Variables that are named like ours and that no part of the program reads, such as misspelled ones, sorted."""
+    return sorted({n for n in os.environ if n.startswith("VIRNUCPRO_")} - {v.name for v in VARIABLES})
 
 
 def hub_endpoint() -> str:
@@ -220,16 +224,15 @@ def _choice(name: str, *known: str) -> Callable[[], str]:
     return read
 
 
-def _number(name: str, default: int) -> int:
+def _number(name: str, default: int, least: int = 0) -> int:
     text = _given(name) or str(default)
     try:
-        return int(text)
+        value = int(text)
     except ValueError:
-        raise UsageError(f"{name} is {text!r}", remedy="give a whole number") from None
-
-
-def _whole(name: str, default: int) -> Callable[[], int]:
-    return lambda: _number(name, default)
+        value = least - 1
+    if value < least:
+        raise UsageError(f"{name} is {text!r}", remedy=f"give a whole number, {least} or more")
+    return value
 
 
 def _time(name: str, default: float) -> Callable[[], float]:
@@ -292,7 +295,7 @@ VARIABLES = (
         "chunk_size",
         "chunk size of samples from the inbox, bases",
         "500",
-        _whole("VIRNUCPRO_CHUNK_SIZE", 500),
+        functools.partial(_number, "VIRNUCPRO_CHUNK_SIZE", 500, 6),
     ),
     Variable(
         "VIRNUCPRO_ATTENTION",
@@ -306,14 +309,14 @@ VARIABLES = (
         "token_budget",
         "tokens in a batch",
         "by device",
-        _whole("VIRNUCPRO_TOKEN_BUDGET", 0),
+        functools.partial(_number, "VIRNUCPRO_TOKEN_BUDGET", 0),
     ),
     Variable(
         "VIRNUCPRO_WORKERS",
         "workers",
         "loader processes of each lane",
         "by device",
-        _whole("VIRNUCPRO_WORKERS", -1),
+        functools.partial(_number, "VIRNUCPRO_WORKERS", -1, -1),
     ),
     Variable(
         "VIRNUCPRO_EXECUTOR",

@@ -27,6 +27,8 @@ POSTGRES = Path(__file__).with_name("postgres.yaml")
 LOCK = "virnucpro.lock"
 # How long to wait for another process that creates the databases. That takes less than a second on a quiet disk.
 OTHERS_SECONDS = 5.0
+# Under these keys Dagster's daemon keeps how far it has read the event log.
+EVENT_CURSORS = {f"EVENT_LOG_CONSUMER_CURSOR-{kind}" for kind in ("PIPELINE_FAILURE", "PIPELINE_SUCCESS")}
 
 
 def prepare_instance() -> Path:
@@ -128,6 +130,18 @@ def _instance_made(home: Path, config: bytes) -> Iterator[Path]:
         (made / "dagster.yaml").write_bytes(config)
         dg.DagsterInstance.from_config(str(made)).dispose()
         yield made
+
+
+def begin_event_log(instance: dg.DagsterInstance) -> None:
+    """Note where Dagster's daemon begins to read the event log, if it has never run: at the newest event.
+
+    The daemon itself would begin there too, but with two warnings that a person cannot do anything about.
+    """
+    known = instance.daemon_cursor_storage.get_cursor_values(EVENT_CURSORS)
+    missing = EVENT_CURSORS - known.keys()
+    if missing:
+        newest = str(instance.event_log_storage.get_maximum_record_id() or 0)
+        instance.daemon_cursor_storage.set_cursor_values(dict.fromkeys(missing, newest))
 
 
 @contextlib.contextmanager

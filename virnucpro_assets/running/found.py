@@ -12,10 +12,10 @@ from virnucpro_core.files.disk import shown_bytes
 from virnucpro_core.results.delivery import check_writable
 from virnucpro_core.samples.finding import FoundSample, find_samples
 from virnucpro_core.samples.inputs import check_inputs
-from virnucpro_core.samples.sample import check_key
+from virnucpro_core.samples.naming import check_chosen
 from virnucpro_core.samples.settings import SampleSettings
 from virnucpro_core.samples.sheet import read_sheet
-from virnucpro_core.samples.standard_input import STANDARD_INPUT, is_stream, keep_stream
+from virnucpro_core.samples.standard_input import KEPT, STANDARD_INPUT, is_stream, keep_stream
 
 
 def found_samples(
@@ -35,25 +35,22 @@ def found_samples(
     if not paths:
         raise UsageError("no input", remedy="give FILES, or --sheet with a sample sheet")
     check_typed([path for path in paths if not is_stream(path)])
+    if name is not None:
+        check_chosen(name)
     if not any(map(is_stream, paths)):
-        return find_samples(paths, name=name)
+        return find_samples(paths, name=name, interleaved=settings.interleaved)
     if name is None:
-        pipe = next(path for path in paths if is_stream(path))
-        where = "standard input" if pipe == STANDARD_INPUT else pipe
-        raise UsageError("what comes through a pipe has no name", where=where, remedy="give --sample NAME")
-    check_key(name)
+        remedy = "give --sample NAME"
+        raise UsageError("what comes through a pipe has no name", where="standard input", remedy=remedy)
     # Checked before the stream is read: it may be long, and it can be read only once.
     check_writable(out)
     platform.check_device(settings)
     platform.profile_of(settings)
     kept = {path: _kept(platform.folder, path) for path in paths if is_stream(path)}
     (found,) = find_samples([kept.get(path, path) for path in paths], name=name)
-    notes = [
-        f"{'standard input' if path == STANDARD_INPUT else path}: {shown_bytes(file.stat().st_size)} kept in {file}, "
-        "so that a resume and the checks can read them again"
-        for path, file in kept.items()
-    ]
-    return [replace(found, notes=(*notes, *found.notes))]
+    size = shown_bytes(sum(file.stat().st_size for file in kept.values()))
+    note = f"standard input: {size} kept in {platform.folder / KEPT}, so that it can be read again"
+    return [replace(found, notes=(note, *found.notes))]
 
 
 def check_typed(paths: Sequence[Path]) -> None:
@@ -67,5 +64,5 @@ def check_typed(paths: Sequence[Path]) -> None:
 def _kept(home: Path, path: Path) -> Path:
     if path == STANDARD_INPUT and sys.stdin.isatty():
         remedy = "use a pipe, such as: samtools fastq x.bam | virnucpro predict - --sample x"
-        raise UsageError("standard input is a terminal", where=path, remedy=remedy)
+        raise UsageError("standard input is a terminal", remedy=remedy)
     return keep_stream(home, path, sys.stdin.buffer)

@@ -6,7 +6,7 @@ after any interruption. A sample that fails in a run of several is tried once mo
 
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -14,22 +14,21 @@ from typing import TYPE_CHECKING
 from virnucpro_assets.platform.environment import export
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.platform.startup import lasting_imports
-from virnucpro_assets.platform.tags import DRIVER
-from virnucpro_assets.running.request import Request, Wanted
+from virnucpro_assets.platform.tags import DRIVER, driver_tags, samples_in
+from virnucpro_assets.running.request import Request
 from virnucpro_assets.running.schedule import Group, Schedule, groups
 from virnucpro_assets.running.tasks import Task
 from virnucpro_assets.running.workers import Worker, at_work
 from virnucpro_core.engine.telemetry import Progress, read_progress
 from virnucpro_core.errors import DeviceLostError, StoreError, UsageError, VirnucproError
-from virnucpro_core.files.disk import shown_bytes
 from virnucpro_core.files.locks import locked
 from virnucpro_core.pipeline.layers import open_layers
 from virnucpro_core.pipeline.pace import note as note_pace
 from virnucpro_core.pipeline.retention import is_cleaned
-from virnucpro_core.samples.naming import Discarded, enter
+from virnucpro_core.samples.naming import Planned, enter, planned
 from virnucpro_core.samples.products import EMBEDDINGS
 from virnucpro_core.samples.removal import remove_sample
-from virnucpro_core.samples.sample import Sample
+from virnucpro_core.samples.sample import Sample, is_registered
 from virnucpro_core.sequences.frames import Frames
 
 if TYPE_CHECKING:
@@ -55,33 +54,68 @@ class Watch:
     """Functions that the driver calls while it works.
 
     layer: a sample that runs alone starts a layer. lanes: the progress of its lanes. done: a sample's results are
-    complete; the flag says whether it was in a group. If `done` raises a VirnucproError, the sample counts as failed.
+    complete. If `done` raises a VirnucproError, the sample counts as failed.
     """
 
     layer: Callable[[Sample, str], None]
     lanes: Callable[[Sample, list[Progress]], None]
-    done: Callable[[Sample, bool], None]
+    done: Callable[[Sample], None]
+
+
+def _on_stderr(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 def registered(
-    request: Request, *, fresh: bool, only_check: bool = False
+    request: Request, *, fresh: bool, note: Callable[[str], None] = _on_stderr
 ) -> tuple[dict[str, Sample], dict[str, VirnucproError]]:
     """Register the wanted samples, each under its name or beside what has it already (`samples/naming.py`).
 
-    With `only_check` nothing is registered. Returns the samples, and the errors of those that cannot be predicted. Both
-    are by the names in the request. If there are several samples, each error is also printed at once.
+    Returns the samples, and the errors of those that cannot be predicted. Both are by the names in the request. If
+    there are several samples, each error is also printed at once. `note` is called with lines for a person: a name that
+    is not as wanted, and what `fresh` deletes.
     """
     samples: dict[str, Sample] = {}
     failures = dict(request.failures)
-    for one in () if only_check else request.wanted:
+    for one in request.wanted:
         try:
-            samples[one.name] = _entered(request, one, fresh=fresh)
+            sample = samples[one.name] = enter(
+                request.platform.folder,
+                one.name,
+                one.files,
+                one.settings,
+                chosen=request.named,
+                fresh=fresh,
+                on_discard=lambda found: note(f"--fresh deleted {found.in_words}"),
+            )
+        except VirnucproError as error:
+            failures[one.name] = error
+            continue
+        if line := _how_named(sample, one.name):
+            note(line)
+    if request.several:
+        for failure in failures.values():
+            _say(str(failure))
+    return samples, failures
+
+
+def planned_samples(request: Request, *, fresh: bool) -> tuple[dict[str, Planned], dict[str, VirnucproError]]:
+    """What `registered` would do, and the errors of what it would refuse, by the names in the request.
+
+    Changes nothing. If there are several samples, each error is also printed at once.
+    """
+    plans: dict[str, Planned] = {}
+    failures = dict(request.failures)
+    home, chosen = request.platform.folder, request.named
+    for one in request.wanted:
+        try:
+            plans[one.name] = planned(home, one.name, one.files, one.settings, chosen=chosen, fresh=fresh)
         except VirnucproError as error:
             failures[one.name] = error
     if request.several:
         for failure in failures.values():
             _say(str(failure))
-    return samples, failures
+    return plans, failures
 
 
 def predict(samples: Sequence[Sample], platform: Platform, watch: Watch) -> dict[str, VirnucproError]:
@@ -107,11 +141,11 @@ def predict(samples: Sequence[Sample], platform: Platform, watch: Watch) -> dict
         mark_orphans(
             instance, platform.folder
         )  # our own runs, and those of other drivers that had not ended before
-        _forget_refused([s for s in samples if s.name in prediction.failures], instance)
+        _forget_refused([s for s in samples if s.name in prediction.failures], instance, driver)
     return prediction.failures
 
 
-def several_failed(failures: dict[str, VirnucproError], samples: int) -> VirnucproError:
+def several_failed(failures: Mapping[str, VirnucproError], samples: int) -> VirnucproError:
     """One error for a command with several samples, some failed. Its exit code is 3 if any of them can be resumed."""
     code = max(error.exit_code for error in failures.values())
     shown = ", ".join(list(failures)[:5]) + (", ..." if len(failures) > 5 else "")
@@ -253,7 +287,7 @@ class _Prediction:
             if group.spent:
                 frames = Frames.open(sample.translations).n_unique
                 note_pace(sample, frames, group.spent, since=self._started)
-            self.watch.done(sample, group.together)
+            self.watch.done(sample)
         except VirnucproError as error:
             return error
         except OSError as error:  # an error in the folder that the user gave
@@ -281,11 +315,15 @@ class _Prediction:
                         yield replace(state, done=state.total, resumed=state.total, ended=True)
 
 
-def _forget_refused(samples: Sequence[Sample], instance: "DagsterInstance") -> None:
-    """Remove samples whose files were refused. Nothing was computed for them, and the error was printed.
+def _forget_refused(samples: Sequence[Sample], instance: "DagsterInstance", driver: str) -> None:
+    """Remove samples whose files were refused, and the runs that said so. Nothing was computed, the error was printed.
 
-    Samples of the inbox stay until the inbox has moved their files away.
+    Samples of the inbox stay until the inbox has moved their files away, and so do their runs: in the web UI they are
+    what tells a person why.
     """
+    from dagster import DagsterRunStatus, RunsFilter
+
+    removed = set()
     for sample in samples:
         is_of_inbox = any(sample.home / "inbox" in file.path.parents for file in sample.inputs)
         if is_of_inbox or not sample.rejected.exists() or sample.chunks.exists():
@@ -293,32 +331,25 @@ def _forget_refused(samples: Sequence[Sample], instance: "DagsterInstance") -> N
         with suppress(VirnucproError):  # another process works on it now
             remove_sample(sample.home, sample.name)
             instance.delete_dynamic_partition("sample", sample.name)
+            removed.add(sample.name)
+    if removed:
+        failed = RunsFilter(tags=driver_tags(driver), statuses=[DagsterRunStatus.FAILURE])
+        for run in instance.get_runs(failed):
+            if removed.issuperset(samples_in(run.tags)):
+                instance.delete_run(run.run_id)
 
 
-def _entered(request: Request, one: Wanted, *, fresh: bool) -> Sample:
-    """Register a wanted sample. Says how it is named if that is not as wanted, and what is deleted for it."""
-    home, name = request.platform.folder, one.name
-    sample = enter(
-        home,
-        name,
-        one.files,
-        one.settings,
-        chosen=request.named,
-        fresh=fresh,
-        on_discard=_say_discarded,
-    )
+def _how_named(sample: Sample, wanted: str) -> str:
+    """Says how a sample is named; "" if it is named as wanted."""
     if sample.variant_of:
-        _say(f"these settings are a variant of sample {sample.variant_of!r}: it is named {sample.name!r}")
-    elif name.endswith(f"_{sample.name}"):
-        _say(f"these files are sample {sample.name!r} already")
-    elif sample.name != name:
-        _say(f"the name {name!r} stands for other sequences: this sample is named {sample.name!r}")
-    return sample
-
-
-def _say_discarded(found: Discarded) -> None:
-    _say(f"--fresh deleted sample {found.sample!r} with all its work and results: {shown_bytes(found.bytes)}")
+        return f"these settings are a variant of sample {sample.variant_of!r}: it is named {sample.name!r}"
+    if sample.name == wanted:
+        return ""
+    if not is_registered(sample.home, wanted):
+        return f"these files are sample {sample.name!r} already"
+    return f"the name {wanted!r} stands for other sequences: this sample is named {sample.name!r}"
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(f"virnucpro: {line}\n")
+    """Print an error or a warning."""
+    _on_stderr(f"virnucpro: {line}")

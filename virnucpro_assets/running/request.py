@@ -18,9 +18,8 @@ from virnucpro_core.errors import DeviceError, UsageError, VirnucproError, Weigh
 from virnucpro_core.files.disk import embedded_bytes, make_sure_of_room, reading_bytes
 from virnucpro_core.models.profiles import ResolvedProfile
 from virnucpro_core.pipeline.imported import imported_features
-from virnucpro_core.results.batch import check_batch_out
-from virnucpro_core.results.delivery import check_out, check_writable
-from virnucpro_core.samples.finding import look_into
+from virnucpro_core.results.delivery import check_out, check_shared_out, check_writable
+from virnucpro_core.samples.finding import look_into, stray_files
 from virnucpro_core.samples.products import CHUNKS
 from virnucpro_core.samples.settings import SampleSettings, check_min_open
 from virnucpro_core.sequences.names import is_packed
@@ -47,13 +46,15 @@ class Wanted:
 class Request:
     """All samples of one command. failures: the samples that cannot be predicted, and why.
 
-    named: a person has chosen the samples' names, by --sample or in a sheet.
+    named: a person has chosen the samples' names, by --sample or in a sheet. notes: lines for a person that are not
+    about one of the samples.
     """
 
     platform: Platform
     wanted: tuple[Wanted, ...]
     failures: Mapping[str, VirnucproError]
     named: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def several(self) -> bool:
@@ -73,7 +74,7 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
     check_writable(out)
     refuse_network(dagster_home())
     if len(wanted) > 1:
-        check_batch_out(out, force=options["force"])
+        check_shared_out(out, [one.name for one in wanted], force=options["force"])
     good, failures = [], {}
     for one in wanted:
         try:
@@ -81,7 +82,7 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
                 raise one.error
             hints = look_into(one.files, one.settings)
             known = {"home": platform.folder, "force": options["force"], "fresh": options["fresh"]}
-            check_out(one.out, one.name, one.files, **known)
+            check_out(one.out, one.name, one.files, settings=one.settings, **known)
             good.append(dataclasses.replace(one, notes=one.notes + hints))
         except VirnucproError as error:
             if len(wanted) == 1:
@@ -94,7 +95,7 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
         if one.settings not in profiles or imported is None:
             profiles[one.settings] = _ready(platform, one.settings, imported)
     named = options.get("sample") is not None or options.get("sheet") is not None
-    request = Request(platform, tuple(good), failures, named)
+    request = Request(platform, tuple(good), failures, named, tuple(stray_files(paths)))
     _check_disk(request, profiles)
     for settings, profile in profiles.items():
         platform.check_memory(settings, profile)

@@ -26,7 +26,7 @@ from dagster._core.workspace.load_target import ModuleTarget, WorkspaceFileTarge
 from dagster_webserver.app import create_app_from_workspace_process_context
 from starlette.routing import Mount
 
-from virnucpro_assets.platform.instance import open_instance
+from virnucpro_assets.platform.instance import begin_event_log, open_instance
 from virnucpro_assets.platform.resource import RESULTS
 from virnucpro_assets.web.results import results_app
 from virnucpro_core.errors import UsageError, VirnucproError
@@ -75,6 +75,7 @@ def serve(served: Served) -> None:
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(name)s %(levelname)s %(message)s")
     with contextlib.ExitStack() as stack:
         instance = stack.enter_context(open_instance())
+        begin_event_log(instance)
         workspace = stack.enter_context(_code_server(instance, level))
         daemon = stack.enter_context(_daemon(workspace, level)) if served.daemon else None
         context = stack.enter_context(

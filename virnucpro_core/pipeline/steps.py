@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from virnucpro_core import __version__
-from virnucpro_core.errors import InputError, StoreError, printable
+from virnucpro_core.errors import InputError, StoreError, shown_name
 from virnucpro_core.files.disk import disk_errors, make_sure_of_room, reading_bytes
 from virnucpro_core.files.locks import locked
 from virnucpro_core.files.publish import publish_json, sweep
@@ -166,7 +166,7 @@ def run_info(lane: Lane) -> RunInfo:
         sample=sample.name,
         profile=sample.settings.profile,
         note=_note(lane),
-        inputs=[RunInput(printable(f.path.name), f.bytes, f.sha256) for f in sample.inputs],
+        inputs=[RunInput(shown_name(f.path), f.bytes, f.sha256) for f in sample.inputs],
         settings=shown_settings(sample.settings),
         versions={"virnucpro": __version__} | {name: importlib.metadata.version(name) for name in PACKAGES},
         digests=digests,

@@ -48,6 +48,8 @@ _MARKS = {
     CALLS_FILE: b"virnucpro_calls",
     GENERAL_FILE: b"virnucpro_general",
 }
+# The files across samples, and the folder of the reports' copies.
+ACROSS = (*_MARKS, REPORTS)
 _MARK_BYTES = 4096
 
 

@@ -54,7 +54,7 @@ from virnucpro_core.results.region_files import (
 )
 from virnucpro_core.results.regions import RegionRule, find_regions
 from virnucpro_core.results.report import Selection, write_report
-from virnucpro_core.results.summary import ReadCounts, ResultFile, ResultSummary, RunInfo, Tally
+from virnucpro_core.results.summary import PairRow, ReadCounts, ResultFile, ResultSummary, RunInfo, Tally
 from virnucpro_core.results.viral_reads import READ_FILES, CalledReads, ReadSource, write_viral_reads
 from virnucpro_core.sequences.chunks import Chunks
 from virnucpro_core.sequences.frames import Frames
@@ -150,8 +150,9 @@ def write_results(
         (out / RUN).unlink(missing_ok=True)
     read_counts: ReadCounts | None = None
     read_files: tuple[str, ...] = ()
+    pairs: tuple[PairRow, ...] = ()
     if reads is not None and chunks.has_reads:
-        read_counts, read_files = write_viral_reads(chunks, read_calls, reads, out)
+        read_counts, read_files, pairs = write_viral_reads(chunks, read_calls, reads, out)
     summary = ResultSummary(
         sample=run.sample,
         profile=run.profile,
@@ -163,6 +164,7 @@ def write_results(
         top=selection.top(),
         files={name: _measured(out / name) for name in (*_tables(frames), *read_files)},
         reads=read_counts,
+        pairs=pairs,
         calibration={} if known is None else known.facts(),
         preset=calling.preset,
         open_frames=tally.open_frames(frames.min_open, frames.n_open),

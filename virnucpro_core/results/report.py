@@ -25,9 +25,9 @@ from virnucpro_core.files.columns import Array
 from virnucpro_core.files.publish import publish_bytes
 from virnucpro_core.results.calibration import PRESETS
 from virnucpro_core.results.page import page_environment, page_policy, template_text
-from virnucpro_core.results.record_calls import CALLS, NO_CALL, VIRUS, RecordCalls
+from virnucpro_core.results.record_calls import CALLS, NO_CALL, VIRUS, RecordCalls, shown_score
 from virnucpro_core.results.regions import CHANGE, MOST_SURE, Region
-from virnucpro_core.results.summary import BINS, ResultSummary, RunInfo, TopRecord
+from virnucpro_core.results.summary import BINS, PairRow, ResultSummary, RunInfo, TopRecord
 from virnucpro_core.sequences.chunks import Chunks
 
 REPORT_ROWS = (3_000, 1_000, 1_000)  # called virus, others, without a call
@@ -51,6 +51,8 @@ FIELDS = (
 _WORDS = ("Virus", "Others", "No call")
 _NOUNS = ("called virus", "called others", "without a call")
 _LONGEST_TEXT = 300
+# Only reports with pairs have it, so that all others keep their bytes.
+_PAIRS_STYLE = ".pairs { width: 100%; } .pairs th, .pairs td { padding: .4rem .9rem; text-align: left; }\n"
 
 Ranked = tuple[tuple[float, ...], dict[str, Any]]
 
@@ -151,6 +153,7 @@ def _scored_by(block: RecordCalls, k: int) -> str:
 def write_report(path: Path, summary: ResultSummary, run: RunInfo, selection: Selection) -> None:
     """Publish the page at `path`. The same arguments give the same bytes."""
     style, script = template_text("report.css"), template_text("report.js")
+    style += _PAIRS_STYLE if summary.pairs else ""
     counts, rows = summary.counts, selection.rows
     complete = len(rows) == counts.records
     page = (
@@ -170,6 +173,7 @@ def write_report(path: Path, summary: ResultSummary, run: RunInfo, selection: Se
                     "tracks": selection.tracks,
                 }
             ),
+            pairs=[_pair(row) for row in summary.pairs],
             limit=PRESETS.get(summary.preset, 0.0),
             shares=_shares(summary, rows),
             complete=complete,
@@ -252,6 +256,12 @@ def _shares(summary: ResultSummary, rows: list[dict[str, Any]]) -> list[dict[str
         )
         x += width
     return parts
+
+
+def _pair(row: PairRow) -> tuple[str, ...]:
+    """The cells of a pair: its id, its call, and call and score of both mates."""
+    mates = [(call, "" if score is None else shown_score(score)) for call, score in (row.mate_1, row.mate_2)]
+    return (page_text(row.id), row.call, *mates[0], *mates[1])
 
 
 def _split(histogram: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:

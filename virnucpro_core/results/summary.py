@@ -96,20 +96,34 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class ReadCounts:
-    """How many pairs and unpaired reads the sample has, and how many of them were written as viral."""
+    """How many pairs and unpaired reads the sample has, and how many of them were written as viral.
+
+    pairs_no_call: pairs of which neither mate has a call.
+    """
 
     rule: str
     pairs: int
     pairs_virus: int
+    pairs_no_call: int
     unpaired: int
     unpaired_virus: int
+
+
+@dataclass(frozen=True, slots=True)
+class PairRow:
+    """A pair for the report: its id and call, and (call, score) of both mates; a score is None without a call."""
+
+    id: str
+    call: str
+    mate_1: tuple[str, float | None]
+    mate_2: tuple[str, float | None]
 
 
 @dataclass(frozen=True, slots=True)
 class ResultSummary:
     """The counts of a sample and its result files; `files` by file name, `run.json` included.
 
-    `reads`: None if the input has no reads with qualities.
+    `reads`: None if the input has no reads with qualities. `pairs`: some pairs of them, for the report.
     `calibration`: what `calibration.SampleProbabilities.facts` says, empty without a calibration.
     `open_frames`: what `Tally.open_frames` says. `frames_note`: as in `RunInfo`.
     """
@@ -124,6 +138,7 @@ class ResultSummary:
     top: tuple[TopRecord, ...]
     files: dict[str, ResultFile]
     reads: ReadCounts | None = None
+    pairs: tuple[PairRow, ...] = ()
     calibration: Mapping[str, Any] = field(default_factory=dict)
     preset: str = ""
     open_frames: Mapping[str, int] = field(default_factory=dict)

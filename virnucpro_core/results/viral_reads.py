@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from virnucpro_core.errors import InputError, StoreError
 from virnucpro_core.files.publish import publish
 from virnucpro_core.results.record_calls import CALLS, NO_CALL, OTHERS, VIRUS, RecordCalls
-from virnucpro_core.results.summary import ReadCounts
+from virnucpro_core.results.summary import PairRow, ReadCounts
 from virnucpro_core.samples.inputs import InputFile, check_unchanged
 from virnucpro_core.sequences.chunks import Chunks
 from virnucpro_core.sequences.fasta import file_pairs, read_again
@@ -37,6 +37,7 @@ VIRAL_1, VIRAL_2, VIRAL_UNPAIRED = "viral_R1.fastq.gz", "viral_R2.fastq.gz", "vi
 PAIRS = "pairs.tsv"
 READ_FILES = (VIRAL_1, VIRAL_2, VIRAL_UNPAIRED, PAIRS)
 PAIRS_HEADER = b"pair_id\tcall\tcall_1\tscore_1\tcall_2\tscore_2\n"
+SHOWN_PAIRS = 200
 _LEVEL = 4
 _GZIP = 16 + zlib.MAX_WBITS
 _BLOCK = 65_536
@@ -137,8 +138,10 @@ def pair_calls(calls: NDArray[np.uint8], mates: Mates, rule: str) -> NDArray[np.
 
 def write_viral_reads(
     chunks: Chunks, called: CalledReads, source: ReadSource, out: Path
-) -> tuple[ReadCounts, tuple[str, ...]]:
-    """Write the files of READ_FILES that the sample has, delete the others. Returns counts and names of the files.
+) -> tuple[ReadCounts, tuple[str, ...], tuple[PairRow, ...]]:
+    """Write the files of READ_FILES that the sample has, delete the others.
+
+    Returns counts, the names of the files, and pairs for the report: at most SHOWN_PAIRS, those called virus first.
 
     The input files are read again. Raises StoreError if one is missing or changed: then the same command goes on when
     it is back.
@@ -166,13 +169,32 @@ def write_viral_reads(
         rule=source.pairs,
         pairs=int(first.sum()),
         pairs_virus=int((calls[first] == VIRUS).sum()),
+        pairs_no_call=int((calls[first] == NO_CALL).sum()),
         unpaired=int(alone.sum()),
         unpaired_virus=int((calls[alone] == VIRUS).sum()),
     )
     for name in READ_FILES:
         if name not in names:
             (out / name).unlink(missing_ok=True)
-    return counts, names
+    return counts, names, _shown(chunks, called, calls, mates)
+
+
+def _shown(
+    chunks: Chunks, called: CalledReads, calls: NDArray[np.uint8], mates: Mates
+) -> tuple[PairRow, ...]:
+    """The first SHOWN_PAIRS pairs, those called virus before others before those without a call."""
+    first = np.flatnonzero((mates.partner >= 0) & mates.is_first)
+    by_call = [first[calls[first] == call][:SHOWN_PAIRS] for call in range(len(CALLS))]
+    one = np.concatenate(by_call)[:SHOWN_PAIRS]
+    names = [pair_id(name.decode()) for name in chunks.ids.take(one)]
+    mated = [
+        [
+            (CALLS[called.calls[k]], None if called.calls[k] == NO_CALL else float(called.scores[k]))
+            for k in half
+        ]
+        for half in (one.tolist(), mates.partner[one].tolist())
+    ]
+    return tuple(map(PairRow, names, [CALLS[call] for call in calls[one].tolist()], *mated))
 
 
 def _check(source: ReadSource) -> None:

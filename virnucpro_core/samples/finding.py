@@ -4,7 +4,7 @@ The names say which files belong together (sequences/names.py); the first reads 
 each file.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -46,11 +46,13 @@ class FoundSample:
     error: VirnucproError | None = None
 
 
-def find_samples(paths: Sequence[Path], *, name: str | None = None) -> list[FoundSample]:
+def find_samples(
+    paths: Sequence[Path], *, name: str | None = None, interleaved: bool = False
+) -> list[FoundSample]:
     """The samples that files and folders make; with `name` they are one sample.
 
-    What is wrong with one sample is its `error`. Raises InputError for a missing file, UsageError for a name that is
-    not valid, or two samples with the same name.
+    interleaved: each file has both mates, so none is missing. What is wrong with one sample is its `error`. Raises
+    InputError for a missing file, UsageError for a name that is not valid, or two samples with the same name.
     """
     check_inputs([path for path in paths if not path.is_dir()])
     files = files_of(paths)
@@ -58,11 +60,20 @@ def find_samples(paths: Sequence[Path], *, name: str | None = None) -> list[Foun
         own, left_out = without_index_reads(in_order(files))
         found = [FoundSample(check_key(name), tuple(own), notes=Group(name, (), tuple(left_out)).notes)]
     else:
-        found = [one for group in group_samples(files) for one in _found(group)]
-    for folder in (path for path in paths if path.is_dir()):
-        first = next((k for k, one in enumerate(found) if folder in {f.parent for f in one.files}), 0)
-        found[first] = replace(found[first], notes=_ignored(ignored_in([folder])) + found[first].notes)
+        groups = group_samples(files)
+        if interleaved:
+            groups = [replace(group, lone=()) for group in groups]
+        found = [one for group in groups for one in _found(group)]
     return found
+
+
+def stray_files(paths: Sequence[Path]) -> Iterator[str]:
+    """A line for each folder among the paths that also holds files which `find_samples` leaves out."""
+    for folder in paths:
+        if ignored := ignored_in([folder]):
+            names = ", ".join(printable(path.name) for path in ignored[:_SHOWN])
+            more = f" and {len(ignored) - _SHOWN:,} more" if len(ignored) > _SHOWN else ""
+            yield f"{printable(str(folder))}: not sequence files, ignored: {names}{more}"
 
 
 def _found(group: Group) -> list[FoundSample]:
@@ -124,11 +135,3 @@ def _looks_interleaved(head: Iterable[Record]) -> bool:
     """Whether the first two reads of a FASTQ file are the mates of one pair."""
     first = [Header(r.name or r.id, r.description) for r in list(head)[:2] if r.qualities and r.number <= 2]
     return len(first) == 2 and first[0].id[:-1] == first[1].id[:-1] and agree(*first)
-
-
-def _ignored(paths: Sequence[Path]) -> tuple[str, ...]:
-    if not paths:
-        return ()
-    names = ", ".join(printable(path.name) for path in paths[:_SHOWN])
-    more = f" and {len(paths) - _SHOWN:,} more" if len(paths) > _SHOWN else ""
-    return (f"not sequence files, ignored: {names}{more}",)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from virnucpro_core.errors import InputError, StoreError, UsageError
-from virnucpro_core.files.digests import sha256_file, sha256_json
+from virnucpro_core.files.digests import sha256_json, sha256_once
 from virnucpro_core.sequences.archives import stat_regular
 from virnucpro_core.sequences.formats import GIVE
 from virnucpro_core.sequences.names import in_order, looks_like_sequence_file
@@ -110,7 +110,7 @@ def _read(file: InputFile) -> InputFile:
         return file
     try:
         check_unchanged(file)
-        digest = sha256_file(file.path)
+        digest = sha256_once(file.path)
         check_unchanged(file)
     except (OSError, InputError) as error:
         refused = passing_error(error)

@@ -16,9 +16,9 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from virnucpro_core.errors import VirnucproError
+from virnucpro_core.errors import UsageError, VirnucproError
 from virnucpro_core.files.digests import sha256_json
-from virnucpro_core.files.disk import bytes_below, disk_errors
+from virnucpro_core.files.disk import bytes_below, disk_errors, shown_bytes
 from virnucpro_core.files.locks import locked
 from virnucpro_core.samples import index
 from virnucpro_core.samples.inputs import digest_inputs, look_at_inputs
@@ -26,6 +26,7 @@ from virnucpro_core.samples.occupancy import LOCKS
 from virnucpro_core.samples.sample import (
     Sample,
     check_key,
+    check_name,
     is_registered,
     is_same,
     open_sample,
@@ -51,6 +52,37 @@ class Discarded:
     sample: str
     bytes: int
 
+    @property
+    def in_words(self) -> str:
+        """Its name and size for a person."""
+        return f"sample {self.sample!r} with all its work and results: {shown_bytes(self.bytes)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A sample as `enter` registers it. is_new: it has no work yet. discards: what `fresh` deletes first, or None."""
+
+    sample: Sample
+    is_new: bool
+    discards: Discarded | None = None
+
+
+def planned(
+    home: Path,
+    name: str,
+    paths: Sequence[Path],
+    settings: SampleSettings,
+    *,
+    chosen: bool = False,
+    fresh: bool = False,
+) -> Planned:
+    """What `enter` would do with these arguments. Changes nothing. Raises what `enter` raises for files and names."""
+    sample = Sample(check_key(name), home / "samples" / name, digest_inputs(paths), settings)
+    plan = _planned(sample, chosen=chosen, fresh=fresh)
+    if not fresh:
+        check_name(plan.sample)
+    return plan
+
 
 def enter(
     home: Path,
@@ -70,14 +102,10 @@ def enter(
     """
     sample = Sample(check_key(name), home / "samples" / name, digest_inputs(paths), settings)
     with one_name_at_a_time(home):
-        placed = place(sample, chosen=chosen, fresh=fresh)
-        discarded = None
-        if fresh and any(entry.name != LOCKS for entry in placed.folder.glob("*")):
-            with disk_errors(placed.folder):
-                discarded = Discarded(placed.name, bytes_below(placed.folder))
-        registered = register_sample(placed, fresh=fresh)
-        if discarded:
-            on_discard(discarded)
+        plan = _planned(sample, chosen=chosen, fresh=fresh)
+        registered = register_sample(plan.sample, fresh=fresh)
+        if plan.discards is not None:
+            on_discard(plan.discards)
         return registered
 
 
@@ -98,6 +126,14 @@ def enter_unread(
         with registering(placed):
             busy = f"sample {known.name!r} cannot take other settings, a process works on it"
             return write(replace(known, settings=settings), known, busy, is_new=False)
+
+
+def check_chosen(name: str) -> None:
+    """Raises UsageError if a person must not choose this name for a sample."""
+    check_key(name)
+    if name.startswith("-"):
+        what = f"{name!r} is not a sample name: it begins with '-', as options do"
+        raise UsageError(what, remedy="give a name that begins with a letter or a digit")
 
 
 def one_name_at_a_time(home: Path, *, wait: bool = True) -> AbstractContextManager[None]:
@@ -157,6 +193,15 @@ def variant_name(sample: Sample, other: SampleSettings) -> str:
     if len(label) >= _LONGEST - _BEGINNING:
         label = sha256_json(words)[:8]
     return f"{sample.name[: _LONGEST - 1 - len(label)]}-{label}"
+
+
+def _planned(sample: Sample, *, chosen: bool, fresh: bool) -> Planned:
+    placed = place(sample, chosen=chosen, fresh=fresh)
+    is_new = all(entry.name == LOCKS for entry in placed.folder.glob("*"))
+    if not fresh or is_new:
+        return Planned(placed, is_new)
+    with disk_errors(placed.folder):
+        return Planned(placed, is_new, Discarded(placed.name, bytes_below(placed.folder)))
 
 
 def _in_family(sample: Sample, *, fresh: bool) -> Sample:

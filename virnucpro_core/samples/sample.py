@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from virnucpro_core.errors import InputError, StoreError, UsageError, VirnucproError
+from virnucpro_core.errors import InputError, StoreError, UsageError, VirnucproError, shown_name
 from virnucpro_core.files.digests import sha256_json
 from virnucpro_core.files.disk import disk_errors
 from virnucpro_core.files.locks import locked
@@ -183,14 +183,26 @@ def register_sample(sample: Sample, *, fresh: bool = False, replaces: bool = Fal
             sample = replace(sample, earlier=known.earlier, variant_of=known.variant_of)
         elif known is not None:
             if not replaces:
-                raise NameTakenError(
-                    f"sample {sample.name!r} already stands for other sequences ({known.inputs[0].path.name})",
-                    where=sample.folder,
-                    remedy="give --sample OTHER_NAME, or --fresh, which deletes the old one",
-                )
+                raise _taken(known)
             sample = replace(sample, earlier=known.content or known.earlier, variant_of=known.variant_of)
             busy = f"sample {sample.name!r} cannot take the changed files, a process works on it"
         return write(sample, known, busy, is_new=is_new)
+
+
+def check_name(sample: Sample) -> None:
+    """Raises NameTakenError if the sample's name stands for other sequences, StoreError if that sample is damaged."""
+    if is_registered(sample.home, sample.name):
+        known = _known(sample.home, sample)
+        if known is not None and not is_same(known, sample):
+            raise _taken(known)
+
+
+def _taken(known: Sample) -> NameTakenError:
+    return NameTakenError(
+        f"sample {known.name!r} already stands for other sequences ({shown_name(known.inputs[0].path)})",
+        where=known.folder,
+        remedy="give --sample OTHER_NAME, or --fresh, which deletes the old one",
+    )
 
 
 def write(sample: Sample, known: Sample | None, busy: str, *, is_new: bool) -> Sample:
@@ -338,7 +350,7 @@ def same_content(home: Path, content: str) -> list[str]:
 
     Uses the index that `register` maintains, so the cost does not grow with the number of samples.
     """
-    if not content:
+    if not content or not (home / "samples").is_dir():
         return []
     make_index(home)
     found = []

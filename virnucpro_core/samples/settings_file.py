@@ -38,6 +38,11 @@ def read_settings_file(path: Path, also: Mapping[str, Any] | None = None) -> Map
     found: dict[str, Any] = {}
     for written, value in _table(path).items():
         name = written.replace("-", "_")
+        if isinstance(value, dict):
+            what = f"[{printable(written)}] is a section, and this file has none"
+            raise InputError(
+                what, path=path, remedy="write the settings without it, such as chunk-size = 300"
+            )
         if name not in known:
             raise InputError(
                 f"unknown setting {printable(written)!r}", path=path, remedy=_nearest(name, known)
@@ -56,6 +61,8 @@ def read_settings_file(path: Path, also: Mapping[str, Any] | None = None) -> Map
 def _table(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise InputError("no such file", path=path, remedy="check the path")
+    if not path.is_file():
+        raise InputError("not a file", path=path, remedy="write the settings into a file of this name")
     with disk_errors(path):
         if path.stat().st_size > MOST_BYTES:
             raise InputError(

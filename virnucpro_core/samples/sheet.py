@@ -20,7 +20,7 @@ from typing import Any, get_args
 
 from virnucpro_core.errors import InputError, UsageError, VirnucproError, printable
 from virnucpro_core.samples.finding import FoundSample
-from virnucpro_core.samples.sample import check_key
+from virnucpro_core.samples.naming import check_chosen
 from virnucpro_core.samples.settings import PATHS, SampleSettings
 from virnucpro_core.sequences.archives import stat_regular
 from virnucpro_core.sequences.fasta import first_header
@@ -67,13 +67,9 @@ def read_sheet(path: Path) -> list[FoundSample]:
     faults: list[tuple[int, str]] = []
     rows = list(_rows(path, faults))
     samples: dict[str, list[_Row]] = {}
-    seen: dict[Path, int] = {}
     for row in rows:
         samples.setdefault(row.sample, []).append(row)
-        for _, file in row.files:
-            first = seen.setdefault(file.resolve(), row.line)
-            if first != row.line:
-                faults.append((row.line, f"{printable(file.name)} is given in row {first}, too"))
+    faults += _faults_of_files(rows)
     settings = {name: _joined(own, faults) for name, own in samples.items()}
     if not rows and not faults:
         faults.append((1, "no row below the header"))
@@ -83,6 +79,23 @@ def read_sheet(path: Path) -> list[FoundSample]:
         FoundSample(name, tuple(file for row in own for _, file in row.files), settings[name])
         for name, own in samples.items()
     ]
+
+
+def _faults_of_files(rows: Sequence[_Row]) -> Iterator[tuple[int, str]]:
+    """What is wrong with the files of all rows, each thing once, however many rows name the file."""
+    said: set[str] = set()
+    lines: dict[Path, list[int]] = {}
+    for row in rows:
+        for what in _file_faults(row):
+            if what not in said:
+                said.add(what)
+                yield row.line, what
+        for file in {file.resolve() for _, file in row.files}:
+            lines.setdefault(file, []).append(row.line)
+    for file, (first, *others) in lines.items():
+        if others:
+            more = f" (and in {', '.join(f'row {line}' for line in others[1:])})" if others[1:] else ""
+            yield others[0], f"{printable(file.name)} is given in row {first}, too{more}"
 
 
 def _joined(own: Sequence[_Row], faults: list[tuple[int, str]]) -> dict[str, Any]:
@@ -105,9 +118,9 @@ def _rows(path: Path, faults: list[tuple[int, str]]) -> Iterator[_Row]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=comma)
     try:
         columns = [name.strip().lower().replace("-", "_") for name in next(reader, [])]
-        if wrong := _header_faults(columns):
-            faults += [(1, what) for what in wrong]
-            return
+        faults += [(1, what) for what in _header_faults(columns)]
+        if not {*columns} & {"sample", *FILES, *SETTINGS}:
+            return  # no sheet at all: a fault in each row would say nothing new
         for cells in reader:
             if not any(cell.strip() for cell in cells):
                 continue
@@ -136,11 +149,11 @@ def _text(path: Path) -> str:
 
 def _header_faults(columns: Sequence[str]) -> list[str]:
     known = ("sample", *FILES, *SETTINGS)
-    faults = [
-        f"unknown column {printable(name)!r}; known are {', '.join(known)}"
-        for name in columns
-        if name not in known and name not in IGNORED
-    ]
+    unknown = [repr(printable(name)) for name in columns if name not in known and name not in IGNORED]
+    faults = []
+    if unknown:
+        word = "column" if len(unknown) == 1 else "columns"
+        faults.append(f"unknown {word} {', '.join(unknown)}; known are {', '.join(known)}")
     faults += [f"the column {name!r} is there twice" for name in known if columns.count(name) > 1]
     if "sample" not in columns:
         faults.append("there is no column 'sample'")
@@ -151,19 +164,20 @@ def _header_faults(columns: Sequence[str]) -> list[str]:
 
 def _row(folder: Path, line: int, values: Mapping[str, str]) -> tuple[_Row, list[str]]:
     faults = []
+    name = values.get("sample", "")
     try:
-        check_key(values["sample"])
+        if "sample" in values:
+            check_chosen(name)
     except UsageError as error:
-        faults.append(f"{error.what}: use 1 to 64 letters, digits, '_' and '-'")
+        faults.append(f"{error.what}: {error.remedy.removesuffix(' (--sample NAME)')}")
     given = {name: values[name] for name in FILES if values.get(name)}
     kinds = [name for name in ("fastq_1", "fasta", "bam") if name in given]
-    if len(kinds) != 1:
+    if len(kinds) != 1 and {"fastq_1", "fasta", "bam"} & {*values}:
         named = " and ".join(kinds) if kinds else "none"
         faults.append(f"one of fastq_1, fasta and bam is needed, this row has {named}")
     elif "fastq_2" in given and "fastq_1" not in given:
         faults.append("fastq_2 without fastq_1")
-    row = _Row(line, values["sample"], [(name, folder / cell) for name, cell in given.items()])
-    faults += _file_faults(row)
+    row = _Row(line, name or f"row {line}", [(column, folder / cell) for column, cell in given.items()])
     for name in SETTINGS:
         if values.get(name):
             try:

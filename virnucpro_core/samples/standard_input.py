@@ -52,8 +52,7 @@ def keep_stream(home: Path, path: Path, stdin: BinaryIO) -> Path:
                 out.flush()
                 os.fsync(out.fileno())
             if not size:
-                what = "nothing came from standard input" if path == STANDARD_INPUT else "nothing came"
-                raise InputError(what, path=path, remedy="check the command before the pipe")
+                raise InputError("nothing came", path=path, remedy="check the command before the pipe")
             kept = folder / digest.hexdigest()
             if kept.exists():  # its time says when it came first: a sample that knows it stays unchanged
                 return kept

@@ -246,7 +246,9 @@ def _with_number(group: Group, mark: _Mark | None) -> Group:
 def _clean(stem: str, path: Path) -> str:
     if not stem:
         raise InputError("no name before the suffix", path=path, remedy="rename the file")
-    return re.sub(r"[^A-Za-z0-9_-]", "_", stem)[:64]
+    return re.sub(r"[^A-Za-z0-9_-]|^-", "_", stem)[
+        :64
+    ]  # a name with - before it would be taken for an option
 
 
 def _stem(path: Path) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """Small samples that arrive together: runs of several, layer by layer; what they lose begins anew, each alone."""
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -117,3 +118,24 @@ def test_the_samples_of_a_group_that_failed_begin_anew_unless_the_daemon_tries_a
     assert failed is not None
     assert follow_group(instance, platform, failed) is None
     assert instance.get_materialized_partitions(dg.AssetKey("inbox")) == handed
+
+
+def test_the_daemon_accepts_what_the_sensor_requests(
+    platform: Platform, instance: dg.DagsterInstance, genomes: Path
+) -> None:
+    names = [s.name for s in samples_of(genomes, platform, instance)]
+    sensor = defs.resolve_sensor_def("group_done")
+
+    def tick(cursor: str | None) -> Any:
+        context = dg.build_sensor_context(
+            instance=instance,
+            cursor=cursor,
+            repository_def=defs.get_repository_def(),
+            resources={"platform": platform},
+        )
+        return sensor.evaluate_tick(context)
+
+    begun = tick(None)
+    assert executed(group_request("sequences", names, 1, names), instance, platform).success
+    [request] = tick(begun.cursor).run_requests
+    assert (request.job_name, samples_in(request.tags)) == ("lane", ["first", "second"])

@@ -1,6 +1,7 @@
 """What a laboratory hands in: sample sheets, pipes, lanes and BAM files, by the commands that people type."""
 
 import gzip
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.assets.cli.test_main import Shell
+from virnucpro_core.files.disk import shown_bytes
 from virnucpro_core.samples.standard_input import KEPT
 
 LETTERS = "ACCAGGACAGGCAAGCACGACCAGCAGGACACCGACAAGGCAAGCA" * 8
@@ -36,13 +38,21 @@ def test_a_sheet_with_faults_begins_nothing_and_tells_them_all(shell: Shell) -> 
     told, lines = done.stderr, done.stderr.splitlines()
     assert lines[0].startswith("virnucpro: s.csv, row 2: none.fq: no such file")
     assert "row 3: chunk_size is 'many'; give a whole number" in told
-    assert lines[-1] == "virnucpro: s.csv: 4 faults in the sample sheet; nothing was begun"
+    assert lines[-1] == "virnucpro: s.csv: 3 faults in the sample sheet; nothing was begun"
+    (shell.folder / "one.csv").write_text("sample,fasta\na,none.fa\n")
+    said = shell.refused("predict", "--sheet", "one.csv", "-o", "out")  # one line, not two
+    assert said.startswith("virnucpro: one.csv: one fault in the sample sheet: row 2: none.fa: no such file;")
     assert not (shell.folder / "out").exists()
     assert not (shell.folder / "home" / "samples").exists()
     together = shell.refused("predict", "x.fa", "--sheet", "s.csv", "-o", "out")
     assert "a sample sheet names files and samples itself" in together
     assert "give FILES, or --sheet" in shell.refused("predict", "-o", "out")
     assert "give --sample NAME" in shell.refused("predict", "-", "-o", "out")
+    assert "it begins with '-', as options do" in shell.refused(
+        "predict", "one.csv", "--sample", "-x", "-o", "out"
+    )
+    (shell.folder / "-x.fa").touch()
+    assert "if the file is meant, give ./-x.fa" in shell.refused("predict", "-x.fa", "-o", "out")
 
 
 def test_a_sheet_of_lanes_and_contigs(shell: Shell) -> None:
@@ -95,9 +105,24 @@ def test_samtools_pipes_into_predict_and_the_bytes_are_kept(shell: Shell) -> Non
             command, cwd=shell.folder, env=shell.environment, input=text, capture_output=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        assert b"standard input: " in done.stderr
+        said = done.stderr.decode()
+        assert (
+            f"x: standard input: {shown_bytes(len(text))} kept in {shell.folder / 'home' / KEPT}, so that"
+            in said
+        )
+        assert "\nx: standard input\n" in said
+        assert hashlib.sha256(text).hexdigest() not in said
     (kept,) = (shell.folder / "home" / KEPT).iterdir()
     assert kept.read_bytes() == text
+    for word in ("-", "/dev/stdin"):
+        wrong = [word if one == "-" else one for one in command]
+        done = subprocess.run(
+            wrong, cwd=shell.folder, env=shell.environment, input=b"x\n", capture_output=True, check=False
+        )
+        assert done.returncode == 2
+        assert done.stderr.startswith(b"virnucpro: standard input, line 1: neither FASTA nor FASTQ"), (
+            done.stderr
+        )
     shell.good("predict", "x.bam", "--sample", "bam", "-o", "bam")
     for name in ("contigs.tsv", "pairs.tsv"):
         rows = [sorted((shell.folder / out / name).read_text().splitlines()) for out in ("out", "bam")]

@@ -175,10 +175,14 @@ def test_small_samples_are_predicted_together_and_a_bad_one_stops_none(shell: Sh
     assert "line 3" in across["reason"]["bad"]
     assert (across["seconds"][["a", "b"]] >= 0).all()  # a tiny sample takes less than a tenth of a second
     assert all((tmp_path / "out" / name / "run.json").exists() for name in "ab")
-    # Three runs for all, and the bad one's own, which says why.
-    assert len(list((tmp_path / "home" / "dagster" / "history" / "runs").glob("*-*.db"))) == 4
-    # Nothing was computed for it, so no sample is left behind.
+    # Three runs for all. Nothing was computed for the bad one, so neither a sample nor a red run is left behind.
     assert "sample 'bad' is not known" in shell.refused("samples", "bad")
+    with dg.DagsterInstance.from_config(str(tmp_path / "home" / "dagster")) as instance:
+        assert [run.status for run in instance.get_runs()] == [dg.DagsterRunStatus.SUCCESS] * 3
+        assert sorted(instance.get_dynamic_partitions("sample")) == ["a", "b"]
+    assert "line 3" in shell.refused("predict", "in/bad.fa", "--chunk-size", 300, "--out", "alone")
+    with dg.DagsterInstance.from_config(str(tmp_path / "home" / "dagster")) as instance:
+        assert instance.get_runs_count() == 3
 
 
 def test_a_folder_s_bad_samples_are_said_and_stop_none_whatever_is_wrong_with_them(
@@ -220,10 +224,42 @@ def test_samples_of_one_name_and_variants_lie_side_by_side(shell: Shell, tmp_pat
     folders = sorted(f.name for f in (tmp_path / "out").iterdir() if f.is_dir())
     assert folders == ["A_contigs", "B_contigs"]
     shards = {f: f.stat().st_mtime_ns for f in (tmp_path / "home" / "samples").rglob("*.h5")}
-    done = shell.run("predict", files[0], *words, "--chunk-size", 500, "--fresh", "--out", "out/A_contigs")
+    mine = {f: f.read_bytes() for f in (tmp_path / "out" / "A_contigs").iterdir()}
+    own = ("predict", files[0], *words, "--chunk-size", 500, "--fresh", "--out")
+    assert "'A_contigs' (300 demo float32), and these will be 'A_contigs-500'" in shell.refused(
+        *own, "out/A_contigs"
+    )
+    assert {f: f.read_bytes() for f in mine} == mine
+    done = shell.run(*own, "out500")
     assert done.returncode == 0, done.stderr
-    assert "deletes" not in done.stderr  # there was nothing yet with these settings
+    assert "deleted" not in done.stderr  # there was nothing yet with these settings
     assert "a variant of sample 'A_contigs': it is named 'A_contigs-500'" in done.stderr
+    # `--check` says the names and what --fresh would delete, and a known sample takes one line as a new one does.
+    check = ("predict", *files, *words, "--check", "--chunk-size")
+    said = shell.good(*check, 300, "--fresh", "--out", "out")
+    assert (
+        "A_contigs: known already; results in out/A_contigs\n--fresh would delete sample 'A_contigs' with"
+        in said
+    )
+    said = shell.good(*check, 500, "--out", "other")
+    assert (
+        "A_contigs-500: known already, its work is kept, a variant of A_contigs; results in other/A_contigs"
+        in said
+    )
+    assert "B_contigs-500: new, a variant of B_contigs; results in other/B_contigs\n" in said
+    planned = map(json.loads, shell.run(*check, 500, "--out", "other", "--json").stdout.splitlines())
+    assert [(one["sample"], one["variant_of"], one["is_new"]) for one in planned] == [
+        ("A_contigs-500", "A_contigs", False), ("B_contigs-500", "B_contigs", True)]  # fmt: skip
+    (tmp_path / "C.fa").write_text(f">{entries[2]}")
+    done = shell.run("predict", *files, "C.fa", *words, "--chunk-size", 300, "--out", "out")
+    assert done.stdout == ""
+    assert [line.split(" ")[3] for line in done.stderr.splitlines() if " of 3: " in line] == [
+        "A_contigs:",
+        "B_contigs:",
+        "C:",
+    ]
+    assert done.stderr.count(", nothing to compute") == 2
+    assert done.stderr.count("no biological meaning") == 1
     done = shell.run(
         "predict", *files, *words, "--chunk-size", 300, "--fresh", "--out", "out/A_contigs/run.json"
     )
@@ -234,6 +270,7 @@ def test_samples_of_one_name_and_variants_lie_side_by_side(shell: Shell, tmp_pat
         ("A_contigs", "", "300 demo float32", "called"),
         ("A_contigs-500", "A_contigs", "500 demo float32", "called"),
         ("B_contigs", "", "300 demo float32", "called"),
+        ("C", "", "300 demo float32", "called"),
     ]
     assert "its variants stay: A_contigs-500" in shell.good("samples", "remove", "A_contigs", "--yes")
 
@@ -262,12 +299,21 @@ def test_out_is_not_taken_from_others_unless_it_is_said(predicted: Shell, tmp_pa
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "contigs.tsv").write_text("mine")
     said = predicted.refused(*words, "--out", tmp_path / "own")
-    assert "holds a contigs.tsv that is not a result of this sample; give another --out, or --force" in said
+    assert (
+        "own: holds contigs.tsv, which is not a result of this sample; give another --out, or --force" in said
+    )
     assert (tmp_path / "own" / "contigs.tsv").read_text() == "mine"
     said = predicted.refused(*words, "--sample", "other", "--out", "results")
-    assert "holds the results of sample 'viral'" in said
+    assert "holds the results of sample 'viral', this is sample 'other'" in said
+    said = predicted.refused(*words[:5], 500, *words[6:], "--out", "results")
+    assert (
+        "holds the results of sample 'viral' (300 demo float32 shard_rows=20), and these will be 'viral-500'"
+        in said
+    )
+    before = {file: file.read_bytes() for file in (predicted.folder / "results").iterdir()}
     assert not (predicted.folder / "home" / "samples" / "other").exists()
     assert "--out" in predicted.refused(*words, "--out", DEMO / "viral.fa")
+    assert {file: file.read_bytes() for file in before} == before
     predicted.good(*words, "--out", tmp_path / "own", "--force")
     assert (tmp_path / "own" / "run.json").exists()
     predicted.good(*words, "--out", tmp_path / "own")
@@ -395,6 +441,9 @@ EARLY = {
     ("a.fa", "--cutoff", "2"): "cutoff is 2.0; give 0 to 1",
     ("a.fa", "--out", "a.fa"): "a.fa: is not a folder",
     ("a.fa", "--out", "/proc/x"): "/proc: cannot be written",
+    ("a.fa", "--out", ""): "'--out' / '-o': the path is empty",
+    ("a.fa", "--out", "."): ".: holds a.fa, which VirNucPro did not write; give another --out, or --force",
+    ("",): "the path is empty",
     ("a.fa", "--precision", "fp8"): "float32, but fp8 was requested; use --precision float32",
     ("a.fa", "--profile", "esm2-3b", "--device", "cpu"): "virnucpro models fetch",
 }
@@ -420,10 +469,13 @@ def test_check_says_what_would_be_done_and_does_nothing(shell: Shell, tmp_path: 
     done = shell.run("predict", "a.fa", "-o", "out", "--check")
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr.startswith("1 sample (1 file, 8 B): profile demo, chunks of 300, 1 lane on the CPU")
+    assert done.stderr.splitlines()[-1] == "a: new; results in out"
     assert sorted(f.name for f in tmp_path.rglob("*")) == ["a.fa", "home", "virnucpro.toml"]
     shell.environment["VIRNUCPRO_CHUNK_SIZE"] = "500"
     assert "chunks of 500" in shell.good("predict", "a.fa", "-o", "out", "--check")
-    assert "chunks of 300" in shell.good("predict", "a.fa", "-o", "out", "--check", "--chunk-size", 300)
+    said = shell.good("predict", "a.fa", "-o", "o\nut", "--check", "--chunk-size", 300)
+    assert "chunks of 300" in said
+    assert said.endswith("a: new; results in o\\nut\n")
     held = {
         e["setting"]: (e["value"], e["from"])
         for e in map(json.loads, shell.good("config", "--json").splitlines())
@@ -432,6 +484,8 @@ def test_check_says_what_would_be_done_and_does_nothing(shell: Shell, tmp_path: 
     assert held["chunk-size"] == (500, "VIRNUCPRO_CHUNK_SIZE")
     assert held["shard-rows"] == (7, "virnucpro.toml")
     assert held["cutoff"] == (0.5, "default")
+    shell.environment["VIRNUCPRO_CHUNKSIZE"] = "300"
+    assert "VIRNUCPRO_CHUNKSIZE is set, but there is no variable of this name" in shell.good("config")
     (tmp_path / "home" / "virnucpro.toml").write_text("chunksize = 300\n")
     assert "virnucpro.toml: unknown setting 'chunksize'" in shell.refused("config")
     assert "do you mean chunk-size?" in shell.refused("predict", "a.fa", "-o", "out")

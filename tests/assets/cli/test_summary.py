@@ -76,6 +76,9 @@ def test_a_damaged_report_is_not_copied_and_what_is_foreign_not_replaced(
     assert isinstance(done.exception, UsageError)
     assert (out / "index.html").read_text() == "my page"
     assert summary("--out", out, "--force").exit_code == 0
+    deliver(site.sample.results, tmp_path / "one")
+    done = summary("--out", tmp_path / "one")  # it would replace that sample's own files for MultiQC
+    assert f"holds the results of sample '{NAME}', and several samples need" in str(done.exception)
     row = rows_of(out)[NAME]
     assert (row["state"], row["records"]) == ("damaged", "")
     assert "predict the sample again" in row["reason"]

@@ -76,4 +76,5 @@ def test_a_backfill_of_many_samples_is_a_few_runs(tmp_path: Path) -> None:
         }
         assert "line 3" in latest_failures(instance, names)["s2"]
         assert not latest_failures(instance, good)
+    assert "No cursor" not in (site.home / "ui.log").read_text()  # the log of a first start is quiet
     assert done == {"chunks": set(good)} | {asset: set(keys) for asset in lanes}

@@ -138,7 +138,7 @@ def test_a_finished_and_cleaned_sample_is_not_predicted_again(site: Finished) ->
     assert "released" in typed()
     told: list[str] = []
     done: list[str] = []
-    watch = Watch(lambda _, what: told.append(what), lambda *_: None, lambda one, _: done.append(one.name))
+    watch = Watch(lambda _, what: told.append(what), lambda *_: None, lambda one: done.append(one.name))
     assert predict([site.sample], site.platform, watch) == {}
     assert done == [NAME]
     assert len(told) == 1

@@ -92,6 +92,9 @@ def test_policies_are_those_of_core() -> None:
     ("name", "value", "words"),
     [
         ("VIRNUCPRO_GPUS", "two", "give a whole number"),
+        ("VIRNUCPRO_GPUS", "-1", "give a whole number, 0 or more"),
+        ("VIRNUCPRO_WORKERS", "-2", "give a whole number, -1 or more"),
+        ("VIRNUCPRO_CHUNK_SIZE", "0", "give a whole number, 6 or more"),
         ("VIRNUCPRO_DEVICE", "gpu", "give one of cuda, cpu"),
         ("VIRNUCPRO_EXECUTOR", "pbs", "give one of in_process, slurm, ray, kubernetes"),
         ("VIRNUCPRO_KEEP", "none", "give one of all, scores, results"),

@@ -1,7 +1,9 @@
 """Results go to the user's folder whole, and never over what is not this sample's."""
 
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,18 @@ import pytest
 from tests.support.scored import Scored, scored_sample, sequence
 from virnucpro_core.errors import UsageError
 from virnucpro_core.files.publish import publish_json
-from virnucpro_core.results.delivery import UNFINISHED, check_out, check_replaceable, deliver
+from virnucpro_core.results.batch import write_batch
+from virnucpro_core.results.delivery import (
+    UNFINISHED,
+    check_out,
+    check_replaceable,
+    check_shared_out,
+    deliver,
+)
 from virnucpro_core.results.folder import OPTIONAL_FILES, RESULT_FILES, RUN
 from virnucpro_core.samples.inputs import content_digest, digest_inputs
+from virnucpro_core.samples.naming import enter
+from virnucpro_core.samples.settings import SampleSettings, shown_settings
 
 NAME = "a_sample"  # what `Scored.write` calls it
 
@@ -65,7 +76,7 @@ def test_others_results_and_files_are_not_replaced_unless_it_is_said(sample: Sco
     inputs, out = results_of(sample, tmp_path / "results"), tmp_path / "out"
     deliver(tmp_path / "results", out)
     with pytest.raises(
-        UsageError, match="holds the results of sample 'a_sample'; give another --out, or --force"
+        UsageError, match="of sample 'a_sample', this is sample 'another'; give another --out, or --force"
     ):
         check_out(out, "another", inputs, home=out.parent, fresh=True)
     inputs[0].write_text(">two\nACGT\n")
@@ -77,8 +88,73 @@ def test_others_results_and_files_are_not_replaced_unless_it_is_said(sample: Sco
         own = tmp_path / f"own-{name}"
         own.mkdir()
         (own / name).write_text("my table")
-        with pytest.raises(UsageError, match=f"holds a {name} that is not a result of this sample"):
+        with pytest.raises(UsageError, match=f"holds {name}, which is not a result of this sample"):
             check_out(own, NAME, inputs, home=out.parent, fresh=True)
+
+
+def test_what_others_wrote_is_not_mixed_with_results(sample: Scored, tmp_path: Path) -> None:
+    inputs, out = results_of(sample, tmp_path / "results"), tmp_path / "out"
+    out.mkdir()
+    (out / ".DS_Store").touch()
+    check_out(out, NAME, inputs, home=tmp_path)
+    for name in ("notes.txt", "reads.fa", "<b>&\n=\t", "-x"):
+        (out / name).touch()
+        with pytest.raises(
+            UsageError, match=r"out: holds .*, which VirNucPro did not write; give another --out, or --force"
+        ):
+            check_out(out, NAME, inputs, home=tmp_path)
+        check_out(out, NAME, inputs, home=tmp_path, force=True)
+        (out / name).unlink()
+    (out / "below").mkdir()
+    with pytest.raises(UsageError, match="holds below/, which VirNucPro did not write"):
+        check_out(out, NAME, inputs, home=tmp_path, fresh=True)
+
+
+def test_results_of_another_variant_are_not_replaced(sample: Scored, tmp_path: Path) -> None:
+    inputs, out = results_of(sample, tmp_path / "results"), tmp_path / "out"
+    home, ours = tmp_path / "home", SampleSettings(profile="demo", chunk_size=300)
+    enter(home, NAME, inputs, ours)
+    facts = json.loads((tmp_path / "results" / RUN).read_text())
+    publish_json(tmp_path / "results" / RUN, facts | {"settings": shown_settings(ours)})
+    deliver(tmp_path / "results", out)
+    for other in (
+        replace(ours, chunk_size=500),
+        replace(ours, precision="float16"),
+        replace(ours, min_length=9),
+    ):
+        said = rf"holds the results of sample '{NAME}' \(300 demo float32\), and these will be '{NAME}-"
+        with pytest.raises(UsageError, match=said):
+            check_out(out, NAME, inputs, home=home, settings=other, fresh=True)
+        check_out(out, NAME, inputs, home=home, settings=other, force=True)
+    check_out(out, NAME, inputs, home=home, settings=replace(ours, cutoff=0.9))
+    # A delivery that was interrupted says it as well.
+    (out / RUN).unlink()
+    publish_json(
+        out / UNFINISHED,
+        {"sample": NAME, "content": facts["digests"]["sample"], "settings": shown_settings(ours)},
+    )
+    with pytest.raises(UsageError, match="and these will be"):
+        check_out(out, NAME, inputs, home=home, settings=replace(ours, chunk_size=500))
+    check_out(out, NAME, inputs, home=home, settings=ours)
+
+
+def test_several_samples_are_not_mixed_with_one_or_with_what_others_wrote(
+    sample: Scored, tmp_path: Path
+) -> None:
+    inputs, out = results_of(sample, tmp_path / "results"), tmp_path / "out"
+    deliver(tmp_path / "results", out / "one")
+    write_batch(out, [])
+    (out / "two").mkdir()  # interrupted before its first file
+    check_shared_out(out, ["three"])
+    with pytest.raises(UsageError, match="holds the results of several samples; give another --out"):
+        check_out(out, NAME, inputs, home=tmp_path)
+    (out / "two" / "mine").touch()
+    check_shared_out(out, ["two", "three"])  # `check_out` says it, of this sample alone
+    with pytest.raises(UsageError, match="holds two/, which VirNucPro did not write"):
+        check_shared_out(out, ["three"])
+    check_shared_out(out, ["three"], force=True)
+    with pytest.raises(UsageError, match="holds the results of sample 'a_sample', and several samples need"):
+        check_shared_out(out / "one", ["three"])
 
 
 def test_a_folder_that_cannot_be_is_said_before_the_work(sample: Scored, tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """The viral reads come out as they went in, mates together, and the table of pairs has every pair."""
 
 import gzip
+import html
 import json
+import re
 import tempfile
 import zlib
 from pathlib import Path
@@ -100,6 +102,7 @@ def test_viral_pairs_come_out_as_they_went_in(run: Case, rule: Rule, pairs: str)
         "rule": rule,
         "pairs": 4,
         "pairs_virus": len(pairs),
+        "pairs_no_call": 0,
         "unpaired": 2,
         "unpaired_virus": 1,
     }
@@ -121,6 +124,31 @@ def test_equal_reads_give_equal_bytes_and_their_pairs_are_read_again(run: Case) 
         assert (run.folder / "one" / name).read_bytes() == (run.folder / "two" / name).read_bytes()
     again = list(read_records([run.folder / "one" / f"viral_R{mate}.fastq.gz" for mate in (1, 2)]))
     assert [record.id for record in again] == ["a/1", "b/1", "d/1", "a/2", "b/2", "d/2"]
+
+
+def test_the_report_shows_the_pairs(tmp_path: Path) -> None:
+    case = Case(tmp_path, {"b/1", "c/1", "c/2"})
+    names = ("a", "b", "c", "<i>&")
+    case.add("x_R1.fq", *(f"{name}/1" for name in names))
+    case.add("x_R2.fq", *(f"{name}/2" for name in names))
+    for rule, virus in (("any", "b c"), ("both", "c")):
+        case.write(rule, rule)
+        page = (tmp_path / rule / "report.html").read_text()
+        number = len(virus.split())
+        assert f"4 pairs: <b>{number} virus</b>,\n{4 - number} others, 0 without a call" in page
+        assert f"(<code>--pairs {rule}</code>)" in page
+        found = re.findall(
+            r"<tr><td><bdi>(.*?)</bdi></td><td><span class=.swatch (\w+).></span>\w+</td><td>(\w+)</td>", page
+        )
+        others = [name for name in names if name not in virus.split()]
+        assert [name for name, call, _ in found if call == "virus"] == virus.split()
+        assert [name for name, *_ in found] == [*virus.split(), *(html.escape(name) for name in others)]
+        assert ("b", "virus" if rule == "any" else "others", "virus") in found
+        assert case.facts(rule)["reads"]["pairs_no_call"] == 0
+    alone = Case(tmp_path, {"b"})
+    alone.add("y.fq", "a", "b")
+    alone.write("any", "alone")
+    assert "Pairs of reads" not in (tmp_path / "alone" / "report.html").read_text()
 
 
 def test_interleaved_pairs_and_ids_with_a_number(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from virnucpro_core.errors import InputError
-from virnucpro_core.samples.finding import find_samples, look_into
+from virnucpro_core.samples.finding import find_samples, look_into, stray_files
 from virnucpro_core.samples.removal import remove_sample
 from virnucpro_core.samples.sample import register
 from virnucpro_core.samples.settings import SampleSettings
@@ -34,10 +34,14 @@ def test_the_kept_cases(shared: Path) -> None:
     }
     assert [*found(cases / "lanes")] == ["pat1"]
     (solo,) = find_samples([cases / "lone_mate"])
+    assert find_samples([cases / "lone_mate"], interleaved=True)[0].notes == ()
     assert solo.notes == ("solo_R1.fastq: no file of the other mate: taken as single reads",)
     (run,) = find_samples([cases / "delivery_folder" / "run4"])
     assert [file.name for file in run.files] == ["reads_1.fq", "reads_2.fq"]
-    assert run.notes == ("not sequence files, ignored: MD5.txt, Thumbs.db, reads_1.fq.fai",)
+    assert run.notes == ()  # stray files are said of the folder, not of its first sample
+    folder = cases / "delivery_folder" / "run4"
+    [line] = stray_files([folder, cases / "lone_mate", *run.files])
+    assert line == f"{folder}: not sequence files, ignored: MD5.txt, Thumbs.db, reads_1.fq.fai"
 
 
 def test_numbered_samples_are_not_mates(tmp_path: Path) -> None:
@@ -98,7 +102,7 @@ def test_a_stream_is_kept_once_and_goes_with_its_last_sample(tmp_path: Path) -> 
     assert kept.exists()
     remove_sample(tmp_path, "two")
     assert not kept.exists()
-    with pytest.raises(InputError, match="nothing came from standard input"):
+    with pytest.raises(InputError, match="standard input: nothing came; check"):
         keep_stream(tmp_path, STANDARD_INPUT, io.BytesIO())
 
 

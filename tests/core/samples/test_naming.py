@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virnucpro_core.errors import UsageError
-from virnucpro_core.samples.naming import Discarded, enter, enter_unread, family, variant_name
+from virnucpro_core.samples.naming import Discarded, check_chosen, enter, enter_unread, family, variant_name
 from virnucpro_core.samples.removal import remove_sample
 from virnucpro_core.samples.sample import KEY, Sample, list_samples, open_sample
 from virnucpro_core.samples.settings import SampleSettings, differing
@@ -72,6 +72,19 @@ def test_changed_bytes_of_the_same_file_are_for_a_person_to_decide(tmp_path: Pat
     ):
         enter(home, "s", [file], SETTINGS)
     assert list_samples(home) == ["s"]
+
+
+def test_a_name_like_an_option_is_not_chosen(tmp_path: Path) -> None:
+    for name, said in (
+        ("-x", "it begins with '-', as options do; give"),
+        ("", "use 1 to 64"),
+        ("a b", "use 1 to 64"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            check_chosen(name)
+    assert [
+        group.name for group in group_samples([write(tmp_path / "-x.fa"), write(tmp_path / "x-.fa")])
+    ] == ["_x", "x-"]
 
 
 def test_a_chosen_name_is_used_or_refused(tmp_path: Path) -> None:

@@ -71,7 +71,10 @@ def test_every_setting_can_be_given_with_its_default(file: Path, tmp_path: Path)
         ('precision = "half"', 'precision is \'half\'; write precision = "float32" or "float16" or "fp8"'),
         ("chunk-size = 300\nchunk_size = 500", "the setting chunk-size is given twice"),
         ("chunk-size = 300\nchunk-size = 500", "is not TOML: Cannot overwrite a value"),
-        ("[table]\nchunk-size = 300", "unknown setting 'table'"),
+        (
+            "[table]\nchunk-size = 300",
+            "[table] is a section, and this file has none; write the settings without it",
+        ),
         ("chunk-size: 300", "is not TOML"),
         ('classifier = "nowhere"', "nowhere, which does not exist"),
         ('"\\u001b[31m" = 1', "unknown setting"),
@@ -92,6 +95,10 @@ def test_what_cannot_be_a_setting_is_refused_in_one_line(file: Path, text: str, 
 def test_other_bytes_than_text_and_a_missing_file_are_refused(file: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         read_settings_file(file)
+    file.mkdir()
+    with pytest.raises(InputError, match="not a file; write the settings"):
+        read_settings_file(file)
+    file.rmdir()
     file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="is not TOML"):
         read_settings_file(file)

@@ -104,6 +104,32 @@ def test_one_fault(folder: Path, text: str, fault: str) -> None:
     assert any(one.startswith(fault) for one in faults(folder, text))
 
 
+def test_a_fault_of_the_header_hides_no_other(folder: Path) -> None:
+    found = faults(
+        folder,
+        "sample,fastq1,fasta,sex,chunk_size\ns,,x.fa,m,many\nt,,none.fa,f,\nu,,none.fa,f,\nv,,none.fa,f,\n",
+    )
+    assert [one.split("; known")[0] for one in found] == [
+        "row 1: unknown columns 'fastq1', 'sex'",
+        "row 2: chunk_size is 'many'; give a whole number",
+        "row 3: none.fa: no such file; paths are relative to the folder of the sheet",
+        "row 4: none.fa is given in row 3, too (and in row 5)",
+    ]
+    first, second, third = faults(folder, "name,fasta\nx,none.fa\ny,x.fa\n")
+    assert first == "row 1: there is no column 'sample'"
+    assert second.startswith("row 1: unknown column 'name'")
+    assert third.startswith("row 2: none.fa: no such file")
+    assert len(faults(folder, "@read 1\nACGT\n+\nIIII\n")) == 3  # not a sheet: nothing is said of its rows
+
+
+def test_a_file_of_two_samples_is_told_once(folder: Path) -> None:
+    assert faults(folder, "sample,fasta\na,x.fa\nb,./x.fa\n") == ("row 3: x.fa is given in row 2, too",)
+    assert faults(folder, "sample,fastq_1,fastq_2\na,a1.fq,b2.fq\nb,a1.fq,b2.fq\n")[1:] == (
+        "row 3: a1.fq is given in row 2, too",
+        "row 3: b2.fq is given in row 2, too",
+    )
+
+
 def test_columns_of_other_pipelines_are_no_faults(folder: Path) -> None:
     text = "sample,fastq_1,fastq_2,strandedness\npat,a1.fq,a2.fq,auto\n"
     (found,) = read_sheet(sheet(folder, text))
