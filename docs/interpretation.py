@@ -26,6 +26,7 @@ LENGTHS = (100, 150, 200, 250, 300, 400, 500)
 GC = (0.3, 0.4, 0.5, 0.6, 0.7)
 RECORDS = (300, 500, 1_000, 2_000, 3_000, 5_000)
 SIZES = (300, 500)
+LEASTS = (0, 20, 30, 40, 60, 80)  # amino acids of an open frame; 0: stop-free frames only
 CHUNKS, PIECES = 20_000, 2_000
 SEED = 20261128
 
@@ -36,10 +37,12 @@ def random_bases(n: int, gc: float, generator: np.random.Generator) -> bytes:
     return np.frombuffer(b"ACGT", np.uint8)[generator.choice(4, n, p=shares)].tobytes()
 
 
-def has_frame(bases: bytes, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether each chunk of `bases`, (n,) starts and lengths, has a stop-free frame."""
+def has_frame(
+    bases: bytes, starts: NDArray[np.int64], lengths: NDArray[np.int64], least: int = 0
+) -> NDArray[np.bool_]:
+    """Whether each chunk of `bases`, (n,) starts and lengths, has a stop-free frame; with `least`, or an open one."""
     found = np.zeros(len(starts), bool)
-    found[translate(bases, starts, lengths).chunk] = True
+    found[translate(bases, starts, lengths, least).chunk] = True
     return found
 
 
@@ -84,6 +87,19 @@ def genome_shares(file: str) -> Iterator[tuple[str, int, float, list[float]]]:
         yield record.id, len(letters), gc, shares
 
 
+def open_shares(file: str = "", size: int = 300) -> list[float]:
+    """Share of chunks that have a score for each of LEASTS: of a shipped file, or of random bases (GC 50 %)."""
+    generator = np.random.default_rng([SEED, size])
+    records = [r.sequence for r in read_records([DEMO / file])] if file else []
+    found: list[list[bool]] = [[] for _ in LEASTS]
+    for letters in records or [random_bases(CHUNKS * size, 0.5, generator)]:
+        starts = chunk_starts(len(letters), size)
+        lengths = np.minimum(len(letters) - starts, size)
+        for k, least in enumerate(LEASTS):
+            found[k] += has_frame(letters, starts, lengths, least).tolist()
+    return [float(np.mean(one)) for one in found]
+
+
 def tables() -> dict[str, str]:
     """The tables of the page by the name of their place."""
     head = "| GC | " + " | ".join(f"{n} bases" for n in LENGTHS) + " |\n|---|" + "---:|" * len(LENGTHS) + "\n"
@@ -104,7 +120,19 @@ def tables() -> dict[str, str]:
     for label, file in (("virus", "viral.fa"), ("others", "non_viral.fa")):
         for name, bases, gc, shares in genome_shares(file):
             genomes += f"| {name} | {label} | {bases:,} | {gc:.0%} | {shares[0]:.1%} | {shares[1]:.1%} |\n"
-    return {"chunks": chunks, "records": records, "genomes": genomes}
+    opened = (
+        "| chunks of 300 bases | stop-free only | "
+        + " | ".join(f"{n} amino acids" for n in LEASTS[1:])
+        + " |\n"
+    )
+    opened += "|---|" + "---:|" * len(LEASTS) + "\n"
+    for words, file in (
+        ("random, GC 50%", ""),
+        ("shipped, virus", "viral.fa"),
+        ("shipped, others", "non_viral.fa"),
+    ):
+        opened += f"| {words} | " + " | ".join(f"{share:.1%}" for share in open_shares(file)) + " |\n"
+    return {"chunks": chunks, "records": records, "genomes": genomes, "open": opened}
 
 
 def page(text: str) -> str:

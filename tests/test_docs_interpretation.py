@@ -32,6 +32,13 @@ def test_tables_are_those_of_the_code(program: ModuleType) -> None:
             assert row.endswith(f" {shares[0]:.1%} | {shares[1]:.1%} |")
 
 
+def test_shares_with_open_frames_are_those_of_the_code(program: ModuleType) -> None:
+    shares = program.open_shares("viral.fa")
+    assert f"| shipped, virus | {' | '.join(f'{share:.1%}' for share in shares)} |\n" in TEXT
+    assert shares[1:] == sorted(shares[1:], reverse=True)
+    assert min(shares) >= shares[0]
+
+
 @pytest.mark.parametrize("gc", [0.3, 0.5, 0.7])
 @pytest.mark.parametrize("length", [100, 300])
 def test_the_formula_is_close_to_what_is_counted(program: ModuleType, length: int, gc: float) -> None:

@@ -45,3 +45,19 @@ def frames(chunk: str) -> list[tuple[str, str, str]]:
             if protein and "*" not in protein:
                 kept.append((f"{side}{frame + 1}", strand[frame : frame + 1 + 3 * len(protein)], protein))
     return kept
+
+
+def open_frames(chunk: str, least: int) -> list[tuple[str, str, str]]:
+    """The open frames of a chunk: (name, nucleotides, longest stretch); none beside a stop-free frame."""
+    if frames(chunk):
+        return []
+    forward = chunk.upper()
+    reverse = "".join(COMPLEMENT.get(letter, letter) for letter in reversed(forward))
+    kept = []
+    for side, strand in (("F", forward), ("R", reverse)):
+        for frame in range(3):
+            whole = translate(strand, frame)
+            stretch = max(whole.split("*"), key=len)
+            if len(stretch) >= least:
+                kept.append((f"{side}{frame + 1}", strand[frame : frame + 1 + 3 * len(whole)], stretch))
+    return kept

@@ -34,6 +34,7 @@ class Scored:
         prior: float | None = None,
         preset: Preset = "",
         made: dict[str, str] | None = None,
+        frames_note: str = "",
     ) -> ResultSummary:
         run = RunInfo(
             sample=sample,
@@ -44,6 +45,7 @@ class Scored:
             versions={"virnucpro": "0.1.0"},
             digests={"chunks": self.chunks.digest},
             telemetry={"tokens": 3},
+            frames_note=frames_note,
             made=made or {},
         )
         calling = Calling(cutoff, calibration, prior, preset, rule or RegionRule())

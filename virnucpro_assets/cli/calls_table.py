@@ -26,12 +26,13 @@ COLUMNS = {
     "reason": "reason",
     "length": "length",
     "chunks": "scored/chunks",
+    "chunks_open": "open",
     "frames": "frames",
 }
-# Shown only if a row has one.
-OPTIONAL = (*CALIBRATED, "reason")
+# Shown only if a row has one. contigs.tsv has `chunks_open` with open frames.
+OPTIONAL = (*CALIBRATED, "chunks_open", "reason")
 # The order in which they are shown.
-ORDER = ("record_id", "length", "call", "score", *CALIBRATED, "chunks", "frames", "reason")
+ORDER = ("record_id", "length", "call", "score", *CALIBRATED, "chunks", "chunks_open", "frames", "reason")
 
 
 def print_calls(out: Path) -> None:
@@ -55,7 +56,7 @@ def print_calls(out: Path) -> None:
 def print_json(name: str, out: Path, seconds: float) -> None:
     """Print one line of JSON: where the sample's results are, and the counts of its calls."""
     facts = read_run(out)
-    shown = {
+    shown: dict[str, Any] = {
         "sample": name,
         "out": str(out.resolve()),
         "report": str((out / REPORT).resolve()),
@@ -64,6 +65,7 @@ def print_json(name: str, out: Path, seconds: float) -> None:
         "counts": {
             k: facts["counts"][k] for k in ("records", "calls", "bases", "reasons", "chunks", "frames")
         },
+        **{name: facts[name] for name in ("open_frames", "frames_note") if name in facts},
         "seconds": round(seconds, 1),
     }
     print(json.dumps(shown), flush=True)

@@ -144,6 +144,7 @@ def calibrate(method: Any, save: Path | None, *, allow_training_data: bool, **op
         classifier=work.profile.classifier_fingerprint,
         chunk_size=work.profile.chunk_size,
         facts=facts,
+        min_open=work.sample_settings.open_length,
     )
     made.save(target)
     work.finish(work.evaluated(scored, out_of_fold))
@@ -163,6 +164,7 @@ class _Work:
             from virnucpro_core.files.digests import sha256_json
             from virnucpro_core.models.training_data import Overlap, overlap
             from virnucpro_core.samples.sample import check_key
+            from virnucpro_core.samples.settings import check_min_open
             from virnucpro_core.sequences.labelled import LabelledInput
             from virnucpro_core.sequences.names import sample_name
 
@@ -183,7 +185,9 @@ class _Work:
         self.sample_settings = self.platform.sample_settings(**options)
         self.profile: ResolvedProfile = self.platform.profile_of(self.sample_settings)
         about = [str(f.resolve()) for f in self.labelled.files], self.lengths, self.sample_settings.profile
-        key = sha256_json([*about, self.sample_settings.chunk_size, options["classifier"]])
+        check_min_open(options["min_open"], [self.sample_settings])
+        opened = [n] if (n := self.sample_settings.open_length) else []
+        key = sha256_json([*about, self.sample_settings.chunk_size, options["classifier"], *opened])
         self.name = check_key(name) if name else f"{sample_name(self.labelled.files[0])[:40]}-eval-{key[:6]}"
         self.files = [self.out / "pieces.fa"] if self.lengths else self.labelled.files
         check_owner(self.out, self.name, force=self.force)
@@ -225,7 +229,9 @@ class _Work:
         from virnucpro_core.results.calibration import calibration_file
         from virnucpro_core.results.delivery import check_writable
 
-        target = save or calibration_file(self.profile.classifier, self.profile.chunk_size)
+        target = save or calibration_file(
+            self.profile.classifier, self.profile.chunk_size, self.sample_settings.open_length
+        )
         if target.parent.resolve().is_relative_to(DEMO):
             raise UsageError(
                 "the demo's classifier is part of the program", remedy="give --save FILE for the calibration"
@@ -279,6 +285,7 @@ class _Work:
         kept = {
             name: facts[name] for name in ("sample", "profile", "note", "settings", "versions", "digests")
         }
+        kept |= {name: facts[name] for name in ("frames_note",) if name in facts}
         return kept | {"about": about, "data": data, "training": asdict(self.overlap)}
 
     def evaluated(self, scored: "Scored", held_out: Any = None) -> "Evaluation":

@@ -109,12 +109,17 @@ def _sample(
             raise UsageError(
                 f"sample {name!r} is not known", remedy="name its sequence file with --input FILE"
             )
-        new = platform.sample_settings(chunk_size=chunk_size, profile=profile)
+        new = platform.sample_settings(chunk_size=chunk_size, profile=profile, frames="full")
         return register(home, name, in_order(files_of(inputs)), new)
     sample = open_sample(home, name)
     if chunk_size not in (None, sample.settings.chunk_size):
         raise UsageError(
             f"sample {name!r} has chunks of {sample.settings.chunk_size} bases",
             remedy="leave --chunk-size out, or take another --sample name",
+        )
+    if sample.settings.open_length:
+        raise UsageError(
+            f"sample {name!r} has open frames, for which the published tool has no features",
+            remedy="take another --sample name",
         )
     return register(home, name, in_order(files_of(inputs)), sample.settings) if inputs else sample

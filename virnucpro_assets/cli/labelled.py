@@ -47,6 +47,21 @@ SEQUENCES = topic(
     ),
 )
 
+# Which frames are scored, or trained on.
+FRAMES = topic(
+    "Models",
+    option(
+        "--frames",
+        type=click.Choice(["full", "open"]),
+        help="open: score also the chunks without a stop-free frame, by the longest stretch without a stop in each "
+        "reading frame. The published tool gives them no score.  [default: full]",
+    ),
+    option(
+        "--min-open",
+        type=int,
+        help="Amino acids that such a stretch must have; with --frames open.  [default: 30]",
+    ),
+)
 MEASURES = topic(
     "Measures",
     option(
@@ -72,7 +87,7 @@ MEASURES = topic(
 
 def show_evaluation(evaluation: "Evaluation") -> None:
     """Print a line for each measure of all records."""
-    from virnucpro_core.evaluation.evaluation import FOUND, FOUND_OF_ALL
+    from virnucpro_core.evaluation.evaluation import FOUND, FOUND_OF_ALL, FULL, OPEN
     from virnucpro_core.evaluation.page import MEASURES, shown
 
     whole = evaluation.records[0]
@@ -84,5 +99,11 @@ def show_evaluation(evaluation: "Evaluation") -> None:
         click.echo(f"  {words}: {shown(whole.measures[name])}")
     click.echo(f"  virus found, of those with a score: {shown(whole.shares[FOUND])}")
     click.echo(f"  virus found, of all (without a call: not found): {shown(whole.shares[FOUND_OF_ALL])}")
+    for part in evaluation.records:
+        if part.name in (FULL, OPEN):
+            auroc = shown(part.measures["auroc"])
+            click.echo(f"  {part.name}: {part.virus:,} virus, {part.others:,} others; AUROC {auroc}")
+    if "frames_note" in evaluation.run:
+        click.echo(f"note: {evaluation.run['frames_note']}")
     if evaluation.run["note"]:
         click.echo(MEANINGLESS)

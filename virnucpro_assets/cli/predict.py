@@ -146,7 +146,8 @@ def _plan(request: "Request", out: Path) -> str:
     platform = request.platform
     lanes = f"{counted(platform.gpus, 'lane')} on the"
     kinds = {
-        f"profile {s.profile}, chunks of {s.chunk_size}, {lanes} "
+        f"profile {s.profile}, chunks of {s.chunk_size}, "
+        f"{f'open frames of {s.open_length} or more amino acids, ' if s.open_length else ''}{lanes} "
         f"{'CPU' if platform.device_of(s.profile) == 'cpu' else 'GPU'} in {s.precision}"
         for s in (one.settings for one in request.wanted)
     }

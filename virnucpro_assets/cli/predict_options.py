@@ -6,7 +6,7 @@ given, the configuration decides (`virnucpro config`). `predict.py` passes all o
 
 import click
 
-from virnucpro_assets.cli.labelled import calibration_path
+from virnucpro_assets.cli.labelled import FRAMES, calibration_path
 from virnucpro_assets.cli.options import PATH, PRECISIONS, SAID, option, out, topic
 
 INPUT = topic(
@@ -51,25 +51,28 @@ NAMES = topic(
     ),
 )
 
-MODELS = topic(
-    "Models",
-    option(
-        "--chunk-size",
-        type=int,
-        help="Bases in a chunk. The published classifiers are for 300 and 500.  [default: 500]",
+MODELS = (
+    *topic(
+        "Models",
+        option(
+            "--chunk-size",
+            type=int,
+            help="Bases in a chunk. The published classifiers are for 300 and 500.  [default: 500]",
+        ),
+        option("--profile", help="Encoders and classifier. `demo` needs no GPU.  [default: esm2-3b]"),
+        option(
+            "--classifier",
+            type=click.Path(exists=True, file_okay=False, resolve_path=True),
+            help="Folder of another classifier, such as one made by `virnucpro train`.",
+        ),
+        option(
+            "--overlong",
+            type=click.Choice(["truncate", "isolate"]),
+            help="Proteins above 1,024 residues: use the first 1,024, as published, or all (isolate).  "
+            "[default: truncate]",
+        ),
     ),
-    option("--profile", help="Encoders and classifier. `demo` needs no GPU.  [default: esm2-3b]"),
-    option(
-        "--classifier",
-        type=click.Path(exists=True, file_okay=False, resolve_path=True),
-        help="Folder of another classifier, such as one made by `virnucpro train`.",
-    ),
-    option(
-        "--overlong",
-        type=click.Choice(["truncate", "isolate"]),
-        help="Proteins above 1,024 residues: use the first 1,024, as published, or all (isolate).  "
-        "[default: truncate]",
-    ),
+    *FRAMES,
 )
 
 CALLS = topic(

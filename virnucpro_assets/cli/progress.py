@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from virnucpro_assets.cli.calls_table import calls_in_words, print_calls, print_json, read_counts
+from virnucpro_assets.cli.calls_table import calls_in_words, print_calls, print_json, read_run
 from virnucpro_assets.cli.words import counted
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.running.predict import FINISHED, Watch, predict
@@ -215,10 +215,17 @@ def _print_results(sample: Sample, out: Path, seconds: float, said: Said, view: 
     elif not said.quiet:
         print_calls(out)
     view.print(f"{calls_in_words(out)}; {seconds:.0f} s")
-    counts = read_counts(out)
+    facts = read_run(out)
+    counts = facts["counts"]
     if counts.get("regions"):
         candidates = counted(counts["provirus_candidates"], "provirus candidate")
         view.print(f"{counted(counts['regions'], 'viral region')}, {candidates}: {REGIONS_BED}")
+    if opened := facts.get("open_frames"):
+        scored, records = counts["chunks_scored"], counted(opened["records"], "record")
+        chunks = f"{opened['chunks']:,} of {counted(scored, 'scored chunk')} have no stop-free frame"
+        view.print(f"open frames: {chunks}; {records} would have no call without them")
+    if facts.get("frames_note"):
+        view.print(f"note: {facts['frames_note']}")
     uracils = 0 if was_released(sample, CHUNKS) else Chunks.open(sample.chunks).attrs["uracils"]
     if uracils:
         view.print(f"letters U read as T: {uracils:,}")

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from virnucpro_assets.cli.labelled import FILE, MEASURES, SEQUENCES, numbers, show_evaluation
+from virnucpro_assets.cli.labelled import FILE, FRAMES, MEASURES, SEQUENCES, numbers, show_evaluation
 from virnucpro_assets.cli.options import FORCE, PATH, PRECISIONS, TopicCommand, option, topic, with_options
 from virnucpro_assets.cli.options import out as out_option
 from virnucpro_assets.platform.startup import lasting_imports
@@ -72,7 +72,7 @@ OUTPUT = topic("Output", out_option("Folder for the new classifier."), FORCE)
 
 @click.command(cls=TopicCommand)
 @click.argument("fasta", nargs=-1, type=FILE)
-@with_options(SEQUENCES, ENCODERS, TRAINING, LENGTHS, MEASURES, COMPUTING, OUTPUT)
+@with_options(SEQUENCES, ENCODERS, FRAMES, TRAINING, LENGTHS, MEASURES, COMPUTING, OUTPUT)
 def train(out: Path, *, force: bool, **options: Any) -> None:
     """Train a classifier for a pair of encoders.
 
@@ -93,6 +93,7 @@ def train(out: Path, *, force: bool, **options: Any) -> None:
         from virnucpro_core.models.training import TrainingSettings
         from virnucpro_core.models.training import train as train_seeds
         from virnucpro_core.results.delivery import check_replaceable
+        from virnucpro_core.samples.settings import SampleSettings, check_min_open
         from virnucpro_core.sequences.labelled import LabelledInput
 
     labelled = LabelledInput(*(options.pop(name) for name in ("virus", "others", "fasta", "labels")))
@@ -106,9 +107,13 @@ def train(out: Path, *, force: bool, **options: Any) -> None:
         class_weights=True,
     )
     dnabert, esm2 = options.pop("dnabert"), options.pop("esm2")
+    given = {name: options.pop(name) for name in ("frames", "min_open")}
+    known = {name: value for name, value in given.items() if value is not None}
+    frames = SampleSettings(chunk_size=options["chunk_size"], **known)
+    check_min_open(given["min_open"], [frames])
     check_replaceable(out, force=force)
     with platform_from_environment().compute_on(options.pop("device")).held() as device:
-        settings = TrainingSettings(device=device, recipe=recipe, **options)
+        settings = TrainingSettings(device=device, recipe=recipe, min_open=frames.open_length, **options)
         trained = train_seeds(labelled, dnabert, esm2, settings)
     for k, one in enumerate(trained.facts["seeds"]):
         kept = ", kept" if k == trained.best else ""

@@ -106,6 +106,8 @@ def _call(platform: Platform, lane: Lane) -> dg.MaterializeResult[Any]:
             "regions": counts.regions,
             "provirus_candidates": counts.provirus_candidates,
             "reasons": dg.MetadataValue.json(counts.reasons),
+            **({"open_frames": dg.MetadataValue.json(dict(made.open_frames))} if made.open_frames else {}),
+            **({"frames_note": made.frames_note} if made.frames_note else {}),
             **({"note": made.note} if made.note else {}),
         },
         data_version=dg.DataVersion(results_digest(results)),

@@ -116,6 +116,7 @@ def _translate(sample: Sample) -> dg.MaterializeResult[Any]:
         metadata={
             "dagster/row_count": made.n_frames,
             "unique_frames": made.n_unique,
+            **({"open_frames": made.n_open} if made.min_open else {}),
             "shards": made.n_shards(sample.settings.shard_rows),
             "residues": int(made.protein_lengths.sum()),
             "path": dg.MetadataValue.path(sample.translations),

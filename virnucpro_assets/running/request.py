@@ -21,7 +21,7 @@ from virnucpro_core.pipeline.imported import imported_features
 from virnucpro_core.results.delivery import check_out, check_shared_out, check_writable
 from virnucpro_core.samples.finding import look_into, stray_files
 from virnucpro_core.samples.products import CHUNKS
-from virnucpro_core.samples.settings import SampleSettings
+from virnucpro_core.samples.settings import SampleSettings, check_min_open
 from virnucpro_core.sequences.names import is_packed
 
 SETTINGS = tuple(field.name for field in dataclasses.fields(SampleSettings))
@@ -175,7 +175,7 @@ def samples_of(
     typed = {name: options[name] for name in SETTINGS if options.get(name) is not None}
     found = found_samples(paths, out, platform, platform.sample_settings(**typed), options)
     several = len(found) > 1
-    return [
+    wanted = [
         Wanted(
             one.name,
             one.files,
@@ -186,3 +186,5 @@ def samples_of(
         )
         for one in found
     ]
+    check_min_open(options.get("min_open"), (one.settings for one in wanted))
+    return wanted

@@ -85,8 +85,11 @@ def fit_calibration(
     classifier: str,
     chunk_size: int,
     facts: Mapping[str, Any],
+    min_open: int = 0,
 ) -> Calibration:
     """Fit a curve for each range of record lengths. classifier: its fingerprint. facts: kept for people.
+
+    min_open: least amino acids of open frames, 0 if the scores are of stop-free frames only.
 
     Raises UsageError if no range has enough records: LEAST_RECORDS of each class, from LEAST_GROUPS groups.
     """
@@ -96,7 +99,7 @@ def fit_calibration(
             "nothing can be calibrated: " + "; ".join(f"{one.words}: {one.reason}" for one in curves),
             remedy="give more labelled genomes; --lengths cuts long ones into pieces",
         )
-    return Calibration(classifier, chunk_size, method, curves, dict(facts))
+    return Calibration(classifier, chunk_size, method, curves, dict(facts), min_open)
 
 
 def fit_curve(rows: Rows, where: Curve, method: Method) -> Curve:

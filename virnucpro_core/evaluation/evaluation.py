@@ -37,6 +37,8 @@ JSON, TABLE, PAGE = "evaluation.json", "evaluation.tsv", "evaluation.html"
 FORMAT = 1
 NOTHING_CALLED = "nothing is called virus"
 FOUND, FOUND_OF_ALL = "found_of_virus_with_a_call", "found_of_all_virus"
+# Parts of a sample with open frames, beside those by length.
+FULL, OPEN = "with a stop-free frame", "open frames only"
 LENGTH_BINS = (500, 1_000, 3_000, 10_000)
 Mask = NDArray[np.bool_]
 _COLUMNS = ("level", "part", "measure", "value", "low", "high", "virus", "others", "no_call", "reason")
@@ -155,8 +157,9 @@ def evaluate(
     return Evaluation(
         run=dict(run),
         settings=settings,
-        records=_parts(records, settings, with_shares=True),
-        chunks=_parts(scored.chunks, settings),
+        records=_parts(records, settings, with_shares=True)
+        + _by_frames(records, scored.open_records, settings, with_shares=True),
+        chunks=_parts(scored.chunks, settings) + _by_frames(scored.chunks, scored.open_chunks, settings),
         groups=_groups(scored, settings.cutoff),
         confusion=[confusion(name, label, called, has_call) for name, called, has_call in ways],
         callings=[_calling(records, way, known.probability, settings) for way in ways],
@@ -207,6 +210,20 @@ def _parts(rows: Rows, settings: EvaluationSettings, *, with_shares: bool = Fals
         if mine.any():
             found.append(_part(one.words, rows.where(mine), settings, with_shares=with_shares))
     return found
+
+
+def _by_frames(
+    rows: Rows, is_open: NDArray[np.bool_] | None, settings: EvaluationSettings, *, with_shares: bool = False
+) -> list[Part]:
+    """The rows with a score by a stop-free frame, and those with one by open frames only. is_open: (N,)."""
+    if is_open is None:
+        return []
+    kinds = {FULL: ~is_open & ~np.isnan(rows.score), OPEN: is_open}
+    return [
+        _part(name, rows.where(mine), settings, with_shares=with_shares)
+        for name, mine in kinds.items()
+        if mine.any()
+    ]
 
 
 def _part(name: str, rows: Rows, settings: EvaluationSettings, *, with_shares: bool) -> Part:

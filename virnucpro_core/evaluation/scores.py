@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from virnucpro_core.errors import StoreError
 from virnucpro_core.evaluation.metrics import Rows
-from virnucpro_core.results.folder import CONTIGS, FRAME_CALLS, RUN
+from virnucpro_core.results.folder import CONTIGS, FRAME_CALLS, OPEN_CALLS, RUN
 from virnucpro_core.results.record_calls import chunk_scores
 from virnucpro_core.sequences.labelled import Truth
 
@@ -23,6 +23,8 @@ class Scored:
     groups: names of the groups. probability, fdr: (records,) float64, NaN where there is none; None without a
     calibration. A chunk's length is that of its record. chunks_without: chunks without a score, of all records. prior:
     the share of virus (0 to 1) behind the probabilities, None without a calibration; `prior_words`: where it is from.
+    open_records, open_chunks: which rows have a score by open frames only, (records,) and (chunks,) bool; None for a
+    sample without open frames.
     """
 
     records: Rows
@@ -33,10 +35,12 @@ class Scored:
     fdr: NDArray[np.float64] | None = None
     prior: float | None = None
     prior_words: str = ""
+    open_records: NDArray[np.bool_] | None = None
+    open_chunks: NDArray[np.bool_] | None = None
 
 
 def read_scored(results: Path, truth: Mapping[str, Truth]) -> Scored:
-    """Read `contigs.tsv` and `prediction_results.txt`. Raises StoreError if their records are not those of `truth`."""
+    """Read `contigs.tsv` and the scores of all frames. Raises StoreError if the records are not those of `truth`."""
     table = _records(results / CONTIGS)
     if table.ids != list(truth):
         raise StoreError(
@@ -48,7 +52,15 @@ def read_scored(results: Path, truth: Mapping[str, Truth]) -> Scored:
     group = np.array([index[one.group] for one in truth.values()], np.int64)
     length = np.array(table.length, np.int64)
     records = Rows(label, np.array(table.score), group, length)
-    record, score = _chunk_scores(results / FRAME_CALLS, {name: k for k, name in enumerate(truth)})
+    numbers = {name: k for k, name in enumerate(truth)}
+    record, score = _chunk_scores(results / FRAME_CALLS, numbers)
+    open_records = open_chunks = None
+    if table.opened:
+        record_open, score_open = _chunk_scores(results / OPEN_CALLS, numbers)
+        open_chunks = np.repeat([False, True], [len(score), len(score_open)])
+        record, score = np.concatenate([record, record_open]), np.concatenate([score, score_open])
+        opened, scored = np.array(table.opened), np.array(table.scored)
+        open_records = (opened > 0) & (opened == scored)
     chunks = Rows(label[record], score, group[record], length[record])
     return Scored(
         records,
@@ -58,6 +70,8 @@ def read_scored(results: Path, truth: Mapping[str, Truth]) -> Scored:
         np.array(table.probability) if table.probability else None,
         np.array(table.fdr) if table.fdr else None,
         *_prior(results),
+        open_records,
+        open_chunks,
     )
 
 
@@ -73,13 +87,18 @@ def _prior(results: Path) -> tuple[float | None, str]:
 
 @dataclass(slots=True)
 class _Table:
-    """What is used of `contigs.tsv`: a value for each record, NaN for an empty cell; `chunks` is their sum."""
+    """What is used of `contigs.tsv`: a value for each record, NaN for an empty cell; `chunks` is their sum.
+
+    opened: `chunks_open`, empty if there is no such column.
+    """
 
     ids: list[str] = field(default_factory=list)
     length: list[int] = field(default_factory=list)
     score: list[float] = field(default_factory=list)
     probability: list[float] = field(default_factory=list)
     fdr: list[float] = field(default_factory=list)
+    scored: list[int] = field(default_factory=list)
+    opened: list[int] = field(default_factory=list)
     chunks: int = 0
 
 
@@ -90,6 +109,9 @@ def _records(path: Path) -> _Table:
             found.ids.append(row["record_id"])
             found.length.append(int(row["length"]))
             found.chunks += int(row["chunks"])
+            found.scored.append(int(row["chunks_scored"]))
+            if "chunks_open" in row:
+                found.opened.append(int(row["chunks_open"]))
             for name in ("score", "probability", "fdr"):
                 if name in row:
                     getattr(found, name).append(float(row[name] or "nan"))

@@ -72,11 +72,19 @@ def scored(trained: Trained) -> Scored:
     label = np.array([one.label for one in trained.truth.values()], np.int64)
     group = np.array([index[one.group] for one in trained.truth.values()], np.int64)
     record = record_C[has_score]
+    open_records = open_chunks = None
+    if trained.settings.min_open:
+        open_C = np.zeros(len(score_C), np.bool_)
+        open_C[trained.evaluated.chunk[trained.evaluated.is_open]] = True
+        n_open = np.bincount(record_C[open_C], minlength=len(ends))
+        open_chunks, open_records = open_C[has_score], (n_open > 0) & (n_open == counts)
     return Scored(
         Rows(label, score, group, trained.lengths),
         Rows(label[record], score_C[has_score], group[record], trained.lengths[record]),
         names,
         int((~has_score).sum()),
+        open_records=open_records,
+        open_chunks=open_chunks,
     )
 
 
@@ -113,7 +121,8 @@ def model_card(trained: Trained, evaluation: Evaluation, name: str) -> str:
     head = [f"# {_cell(name)}", ""]
     if note:
         head += [f"**{note} The figures on this page mean nothing.**", ""]
-    parts = (head, _what(trained), _data(trained.facts), _training(trained), _figures(evaluation), _CAVEATS)
+    caveats = [line for line in _CAVEATS if not (trained.settings.min_open and line.startswith("- A chunk"))]
+    parts = (head, _what(trained), _data(trained.facts), _training(trained), _figures(evaluation), caveats)
     return "\n".join(line for part in parts for line in part)
 
 
@@ -127,15 +136,24 @@ _CAVEATS = (
 )
 
 
+_OF_OPEN = (
+    "It was trained with open frames: a chunk without a stop-free frame is judged by the longest stretch without a",
+    "stop in each of its reading frames. Scores of stop-free frames only are not what it was measured on.",
+    "",
+)
+
+
 def _what(trained: Trained) -> list[str]:
-    classifier = trained.classifier
+    classifier, min_open = trained.classifier, trained.settings.min_open
+    opened = f" --frames open --min-open {min_open}" if min_open else ""
     return [
         f"A VirNucPro classifier: it tells viral from other frames of chunks of {classifier.chunk_size} bases, by"
         f" {classifier.input_dim:,} features of DNABERT-S and ESM-2. It has {classifier.parameters:,} values.",
         "",
         "    virnucpro predict reads.fa --profile PROFILE --classifier THIS_FOLDER"
-        f" --chunk-size {classifier.chunk_size} --out results",
+        f" --chunk-size {classifier.chunk_size}{opened} --out results",
         "",
+        *(_OF_OPEN if min_open else ()),
         "PROFILE is one with the encoders below: scores with other encoders mean nothing. For probabilities, make a",
         "calibration with `virnucpro calibrate`, on sequences that are not in the training part.",
         "",

@@ -6,6 +6,7 @@ Resolving a profile opens only configs and classifiers, never an encoder's weigh
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -55,7 +56,8 @@ class ResolvedProfile:
     """The model folders and fingerprints of one run. Their dimensions are known to match.
 
     imported: sha256 of the imported features that take the place of the encoders; their folders are then not used and
-    need not exist. "" if the encoders compute.
+    need not exist. "" if the encoders compute. min_open: least amino acids of the open frames that the classifier was
+    trained on, 0 if it was trained on stop-free frames only.
     """
 
     profile: Profile
@@ -69,6 +71,7 @@ class ResolvedProfile:
     dnabert_dim: int
     esm2_dim: int
     imported: str = ""
+    min_open: int = 0
 
     @property
     def is_demo(self) -> bool:
@@ -171,10 +174,11 @@ def resolve_profile(
         fingerprints = dict.fromkeys(("dnabert-s", "esm2"), f"imported {imported.digest}")
     else:
         fingerprints = {"dnabert-s": fingerprint(dnabert), "esm2": fingerprint(esm2)}
-    if (chosen / MANIFEST).exists():
+    facts = read_manifest(chosen) if (chosen / MANIFEST).exists() else {}
+    if facts:
         # Nobody knows the weights behind imported features: whoever names a classifier for them vouches for it.
         known = {} if imported and classifier else fingerprints
-        _fits(chosen, loaded.chunk_size, chunk_size, known)
+        _fits(chosen, facts, (loaded.chunk_size, chunk_size), known)
     return ResolvedProfile(
         profile=profile,
         chunk_size=chunk_size,
@@ -187,6 +191,7 @@ def resolve_profile(
         dnabert_dim=dnabert_dim,
         esm2_dim=esm2_dim,
         imported=imported.digest if imported else "",
+        min_open=int(facts.get("min_open", 0)),
     )
 
 
@@ -216,12 +221,18 @@ def _require_all(names: list[str], profile: Profile, store: ModelStore) -> None:
     )
 
 
-def _fits(classifier: Path, trained_size: int | None, chunk_size: int, fingerprints: dict[str, str]) -> None:
+def _fits(
+    classifier: Path,
+    facts: Mapping[str, Any],
+    chunk_sizes: tuple[int | None, int],
+    fingerprints: dict[str, str],
+) -> None:
     """Raise WeightsError if the classifier was trained on other chunks or encoder weights than it would score.
 
-    Classifiers made by `virnucpro train` record both, imported ones perhaps the chunk size.
+    facts: of its manifest. Classifiers made by `virnucpro train` record both, imported ones perhaps the chunk size.
+    chunk_sizes: for which it was trained, and of the chunks that it would score.
     """
-    facts = read_manifest(classifier)
+    trained_size, chunk_size = chunk_sizes
     sizes = [] if trained_size is None else [trained_size, *facts.get("training", {}).get("augment", ())]
     if sizes and chunk_size not in sizes:
         raise WeightsError(

@@ -10,6 +10,7 @@ Shapes: N frames, U unique frames, D features.
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ class TrainingSettings:
     the encoders, as a sample's (DNABERT-S knows no fp8 and computes in float16 then). `seeds`: how often to train, with
     the seeds `recipe.seed`, `recipe.seed + 1`, ...; the fit with the lowest loss on the stopping part is kept.
     `recipe.seed` also divides the groups. `lengths`: cut the records of the evaluation part into pieces of these
-    lengths; () to evaluate whole records.
+    lengths; () to evaluate whole records. `min_open`: train and evaluate also on open frames of at least so many amino
+    acids; 0 for stop-free frames only.
     """
 
     chunk_size: int = 500
@@ -51,6 +53,7 @@ class TrainingSettings:
     precision: str = "float32"
     seeds: int = 3
     lengths: tuple[int, ...] = ()
+    min_open: int = 0
     recipe: Recipe = Recipe(class_weights=True)  # noqa: RUF009 - frozen
 
     def __post_init__(self) -> None:
@@ -60,15 +63,24 @@ class TrainingSettings:
         if min(self.chunk_size, *self.augment, self.chunk_size) < 6:
             raise UsageError("a chunk size is below 6 bases", remedy="give 300 or 500")
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For the manifest. `min_open` is there only if it is not 0."""
+        return {name: value for name, value in asdict(self).items() if name != "min_open" or value}
+
 
 @dataclass(frozen=True, slots=True)
 class LabelledFrames:
-    """Frames of labelled records: features (N, D), labels 0 others 1 virus (N,), chunk (N,) and record (N,) numbers."""
+    """Frames of labelled records: features (N, D), labels 0 others 1 virus (N,), chunk (N,) and record (N,) numbers.
+
+    is_open: which are open frames, (N,) bool.
+    """
 
     features: Features
     labels: npt.NDArray[np.int64]
     chunk: npt.NDArray[np.int64]
     record: npt.NDArray[np.int64]
+    is_open: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -118,9 +130,10 @@ def train(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         sizes = dict.fromkeys((settings.chunk_size, *settings.augment))
-        fit = joined([embedded(parts[0], truth, size, encoders, folder)[1] for size in sizes])
-        stop = embedded(parts[1], truth, settings.chunk_size, encoders, folder)[1]
-        chunks, test = embedded(parts[2], truth, settings.chunk_size, encoders, folder)
+        made = partial(embedded, truth=truth, encoders=encoders, folder=folder, min_open=settings.min_open)
+        fit = joined([made(parts[0], chunk_size=size)[1] for size in sizes])
+        stop = made(parts[1], chunk_size=settings.chunk_size)[1]
+        chunks, test = made(parts[2], chunk_size=settings.chunk_size)
         lengths, counts = np.array(chunks.lengths), np.diff(chunks.chunk_offsets)
     for name, part in zip(PARTS, (fit, stop, test), strict=True):
         _check(name, part, settings.chunk_size)
@@ -185,15 +198,23 @@ def embedded(
     chunk_size: int,
     encoders: tuple[Encoder, Encoder],
     folder: Path,
+    min_open: int = 0,
 ) -> tuple[Chunks, LabelledFrames]:
-    """Cut, translate and embed records: DNABERT-S columns first, ESM-2 columns second. Stores go to `folder`."""
+    """Cut, translate and embed records: DNABERT-S columns first, ESM-2 columns second. Stores go to `folder`.
+
+    min_open: least amino acids of open frames, 0 for stop-free frames only.
+    """
     place = Path(tempfile.mkdtemp(dir=folder))
     chunks = write_records(records, place / "chunks", chunk_size=chunk_size)
-    frames = write_frames(chunks, place / "frames")
+    frames = write_frames(chunks, place / "frames", min_open=min_open)
     label = np.array([truth[record.id].label for record in records], np.int64)
     record = chunks.locate(np.asarray(frames.frame_chunk)).record
     return chunks, LabelledFrames(
-        features_of(frames, encoders), label[record], np.asarray(frames.frame_chunk), record
+        features_of(frames, encoders),
+        label[record],
+        np.asarray(frames.frame_chunk),
+        record,
+        frames.is_open(0, frames.n_frames),
     )
 
 
@@ -208,7 +229,7 @@ def features_of(frames: Frames, encoders: tuple[Encoder, Encoder]) -> Features:
 
 def joined(parts: Sequence[LabelledFrames]) -> LabelledFrames:
     """The frames of several chunk sizes as one; chunk and record numbers keep their meaning only within a part."""
-    columns = zip(*((p.features, p.labels, p.chunk, p.record) for p in parts), strict=True)
+    columns = zip(*((p.features, p.labels, p.chunk, p.record, p.is_open) for p in parts), strict=True)
     return LabelledFrames(*(np.concatenate(column) for column in columns))
 
 
@@ -243,7 +264,8 @@ def _facts(
     return {
         "data": [{"name": file.name, "sha256": sha256_file(file)} for file in files],
         "parts": described,
-        "training": asdict(settings),
+        "training": settings.facts,
+        **({"min_open": settings.min_open} if settings.min_open else {}),
     }
 
 

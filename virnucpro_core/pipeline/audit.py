@@ -16,7 +16,15 @@ from virnucpro_core.engine.shards import Entry, ids_digest
 from virnucpro_core.files.digests import sha256_once
 from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.retention import was_released
-from virnucpro_core.results.folder import CHUNK_TABLE, CONTIGS, FRAME_CALLS, REGIONS_BED, RUN, SCORES
+from virnucpro_core.results.folder import (
+    CHUNK_TABLE,
+    CONTIGS,
+    FRAME_CALLS,
+    OPEN_CALLS,
+    REGIONS_BED,
+    RUN,
+    SCORES,
+)
 from virnucpro_core.results.viral_reads import PAIRS
 from virnucpro_core.samples.products import CHUNKS, PRODUCTS, SHARDED, TRANSLATIONS
 from virnucpro_core.samples.sample import Sample
@@ -154,21 +162,24 @@ def audit_results(sample: Sample) -> Finding:
     numbers are those in `run.json`.
     """
     facts = json.loads((sample.results / RUN).read_bytes())
-    heads = {CONTIGS: 1, CHUNK_TABLE: 1, FRAME_CALLS: 1, SCORES: 0, REGIONS_BED: 0, PAIRS: 1}
+    heads = {CONTIGS: 1, CHUNK_TABLE: 1, FRAME_CALLS: 1, OPEN_CALLS: 1, SCORES: 0, REGIONS_BED: 0, PAIRS: 1}
     # Not every sample has pairs, and results of version 0.1.0 have no tables of chunks and regions.
     rows = {n: _lines(sample.results / n) - head for n, head in heads.items() if n in facts["files"]}
     pairs = facts["reads"]["pairs"] if PAIRS in rows else 0
     damaged = [n for n, f in facts["files"].items() if sha256_once(sample.results / n) != f["sha256"]]
     counts = facts["counts"]
     records, n_chunks, frames = counts["records"], counts["chunks"], counts["frames"]
+    opened = facts.get("open_frames", {}).get("frames", 0)
     if not was_released(sample, "chunks"):
         chunks = Chunks.open(sample.chunks)
         records, n_chunks = chunks.n_records, chunks.n_chunks
-        frames = Frames.open(sample.translations).n_frames
+        stored = Frames.open(sample.translations)
+        frames, opened = stored.n_frames - stored.n_open, stored.n_open
     expected = {
         CONTIGS: records,
         CHUNK_TABLE: n_chunks,
         FRAME_CALLS: frames,
+        OPEN_CALLS: opened,
         SCORES: counts["chunks_scored"],
         REGIONS_BED: counts.get("regions", 0),
         PAIRS: pairs,
@@ -176,7 +187,8 @@ def audit_results(sample: Sample) -> Finding:
     return Finding(
         "ids_conserved",
         all(rows[name] == expected[name] for name in rows) and CONTIGS in rows and not damaged,
-        "one row per record in contigs.tsv, per chunk in chunks.tsv, per frame in prediction_results.txt, per scored "
+        "one row per record in contigs.tsv, per chunk in chunks.tsv, per frame in prediction_results.txt (open frames: "
+        "open_frames.tsv), per scored "
         "chunk in scores.bedgraph, per region in regions.bed, per pair in pairs.tsv; digests of run.json",
         {
             "records": records,
@@ -185,6 +197,7 @@ def audit_results(sample: Sample) -> Finding:
             "chunk_rows": rows.get(CHUNK_TABLE, 0),
             "frames": frames,
             "prediction_rows": rows.get(FRAME_CALLS, 0),
+            **({"open_frames": opened, "open_rows": rows[OPEN_CALLS]} if OPEN_CALLS in rows else {}),
             "regions": expected[REGIONS_BED],
             "region_rows": rows.get(REGIONS_BED, 0),
             **({"pairs": pairs, "pair_rows": rows[PAIRS]} if pairs else {}),

@@ -90,6 +90,7 @@ def imported_features(folder: Path, settings: SampleSettings) -> ImportedFeature
     for name, wanted, asked in (
         ("chunk-size", record.chunk_size, settings.chunk_size),
         ("profile", record.profile, settings.profile),
+        ("frames", "full", settings.frames),
     ):
         if wanted != asked:
             raise UsageError(

@@ -75,6 +75,8 @@ class Lane:
             raise _outdated(self.sample, TRANSLATIONS, "of other chunks")
         if not is_current(frames.attrs, TRANSLATIONS):
             raise _outdated(self.sample, TRANSLATIONS, "of another version of the program")
+        if frames.min_open != self.sample.settings.open_length:
+            raise _outdated(self.sample, TRANSLATIONS, "of other settings of --frames or --min-open")
         return frames
 
     @cached_property
@@ -113,9 +115,12 @@ class Lane:
     def recipe(self, product: str) -> dict[str, str]:
         """How the product is made: algorithm version; for an encoder's product also precision, kernel and settings.
 
-        Imported embeddings have the digest of their import instead.
+        Frames say how long an open frame must be, if there are such. Imported embeddings have the digest of their
+        import instead.
         """
         facts = {"version": PRODUCTS[product].version}
+        if PRODUCTS[product].frames and self.sample.settings.open_length:
+            facts |= {"min_open": str(self.sample.settings.open_length)}
         if PRODUCTS[product].encoder and self.profile.imported:
             facts |= {"imported": self.profile.imported}
         elif PRODUCTS[product].encoder:
@@ -178,6 +183,7 @@ def sample_calibration(profile: ResolvedProfile, settings: SampleSettings) -> Ca
         settings.chunk_size,
         file=settings.calibration,
         needed_by=needed_by,
+        min_open=settings.open_length,
     )
 
 

@@ -98,7 +98,7 @@ def count(files: Sequence[Path], settings: SampleSettings, profile: ResolvedProf
         with tempfile.TemporaryDirectory() as folder:
             head = _Head(path, settings, BASES // len(paths))
             chunks = write_records(head.records(), Path(folder) / "chunks", chunk_size=settings.chunk_size)
-            frames = write_frames(chunks, Path(folder) / "frames")
+            frames = write_frames(chunks, Path(folder) / "frames", min_open=settings.open_length)
             scale = head.scale()
             total.exact &= head.whole
             total.records += scale * head.read

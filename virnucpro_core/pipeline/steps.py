@@ -19,6 +19,7 @@ from virnucpro_core.pipeline.adopt import adopt_store
 from virnucpro_core.pipeline.imported import read_import
 from virnucpro_core.pipeline.lane import Lane, open_chunks
 from virnucpro_core.pipeline.score import collect_scores
+from virnucpro_core.results.calibration import frames_in_words
 from virnucpro_core.results.folder import Calling, write_results
 from virnucpro_core.results.regions import RegionRule
 from virnucpro_core.results.summary import ResultSummary, RunInfo, RunInput
@@ -99,13 +100,13 @@ def _refusals(sample: Sample) -> Iterator[None]:
 def translate_sample(sample: Sample, *, cores: int = 1) -> Frames:
     """Translate the sample's chunks in six frames and keep identical frames once. cores: how many may be used."""
     with _locked(sample, "translations"):
-        chunks = open_chunks(sample)
+        chunks, min_open = open_chunks(sample), sample.settings.open_length
         with contextlib.suppress(StoreError):
-            if _translated_from(sample.translations, chunks):
+            if _translated_from(sample.translations, chunks, min_open):
                 made = Frames.open(sample.translations)
                 made.store.verify()
                 return made
-        if adopt_store(sample, TRANSLATIONS, lambda folder: _translated_from(folder, chunks)):
+        if adopt_store(sample, TRANSLATIONS, lambda folder: _translated_from(folder, chunks, min_open)):
             with contextlib.suppress(StoreError):
                 made = Frames.open(sample.translations)
                 made.store.verify()
@@ -113,13 +114,18 @@ def translate_sample(sample: Sample, *, cores: int = 1) -> Frames:
         chunks.store.verify()
         version = PRODUCTS[TRANSLATIONS].version
         return write_frames(
-            chunks, sample.translations, version=version, processes=max(1, min(cores // 2, PROCESSES))
+            chunks,
+            sample.translations,
+            version=version,
+            processes=max(1, min(cores // 2, PROCESSES)),
+            min_open=min_open,
         )
 
 
-def _translated_from(folder: Path, chunks: Chunks) -> bool:
-    attrs = Frames.open(folder).attrs
-    return bool(attrs["chunks"] == chunks.digest and is_current(attrs, TRANSLATIONS))
+def _translated_from(folder: Path, chunks: Chunks, min_open: int) -> bool:
+    frames = Frames.open(folder)
+    is_same = frames.attrs["chunks"] == chunks.digest and frames.min_open == min_open
+    return bool(is_same and is_current(frames.attrs, TRANSLATIONS))
 
 
 def call_sample(lane: Lane, made: Mapping[str, Any] | None = None) -> ResultSummary:
@@ -137,7 +143,7 @@ def call_sample(lane: Lane, made: Mapping[str, Any] | None = None) -> ResultSumm
             collect_scores(lane),
             sample.results,
             calling=_calling(lane),
-            run=replace(run_info(lane), made=made or {}),
+            run=replace(run_info(lane), made=made or {}, frames_note=frames_note(lane)),
             reads=ReadSource(sample.inputs, sample.settings.pairs),
         )
 
@@ -174,6 +180,15 @@ def _note(lane: Lane) -> str:
     record = read_import(lane.sample.folder)
     notes = (lane.profile.profile.note if lane.profile.is_demo else "", record.note if record else "")
     return " ".join(filter(None, notes))
+
+
+def frames_note(lane: Lane) -> str:
+    """What must be said if the classifier was trained on other frames than those of the sample; "" if it was not."""
+    used, trained = lane.sample.settings.open_length, lane.profile.min_open
+    if used == trained:
+        return ""
+    remedy = "`virnucpro train --frames open` makes one for them." if used else "Give --frames open."
+    return f"The classifier was trained on {frames_in_words(trained)}; here it scores {frames_in_words(used)}. {remedy}"
 
 
 def _makers(lane: Lane, product: str) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def _page(rows: Sequence[BatchRow]) -> str:
 
 def _shown(row: BatchRow) -> dict[str, Any]:
     """What a line of the page shows of a sample."""
-    counts = row.facts.get("counts", {})
+    counts, opened = row.facts.get("counts", {}), row.facts.get("open_frames", {})
     calls = {call: counts["calls"].get(call, 0) for call in CALLS} if counts else {}
     parts, x = [], 0.0
     for call, number in calls.items():
@@ -170,6 +170,8 @@ def _shown(row: BatchRow) -> dict[str, Any]:
         "profile": row.facts.get("profile", ""),
         "chunk_size": row.facts.get("settings", {}).get("chunk_size", ""),
         "cutoff": row.facts.get("cutoff", ""),
+        "min_open": opened.get("min_open", 0),
+        "open_chunks": opened.get("chunks", 0),
     }
 
 

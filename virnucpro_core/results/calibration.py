@@ -2,7 +2,8 @@
 
 A calibration says how much more often virus than others has a record's score: the log-odds at equal shares of both,
 one curve for each range of record lengths. It holds for one classifier and one chunk size, and lies beside the
-classifier as `calibration-{chunk size}.json`. `virnucpro calibrate` makes it.
+classifier as `calibration-{chunk size}.json`. `virnucpro calibrate` makes it. Scores with open frames have calibrations
+of their own, `calibration-{chunk size}-open{least amino acids}.json`.
 
     log-odds of the record = curve(score) + log(prior / (1 - prior))
 
@@ -81,13 +82,17 @@ class Curve:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Curves of one classifier (its fingerprint) and chunk size (bases). `facts`: how it was made, for people."""
+    """Curves of one classifier (its fingerprint) and chunk size (bases). `facts`: how it was made, for people.
+
+    min_open: least amino acids of the open frames that were scored, 0 for stop-free frames only.
+    """
 
     classifier: str
     chunk_size: int
     method: str
     curves: tuple[Curve, ...]
     facts: dict[str, Any]
+    min_open: int = 0
 
     def content(self) -> dict[str, Any]:
         """What the file holds, without its seal."""
@@ -96,6 +101,7 @@ class Calibration:
             for c in self.curves
         ]
         head = {"kind": KIND, "format": FORMAT, "classifier": self.classifier, "chunk_size": self.chunk_size}
+        head |= {"min_open": self.min_open} if self.min_open else {}
         # Through JSON, so that the digest of a calibration is the same before and after it was in a file.
         whole: dict[str, Any] = json.loads(
             json.dumps(head | {"method": self.method, "curves": curves, "facts": self.facts})
@@ -121,9 +127,14 @@ class Calibration:
         return found
 
 
-def calibration_file(classifier: Path, chunk_size: int) -> Path:
-    """Where the calibration of a classifier (its folder) for this chunk size lies."""
-    return classifier / f"calibration-{chunk_size}.json"
+def calibration_file(classifier: Path, chunk_size: int, min_open: int = 0) -> Path:
+    """Where the calibration of a classifier (its folder) for this chunk size and these open frames lies."""
+    return classifier / f"calibration-{chunk_size}{f'-open{min_open}' if min_open else ''}.json"
+
+
+def frames_in_words(min_open: int) -> str:
+    """`stop-free frames only`, or with open frames their least length in amino acids."""
+    return f"open frames of {min_open} or more amino acids too" if min_open else "stop-free frames only"
 
 
 def read_calibration(path: Path) -> Calibration:
@@ -138,7 +149,12 @@ def read_calibration(path: Path) -> Calibration:
             for c in raw["curves"]
         )
         return Calibration(
-            str(raw["classifier"]), int(raw["chunk_size"]), str(raw["method"]), curves, dict(raw["facts"])
+            str(raw["classifier"]),
+            int(raw["chunk_size"]),
+            str(raw["method"]),
+            curves,
+            dict(raw["facts"]),
+            int(raw.get("min_open", 0)),
         )
     except FileNotFoundError as error:
         raise WeightsError(
@@ -153,19 +169,28 @@ def read_calibration(path: Path) -> Calibration:
 
 
 def find_calibration(
-    classifier: Path, fingerprint: str, chunk_size: int, *, file: str = "", needed_by: str = ""
+    classifier: Path,
+    fingerprint: str,
+    chunk_size: int,
+    *,
+    file: str = "",
+    needed_by: str = "",
+    min_open: int = 0,
 ) -> Calibration | None:
     """The calibration for a classifier (folder and fingerprint) and a chunk size: `file`, or else the one beside it.
 
-    None if `file` is "none", or if none was given and none lies there. Raises WeightsError for a calibration of
-    another classifier or chunk size, with both values; UsageError if an option, `needed_by`, needs one and there is
+    min_open: least amino acids of open frames, 0 without such. None if `file` is "none", or if none was given and none
+    lies there. Raises WeightsError for a calibration of another classifier, chunk size or kind of frames, with both
+    values; UsageError if an option, `needed_by`, needs one and there is
     none.
     """
-    path = Path(file) if file else calibration_file(classifier, chunk_size)
+    path = Path(file) if file else calibration_file(classifier, chunk_size, min_open)
     if file == NO_CALIBRATION or (not file and not path.exists()):
         if needed_by:
+            of_open = f" and {frames_in_words(min_open)}" if min_open else ""
             raise UsageError(
-                f"{needed_by} needs a calibration of this classifier for chunks of {chunk_size} bases; there is none",
+                f"{needed_by} needs a calibration of this classifier for chunks of {chunk_size} bases{of_open};"
+                " there is none",
                 where=classifier,
                 remedy="make one with `virnucpro calibrate`, or leave the option out",
             )
@@ -182,6 +207,13 @@ def find_calibration(
             f"the calibration is for chunks of {found.chunk_size} bases, the sample has chunks of {chunk_size}",
             where=path,
             remedy="make a calibration for this chunk size with `virnucpro calibrate`",
+        )
+    if found.min_open != min_open:
+        raise WeightsError(
+            f"the calibration is for scores of {frames_in_words(found.min_open)}, these are of"
+            f" {frames_in_words(min_open)}",
+            where=path,
+            remedy="make one with `virnucpro calibrate` and the same --frames and --min-open",
         )
     return found
 

@@ -37,16 +37,17 @@ from virnucpro_core.results.chunk_calls import (
 )
 from virnucpro_core.results.multiqc import MULTIQC_FILES, write_multiqc
 from virnucpro_core.results.record_calls import (
-    CALIBRATED_HEADER,
-    CONTIGS_HEADER,
     RecordCalls,
     call_records,
     chunk_scores,
+    contigs_header,
+    open_frames,
     write_contig_rows,
     write_viral_records,
 )
 from virnucpro_core.results.region_files import (
     CHUNKS_HEADER,
+    SCORED_BY,
     RegionFiles,
     write_chunk_rows,
     write_score_rows,
@@ -59,6 +60,7 @@ from virnucpro_core.sequences.chunks import Chunks
 from virnucpro_core.sequences.frames import Frames
 
 FRAME_CALLS = "prediction_results.txt"
+OPEN_CALLS = "open_frames.tsv"  # the same columns; only of samples with open frames
 CHUNK_CALLS = "prediction_results_highestscore.csv"
 CONTIGS = "contigs.tsv"
 VIRAL = "viral.fasta"
@@ -82,7 +84,9 @@ _TABLES = (
     REGIONS_GFF3,
     REGIONS_FASTA,
 )
-RESULT_FILES = (*_TABLES, *READ_FILES, *MULTIQC_FILES, REPORT, RUN)
+RESULT_FILES = (*_TABLES, OPEN_CALLS, *READ_FILES, *MULTIQC_FILES, REPORT, RUN)
+# Those that not every sample has.
+OPTIONAL_FILES = (OPEN_CALLS, *READ_FILES)
 
 TABLE_CHUNKS = 100_000
 
@@ -114,21 +118,21 @@ def write_results(
 ) -> ResultSummary:
     """Write all result files of a sample to `out` and return a summary of them.
 
-    `unique_scores` (n_unique, 2) float32, columns others and virus, may be a memory map. Memory does not grow
-    with the sample, but by a few bytes a read. `reads`: where the sample's reads came from, for the files of
-    viral_reads.py; None for none. Raises UsageError for a cut-off outside 0 to 1; StoreError for scores that do not
-    match the frames or are not probabilities, for input files that are gone, and for disk errors.
+    `unique_scores` (n_unique, 2) float32, columns others and virus, may be a memory map. Memory grows by a few bytes a
+    read. `reads`: where the sample's reads came from, for the files of viral_reads.py. Raises UsageError for a cut-off
+    outside 0 to 1; StoreError for scores that are not of the frames or no probabilities, missing inputs, disk errors.
     """
-    cutoff = calling.cutoff
-    _check_given(cutoff, frames, unique_scores, out)
+    _check_given(calling.cutoff, frames, unique_scores, out)
     tally, selection, read_calls = Tally(), Selection(chunks), CalledReads()
     earlier = _facts_in(out)
-    with _published_together(out, _TABLES) as streams:
+    with _published_together(out, _tables(frames)) as streams:
         with tempfile.TemporaryFile(dir=out) as spill:
             chunk_score = _write_frames(chunks, frames, unique_scores, streams, spill)
-            calls = partial(call_records, chunks, frames.frame_chunk, chunk_score, cutoff=cutoff)
+            calls = partial(
+                call_records, chunks, frames.frame_chunk, chunk_score, cutoff=calling.cutoff, frames=frames
+            )
             known = _probabilities(calling, calls)
-            streams[CONTIGS].write(CONTIGS_HEADER if known is None else CALIBRATED_HEADER)
+            streams[CONTIGS].write(contigs_header(frames.min_open, is_calibrated=known is not None))
             regions_to = RegionFiles(
                 chunks, streams[REGIONS_BED], streams[REGIONS_GFF3], streams[REGIONS_FASTA]
             )
@@ -153,16 +157,18 @@ def write_results(
         sample=run.sample,
         profile=run.profile,
         note=run.note,
-        cutoff=cutoff,
+        cutoff=calling.cutoff,
         rule=calling.regions,
         chunk_size=chunks.chunk_size,
         counts=tally.counts(),
         top=selection.top(),
-        files={name: _measured(out / name) for name in (*_TABLES, *read_files)},
+        files={name: _measured(out / name) for name in (*_tables(frames), *read_files)},
         reads=read_counts,
         pairs=pairs,
         calibration={} if known is None else known.facts(),
         preset=calling.preset,
+        open_frames=tally.open_frames(frames.min_open, frames.n_open),
+        frames_note=run.frames_note,
     )
     write_report(out / REPORT, summary, run, selection)
     write_multiqc(out, {run.sample: dataclasses.asdict(summary.counts)})
@@ -172,6 +178,11 @@ def write_results(
     made = earlier.get(MADE, run.made) if earlier == facts | {MADE: earlier.get(MADE)} else run.made
     publish_json(out / RUN, facts | {MADE: dict(made)})
     return dataclasses.replace(summary, files=files | {RUN: _measured(out / RUN)})
+
+
+def _tables(frames: Frames) -> tuple[str, ...]:
+    """The tables of a sample with these frames."""
+    return (*_TABLES, OPEN_CALLS) if frames.min_open else _TABLES
 
 
 def _check_given(cutoff: float, frames: Frames, unique_scores: NDArray[np.float32], out: Path) -> None:
@@ -262,20 +273,32 @@ def _write_frames(
     """Write the published tool's tables and `chunks.tsv`. Returns s of all chunks (n_chunks,), mapped from `spill`."""
     predictions = streams[FRAME_CALLS]
     predictions.write(PREDICTIONS_HEADER)
-    streams[CHUNK_TABLE].write(CHUNKS_HEADER)
+    if frames.min_open:
+        streams[OPEN_CALLS].write(PREDICTIONS_HEADER)
+    streams[CHUNK_TABLE].write(CHUNKS_HEADER.rstrip() + (SCORED_BY if frames.min_open else b"") + b"\n")
     calls = ChunkCalls(Path(predictions.name).parent)
     for lo in range(0, chunks.n_chunks, TABLE_CHUNKS):
         hi = min(lo + TABLE_CHUNKS, chunks.n_chunks)
         a, b = np.searchsorted(frames.frame_chunk, [lo, hi]).tolist()
         scores_N2 = np.asarray(unique_scores[frames.frame_unique[a:b]])
         check_scores(scores_N2, f"frames {a:,} to {b:,}")
-        write_prediction_rows(predictions, frames.frame_ids(a, b, chunks), scores_N2)
         maxima_C2 = chunk_maxima(frames.frame_chunk[a:b], scores_N2, lo, hi)
-        calls.add_maxima(chunks.chunk_ids(lo, hi), maxima_C2)
-        score_C = chunk_scores(maxima_C2)
         frames_C = np.bincount(np.asarray(frames.frame_chunk[a:b], dtype=np.int64) - lo, minlength=hi - lo)
-        write_chunk_rows(streams[CHUNK_TABLE], chunks, lo, frames_C, maxima_C2, score_C)
-        spill.write(score_C.data)
+        ids, open_C, published_C2 = frames.frame_ids(a, b, chunks), None, maxima_C2
+        if frames.min_open:
+            open_C, is_open = open_frames(frames, lo, hi), frames.is_open(a, b)
+            # The published tool's two tables know only stop-free frames.
+            published_C2, frames_C = (
+                np.where(open_C[:, None] > 0, np.float32(np.nan), maxima_C2),
+                frames_C - open_C,
+            )
+            own = list(itertools.compress(ids, is_open.tolist()))
+            write_prediction_rows(streams[OPEN_CALLS], own, scores_N2[is_open])
+            ids, scores_N2 = list(itertools.compress(ids, (~is_open).tolist())), scores_N2[~is_open]
+        write_prediction_rows(predictions, ids, scores_N2)
+        calls.add_maxima(chunks.chunk_ids(lo, hi), published_C2)
+        write_chunk_rows(streams[CHUNK_TABLE], chunks, lo, frames_C, maxima_C2, open_C)
+        spill.write(chunk_scores(maxima_C2).data)
     calls.write(streams[CHUNK_CALLS])
     if not chunks.n_chunks:  # a file without bytes cannot be mapped
         return np.empty(0)
@@ -312,6 +335,8 @@ def _run_facts(run: RunInfo, summary: ResultSummary, files: dict[str, ResultFile
         "note": run.note,
         "cutoff": summary.cutoff,
         **({"calibration": dict(summary.calibration)} if summary.calibration else {}),
+        **({"open_frames": dict(summary.open_frames)} if summary.open_frames else {}),
+        **({"frames_note": summary.frames_note} if summary.frames_note else {}),
         "inputs": [dataclasses.asdict(file) for file in run.inputs],
         "settings": dict(run.settings),
         "versions": dict(run.versions),

@@ -5,6 +5,9 @@ exactly when the published tool calls the chunk virus. A record's score is the m
 have a frame; the record is called virus when the score is at least the cut-off, else others. A higher score2 of
 a frame never lowers the record's score. A record without any frame gets no call, and a reason.
 
+With open frames (`sequences/translation.py`) a chunk without a stop-free frame has a score too, by its open frames. It
+counts like any other, and `chunks_open` says how many of the scored chunks are of this kind.
+
 `contigs.tsv` is data for programs: every record in input order, ids and scores verbatim (the score as the
 shortest decimal that reads back as the same float64; empty where there is none). An id may begin with
 `=`, `+`, `-` or `@`, which a spreadsheet would take for a formula: import the column as text. Ids hold no tab
@@ -22,6 +25,7 @@ from numpy.typing import NDArray
 
 from virnucpro_core.files.columns import Array
 from virnucpro_core.sequences.chunks import Chunks, chunk_starts
+from virnucpro_core.sequences.frames import Frames
 
 VIRUS, OTHERS, NO_CALL = 0, 1, 2
 PUBLISHED_CUTOFF = 0.5
@@ -29,9 +33,12 @@ CALLS = ("virus", "others", "no_call")
 TOO_SHORT = "shorter than 3 bases"
 NO_CODON = "no codon of A, C, G, T only"
 ALL_STOPPED = "every frame holds a stop codon"
+NO_STRETCH = "every frame holds a stop codon, and no stretch between stops has {} amino acids"
 CONTIGS_HEADER = b"record_id\tlength\tcall\tscore\tchunks\tchunks_scored\tframes\treason\n"
 # Two more columns if the classifier has a calibration; `calibration.py` says what they mean.
-CALIBRATED_HEADER = CONTIGS_HEADER.rstrip() + b"\tprobability\tfdr\n"
+CALIBRATED_COLUMNS = b"\tprobability\tfdr"
+# One more, before these, if the sample has open frames.
+OPEN_COLUMN = b"\tchunks_open"
 
 BLOCK_RECORDS = 65_536
 BLOCK_CHUNKS = 1_000_000
@@ -45,8 +52,10 @@ class RecordCalls:
 
     Arrays (n,): `length`, `chunks`, `chunks_scored`, `frames` int64; `score` float64, NaN without a call;
     `call` uint8, an index into CALLS; `probability` and `fdr` float64, NaN without one, None without a calibration.
-    `chunk_score` (sum of chunks,) float64, NaN where a chunk has no frame. `cutoff` (n,) float64: the least score with
-    which the record is called virus, NaN if no score decides; None for all records at PUBLISHED_CUTOFF.
+    `chunk_score` (sum of chunks,) float64, NaN where a chunk has no frame. `frames` counts stop-free frames.
+    `cutoff` (n,) float64: the least score with which the record is called virus, NaN if no score decides; None for all
+    records at PUBLISHED_CUTOFF. `chunks_open` (n,) int64 counts the chunks that were scored by open frames; None for a
+    sample without such.
     """
 
     first: int
@@ -63,6 +72,7 @@ class RecordCalls:
     probability: NDArray[np.float64] | None = None
     fdr: NDArray[np.float64] | None = None
     cutoff: NDArray[np.float64] | None = None
+    chunks_open: NDArray[np.int64] | None = None
 
 
 def chunk_scores(maxima_C2: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -81,11 +91,17 @@ def shown_score(score: float) -> str:
 
 
 def call_records(
-    chunks: Chunks, frame_chunk: Array, chunk_score: NDArray[np.float64], *, cutoff: float
+    chunks: Chunks,
+    frame_chunk: Array,
+    chunk_score: NDArray[np.float64],
+    *,
+    cutoff: float,
+    frames: Frames | None = None,
 ) -> Iterator[RecordCalls]:
     """Calls of all records, in input order, in blocks of bounded size.
 
-    `frame_chunk` (n_frames,), sorted, and `chunk_score` (n_chunks,) float64 may be memory maps.
+    `frame_chunk` (n_frames,), sorted, and `chunk_score` (n_chunks,) float64 may be memory maps. frames: the store of
+    these frames, needed if some are open.
     """
     first = 0
     while first < chunks.n_records:
@@ -97,21 +113,40 @@ def call_records(
         sums = _sums(np.where(scored_C, score_C, 0.0), bounds)
         score = np.divide(sums, n_scored, out=np.full(n, np.nan), where=n_scored > 0)
         call = np.where(n_scored == 0, NO_CALL, np.where(score >= cutoff, VIRUS, OTHERS)).astype(np.uint8)
+        n_frames, n_open = np.diff(np.searchsorted(frame_chunk, bounds)), None
+        if frames is not None and frames.min_open:
+            open_C = open_frames(frames, int(bounds[0]), int(bounds[-1]))
+            n_frames = n_frames - _sums(open_C, bounds)
+            n_open = _sums((open_C > 0).astype(np.int64), bounds)
         yield RecordCalls(
             first=first,
             ids=chunks.record_ids(first, first + n),
-            reasons=_reasons(chunks, first, call),
+            reasons=_reasons(chunks, first, call, 0 if frames is None else frames.min_open),
             length=np.diff(chunks.sequences.offsets[first : first + n + 1]),
             chunks=np.diff(bounds),
             chunks_scored=n_scored,
-            frames=np.diff(np.searchsorted(frame_chunk, bounds)),
+            frames=n_frames,
             score=score,
             call=call,
             chunk_first=int(bounds[0]),
             chunk_score=score_C,
             cutoff=None if cutoff == PUBLISHED_CUTOFF else np.full(n, cutoff),
+            chunks_open=n_open,
         )
         first += n
+
+
+def open_frames(frames: Frames, lo: int, hi: int) -> NDArray[np.int64]:
+    """Number of open frames of each chunk from lo to hi - 1, (hi - lo,)."""
+    a, b = np.searchsorted(frames.frame_chunk, [lo, hi]).tolist()
+    chunk = np.asarray(frames.frame_chunk[a:b])[frames.is_open(a, b)]
+    return np.bincount(chunk - lo, minlength=hi - lo).astype(np.int64)
+
+
+def contigs_header(min_open: int, *, is_calibrated: bool) -> bytes:
+    """The first line of `contigs.tsv`. min_open: 0 without open frames. is_calibrated: with probabilities."""
+    more = (OPEN_COLUMN if min_open else b"") + (CALIBRATED_COLUMNS if is_calibrated else b"")
+    return CONTIGS_HEADER.rstrip() + more + b"\n"
 
 
 def write_contig_rows(stream: BinaryIO, block: RecordCalls) -> None:
@@ -119,6 +154,8 @@ def write_contig_rows(stream: BinaryIO, block: RecordCalls) -> None:
     scores = np.where(np.isnan(block.score), "", block.score.astype("U"))
     numbers = np.stack([block.length, block.chunks, block.chunks_scored, block.frames], axis=1).tolist()
     ends = _calibrated_cells(block)
+    if block.chunks_open is not None:
+        ends = [f"\t{n}{end}" for n, end in zip(block.chunks_open.tolist(), ends, strict=True)]
     rows = zip(block.ids, numbers, block.call.tolist(), scores.tolist(), block.reasons, ends, strict=True)
     stream.write(
         "".join(
@@ -164,14 +201,14 @@ def _sums(values_C: Array, bounds: Array) -> Array:
     return sums
 
 
-def _reasons(chunks: Chunks, first: int, call: NDArray[np.uint8]) -> list[str]:
+def _reasons(chunks: Chunks, first: int, call: NDArray[np.uint8], min_open: int) -> list[str]:
     reasons = [""] * len(call)
     for k in np.flatnonzero(call == NO_CALL).tolist():
-        reasons[k] = chunks.reasons[first + k].decode() or _why_no_frame(chunks, first + k)
+        reasons[k] = chunks.reasons[first + k].decode() or _why_no_frame(chunks, first + k, min_open)
     return reasons
 
 
-def _why_no_frame(chunks: Chunks, record: int) -> str:
+def _why_no_frame(chunks: Chunks, record: int, min_open: int) -> str:
     sequence = chunks.sequence(record)
     if len(sequence) < 3:
         return TOO_SHORT
@@ -179,4 +216,5 @@ def _why_no_frame(chunks: Chunks, record: int) -> str:
     whole = len(sequence) <= chunks.chunk_size
     starts = [0] if whole else chunk_starts(len(sequence), chunks.chunk_size).tolist()
     readable = any(_CODON.search(sequence, start, start + chunks.chunk_size) for start in starts)
-    return ALL_STOPPED if readable else NO_CODON
+    stopped = NO_STRETCH.format(min_open) if min_open else ALL_STOPPED
+    return stopped if readable else NO_CODON

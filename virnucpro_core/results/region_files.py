@@ -11,6 +11,7 @@ else would be misread is written as `%` and two hexadecimal digits per byte (UTF
 - `chunks.tsv` and `regions.fasta`: nothing; ids stand as they were read.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
@@ -20,11 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro_core.files.columns import Array
-from virnucpro_core.results.record_calls import FASTA_WIDTH, RecordCalls
+from virnucpro_core.results.record_calls import FASTA_WIDTH, RecordCalls, chunk_scores
 from virnucpro_core.results.regions import Region, own_bases
 from virnucpro_core.sequences.chunks import Chunks
 
 CHUNKS_HEADER = b"record_id\tchunk\tstart\tend\tframes\tscore1\tscore2\tscore\tcall\n"
+# With open frames: `full` or `open`, by which the chunk was scored; empty without a score.
+SCORED_BY = b"\tscored_by"
 GFF3_HEADER = b"##gff-version 3\n"
 # Terms of the Sequence Ontology: SO:0001041 and SO:0000113.
 _TYPES = {
@@ -49,13 +52,24 @@ def bed_name(name: str) -> str:
 
 
 def write_chunk_rows(
-    stream: BinaryIO, chunks: Chunks, lo: int, frames_C: Array, maxima_C2: NDArray[np.float32], score_C: Array
+    stream: BinaryIO,
+    chunks: Chunks,
+    lo: int,
+    frames_C: Array,
+    maxima_C2: NDArray[np.float32],
+    open_C: Array | None = None,
 ) -> None:
     """Append the rows of `chunks.tsv` for the chunks from `lo` on.
 
-    frames_C: number of frames; maxima_C2: highest score1 and score2; score_C: s. Chunks without a frame have NaN and
-    get empty scores and no call.
+    frames_C: number of stop-free frames; maxima_C2: highest score1 and score2. Chunks without a frame have NaN and
+    get empty scores and no call. open_C: number of open frames, None for a sample without such: then there is no column
+    `scored_by`.
     """
+    score_C = chunk_scores(maxima_C2)
+    ends = [""] * len(score_C)
+    if open_C is not None:
+        kind_C = np.where(open_C > 0, "open", np.where(frames_C > 0, "full", ""))
+        ends = [f"\t{kind}" for kind in kind_C.tolist()]
     windows = chunks.windows(lo, lo + len(score_C))
     record, inverse = np.unique(windows.record, return_inverse=True)
     ids = [name.decode() for name in chunks.ids.take(record)]
@@ -63,12 +77,13 @@ def write_chunk_rows(
         [inverse, windows.number + 1, windows.start, windows.start + windows.length, frames_C], axis=1
     )
     text_C2, text_C = maxima_C2.astype("U"), score_C.astype("U")
-    rows = zip(places.tolist(), text_C2.tolist(), text_C.tolist(), score_C.tolist(), strict=True)
+    rows = zip(places.tolist(), text_C2.tolist(), text_C.tolist(), score_C.tolist(), ends, strict=True)
     stream.write(
         "".join(
             f"{ids[i]}\t{number}\t{start}\t{end}\t{frames}\t"
-            + (f"{a}\t{b}\t{text}\t{'virus' if s >= 0.5 else 'others'}\n" if frames else "\t\t\t\n")
-            for (i, number, start, end, frames), (a, b), text, s in rows
+            + ("\t\t\t" if math.isnan(s) else f"{a}\t{b}\t{text}\t{'virus' if s >= 0.5 else 'others'}")
+            + f"{last}\n"
+            for (i, number, start, end, frames), (a, b), text, s, last in rows
         ).encode()
     )
 

@@ -116,7 +116,7 @@ class Selection:
             "chunks": int(block.chunks[k]),
             "chunks_scored": int(block.chunks_scored[k]),
             "frames": int(block.frames[k]),
-            "reason": block.reasons[k],
+            "reason": block.reasons[k] or _scored_by(block, k),
             "probability": _number(block.probability, k),
             "fdr": _number(block.fdr, k),
         }
@@ -145,6 +145,15 @@ class Selection:
 
 def _number(values: Array | None, k: int) -> float | None:
     return None if values is None or np.isnan(values[k]) else float(values[k])
+
+
+def _scored_by(block: RecordCalls, k: int) -> str:
+    """What the page says of a record with a call whose chunks were scored by open frames; "" if none was."""
+    n_open, scored = (
+        0 if block.chunks_open is None else int(block.chunks_open[k]),
+        int(block.chunks_scored[k]),
+    )
+    return f"{n_open:,} of {scored:,} scored chunks by open frames" if n_open else ""
 
 
 def write_report(path: Path, summary: ResultSummary, run: RunInfo, selection: Selection) -> None:

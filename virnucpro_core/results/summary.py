@@ -31,6 +31,7 @@ class RunInfo:
     `note` is printed wherever results are shown, for instance the demo profile's "scores carry no biological
     meaning"; empty for none. `digests` identifies everything that the scores depend on (chunks, translations,
     encoders, classifier); `products` says how each product was made (version, precision, attention kernel).
+    `frames_note`: what to say of a classifier that was trained on other frames than the sample's; empty for none.
     `telemetry` and `made` (date, host, command, seconds) are the only parts that may differ between two runs over the
     same data. They are written to `run.json` only, so that every other file is byte for byte reproducible.
     """
@@ -44,6 +45,7 @@ class RunInfo:
     digests: Mapping[str, str] = field(default_factory=dict)
     products: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     telemetry: Mapping[str, Any] = field(default_factory=dict)
+    frames_note: str = ""
     made: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -123,6 +125,7 @@ class ResultSummary:
 
     `reads`: None if the input has no reads with qualities. `pairs`: some pairs of them, for the report.
     `calibration`: what `calibration.SampleProbabilities.facts` says, empty without a calibration.
+    `open_frames`: what `Tally.open_frames` says. `frames_note`: as in `RunInfo`.
     """
 
     sample: str
@@ -138,6 +141,8 @@ class ResultSummary:
     pairs: tuple[PairRow, ...] = ()
     calibration: Mapping[str, Any] = field(default_factory=dict)
     preset: str = ""
+    open_frames: Mapping[str, int] = field(default_factory=dict)
+    frames_note: str = ""
 
 
 class Tally:
@@ -149,6 +154,7 @@ class Tally:
         self._reasons: Counter[str] = Counter()
         self._chunks = self._chunks_scored = self._chunks_virus = self._frames = 0
         self._regions = self._region_bases = self._candidates = 0
+        self._chunks_open = self._only_open = 0
         self._records_PB = np.zeros((2, BINS), dtype=np.int64)
         self._chunks_B = np.zeros(BINS, dtype=np.int64)
 
@@ -166,12 +172,25 @@ class Tally:
         self._chunks_virus += int((scored >= 0.5).sum())
         self._frames += int(block.frames.sum())
         self._chunks_B += _histogram(scored)
+        if block.chunks_open is not None:
+            self._chunks_open += int(block.chunks_open.sum())
+            is_only_open = (block.chunks_open > 0) & (block.chunks_open == block.chunks_scored)
+            self._only_open += int(is_only_open.sum())
         for region in (region for found in regions.values() for region in found):
             self._regions += 1
             self._region_bases += region.end - region.start
             self._candidates += region.kind == "provirus_candidate"
         for call in (0, 1):
             self._records_PB[call] += _histogram(block.score[block.call == call])
+
+    def open_frames(self, min_open: int, n_frames: int) -> dict[str, int]:
+        """For `run.json` and the report; empty if the sample has no open frames (`min_open` 0).
+
+        frames: open frames, `n_frames` of them. chunks: scored by open frames. records: with no other scored chunk, so
+        without open frames they had no call.
+        """
+        counts = {"frames": n_frames, "chunks": self._chunks_open, "records": self._only_open}
+        return {"min_open": min_open} | counts if min_open else {}
 
     def counts(self) -> Counts:
         """The sums so far; reasons most frequent first, ties by name."""

@@ -289,6 +289,8 @@ def _word(name: str, value: object) -> str:
         return f"rows{value}"
     if name == "min_length":
         return f"from{value}"
+    if name == "min_open":
+        return f"aa{value}"
     if isinstance(value, str) and "/" in value:
         return Path(value).name
     return str(value) if value not in ("", None) else f"no_{name}"

@@ -26,7 +26,8 @@ class Product:
     version: of its algorithm. sources: the products it is made from. dataset: name of the float32 rows in its shards,
     "" for a product without shards. columns: number of columns of these rows, if the encoder does not define it; a
     virtual product shows its sources' rows side by side and has no columns of its own. classifier: whether the
-    classifier makes it; its rows are then probabilities. released_by: the retention policies that delete its data.
+    classifier makes it; its rows are then probabilities. frames: whether it is the frames, full or open. released_by:
+    the retention policies that delete its data.
 
     For an encoder's product only: `encoder`; `label`, its name for people; whether it can compute in fp8 (if not, it
     uses float16 where fp8 was asked for); `settings`, the sample's settings that change its rows.
@@ -39,6 +40,7 @@ class Product:
     columns: int = 0
     virtual: bool = False
     classifier: bool = False
+    frames: bool = False
     released_by: tuple[Literal["scores", "results"], ...] = ()
     encoder: Literal["dnabert-s", "esm2"] | None = None
     label: str = ""
@@ -55,7 +57,7 @@ PRODUCTS: dict[str, Product] = {
     product.name: product
     for product in (
         Product(CHUNKS, "2", released_by=("results",)),
-        Product(TRANSLATIONS, "1", (CHUNKS,), released_by=("results",)),
+        Product(TRANSLATIONS, "1", (CHUNKS,), frames=True, released_by=("results",)),
         Product(
             DNABERT,
             "1",

@@ -1,6 +1,6 @@
 """The settings of a sample: everything its results depend on, apart from its sequences."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import PurePath
 from typing import Any, Literal
@@ -25,7 +25,8 @@ class SampleSettings:
     reads counts as virus if any of its mates is called virus, or only if both are. calibration: file of a calibration,
     "" for the one beside the classifier, "none" for none. prior: the share of virus records, None to estimate it.
     preset: call by the expected false discovery rate instead of the cut-off. region_min_length: least bases of a viral
-    region; region_min_support: its least number of chunks called virus.
+    region; region_min_support: its least number of chunks called virus. frames: "open" to score also the chunks without
+    a stop-free frame, by stretches between stops of at least `min_open` amino acids (`sequences.translation`).
     """
 
     profile: str = "esm2-3b"
@@ -45,6 +46,8 @@ class SampleSettings:
     calibration: str = ""
     prior: float | None = None
     preset: Literal["", "conservative", "relaxed"] = ""
+    frames: Literal["full", "open"] = "full"
+    min_open: int = 30
 
     def __post_init__(self) -> None:
         """Raises UsageError that names the setting and its range."""
@@ -60,6 +63,8 @@ class SampleSettings:
             "pairs": (self.pairs in ("any", "both"), "any or both"),
             "prior": (self.prior is None or 0.0 < self.prior < 1.0, "a share between 0 and 1, such as 0.1"),
             "preset": (self.preset in ("", "conservative", "relaxed"), "conservative or relaxed"),
+            "frames": (self.frames in ("full", "open"), "full or open"),
+            "min_open": (1 <= self.min_open <= 333_333, "1 to 333,333 amino acids"),
             "precision": (self.precision in ("float32", "float16", "fp8"), "float32, float16 or fp8"),
         }
         for name, (good, allowed) in ranges.items():
@@ -71,9 +76,38 @@ class SampleSettings:
         """What is read of the files, and how."""
         return ReadOptions(self.interleaved, self.unmapped_only, self.min_length)
 
+    @property
+    def open_length(self) -> int:
+        """Least amino acids of an open frame; 0 if chunks without a stop-free frame have no score."""
+        return self.min_open if self.frames == "open" else 0
+
 
 # Settings that are shown only where somebody has set them.
-_QUIET = ("interleaved", "unmapped_only", "min_length", "pairs", "region_min_length", "region_min_support")
+_QUIET = (
+    "interleaved",
+    "unmapped_only",
+    "min_length",
+    "pairs",
+    "region_min_length",
+    "region_min_support",
+    "frames",
+)
+
+
+def check_min_open(given: int | None, settings: Iterable[SampleSettings]) -> None:
+    """Raises UsageError for a least length of open frames that no frame can have, or that no sample makes use of.
+
+    given: the option --min-open, None if it was not given.
+    """
+    samples = list(settings)
+    if given is not None and samples and not any(one.open_length for one in samples):
+        raise UsageError(
+            "--min-open is for open frames", remedy="give --frames open as well, or leave it out"
+        )
+    for one in samples:
+        if one.open_length > one.chunk_size // 3:
+            what = f"min_open is {one.open_length} amino acids, and chunks of {one.chunk_size} bases have at most"
+            raise UsageError(f"{what} {one.chunk_size // 3}", remedy="give a smaller --min-open")
 
 
 def shown_settings(settings: SampleSettings) -> dict[str, Any]:
@@ -82,7 +116,9 @@ def shown_settings(settings: SampleSettings) -> dict[str, Any]:
     return {
         name: value
         for name, value in asdict(settings).items()
-        if value not in ("", None) and not (name in _QUIET and value == getattr(default, name))
+        if value not in ("", None)
+        and not (name in _QUIET and value == getattr(default, name))
+        and not (name == "min_open" and not settings.open_length)
     }
 
 
@@ -92,6 +128,8 @@ def settings_in_words(settings: SampleSettings) -> str:
     words = [str(settings.chunk_size), settings.profile, settings.precision]
     for field in fields(settings):
         value = getattr(settings, field.name)
+        if field.name == "min_open" and not settings.open_length:
+            continue
         if field.name not in ("chunk_size", "profile", "precision") and value != getattr(usual, field.name):
             words.append(field.name if value is True else f"{field.name}={_short(field.name, value)}")
     return " ".join(words)
@@ -103,6 +141,13 @@ def _short(name: str, value: Any) -> Any:
 
 
 def differing(one: SampleSettings, other: SampleSettings) -> tuple[str, ...]:
-    """The names of the settings, other than OF_RESULTS, whose values differ. The chunk size comes first."""
+    """The names of the settings, other than OF_RESULTS, whose values differ. The chunk size comes first.
+
+    `min_open` differs only if both have open frames, or if it is not the default beside frames that differ.
+    """
     names = ["chunk_size", *(field.name for field in fields(one) if field.name != "chunk_size")]
-    return tuple(n for n in names if n not in OF_RESULTS and getattr(one, n) != getattr(other, n))
+    found = [n for n in names if n not in OF_RESULTS and getattr(one, n) != getattr(other, n)]
+    lengths = {one.open_length, other.open_length}
+    if "min_open" in found and (len(lengths) == 1 or lengths == {0, SampleSettings().min_open}):
+        found.remove("min_open")
+    return tuple(found)

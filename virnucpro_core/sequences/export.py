@@ -49,9 +49,10 @@ def _chunk_entries(chunks: Chunks) -> Iterable[bytes]:
 
 
 def _frame_entries(chunks: Chunks, frames: Frames, letters: Strings) -> Iterable[bytes]:
-    """One FASTA entry for each frame, its letters in one line."""
+    """One FASTA entry for each frame without a stop, its letters in one line. The tool has no open frames."""
     for lo in range(0, frames.n_frames, _ROWS):
         hi = min(lo + _ROWS, frames.n_frames)
-        ids = frames.frame_ids(lo, hi, chunks)
-        for name, text in zip(ids, letters.take(frames.frame_unique[lo:hi]), strict=True):
-            yield b">%b\n%b\n" % (name.encode(), text)
+        ids, is_open = frames.frame_ids(lo, hi, chunks), frames.is_open(lo, hi).tolist()
+        for name, text, leave in zip(ids, letters.take(frames.frame_unique[lo:hi]), is_open, strict=True):
+            if not leave:
+                yield b">%b\n%b\n" % (name.encode(), text)

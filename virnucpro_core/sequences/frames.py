@@ -5,6 +5,7 @@ N are skipped, equal nucleotides can have different proteins. Knows no encoder.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ class Frames:
     `frame_unique` int64 (index of its unique frame). One entry for each unique frame, in the order of first use:
     `proteins` and `nucleotides` Strings, `protein_lengths` int32, `digests` (n_unique, 16) uint8. `order` (n_unique,)
     int64 lists the unique frames by protein length; equal lengths by index.
+
+    min_open: least amino acids of an open frame (`translation.translate`), 0 if the store has none and never has.
+    `n_open` of the `n_frames` frames are open.
     """
 
     def __init__(self, store: ColumnStore) -> None:
@@ -48,11 +52,17 @@ class Frames:
             store["order"],
         )
         self.n_frames, self.n_unique = len(self.frame_chunk), len(self.order)
+        self.min_open = int(self.attrs.get("min_open", 0))
+        self.n_open = int(store["frame_open"].sum()) if self.min_open else 0
 
     @classmethod
     def open(cls, path: Path) -> "Frames":
         """Raises StoreError."""
         return cls(ColumnStore.open(path, kind=_KIND))
+
+    def is_open(self, lo: int, hi: int) -> Array:
+        """Which of the frames lo to hi - 1 are open frames, (hi - lo,) bool."""
+        return self.store["frame_open"][lo:hi] == 1 if self.min_open else np.zeros(hi - lo, np.bool_)
 
     def frame_ids(self, lo: int, hi: int, chunks: Chunks) -> list[str]:
         """`{record}_chunk_{k}{frame}` of frames lo to hi - 1."""
@@ -81,22 +91,28 @@ def shards_of(n_unique: int, shard_rows: int) -> int:
     return min(n_unique, -(-max(least, even) // multiple) * multiple)
 
 
-def write_frames(chunks: Chunks, out: Path, *, version: str = "", processes: int = 1) -> Frames:
+def write_frames(
+    chunks: Chunks, out: Path, *, version: str = "", processes: int = 1, min_open: int = 0
+) -> Frames:
     """Translate all chunks and publish the store at `out`. `version` becomes part of the store's digest.
 
     The chunks are translated twice: first to find the unique frames by their digests, then to write their letters.
     This is cheaper than writing every copy of a frame to disk. processes: how many translate a large sample together;
-    the bytes do not depend on it. Raises StoreError.
+    the bytes do not depend on it. min_open: 0, or the least amino acids of open frames, for chunks without a frame that
+    is free of stops. Raises StoreError.
     """
     processes = max(1, min(processes, len(chunks.sequences.flat) // BASES_A_PROCESS))
     with ColumnWriter.publishing(out, kind=_KIND) as writer, Processes(processes) as pool:
         writer.attrs |= {"chunks": chunks.digest, "version": version}
+        writer.attrs |= {"min_open": min_open} if min_open else {}
         identities, kept = Identities(), []
-        _append_frames(writer, np.empty(0, np.int64), np.empty(0, np.uint8))
+        _append_frames(writer, np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.bool_))
         blocks = (block for _, *block in chunks.blocks(_BLOCK_BASES))
         lo = 0
-        for n_chunks, chunk, code, digests in pool.map(_identified, blocks):
-            _append_frames(writer, lo + chunk, code)
+        for n_chunks, chunk, code, is_open, digests in pool.map(
+            partial(_identified, min_open=min_open), blocks
+        ):
+            _append_frames(writer, lo + chunk, code, is_open)
             identities.extend_digests(digests)
             kept.append(len(code))
             lo += n_chunks
@@ -110,9 +126,11 @@ def write_frames(chunks: Chunks, out: Path, *, version: str = "", processes: int
     return Frames.open(out)
 
 
-def _append_frames(writer: ColumnWriter, chunk: Array, code: Array) -> None:
+def _append_frames(writer: ColumnWriter, chunk: Array, code: Array, is_open: Array) -> None:
     writer.append("frame_chunk", chunk)
     writer.append("frame_code", code)
+    if "min_open" in writer.attrs:
+        writer.append("frame_open", is_open.astype(np.uint8))
 
 
 def _append_unique(writer: ColumnWriter, chunks: Chunks, is_unique: list[Array], pool: Processes) -> None:
@@ -123,7 +141,8 @@ def _append_unique(writer: ColumnWriter, chunks: Chunks, is_unique: list[Array],
     blocks = (
         (*block, mask) for (_, *block), mask in zip(chunks.blocks(_BLOCK_BASES), is_unique, strict=True)
     )
-    for proteins, protein_lengths, nucleotides, lengths in pool.map(_chosen, blocks):
+    chosen = partial(_chosen, min_open=writer.attrs.get("min_open", 0))
+    for proteins, protein_lengths, nucleotides, lengths in pool.map(chosen, blocks):
         writer.append_flat("proteins", proteins, protein_lengths)
         writer.append_flat("nucleotides", nucleotides, lengths)
         n_proteins.append(protein_lengths.astype(np.int32))
@@ -132,18 +151,19 @@ def _append_unique(writer: ColumnWriter, chunks: Chunks, is_unique: list[Array],
     writer.append("order", np.argsort(lengths, kind="stable"))
 
 
-def _identified(block: Sequence[Any]) -> tuple[int, Array, Array, bytes]:
-    """(number of chunks, chunk of each frame, code of each frame, their digests) of a block of chunks."""
+def _identified(block: Sequence[Any], *, min_open: int) -> tuple[int, Array, Array, Array, bytes]:
+    """(number of chunks, then of each frame: chunk, code, whether it is open, digest) of a block of chunks."""
     bases, starts, lengths = block
-    frames = translate(bases, starts, lengths)
+    frames = translate(bases, starts, lengths, min_open)
     pairs = zip(frames.nucleotides[:], frames.proteins[:], strict=True)
-    return len(starts), frames.chunk, frames.code, digests_of(b"%b\n%b" % pair for pair in pairs)
+    digests = digests_of(b"%b\n%b" % pair for pair in pairs)
+    return len(starts), frames.chunk, frames.code, frames.is_open, digests
 
 
-def _chosen(block: Sequence[Any]) -> tuple[Array, Array, Array, Array]:
+def _chosen(block: Sequence[Any], *, min_open: int) -> tuple[Array, Array, Array, Array]:
     """Proteins and nucleotides, each as (letters, lengths), of the frames of a block that the mask selects."""
     bases, starts, lengths, is_unique = block
-    frames, rows = translate(bases, starts, lengths), np.flatnonzero(is_unique)
+    frames, rows = translate(bases, starts, lengths, min_open), np.flatnonzero(is_unique)
     parts: list[Array] = []
     for strings in (frames.proteins, frames.nucleotides):
         n_letters = strings.lengths[rows]

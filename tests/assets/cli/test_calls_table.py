@@ -60,6 +60,19 @@ def test_a_pipe_gets_every_column_whole(out: Path, capsys: pytest.CaptureFixture
     assert rows[1].rstrip().endswith(ROWS[1][-1])
 
 
+def test_chunks_scored_by_open_frames_have_a_column_where_there_are_some(
+    out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head, *rows = (out / "contigs.tsv").read_text().splitlines()
+    counts = ("12", "0", "5")
+    lines = [f"{head}\tchunks_open", *(f"{row}\t{n}" for row, n in zip(rows, counts, strict=True))]
+    (out / "contigs.tsv").write_text("\n".join([*lines, ""]))
+    print_calls(out)
+    head, *rows, _ = capsys.readouterr().out.splitlines()
+    assert head.split() == ["record", "length", "call", "score", "scored/chunks", "open", "frames", "reason"]
+    assert [row.split()[-2:] for row in (rows[0], rows[2])] == [["12", "132"], ["5", "6"]]
+
+
 @pytest.mark.parametrize(
     ("score", "shown"),
     [(0.4999999, "0.4999"), (0.5, "0.5000"), (1.0, "1.0000"), (0.0, "0.0000"), (0.29, "0.2900")],

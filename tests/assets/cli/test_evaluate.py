@@ -126,6 +126,12 @@ def test_what_cannot_be_is_refused_before_work_begins(
         *both, "--chunk-size", 500
     )
     assert "no such file" in refused(*predict, "--calibration", "missing.json")
+    assert "--min-open is for open frames; give --frames open" in refused(*predict, "--min-open", 20)
+    full_only = (*predict, "--classifier", "classifier", "--chunk-size", 300, "--calibration", file)
+    assert "these are of open frames of 30 or more" in refused(*full_only, "--frames", "open")
+    assert "min_open is 0" in refused(*predict, "--frames", "open", "--min-open", 0)
+    said = refused(*predict, "--frames", "open", "--min-open", 167)
+    assert "min_open is 167 amino acids, and chunks of 500 bases have at most 166" in said
     out = ("--out", tmp_path / "no")
     assert "give --virus FASTA --others FASTA, or FASTA --labels" in refused("evaluate", "virus.fa", *out)
     data = ("--virus", "virus.fa", "--others", "others.fa", "--profile", "demo", *out)
@@ -200,3 +206,35 @@ def test_training_ends_with_a_page_and_a_card(site: Site) -> None:
     facts = json.loads((site.folder / "seen" / "evaluation.json").read_text())
     assert facts["run"]["training"] == {"is_known": True, "shared": shared, "sequences": 11}
     assert facts["run"]["sample"].startswith("all-eval-")
+
+
+def test_open_frames_from_training_to_the_evaluation(site: Site) -> None:
+    """A classifier of other frames is named, and its calibration is not used."""
+    files = ("--virus", "virus.fa", "--others", "others.fa", "--chunk-size", 300)
+    models = ("--dnabert", DEMO / "dnabert_s", "--esm2", DEMO / "esm2", "--device", "cpu")
+    opened = ("--frames", "open", "--min-open", 20)
+    fitting = ("--seeds", 1, "--epochs", 2, "--bootstrap", 0, "--lengths", 300)
+    said = site.shell.good("train", *files, *models, *fitting, *opened, "--out", "trained-open")
+    assert "  with a stop-free frame: " in said
+    assert "  open frames only: " in said
+
+    words = (*files, "--profile", "demo", "--lengths", "300", "--bootstrap", 0, *opened)
+    fit = site.shell.good(
+        "calibrate", *words, "--classifier", "trained-open", "--method", "platt", "--out", "c-open"
+    )
+    assert "note: " not in fit
+    made = read_calibration(site.folder / "trained-open" / "calibration-300-open20.json")
+    assert made.min_open == 20
+
+    # The classifier of the fixture has a calibration, for stop-free frames.
+    other = site.shell.good("evaluate", *words, "--classifier", "classifier", "--out", "e-open")
+    assert (
+        "note: The classifier was trained on stop-free frames only; here it scores open frames of 20" in other
+    )
+    folder = site.folder / "e-open"
+    facts = json.loads((folder / "evaluation.json").read_text())
+    assert [one["name"] for one in facts["records"]][-2:] == ["with a stop-free frame", "open frames only"]
+    assert [one["name"] for one in facts["confusion"]] == ["cut-off 0.5"]
+    assert "trained on stop-free frames only" in (folder / "evaluation.html").read_text()
+    report = html.unescape((folder / "predictions" / "report.html").read_text())
+    assert "one for stop-free frames is not used" in report

@@ -23,9 +23,8 @@ from tests.support import ROOT
 from tests.support.live_platform import wait_until
 from torture.pipeline import write_reads
 from virnucpro_core.models.profiles import DEMO
-from virnucpro_core.results.folder import RESULT_FILES
+from virnucpro_core.results.folder import OPTIONAL_FILES, RESULT_FILES
 from virnucpro_core.results.multiqc import MULTIQC_FILES
-from virnucpro_core.results.viral_reads import READ_FILES
 
 ACROSS = {"summary.tsv", "index.html", *MULTIQC_FILES}
 
@@ -114,7 +113,7 @@ def test_predict_shows_progress_and_calls_and_leaves_the_results_folder(predicte
         predicted.folder / "results" / "contigs.tsv", sep="\t")["record_id"])  # fmt: skip
     assert rows[0].split()[3] == "0.8001"  # cut to 4 digits, as in the report
     results = predicted.folder / "results"
-    assert {f.name for f in results.iterdir()} == set(RESULT_FILES) - set(READ_FILES)
+    assert {f.name for f in results.iterdir()} == set(RESULT_FILES) - set(OPTIONAL_FILES)
     calls = pd.read_csv(results / "contigs.tsv", sep="\t")
     assert len(calls) == 6
     run = json.loads((results / "run.json").read_text())

@@ -19,8 +19,7 @@ from tests.support.live_platform import wait_until
 from virnucpro_assets.web.results import results_app
 from virnucpro_assets.web.server import check_port
 from virnucpro_core.errors import UsageError
-from virnucpro_core.results.folder import RESULT_FILES
-from virnucpro_core.results.viral_reads import READ_FILES
+from virnucpro_core.results.folder import OPTIONAL_FILES, RESULT_FILES
 
 ODD = ("../sample.json", "..%2fsample.json", "%2e%2e%2fsample.json", "..%5c..%5csample.json", "%00", ".", "..",
        "//etc/passwd", "%2fetc%2fpasswd", ".virnucpro-delivery.json", "report.html/", "REPORT.HTML", "%ff")  # fmt: skip
@@ -52,7 +51,7 @@ def test_results_are_served_as_they_are_and_nothing_else(finished: Finished, tmp
     home, results = finished.platform.folder, finished.sample.results
     base = f"/results/{NAME}/"
     (results / "mine.txt").write_text("not a result")
-    present = [name for name in RESULT_FILES if name not in READ_FILES]  # the sample has no reads
+    present = [name for name in RESULT_FILES if name not in OPTIONAL_FILES]  # of reads, or open frames
     with served(home) as port:
         for name in present:
             status, headers, body = get(port, base + name)
@@ -108,7 +107,7 @@ def test_no_link_leads_out_of_the_results(finished: Finished, tmp_path: Path) ->
     assert {name for name, status in found.items() if status == 404} == {
         "report.html",
         "viral.fasta",
-        *READ_FILES,
+        *OPTIONAL_FILES,
     }
 
 

@@ -11,12 +11,13 @@ import pytest
 from tests.support.genomes import LABELS_TABLE, write_genomes
 from virnucpro_core.encoders.weights import fingerprint
 from virnucpro_core.errors import UsageError, WeightsError
-from virnucpro_core.evaluation.evaluation import EvaluationSettings
+from virnucpro_core.evaluation.evaluation import FULL, OPEN, EvaluationSettings
 from virnucpro_core.evaluation.trained import publish_trained, scored
 from virnucpro_core.files.manifest import verify
 from virnucpro_core.models.classifier import load_classifier
 from virnucpro_core.models.fitting import Recipe, train_classifier
-from virnucpro_core.models.profiles import DEMO, NO_MEANING, note_of
+from virnucpro_core.models.profiles import DEMO, NO_MEANING, note_of, resolve_profile
+from virnucpro_core.models.store import ModelStore
 from virnucpro_core.models.training import PARTS, Trained, TrainingSettings, cut, divided, train
 from virnucpro_core.models.training_data import Overlap, digests_of, overlap
 from virnucpro_core.results.record_calls import chunk_scores
@@ -199,3 +200,30 @@ def test_the_table_names_labels_and_groups(tmp_path: Path) -> None:
     assert {name: one.label for name, one in found.items()} == {
         n: o.label for n, o in labelled.truth().items()
     }
+
+
+def test_open_frames_are_trained_on_if_that_is_asked_for(labelled: LabelledInput, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, min_open=25, augment=(), seeds=1, lengths=(300,))
+    made = train(labelled, DEMO / "dnabert_s", DEMO / "esm2", settings)
+    assert made.facts["min_open"] == made.facts["training"]["min_open"] == 25
+    found = scored(made)
+    assert found.open_chunks is not None and found.open_records is not None  # noqa: PT018 - for mypy
+    assert 0 < found.open_chunks.sum() < len(found.open_chunks)
+    # Pieces of 300 bases are one chunk each.
+    assert found.open_records.sum() == found.open_chunks.sum()
+    assert not np.isnan(found.records.score[found.open_records]).any()
+    evaluation = publish_trained(made, tmp_path / "open", MEASURING)
+    whole, *_, full, opened = evaluation.records
+    assert (full.name, opened.name) == (FULL, OPEN)
+    assert full.virus + opened.virus == whole.virus
+    card = (tmp_path / "open" / "MODEL_CARD.md").read_text()
+    assert "--chunk-size 300 --frames open --min-open 25" in card
+    assert "A chunk without a stop-free frame has no score" not in card
+    assert resolve_profile("demo", 300, ModelStore(tmp_path), classifier=tmp_path / "open").min_open == 25
+
+
+def test_without_open_frames_the_manifest_does_not_name_them(trained: Trained) -> None:
+    assert "min_open" not in trained.facts
+    assert "min_open" not in trained.facts["training"]
+    found = scored(trained)
+    assert found.open_chunks is found.open_records is None

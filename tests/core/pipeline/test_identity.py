@@ -15,7 +15,7 @@ from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.layers import EVERYTHING, open_layers
 from virnucpro_core.pipeline.retention import release
 from virnucpro_core.pipeline.score import merge_lane, score_lane
-from virnucpro_core.pipeline.steps import chunk_sample, translate_sample
+from virnucpro_core.pipeline.steps import chunk_sample, frames_note, translate_sample
 from virnucpro_core.samples.products import (
     CHUNKS,
     CONSENSUS,
@@ -147,3 +147,35 @@ def test_a_cleaned_sample_of_another_version_or_kernel_is_computed_again(
     assert open_layers(lane_of(pipeline, attention="triton")) == EVERYTHING
     raise_version(monkeypatch, name)
     assert open_layers(lane_of(pipeline)) == EVERYTHING
+
+
+def test_open_frames_are_other_frames_and_what_follows_from_them_is_stale(pipeline: Pipeline) -> None:
+    lane = lane_of(pipeline)
+    assert "min_open" not in lane.recipes[TRANSLATIONS]
+    for least in (20, 25):  # then another least length
+        settings = replace(lane.sample.settings, frames="open", min_open=least)
+        opened = replace(lane.sample, settings=settings)
+        with pytest.raises(StoreError, match="translations are of other settings of --frames or --min-open"):
+            embed_lane(pipeline.lane(opened, 0), ESM, COMPUTE, on_shard=lambda _: None)
+        made = translate_sample(opened)
+        assert (made.min_open, made.n_open > 0) == (least, True)
+        assert "done" not in set().union(*states(pipeline.lane(opened, 0)).values())
+        assert pipeline.lane(opened, 0).recipes[TRANSLATIONS]["min_open"] == str(least)
+    translate_sample(lane.sample)
+    assert set().union(*states(lane_of(pipeline)).values()) == {"done"}
+
+
+def test_the_results_say_if_the_classifier_knows_other_frames(pipeline: Pipeline) -> None:
+    lane = lane_of(pipeline)
+    opened = replace(lane.sample, settings=replace(lane.sample.settings, frames="open", min_open=20))
+    learned = replace(lane.profile, min_open=20)
+    assert frames_note(lane) == frames_note(replace(lane, sample=opened, profile=learned)) == ""
+    only_full = (
+        "The classifier was trained on stop-free frames only; here it scores open frames of 20 or more"
+    )
+    assert frames_note(replace(lane, sample=opened)).startswith(only_full)
+    assert frames_note(replace(lane, profile=learned)).endswith(
+        "here it scores stop-free frames only. Give --frames open."
+    )
+    other = frames_note(replace(lane, sample=opened, profile=replace(learned, min_open=30)))
+    assert "trained on open frames of 30 or more amino acids too; here it scores open frames of 20" in other

@@ -137,6 +137,7 @@ def test_other_settings_than_those_of_the_import_are_refused(
     run(sample, store, write_published(published(), tmp_path / "old"))
     for settings, line in (
         (SampleSettings(chunk_size=300), "for --chunk-size 500, not 300; give --chunk-size 500; or --fresh"),
+        (SampleSettings(frames="open"), "for --frames full, not open; give --frames full; or --fresh"),
         (SampleSettings(profile="esm2-650m"), "for --profile esm2-3b, not esm2-650m; give --profile esm2-3b"),
     ):
         with pytest.raises(UsageError, match=line):

@@ -1,6 +1,7 @@
 """The estimate of a sample agrees with what it really contains, and stores nothing."""
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,16 +25,18 @@ SETTINGS = SampleSettings(profile="demo", chunk_size=300)
 EACH = {SEQUENCES: 1e-3, DNABERT: 2e-3, ESM: 8e-3, SCORES: 4e-3, RESULTS: 5e-4}
 
 
-def planned(*files: Path, pace: Pace = Pace({}), lanes: int = 1) -> planning.Plan:  # noqa: B008 - immutable
+def planned(*files: Path, pace: Pace = Pace({}), lanes: int = 1, min_open: int = 0) -> planning.Plan:  # noqa: B008 - immutable
+    settings = replace(SETTINGS, frames="open", min_open=min_open) if min_open else SETTINGS
     profile = resolve_profile("demo", 300, ModelStore(DEMO))
-    return plan_sample(files, SETTINGS, profile, pace=pace, kind="demo, float32, cpu", lanes=lanes)
+    return plan_sample(files, settings, profile, pace=pace, kind="demo, float32, cpu", lanes=lanes)
 
 
-def test_a_small_sample_is_counted_exactly(tmp_path: Path) -> None:
+@pytest.mark.parametrize("min_open", [0, 40])
+def test_a_small_sample_is_counted_exactly(tmp_path: Path, min_open: int) -> None:
     file = DEMO / "viral.fa"
     chunks = write_chunks([file], tmp_path / "chunks", chunk_size=300)
-    frames = write_frames(chunks, tmp_path / "frames")
-    counts = planned(file).counts
+    frames = write_frames(chunks, tmp_path / "frames", min_open=min_open)
+    counts = planned(file, min_open=min_open).counts
     assert counts.exact
     assert (counts.records, counts.chunks) == (6, chunks.n_chunks)
     assert counts.bases == sum(len(record.sequence) for record in read_records([file]))

@@ -19,8 +19,7 @@ from virnucpro_core.results.delivery import (
     check_shared_out,
     deliver,
 )
-from virnucpro_core.results.folder import RESULT_FILES, RUN
-from virnucpro_core.results.viral_reads import READ_FILES
+from virnucpro_core.results.folder import OPTIONAL_FILES, RESULT_FILES, RUN
 from virnucpro_core.samples.inputs import content_digest, digest_inputs
 from virnucpro_core.samples.naming import enter
 from virnucpro_core.samples.settings import SampleSettings, shown_settings
@@ -45,7 +44,7 @@ def results_of(sample: Scored, folder: Path) -> list[Path]:
 
 def test_a_results_folder_holds_what_the_table_names(sample: Scored, tmp_path: Path) -> None:
     sample.write(tmp_path / "results")
-    assert {file.name for file in (tmp_path / "results").iterdir()} == {*RESULT_FILES} - {*READ_FILES}
+    assert {file.name for file in (tmp_path / "results").iterdir()} == {*RESULT_FILES} - {*OPTIONAL_FILES}
 
 
 def test_results_are_delivered_whole_and_again_over_themselves(sample: Scored, tmp_path: Path) -> None:

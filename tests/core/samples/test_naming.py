@@ -29,6 +29,8 @@ OTHERS = [
     replace(SETTINGS, classifier="/elsewhere/A.b"),
     replace(SETTINGS, duplicates="rename"),
     replace(SETTINGS, shard_rows=20),
+    replace(SETTINGS, frames="open"),
+    replace(SETTINGS, frames="open", min_open=40),
 ]
 
 
@@ -117,7 +119,10 @@ def test_names_of_variants_say_what_differs() -> None:
     sample = Sample("s", Path("home/samples/s"), (), SETTINGS)
     names = [variant_name(sample, other) for other in OTHERS[1:]]
     assert names[:5] == ["s-300", "s-esm2-650m", "s-isolate-fp8", "s-A_b", "s-A_b"]
-    assert names[5:] == ["s-rename", "s-rows20"]
+    assert names[5:] == ["s-rename", "s-rows20", "s-open", "s-open-aa40"]
+    # The least length of open frames says nothing beside stop-free frames only.
+    assert not differing(SETTINGS, replace(SETTINGS, min_open=40))
+    assert differing(OTHERS[-1], OTHERS[-2]) == ("min_open",)
 
 
 def test_settings_of_the_results_alone_change_the_sample_itself(tmp_path: Path) -> None:

@@ -55,6 +55,32 @@ def test_frames_are_the_references(tmp_path: Path, seed: int) -> None:
     frames.store.verify()
 
 
+@pytest.mark.parametrize("least", [1, 4, 8])
+def test_open_frames_are_beside_the_same_stop_free_ones(tmp_path: Path, least: int) -> None:
+    records = sequences(4)
+    chunks, frames = stores(tmp_path, records, 60)
+    opened = write_frames(chunks, tmp_path / "open", min_open=least)
+    expected = [
+        f"r{i}_chunk_{k}{name}"
+        for i, record in enumerate(records)
+        if record
+        for k, start in enumerate(reference.chunk_starts(len(record), 60), 1)
+        for name, *_ in reference.open_frames(record[start : start + 60], least)
+    ]
+    ids, is_open = opened.frame_ids(0, opened.n_frames, chunks), opened.is_open(0, opened.n_frames)
+    assert [name for name, one in zip(ids, is_open, strict=True) if one] == expected
+    full = [name for name, one in zip(ids, is_open, strict=True) if not one]
+    assert full == frames.frame_ids(0, frames.n_frames, chunks)
+    proteins = [opened.proteins[u] for u in opened.frame_unique[~is_open].tolist()]
+    assert proteins == [frames.proteins[u] for u in frames.frame_unique.tolist()]
+    assert (opened.min_open, opened.n_open) == (least, len(expected))
+    assert len(expected) > 5
+    assert not frames.is_open(0, frames.n_frames).any()
+    assert opened.digest != write_frames(chunks, tmp_path / "other", min_open=least + 1).digest
+    assert "frame_open" not in frames.store
+    assert "min_open" not in frames.attrs
+
+
 def test_one_slice_with_two_proteins_is_two_unique_frames(tmp_path: Path) -> None:
     chunks, frames = stores(tmp_path, ["NNNATG", "NNNACG", "NNNATG"])
     ids = frames.frame_ids(0, frames.n_frames, chunks)

@@ -35,13 +35,20 @@ def test_results_keep_the_order_and_errors_and_deaths_are_raised() -> None:
             list(pool.map(_die, range(20)))
 
 
+STOPPED = [f"TTAACTAACTAACTAG{letters}TTAACTAACTAACTAG" for letters in ("GCC" * 8, "GAC" * 9)]
+
+
 def test_a_store_has_the_same_bytes_however_many_processes_made_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "a.fa").write_text("".join(f">r{i}\n{s}\n" for i, s in enumerate(sequences(1))))
-    chunks = write_chunks([tmp_path / "a.fa"], tmp_path / "chunks", chunk_size=30)
+    (tmp_path / "a.fa").write_text("".join(f">r{i}\n{s}\n" for i, s in enumerate([*sequences(1), *STOPPED])))
+    chunks = write_chunks([tmp_path / "a.fa"], tmp_path / "chunks", chunk_size=60)
     monkeypatch.setattr(module, "BASES_A_PROCESS", 1)
     monkeypatch.setattr(module, "_BLOCK_BASES", 500)
-    alone, together = (write_frames(chunks, tmp_path / f"f{n}", processes=n) for n in (1, 2))
-    assert alone.digest == together.digest
-    together.store.verify()
+    for least in (0, 5):
+        alone, together = (
+            write_frames(chunks, tmp_path / f"f{n}-{least}", processes=n, min_open=least) for n in (1, 2)
+        )
+        assert alone.digest == together.digest
+        together.store.verify()
+        assert (together.n_open > 0) == (least > 0)
