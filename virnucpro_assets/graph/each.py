@@ -178,7 +178,7 @@ def _require_one(context: Context, keys: list[str]) -> None:
 def _shared(context: Context, *, device: bool) -> Iterator[None]:
     """Hold what the keys of a step share: the device, the loaded models and the open files of the event log."""
     with contextlib.ExitStack() as shared:
-        shared.enter_context(quick_event_log(context.instance, context.run.run_id))
+        shared.enter_context(quick_event_log(context.instance))
         if device:
             shared.enter_context(kept_device())
             shared.enter_context(kept_encoders())

@@ -11,7 +11,7 @@ from virnucpro_assets.graph.partitions import SAMPLES, lane_key, lane_of
 from virnucpro_assets.graph.records import EXIT_CODE
 from virnucpro_assets.platform.environment import home_folder
 from virnucpro_assets.platform.history import latest_run
-from virnucpro_assets.platform.instance import database_errors, open_instance
+from virnucpro_assets.platform.instance import database_errors, open_instance, quick_event_log
 from virnucpro_assets.platform.ownership import own_records
 from virnucpro_assets.platform.resource import platform_from_environment
 from virnucpro_assets.platform.tags import (
@@ -43,7 +43,7 @@ def run_task(task: Task) -> Outcome:
     """
     keys = [lane_key(*lane_of(key)) if task.job == "lane" else key for key in task.keys]
     tags = driver_tags(task.driver) | OWN_TAGS | {MAX_RETRIES_TAG: "0", HOME_TAG: str(home_folder())}
-    with database_errors(), open_instance() as instance:
+    with database_errors(), open_instance() as instance, quick_event_log(instance):
         if len(keys) > 1:
             order = instance.get_dynamic_partitions(str(SAMPLES.name))
             tags |= keys_tags(keys, order) | {DEFERRED_TAG: "true", DEVICE_TAG: str(task.rank)}

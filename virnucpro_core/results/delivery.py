@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from virnucpro_core.errors import StoreError, UsageError, VirnucproError, printable
-from virnucpro_core.files.publish import publish, publish_json, sweep, temporary_folder
+from virnucpro_core.files.publish import publish, publish_json, publish_together, sweep, temporary_folder
 from virnucpro_core.results.batch import ACROSS, check_batch_out
 from virnucpro_core.results.folder import RESULT_FILES, RUN
 from virnucpro_core.samples.inputs import content_digest, digest_inputs
@@ -178,10 +178,12 @@ def deliver(results: Path, out: Path) -> None:
     for name in (RUN, *RESULT_FILES):  # files of earlier results that these ones do not have, such as reads
         if name == RUN or not (results / name).exists():
             (out / name).unlink(missing_ok=True)
-    for file in sorted(results.iterdir(), key=lambda f: f.name == RUN):
-        if file.is_file() and not file.name.startswith("."):
-            with publish(out / file.name) as temporary:
-                shutil.copyfile(file, temporary)
+    names = [f.name for f in results.iterdir() if f.is_file() and not _is_hidden(f) and f.name != RUN]
+    with publish_together(out, sorted(names)) as files:
+        for name, file in files.items():
+            shutil.copyfile(results / name, file)
+    with publish(out / RUN) as file:
+        shutil.copyfile(results / RUN, file)
     (out / UNFINISHED).unlink()
 
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from virnucpro_core.errors import StoreError, UsageError
 from virnucpro_core.files.digests import sha256_json, sha256_once
-from virnucpro_core.files.publish import publish, publish_json
+from virnucpro_core.files.publish import publish_json, publish_together
 from virnucpro_core.results.calibration import Calibration, Preset, SampleProbabilities
 from virnucpro_core.results.chunk_calls import (
     PREDICTIONS_HEADER,
@@ -309,10 +309,8 @@ def _write_frames(
 @contextlib.contextmanager
 def _published_together(out: Path, names: Sequence[str]) -> Iterator[dict[str, BinaryIO]]:
     """Open one stream per file of the folder. None of the files appears before the block has ended."""
-    with contextlib.ExitStack() as files:
-        yield {
-            name: files.enter_context(files.enter_context(publish(out / name)).open("wb")) for name in names
-        }
+    with publish_together(out, names) as files, contextlib.ExitStack() as streams:
+        yield {name: streams.enter_context(file.open("wb")) for name, file in files.items()}
 
 
 def _measured(path: Path) -> ResultFile:

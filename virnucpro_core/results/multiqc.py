@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from virnucpro_core.files.publish import publish_json
+from virnucpro_core.files.publish import json_text, publish_together
 from virnucpro_core.results.record_calls import CALLS
 
 CALLS_FILE = "virnucpro_calls_mqc.json"
@@ -80,5 +80,10 @@ def write_multiqc(folder: Path, counts: Mapping[str, Mapping[str, Any]]) -> None
         }
         for name, of in counts.items()
     }
-    publish_json(folder / CALLS_FILE, _CALLS_SECTION | {"data": calls})
-    publish_json(folder / GENERAL_FILE, _GENERAL_SECTION | {"data": general})
+    sections = {
+        CALLS_FILE: _CALLS_SECTION | {"data": calls},
+        GENERAL_FILE: _GENERAL_SECTION | {"data": general},
+    }
+    with publish_together(folder, MULTIQC_FILES) as files:
+        for name, file in files.items():
+            file.write_text(json_text(sections[name]), encoding="utf-8")

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro_core.errors import InputError, StoreError
-from virnucpro_core.files.publish import publish
+from virnucpro_core.files.publish import publish_together
 from virnucpro_core.results.record_calls import CALLS, NO_CALL, OTHERS, VIRUS, RecordCalls
 from virnucpro_core.results.summary import PairRow, ReadCounts
 from virnucpro_core.samples.inputs import InputFile, check_unchanged
@@ -278,15 +278,16 @@ def _write(
         written |= {VIRAL_1: first, VIRAL_2: mates.partner[first]}
     if (mates.is_read & ~paired).any():
         written[VIRAL_UNPAIRED] = chosen[~paired[chosen]]
-    with contextlib.ExitStack() as published:
+    names = (*written, PAIRS) if paired.any() else tuple(written)
+    with publish_together(out, names) as files:
         for name, records in written.items():
-            with published.enter_context(publish(out / name)).open("wb") as stream:
+            with files[name].open("wb") as stream:
                 _pack(stream, texts.of(records))
         if paired.any():
-            with published.enter_context(publish(out / PAIRS)).open("wb") as stream:
+            with files[PAIRS].open("wb") as stream:
                 rows = np.flatnonzero(paired & mates.is_first)
                 _write_pairs(stream, chunks, called, calls, (rows, mates.partner[rows]))
-    return (*written, PAIRS) if paired.any() else tuple(written)
+    return names
 
 
 def _write_pairs(

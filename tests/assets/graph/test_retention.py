@@ -226,7 +226,7 @@ def test_a_quick_event_log_is_kept_open_and_not_synced_until_the_block_ends(tmp_
         written_ahead = next(tmp_path.rglob("index.db")).with_name("index.db-wal")
         assert not written_ahead.exists()
         full = synchronous()
-        with quick_event_log(instance, "some-run"):
+        with quick_event_log(instance):
             for _ in range(2):
                 instance.report_runless_asset_event(dg.AssetMaterialization("made"))
                 assert written_ahead.exists()
