@@ -16,7 +16,7 @@ from unittest import mock
 
 from tests.support import ROOT
 from tests.support.live_platform import web_ui
-from torture.site import SAMPLE, Site, undisturbed
+from torture.site import SAMPLE, SHARD_ROWS, Site, undisturbed
 from torture.table import Row, Task, campaign
 
 TIMEOUT = 300.0
@@ -81,7 +81,15 @@ def _wait_long_for_runs(site: Site) -> None:
 
 
 def _predict(site: Site) -> tuple[str, ...]:
-    words = (f"{site.folder}/{SAMPLE}.fa", "--profile", "demo", "--chunk-size", "300")
+    words = (
+        f"{site.folder}/{SAMPLE}.fa",
+        "--profile",
+        "demo",
+        "--chunk-size",
+        "300",
+        "--shard-rows",
+        str(SHARD_ROWS),
+    )
     return (*words, "--out", str(site.out))
 
 

@@ -64,6 +64,7 @@ def test_the_daemon_begins_to_read_the_event_log_without_a_warning(
     """Used by platform/instance.py: the keys under which the daemon keeps how far it has read."""
     log = logging.getLogger("daemon")
     with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        caplog.clear()  # of what Dagster says of the temporary instance
         for expected in (0, 7):
             begin_event_log(instance)
             assert set(_fetch_persisted_cursors(instance, DAGSTER_EVENT_TYPES, log).values()) == {expected}

@@ -10,8 +10,8 @@ from virnucpro_core.results import batch, chunk_calls, folder, record_calls, reg
 
 PAGE = (ROOT / "docs" / "outputs.md").read_text()
 HEADERS = {
-    "contigs.tsv": record_calls.CALIBRATED_HEADER,
-    "chunks.tsv": region_files.CHUNKS_HEADER,
+    "contigs.tsv": record_calls.contigs_header(30, is_calibrated=True),
+    "chunks.tsv": region_files.CHUNKS_HEADER.rstrip() + region_files.SCORED_BY,
     "prediction_results.txt": chunk_calls.PREDICTIONS_HEADER,
     "prediction_results_highestscore.csv": chunk_calls.CHUNK_CALLS_HEADER,
     "pairs.tsv": viral_reads.PAIRS_HEADER,

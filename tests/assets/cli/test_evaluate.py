@@ -220,7 +220,10 @@ def test_open_frames_from_training_to_the_evaluation(site: Site) -> None:
 
     words = (*files, "--profile", "demo", "--lengths", "300", "--bootstrap", 0, *opened)
     fit = site.shell.good(
-        "calibrate", *words, "--classifier", "trained-open", "--method", "platt", "--out", "c-open"
+        "calibrate",
+        *words,
+        *("--classifier", "trained-open", "--allow-training-data"),
+        *("--method", "platt", "--out", "c-open"),
     )
     assert "note: " not in fit
     made = read_calibration(site.folder / "trained-open" / "calibration-300-open20.json")
