@@ -21,7 +21,7 @@ from virnucpro_core.files.locks import same_file, try_lock
 
 # The lock of a temporary folder is a file next to it: network file systems cannot lock folders.
 _LOCK = ".lock"
-SYNCED_TOGETHER = 8
+SYNCED_TOGETHER = 4
 _NAME = re.compile(re.escape(TEMPORARY) + r"[0-9a-f]{16}(\..+)?")
 
 

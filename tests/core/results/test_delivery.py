@@ -188,10 +188,17 @@ deliver(Path(sys.argv[2]), Path(sys.argv[3]))
 
 def test_a_delivery_needs_no_memory_for_its_largest_table(sample: Scored, tmp_path: Path) -> None:
     results_of(sample, tmp_path / "results")
-    large, size = tmp_path / "results" / RESULT_FILES[0], 200 << 20
+    large, size = tmp_path / "results" / RESULT_FILES[0], 1 << 30
     with large.open("r+b") as stream:
         stream.truncate(size)
-    words = [sys.executable, "-c", LIMITED, str(size // 2), str(tmp_path / "results"), str(tmp_path / "out")]
+    words = [
+        sys.executable,
+        "-c",
+        LIMITED,
+        str(3 * size // 4),
+        str(tmp_path / "results"),
+        str(tmp_path / "out"),
+    ]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / large.name).stat().st_size == size
