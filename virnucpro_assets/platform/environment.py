@@ -125,10 +125,8 @@ def time_zone() -> str:
     """IANA time zone of the nightly schedules: `VIRNUCPRO_TIMEZONE`, else this machine's. Raises UsageError."""
     asked = _given("VIRNUCPRO_TIMEZONE")
     if asked and not _is_zone(asked):
-        raise UsageError(
-            f"VIRNUCPRO_TIMEZONE is {asked!r}",
-            remedy="give a name such as Europe/Berlin, America/New_York or UTC",
-        )
+        remedy = "give a name such as Europe/Berlin, America/New_York or UTC"
+        raise UsageError(f"VIRNUCPRO_TIMEZONE is {asked!r}", remedy=remedy)
     linked = str(LOCAL_TIME.resolve()).partition(ZONES)[2]
     own = os.environ.get("TZ", "").removeprefix(":")
     return next((zone for zone in (asked, own, linked) if zone and _is_zone(zone)), "UTC")

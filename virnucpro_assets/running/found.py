@@ -40,8 +40,11 @@ def found_samples(
     if not any(map(is_stream, paths)):
         return find_samples(paths, name=name, interleaved=settings.interleaved)
     if name is None:
-        remedy = "give --sample NAME"
-        raise UsageError("what comes through a pipe has no name", where="standard input", remedy=remedy)
+        pipe = next(path for path in paths if is_stream(path))
+        # `-`, and what a shell names /dev/fd/63 or /proc/self/fd/0, say nothing to a person; a named pipe does.
+        unnamed = pipe == STANDARD_INPUT or any(map(pipe.is_relative_to, ("/dev", "/proc")))
+        where = "standard input" if unnamed else pipe
+        raise UsageError("what comes through a pipe has no name", where=where, remedy="give --sample NAME")
     # Checked before the stream is read: it may be long, and it can be read only once.
     check_writable(out)
     platform.check_device(settings)

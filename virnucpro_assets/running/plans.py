@@ -10,11 +10,13 @@ from typing import Any
 from virnucpro_assets.platform.resource import Platform, largest_model
 from virnucpro_assets.running.request import samples_of
 from virnucpro_core.devices.fitness import CONTEXT_BYTES
+from virnucpro_core.errors import UsageError
 from virnucpro_core.models.profiles import ResolvedProfile
 from virnucpro_core.pipeline.pace import Pace, kind_of
 from virnucpro_core.pipeline.plan import Plan, plan_sample
 from virnucpro_core.samples.finding import look_into
 from virnucpro_core.samples.settings import SampleSettings
+from virnucpro_core.samples.standard_input import is_stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,11 @@ class SamplePlan:
 def plans(paths: Sequence[Path], platform: Platform, options: Mapping[str, Any]) -> list[SamplePlan]:
     """Estimate every sample of these files. options: those of `virnucpro plan`; None means not given.
 
-    The GPUs need not be there, but the models must. Raises the VirnucproError of the first sample that has one.
+    The GPUs need not be there, but the models must. Raises UsageError for a pipe, which can be
+    read only once, and the VirnucproError of the first sample that has one.
     """
+    if pipe := next(filter(is_stream, paths), None):
+        raise UsageError("a pipe cannot be estimated", where=pipe, remedy="give a file")
     platform = platform.asked(gpus=options.get("gpus") or 0, device=options.get("device") or "")
     pace, home = Pace.read(platform.folder), platform.folder
     free = shutil.disk_usage(next(folder for folder in (home, *home.parents) if folder.exists())).free

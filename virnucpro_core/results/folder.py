@@ -134,7 +134,7 @@ def write_results(
             known = _probabilities(calling, calls)
             streams[CONTIGS].write(contigs_header(frames.min_open, is_calibrated=known is not None))
             regions_to = RegionFiles(
-                chunks, streams[REGIONS_BED], streams[REGIONS_GFF3], streams[REGIONS_FASTA]
+                chunks, *(streams[n] for n in (REGIONS_BED, REGIONS_GFF3, REGIONS_FASTA))
             )
             for called in calls():
                 block = called if known is None else known.applied(called)

@@ -47,3 +47,4 @@ def test_a_file_without_sequences_is_refused(home: Path, tmp_path: Path) -> None
     refused = plan(tmp_path / "x.fa", "--profile", "demo", "--chunk-size", "300")
     assert "neither FASTA nor FASTQ" in str(refused.exception)
     assert isinstance(plan().exception, UsageError)
+    assert "a pipe cannot be estimated" in str(plan("-", "--profile", "demo").exception)

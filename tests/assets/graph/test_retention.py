@@ -231,6 +231,12 @@ def test_a_quick_event_log_is_kept_open_and_not_synced_until_the_block_ends(tmp_
                 instance.report_runless_asset_event(dg.AssetMaterialization("made"))
                 assert written_ahead.exists()
             assert (full, synchronous(), of_somebody_else()) == (2, 1, 2)
+            run = instance.create_run_for_job(dg.job(name="new")(lambda: None))
+            of_the_run = written_ahead.with_name(f"{run.run_id}.db-wal")
+            for _ in range(2):
+                instance.report_engine_event("a run that began in the block", run)
+            assert of_the_run.exists()
         assert not written_ahead.exists()
+        assert not of_the_run.exists()
         assert synchronous() == full
         assert len(instance.fetch_materializations(dg.AssetKey("made"), limit=9).records) == 3

@@ -1,6 +1,7 @@
 """Publishing is whole or nothing, locks vanish with their holder, sweeping touches only what the dead left."""
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import subprocess
@@ -21,6 +22,7 @@ from virnucpro_core.files.publish import (
     publish_bytes,
     publish_folder,
     publish_json,
+    publish_together,
     sweep,
 )
 
@@ -244,3 +246,37 @@ def test_who_only_looks_refuses_nobody(tmp_path: Path) -> None:
             pass
     stop.set()
     looker.join()
+
+
+def test_files_published_together_appear_when_all_are_complete(tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_text("old")
+    with publish_together(tmp_path, ["a.tsv", "b.txt"]) as files:
+        for name, file in files.items():
+            file.write_text(name)
+            assert file.suffix == Path(name).suffix
+        assert (tmp_path / "b.txt").read_text() == "old"
+        assert not (tmp_path / "a.tsv").exists()
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {
+        "a.tsv": "a.tsv",
+        "b.txt": "b.txt",
+    }
+
+
+def test_files_published_together_all_stay_as_they_were_after_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "b").write_text("old")
+
+    def fails(handle: int) -> None:
+        raise OSError(errno.EIO, "no disk")
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(StoreError, match="disk error"):
+        _publish_new(tmp_path, "a", "b")
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"b": "old"}
+
+
+def _publish_new(folder: Path, *names: str) -> None:
+    with publish_together(folder, names) as files:
+        for file in files.values():
+            file.write_text("new")
