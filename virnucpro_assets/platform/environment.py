@@ -170,9 +170,9 @@ def settings() -> dict[str, Any]:
     """
     found = {variable.setting: variable.read() for variable in VARIABLES if variable.setting}
     if found["executor"] != IN_PROCESS and not _number("VIRNUCPRO_GPUS", 0):
+        what = f"VIRNUCPRO_EXECUTOR is {found['executor']!r} and VIRNUCPRO_GPUS is not set"
         raise UsageError(
-            f"VIRNUCPRO_EXECUTOR is {found['executor']!r} and VIRNUCPRO_GPUS is not set",
-            remedy="set it to the number of GPUs of the cluster, the same for every process",
+            what, remedy="set it to the number of GPUs of the cluster, the same for every process"
         )
     return found
 
