@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from virnucpro_core.results.blocks import Stores
 from virnucpro_core.results.calibration import Calibration, Preset
 from virnucpro_core.results.folder import Calling, write_results
 from virnucpro_core.results.regions import RegionRule
@@ -49,7 +50,7 @@ class Scored:
             made=made or {},
         )
         calling = Calling(cutoff, calibration, prior, preset, rule or RegionRule())
-        return write_results(self.chunks, self.frames, self.scores, out, calling=calling, run=run)
+        return write_results(Stores(self.chunks, self.frames), self.scores, out, calling=calling, run=run)
 
 
 def scored_sample(folder: Path, fasta: str, *, chunk_size: int = 60, seed: int = 1) -> Scored:
