@@ -36,6 +36,7 @@ class Scored:
         preset: Preset = "",
         made: dict[str, str] | None = None,
         frames_note: str = "",
+        processes: int = 1,
     ) -> ResultSummary:
         run = RunInfo(
             sample=sample,
@@ -50,7 +51,8 @@ class Scored:
             made=made or {},
         )
         calling = Calling(cutoff, calibration, prior, preset, rule or RegionRule())
-        return write_results(Stores(self.chunks, self.frames), self.scores, out, calling=calling, run=run)
+        stores = Stores(self.chunks, self.frames)
+        return write_results(stores, self.scores, out, calling=calling, run=run, processes=processes)
 
 
 def scored_sample(folder: Path, fasta: str, *, chunk_size: int = 60, seed: int = 1) -> Scored:

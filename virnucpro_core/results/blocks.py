@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from virnucpro_core.errors import StoreError
 from virnucpro_core.files.columns import Array
 from virnucpro_core.results.calibration import Calibration, SampleProbabilities, counted
-from virnucpro_core.results.chunk_calls import chunk_call_rows, chunk_maxima, prediction_rows
+from virnucpro_core.results.chunk_calls import chunk_call_rows, chunk_maxima, maxima_places, prediction_rows
 from virnucpro_core.results.record_calls import (
     RecordCalls,
     call_block,
@@ -27,7 +27,7 @@ from virnucpro_core.results.record_calls import (
 from virnucpro_core.results.region_files import RegionTexts, chunk_rows, region_texts, score_rows
 from virnucpro_core.results.regions import RegionRule, find_regions
 from virnucpro_core.results.report import Picked, pick
-from virnucpro_core.results.rows import Cell, Texts, numbers, words
+from virnucpro_core.results.rows import Cell, Texts, copied, decimals, numbers, words
 from virnucpro_core.results.summary import Tally
 from virnucpro_core.sequences.chunks import Chunks, Windows
 from virnucpro_core.sequences.frames import Frames
@@ -81,21 +81,21 @@ def chunk_texts(stores: Stores, block: tuple[int, int, NDArray[np.float32]]) -> 
         published_C2 = np.where(open_C[:, None] > 0, np.float32(np.nan), maxima_C2)
         frames_C = frames_C - open_C
     calls = chunk_call_rows(ids.of(np.arange(hi - lo)), published_C2)
+    texts = [decimals(scores_N2[:, k]) for k in (0, 1)]
+    places_C2 = maxima_places(chunk_N, scores_N2, maxima_C2)
+    maxima = [copied(text, places_C2[:, k]) for k, text in enumerate(texts)]
+
+    def rows(chosen: Array) -> bytes:
+        name = [*ids.of(chunk_N[chosen]), words(code_N[chosen], FRAMES)]
+        return prediction_rows(name, scores_N2[chosen], [text[chosen] for text in texts])
+
     return ChunkTexts(
-        predictions=_frame_rows(ids, chunk_N, code_N, scores_N2, ~is_open),
-        open_frames=_frame_rows(ids, chunk_N, code_N, scores_N2, is_open),
-        chunks=chunk_rows(ids.records(), windows, frames_C, maxima_C2, open_C),
+        predictions=rows(~is_open),
+        open_frames=rows(is_open),
+        chunks=chunk_rows(ids.records(), windows, frames_C, maxima_C2, maxima, open_C),
         calls=b"".join(sorted(calls.splitlines(keepends=True))),
         score=chunk_scores(maxima_C2),
     )
-
-
-def _frame_rows(
-    ids: "_Ids", chunk_N: Array, code_N: Array, scores_N2: NDArray[np.float32], chosen: Array
-) -> bytes:
-    """Rows of the frames that the mask `chosen` (N,) has; chunk_N counts from the first chunk of the block."""
-    name = [*ids.of(chunk_N[chosen]), words(code_N[chosen], FRAMES)]
-    return prediction_rows(name, scores_N2[chosen])
 
 
 class _Ids:
@@ -141,13 +141,13 @@ def record_texts(
     if known is not None:
         called = known.applied(called)
     regions = find_regions(chunks, called, rule)
-    tally = Tally()
+    tally, score_C = Tally(), decimals(called.chunk_score)
     tally.add(called, regions)
     return RecordTexts(
-        contigs=contig_rows(called),
+        contigs=contig_rows(called, score_C),
         viral=viral_records(chunks, called),
-        scores=score_rows(chunks, called),
-        regions=region_texts(chunks, called, regions),
+        scores=score_rows(chunks, called, score_C),
+        regions=region_texts(chunks, called, regions, score_C),
         n_regions=len(regions),
         tally=tally,
         picked=pick(chunks, called, regions),

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from virnucpro_core.errors import InputError, StoreError
 from virnucpro_core.files.columns import Array
 from virnucpro_core.files.publish import publish
-from virnucpro_core.results.rows import Cell, Column, decimals, joined, words
+from virnucpro_core.results.rows import Cell, Cells, Column, joined, words
 
 PREDICTIONS_HEADER = b"Sequence_ID\tPrediction\tscore1\tscore2\n"
 CHUNK_CALLS_HEADER = b"Modified_ID\tIs_Virus\n"
@@ -59,14 +59,36 @@ def check_scores(scores_N2: NDArray[np.float32], where: str) -> None:
         )
 
 
-def prediction_rows(frame_ids: Sequence[Column], scores_N2: NDArray[np.float32]) -> bytes:
+def maxima_places(
+    frame_chunk: Array, scores_N2: NDArray[np.float32], maxima_C2: NDArray[np.float32]
+) -> Array:
+    """The first frame with the highest score1 and that with the highest score2 of each chunk, (C, 2); -1 without a
+    frame.
+
+    `frame_chunk` (N,), sorted, is the chunk of each frame; `maxima_C2` is what `chunk_maxima` gives.
+    """
+    n_frames = len(frame_chunk)
+    is_one_N2 = scores_N2 == maxima_C2[frame_chunk]
+    candidates_N2 = np.where(is_one_N2, np.arange(n_frames)[:, None], n_frames)
+    places_C2 = np.full(maxima_C2.shape, -1)
+    if n_frames:
+        is_first = np.diff(frame_chunk, prepend=-1) > 0
+        places_C2[frame_chunk[is_first]] = np.minimum.reduceat(
+            candidates_N2, np.flatnonzero(is_first), axis=0
+        )
+    return places_C2
+
+
+def prediction_rows(
+    frame_ids: Sequence[Column], scores_N2: NDArray[np.float32], cells: Sequence[Cells]
+) -> bytes:
     """Rows of `prediction_results.txt`: scores as numpy prints a float32, equal scores count as others.
 
-    frame_ids: the columns (`rows.joined`) that make up the ids of the frames.
+    frame_ids: the columns (`rows.joined`) that make up the ids of the frames. cells: `decimals` of score1 and score2.
     """
     is_virus = scores_N2[:, 1] > scores_N2[:, 0]
-    columns = (b"\t", words(is_virus.astype(np.uint8), ("others", "virus")), b"\t", decimals(scores_N2[:, 0]))
-    return joined(len(scores_N2), [*frame_ids, *columns, b"\t", decimals(scores_N2[:, 1]), b"\n"])
+    call = words(is_virus.astype(np.uint8), ("others", "virus"))
+    return joined(len(scores_N2), [*frame_ids, b"\t", call, b"\t", cells[0], b"\t", cells[1], b"\n"])
 
 
 def chunk_call_rows(chunk_ids: Sequence[Cell], maxima_C2: NDArray[np.float32]) -> bytes:

@@ -174,8 +174,22 @@ def contigs_header(min_open: int, *, is_calibrated: bool) -> bytes:
     return CONTIGS_HEADER.rstrip() + more + b"\n"
 
 
-def contig_rows(block: RecordCalls) -> bytes:
-    """The rows of `contigs.tsv` of the block's records."""
+def score_cells(block: RecordCalls, score_C: Cells, rows: Array, scores: NDArray[np.float64]) -> Cells:
+    """`decimals(scores)`, scores of records of the block (`rows`) or of regions of them; a record of one chunk has the
+    score of its chunk, so its text is copied.
+
+    score_C: `decimals` of the block's chunk scores.
+    """
+    several = block.chunks[rows] != 1
+    if several.all():
+        return decimals(scores)
+    found = score_C[np.cumsum(block.chunks)[rows] - 1]
+    found[several] = decimals(scores[several])
+    return found
+
+
+def contig_rows(block: RecordCalls, score_C: Cells) -> bytes:
+    """The rows of `contigs.tsv` of the block's records. score_C: `decimals` of the block's chunk scores."""
     columns: list[Column] = [
         Texts(block.ids),
         b"\t",
@@ -183,7 +197,7 @@ def contig_rows(block: RecordCalls) -> bytes:
         b"\t",
         words(block.call, CALLS),
         b"\t",
-        decimals(block.score),
+        score_cells(block, score_C, np.arange(len(block.call)), block.score),
     ]
     for counts in (block.chunks, block.chunks_scored, block.frames):
         columns += [b"\t", numbers(counts)]

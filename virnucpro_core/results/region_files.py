@@ -12,7 +12,7 @@ else would be misread is written as `%` and two hexadecimal digits per byte (UTF
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro_core.files.columns import Array
-from virnucpro_core.results.record_calls import FASTA_WIDTH, RecordCalls, chunk_scores
+from virnucpro_core.results.record_calls import FASTA_WIDTH, RecordCalls, chunk_scores, score_cells
 from virnucpro_core.results.regions import KINDS, Regions, own_bases
-from virnucpro_core.results.rows import Cell, Column, Texts, decimals, fasta, joined, numbers, words
+from virnucpro_core.results.rows import Cell, Cells, Column, Texts, decimals, fasta, joined, numbers, words
 from virnucpro_core.sequences.chunks import Chunks, Windows
 
 CHUNKS_HEADER = b"record_id\tchunk\tstart\tend\tframes\tscore1\tscore2\tscore\tcall\n"
@@ -38,9 +38,10 @@ _TYPES = {
 # No id contains it, because the reader refuses control characters.
 MARK = b"\x01"
 _GFF3_PLAIN = ".:^*$@!+_?-|"
-# Most ids need no change, and this is quickly seen.
-_PLAIN_IN_GFF3 = re.compile(rb"[a-zA-Z0-9.:^*$@!+_?|-]+")
-_PLAIN_IN_BED = re.compile(rb"(?!#|track|browser)[!-$&-~]+", re.IGNORECASE)
+# Letters of ids that stand as they are, and (with the line end before it) how no such id begins.
+_BED_LETTERS = bytes(letter for letter in range(33, 127) if letter != ord("%"))
+_BED_STARTS = (b"\n#", b"\ntrack", b"\nbrowser")
+_GFF3_LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789" + _GFF3_PLAIN.encode()
 _BED_HEADER = re.compile(r"#|track|browser", re.IGNORECASE)
 
 
@@ -61,21 +62,22 @@ def chunk_rows(
     windows: Windows,
     frames_C: Array,
     maxima_C2: NDArray[np.float32],
+    cells: Sequence[Cells],
     open_C: Array | None = None,
 ) -> bytes:
     """Rows of `chunks.tsv`, one for each of `windows`.
 
     chunk_ids: the columns (`rows.joined`) of the records' ids. frames_C: number of stop-free frames; maxima_C2: highest
-    score1 and score2. Chunks without a frame have NaN and get empty scores and no call. open_C: number of open frames,
-    None for a sample without such: then there is no column `scored_by`.
+    score1 and score2, and `cells` their texts. Chunks without a frame have NaN and get empty scores and no call.
+    open_C: number of open frames, None for a sample without such: then there is no column `scored_by`.
     """
     score_C = chunk_scores(maxima_C2)
     call_C = np.where(np.isnan(score_C), 2, np.where(score_C >= 0.5, 0, 1))
     columns: list[Column] = list(chunk_ids)
     for values in (windows.number + 1, windows.start, windows.start + windows.length, frames_C):
         columns += [b"\t", numbers(values)]
-    for scores in (maxima_C2[:, 0], maxima_C2[:, 1], score_C):
-        columns += [b"\t", decimals(scores)]
+    for scores in (*cells, decimals(score_C)):
+        columns += [b"\t", scores]
     columns += [b"\t", words(call_C, ("virus", "others", ""))]
     if open_C is not None:
         kind_C = np.where(open_C > 0, 1, np.where(frames_C > 0, 2, 0))
@@ -83,14 +85,17 @@ def chunk_rows(
     return joined(len(score_C), [*columns, b"\n"])
 
 
-def score_rows(chunks: Chunks, block: RecordCalls) -> bytes:
-    """The lines of `scores.bedgraph` of a block: one per chunk that has a score, of the bases that are its."""
+def score_rows(chunks: Chunks, block: RecordCalls, score_C: Cells) -> bytes:
+    """The lines of `scores.bedgraph` of a block: one per chunk that has a score, of the bases that are its.
+
+    score_C: `decimals` of the block's chunk scores.
+    """
     scored = np.flatnonzero(~np.isnan(block.chunk_score))
     windows = chunks.windows(block.chunk_first, block.chunk_first + len(block.chunk_score))
     start, end = own_bases(windows)
-    names = Texts(_names(block.ids, bed_name, _PLAIN_IN_BED), (windows.record - block.first)[scored])
+    names = Texts(_bed_names(block.ids), (windows.record - block.first)[scored])
     columns: list[Column] = [names, b"\t", numbers(start[scored]), b"\t", numbers(end[scored]), b"\t"]
-    return joined(len(scored), [*columns, decimals(block.chunk_score[scored]), b"\n"])
+    return joined(len(scored), [*columns, score_C[scored], b"\n"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,19 +107,20 @@ class RegionTexts:
     fasta: bytes
 
 
-def region_texts(chunks: Chunks, block: RecordCalls, regions: Regions) -> RegionTexts:
-    """The regions of one block (`find_regions`)."""
+def region_texts(chunks: Chunks, block: RecordCalls, regions: Regions, score_C: Cells) -> RegionTexts:
+    """The regions of one block (`find_regions`). score_C: `decimals` of the block's chunk scores."""
     n = len(regions)
     records, rows = np.unique(regions.record, return_inverse=True)
     own = [block.ids[k] for k in (records - block.first).tolist()]
-    kind, score = words(regions.kind, KINDS), decimals(regions.score)
+    kind = words(regions.kind, KINDS)
+    score = score_cells(block, score_C, regions.record - block.first, regions.score)
     ident = (b"region_", MARK)
     # Cut, not rounded: a score below a cut-off must not read as one that reaches it.
     level = numbers((regions.score * 1000).astype(np.int64))
     start, end, first = numbers(regions.start), numbers(regions.end), numbers(regions.start + 1)
-    name = Texts(_names(own, bed_name, _PLAIN_IN_BED), rows)
+    name = Texts(_bed_names(own), rows)
     bed = joined(n, [name, b"\t", start, b"\t", end, b"\t", *ident, b":", kind, b"\t", level, b"\t.\n"])
-    seqid = Texts(_names(own, gff3_name, _PLAIN_IN_GFF3), rows)
+    seqid = Texts(_gff3_names(own), rows)
     counts = [numbers(c) for c in (regions.chunks, regions.chunks_scored, regions.chunks_virus)]
     is_new = np.diff(regions.record, prepend=-1) > 0
     length = numbers(block.length[regions.record - block.first])
@@ -144,6 +150,18 @@ def numbered(text: bytes, first: int) -> bytes:
     return b"".join(whole)
 
 
-def _names(ids: Sequence[bytes], written: Callable[[str], str], plain: re.Pattern[bytes]) -> list[bytes]:
-    """The ids as a format writes them; those that `plain` matches stand as they are."""
-    return [name if plain.fullmatch(name) else written(name.decode()).encode() for name in ids]
+def _bed_names(ids: Sequence[bytes]) -> Sequence[bytes]:
+    text = b"\n".join([b"", *ids])
+    if not text.translate(
+        None, _BED_LETTERS + b"\n"
+    ):  # most samples have plain ids, and this is quickly seen
+        lower = text.lower()
+        if not any(start in lower for start in _BED_STARTS):
+            return ids
+    return [bed_name(name.decode()).encode() for name in ids]
+
+
+def _gff3_names(ids: Sequence[bytes]) -> Sequence[bytes]:
+    if not b"".join(ids).translate(None, _GFF3_LETTERS):
+        return ids
+    return [gff3_name(name.decode()).encode() for name in ids]

@@ -117,6 +117,13 @@ def words(which: Array, names: Sequence[str]) -> Cells:
     return table.view(np.uint8).reshape(len(names), table.itemsize)[which]
 
 
+def copied(cells: Cells, rows: Array) -> Cells:
+    """`cells[rows]`, empty where the row is -1."""
+    found = cells[rows] if len(cells) else np.zeros((len(rows), 1), np.uint8)
+    found[rows < 0] = 0
+    return found
+
+
 def fasta(headers: Sequence[bytes], letters: Sequence[bytes], width: int) -> bytes:
     """Records of a FASTA file: headers without `>`, letters in lines of `width`."""
     parts: list[bytes] = []

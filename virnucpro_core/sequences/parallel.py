@@ -58,7 +58,7 @@ class Processes:
                 yield in_flight.popleft().result()
         except BrokenProcessPool as error:
             raise StoreError(
-                "a process that translates was killed; memory may have run out",
+                "one of the processes that share the work was killed; memory may have run out",
                 remedy="run the same command again, with fewer cores or more memory",
             ) from error
 

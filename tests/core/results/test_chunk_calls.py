@@ -19,7 +19,7 @@ from virnucpro_core.results.chunk_calls import (
     prediction_rows,
     write_chunk_calls,
 )
-from virnucpro_core.results.rows import Texts
+from virnucpro_core.results.rows import Texts, decimals
 
 HEADER = PREDICTIONS_HEADER.decode()
 
@@ -35,7 +35,8 @@ def test_golden_predictions_survive_float32(shared: Path) -> None:
     golden = (shared / "golden" / "vanilla" / "predictions.txt").read_bytes()
     rows = [line.split("\t") for line in golden.decode().splitlines()[1:]]
     names = Texts([row[0].encode() for row in rows])
-    written = prediction_rows([names], np.array([row[2:] for row in rows], dtype=np.float32))
+    scores = np.array([row[2:] for row in rows], dtype=np.float32)
+    written = prediction_rows([names], scores, [decimals(column) for column in scores.T])
     assert PREDICTIONS_HEADER + written == golden
 
 
@@ -43,7 +44,8 @@ def test_scores_are_printed_as_numpy_prints_float32() -> None:
     scores = np.float32(
         [[1e-4, 1 - 1e-4], [1.2e-5, 1], [0, 1], [np.nextafter(np.float32(1), np.float32(0)), 6e-8]]
     )
-    assert [row.split(b"\t")[2:] for row in prediction_rows([b"aF1"], scores).splitlines()] == [
+    written = prediction_rows([b"aF1"], scores, [decimals(column) for column in scores.T])
+    assert [row.split(b"\t")[2:] for row in written.splitlines()] == [
         [b"1e-04", b"0.9999"],
         [b"1.2e-05", b"1.0"],
         [b"0.0", b"1.0"],
