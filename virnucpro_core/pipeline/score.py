@@ -1,17 +1,20 @@
 """Compute scores from both encoders' shards: merge the embeddings, classify them, collect the scores."""
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro_core.devices.compute import Compute, device_name, usable_device
+from virnucpro_core.engine.shards import Entry
 from virnucpro_core.errors import StoreError
 from virnucpro_core.models.classifier import load_classifier
-from virnucpro_core.pipeline.lane import Lane, LaneResult, OnShard, collected, lane_lock, survey
+from virnucpro_core.pipeline.lane import Lane, LaneResult, OnShard, collected, in_threads, lane_lock, survey
 from virnucpro_core.samples.products import MERGED, PREDICTIONS, PRODUCTS
+
+# Threads that read merged rows ahead of the classifier. A shard has 133 MB of them.
+READERS = 2
 
 
 def merge_lane(lane: Lane, *, on_shard: OnShard) -> LaneResult:
@@ -19,20 +22,27 @@ def merge_lane(lane: Lane, *, on_shard: OnShard) -> LaneResult:
     with lane_lock(lane, MERGED):
         merged = lane.store(MERGED)
         sources = [lane.store(source) for source in PRODUCTS[MERGED].sources]
-        resumed = 0
-        states: dict[str, int] = {}
-        for shard in lane.shards:
+
+        def merge(shard: int) -> tuple[str, Entry | None]:
+            """State of the shard before, and its entry if it was written."""
             ids = lane.ids(shard)
             entries = [s.require(shard, ids) for s in sources]
             state, known = merged.state(shard, ids), merged.entry(shard)
-            states[state] = states.get(state, 0) + 1
             if state == "done" and known and known.sources == tuple(e.sha256 for e in entries):
-                resumed += 1
-                continue
+                return state, None
             frame_R = lane.frames.shard(shard, lane.n_shards)
             pairs = list(zip(sources, entries, strict=True))
-            on_shard(merged.write_virtual(shard, frame_R, lane.frames.digests[frame_R], pairs))
-        return collected(lane, merged, resumed, states, None)
+            return state, merged.write_virtual(shard, frame_R, lane.frames.digests[frame_R], pairs)
+
+        states: Counter[str] = Counter()
+        resumed = 0
+        for state, entry in in_threads(merge, lane.shards):
+            states[state] += 1
+            if entry is None:
+                resumed += 1
+            else:
+                on_shard(entry)
+        return collected(lane, merged, resumed, dict(states), None)
 
 
 def score_lane(lane: Lane, compute: Compute, *, on_shard: OnShard) -> LaneResult:
@@ -46,36 +56,26 @@ def score_lane(lane: Lane, compute: Compute, *, on_shard: OnShard) -> LaneResult
                 classifier = load_classifier(
                     lane.profile.classifier, device, fingerprint=lane.profile.classifier_fingerprint
                 )
-                for shard, frame_R, features_RF in _read_ahead(lane, todo):
-                    scores_R2 = classifier.score(features_RF)
-                    maker = {"rank": lane.rank, "device": device_name(device)}
+                maker = {"rank": lane.rank, "device": device_name(device)}
+
+                def write(scored: tuple[int, NDArray[np.int64], NDArray[np.float32]]) -> Entry:
+                    shard, frame_R, scores_R2 = scored
                     digest_RD = lane.frames.digests[frame_R]
-                    on_shard(predictions.write(shard, frame_R, digest_RD, scores_R2, maker=maker))
+                    return predictions.write(shard, frame_R, digest_RD, scores_R2, maker=maker)
+
+                rows = in_threads(partial(_merged_rows, lane), todo, READERS)
+                scores = ((shard, frame_R, classifier.score(rows_RF)) for shard, frame_R, rows_RF in rows)
+                for entry in in_threads(write, scores):
+                    on_shard(entry)
         return collected(lane, predictions, len(lane.shards) - len(todo), states, None)
 
 
-def _read_ahead(
-    lane: Lane, shards: Sequence[int]
-) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.float32]]]:
-    """Yield (shard, frames, merged rows). A thread verifies and reads the next shard while the caller scores one."""
-
-    def read(shard: int) -> tuple[int, NDArray[np.int64], NDArray[np.float32]]:
-        ids = lane.ids(shard)
-        for product in (*PRODUCTS[MERGED].sources, MERGED):
-            lane.store(product).require(shard, ids)
-        return shard, *lane.store(MERGED).read(shard)
-
-    with ThreadPoolExecutor(1, thread_name_prefix="read-merged") as thread:
-        ahead = deque(thread.submit(read, shard) for shard in shards[:2])
-        try:
-            for at in range(len(shards)):
-                rows = ahead.popleft().result()
-                if at + 2 < len(shards):
-                    ahead.append(thread.submit(read, shards[at + 2]))
-                yield rows
-        finally:
-            for future in ahead:
-                future.cancel()
+def _merged_rows(lane: Lane, shard: int) -> tuple[int, NDArray[np.int64], NDArray[np.float32]]:
+    """(shard, frames, merged rows), all verified."""
+    ids = lane.ids(shard)
+    for product in (*PRODUCTS[MERGED].sources, MERGED):
+        lane.store(product).require(shard, ids)
+    return shard, *lane.store(MERGED).read(shard)
 
 
 def collect_scores(lane: Lane) -> NDArray[np.float32]:
@@ -85,9 +85,12 @@ def collect_scores(lane: Lane) -> NDArray[np.float32]:
     """
     predictions = lane.store(PREDICTIONS)
     scores_U2 = np.full((lane.frames.n_unique, 2), np.nan, dtype=np.float32)
-    for shard in range(lane.n_shards):
+
+    def read(shard: int) -> tuple[int, NDArray[np.int64], NDArray[np.float32]]:
         predictions.require(shard, lane.ids(shard))
-        frame_R, values_R2 = predictions.read(shard)
+        return shard, *predictions.read(shard)
+
+    for shard, frame_R, values_R2 in in_threads(read, range(lane.n_shards)):
         if not np.array_equal(frame_R, lane.frames.shard(shard, lane.n_shards)):
             raise StoreError("rows are not the shard's frames", where=predictions.path(shard))
         scores_U2[frame_R] = values_R2
