@@ -75,7 +75,8 @@ def embed_lane(lane: Lane, product: Embedding, compute: Compute, *, on_shard: On
 def load_encoders(lane: Lane, compute: Compute) -> None:
     """Load both encoders of the lane, if its device is free now; inside `kept_encoders` they stay. Needs no frames.
 
-    Does nothing if the embeddings are imported. Raises DeviceError, DeviceLostError, WeightsError, UsageError.
+    On a GPU the kernels for the sample's chunks are compiled and loaded too. Does nothing if the embeddings are
+    imported. Raises DeviceError, DeviceLostError, WeightsError, UsageError.
     """
     if lane.profile.imported:
         return
@@ -87,7 +88,9 @@ def load_encoders(lane: Lane, compute: Compute) -> None:
         if device.type == "cuda" and compute.loader.workers:
             start_worker_server()  # it imports torch while the models load
         for product in EMBEDDINGS:
-            _loaded(lane, product, device, verification)
+            encoder = _loaded(lane, product, device, verification)
+            if device.type == "cuda":
+                encoder.warm_up(lane.sample.settings.chunk_size // 3 + 2)
 
 
 def _measured(lane: Lane, telemetry: Path) -> LaneSummary | None:
