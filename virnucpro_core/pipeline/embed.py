@@ -113,7 +113,7 @@ def _embed(
             todo,
             claims,
             others=lambda: lanes_beside(lane),
-            looks_done=lambda shard: store.looks_done(shard, ids(shard)),
+            looks_done=store.looks_done,
             is_done=lambda shard: store.state(shard, ids(shard)) == "done",
         )
         with compute.held_while(share.needed) as name:
