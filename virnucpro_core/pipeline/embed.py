@@ -23,6 +23,7 @@ from virnucpro_core.files.disk import make_sure_of_room
 from virnucpro_core.files.locks import Claims, is_locked
 from virnucpro_core.files.verification import Verification
 from virnucpro_core.pipeline.adopt import adopt_shards
+from virnucpro_core.pipeline.at_hand import AtHand
 from virnucpro_core.pipeline.lane import Lane, LaneResult, OnShard, collected, lane_lock, survey
 from virnucpro_core.samples.products import EMBEDDINGS, Embedding
 
@@ -121,7 +122,15 @@ def _embed(
                 device = usable_device(name, lane.sample.settings.precision)
                 with _feed(lane, product, share, compute.loader, device) as feed:
                     encoder = _encoder(lane, product, device, recorder, verification)
-                    embed_shards(encoder, feed, store, recorder, on_shard=on_shard, verification=verification)
+                    embed_shards(
+                        encoder,
+                        feed,
+                        store,
+                        recorder,
+                        on_shard=on_shard,
+                        on_rows=AtHand(lane, product, device),
+                        verification=verification,
+                    )
     recorder.given(len(share.given), lane.rows(share.given))
 
 

@@ -1,17 +1,25 @@
 """Compute scores from both encoders' shards: merge the embeddings, classify them, collect the scores."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from virnucpro_core.devices.compute import Compute, device_name, usable_device
+from virnucpro_core.engine.shards import Entry
 from virnucpro_core.errors import StoreError
 from virnucpro_core.models.classifier import load_classifier
+from virnucpro_core.pipeline.at_hand import take_scores
 from virnucpro_core.pipeline.lane import Lane, LaneResult, OnShard, collected, lane_lock, survey
 from virnucpro_core.samples.products import MERGED, PREDICTIONS, PRODUCTS
+
+# Small shards that are written at the same time.
+WRITERS = 4
+Item = TypeVar("Item")
 
 
 def merge_lane(lane: Lane, *, on_shard: OnShard) -> LaneResult:
@@ -21,6 +29,7 @@ def merge_lane(lane: Lane, *, on_shard: OnShard) -> LaneResult:
         sources = [lane.store(source) for source in PRODUCTS[MERGED].sources]
         resumed = 0
         states: dict[str, int] = {}
+        todo: list[tuple[int, list[Entry]]] = []
         for shard in lane.shards:
             ids = lane.ids(shard)
             entries = [s.require(shard, ids) for s in sources]
@@ -28,42 +37,92 @@ def merge_lane(lane: Lane, *, on_shard: OnShard) -> LaneResult:
             states[state] = states.get(state, 0) + 1
             if state == "done" and known and known.sources == tuple(e.sha256 for e in entries):
                 resumed += 1
-                continue
+            else:
+                todo.append((shard, entries))
+
+        def write(one: tuple[int, list[Entry]]) -> Entry:
+            shard, entries = one
             frame_R = lane.frames.shard(shard, lane.n_shards)
             pairs = list(zip(sources, entries, strict=True))
-            on_shard(merged.write_virtual(shard, frame_R, lane.frames.digests[frame_R], pairs))
+            return merged.write_virtual(shard, frame_R, lane.frames.digests[frame_R], pairs)
+
+        for entry in side_by_side(write, todo):
+            on_shard(entry)
         return collected(lane, merged, resumed, states, None)
 
 
 def score_lane(lane: Lane, compute: Compute, *, on_shard: OnShard) -> LaneResult:
-    """Score the lane's merged shards: (rows, 2) float32 per shard, columns others and virus."""
+    """Score the lane's merged shards: (rows, 2) float32 per shard, columns others and virus.
+
+    Scores that are at hand (at_hand.py) are written as they are; for the others the rows are read.
+    """
     with lane_lock(lane, PREDICTIONS):
         predictions = lane.store(PREDICTIONS)
         todo, states = survey(lane, predictions)
         if todo:
             with compute.held() as name:
                 device = usable_device(name, lane.sample.settings.precision)
-                classifier = load_classifier(
-                    lane.profile.classifier, device, fingerprint=lane.profile.classifier_fingerprint
-                )
-                for shard, frame_R, features_RF in _read_ahead(lane, todo):
-                    scores_R2 = classifier.score(features_RF)
-                    maker = {"rank": lane.rank, "device": device_name(device)}
+                maker = {"rank": lane.rank, "device": device_name(device)}
+
+                def write(one: tuple[int, NDArray[np.float32]]) -> Entry:
+                    shard, scores_R2 = one
+                    frame_R = lane.frames.shard(shard, lane.n_shards)
                     digest_RD = lane.frames.digests[frame_R]
-                    on_shard(predictions.write(shard, frame_R, digest_RD, scores_R2, maker=maker))
+                    return predictions.write(shard, frame_R, digest_RD, scores_R2, maker=maker)
+
+                for entry in side_by_side(write, _scored(lane, todo, device)):
+                    on_shard(entry)
         return collected(lane, predictions, len(lane.shards) - len(todo), states, None)
 
 
-def _read_ahead(
-    lane: Lane, shards: Sequence[int]
-) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.float32]]]:
-    """Yield (shard, frames, merged rows). A thread verifies and reads the next shard while the caller scores one."""
+def side_by_side(write: Callable[[Item], Entry], items: Iterable[Item]) -> Iterator[Entry]:
+    """The entries of the items, in order. A few are written at once: small shards mostly wait for the disk."""
+    with ThreadPoolExecutor(WRITERS, thread_name_prefix="shard-writer") as threads:
+        open_writes = deque[Future[Entry]]()
+        try:
+            for item in items:
+                open_writes.append(threads.submit(write, item))
+                if len(open_writes) == 2 * WRITERS:
+                    yield open_writes.popleft().result()
+            while open_writes:
+                yield open_writes.popleft().result()
+        finally:
+            for future in open_writes:
+                future.cancel()
 
-    def read(shard: int) -> tuple[int, NDArray[np.int64], NDArray[np.float32]]:
-        ids = lane.ids(shard)
-        for product in (*PRODUCTS[MERGED].sources, MERGED):
-            lane.store(product).require(shard, ids)
-        return shard, *lane.store(MERGED).read(shard)
+
+def _scored(
+    lane: Lane, shards: Sequence[int], device: torch.device
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Each shard and its scores (rows, 2). First the shards whose scores are at hand, then those that must be read."""
+    to_read: list[int] = []
+    for shard in shards:
+        entries = [lane.store(product).entry(shard) for product in PRODUCTS[MERGED].sources]
+        scores_R2 = take_scores(lane, [entry for entry in entries if entry], device)
+        if scores_R2 is None:
+            to_read.append(shard)
+        else:
+            _verify(lane, shard)
+            yield shard, scores_R2
+    if to_read:
+        profile = lane.profile
+        classifier = load_classifier(profile.classifier, device, fingerprint=profile.classifier_fingerprint)
+        for shard, features_RF in _read_ahead(lane, to_read):
+            yield shard, classifier.score(features_RF)
+
+
+def _verify(lane: Lane, shard: int) -> None:
+    """Verify the merged shard and its sources. Raises StoreError."""
+    for product in (*PRODUCTS[MERGED].sources, MERGED):
+        lane.store(product).require(shard, lane.ids(shard))
+
+
+def _read_ahead(lane: Lane, shards: Sequence[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield (shard, merged rows). A thread verifies and reads the next shard while the caller scores one."""
+
+    def read(shard: int) -> tuple[int, NDArray[np.float32]]:
+        _verify(lane, shard)
+        return shard, lane.store(MERGED).read(shard)[1]
 
     with ThreadPoolExecutor(1, thread_name_prefix="read-merged") as thread:
         ahead = deque(thread.submit(read, shard) for shard in shards[:2])
