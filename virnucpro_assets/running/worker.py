@@ -11,7 +11,7 @@ import signal
 import sys
 
 from virnucpro_assets.platform.startup import lasting_imports
-from virnucpro_assets.running.tasks import PREPARE, Outcome, Task
+from virnucpro_assets.running.tasks import END, PREPARE, Outcome, Task
 from virnucpro_core.interrupts import keep_interrupts
 
 
@@ -37,6 +37,8 @@ def main() -> int:
         while True:
             try:
                 task = Task.read(lines.get())
+                if task.job == END:
+                    return 130
                 if task.job == PREPARE:
                     prepare(task)
                     continue
