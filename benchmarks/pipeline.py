@@ -104,7 +104,15 @@ def run_encoder(
     summary = LaneSummary(kind, 0, 1, device_name(device), precision, attention)
     entries: list[Entry] = []
     with Recorder(folder / f"{kind}.jsonl", summary) as recorder:
-        embed_shards(encoder, feed, store, recorder, on_shard=entries.append, verification=Verification())
+        embed_shards(
+            encoder,
+            feed,
+            store,
+            recorder,
+            on_shard=entries.append,
+            on_rows=lambda *_: None,
+            verification=Verification(),
+        )
     bare = bare_rate(encoder, dataset, options.seconds)
     started = time.perf_counter()
     states = {store.state(k, ids_digest(opened.digests[opened.shard(k, n_shards)])) for k in range(n_shards)}

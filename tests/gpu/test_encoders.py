@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from benchmarks.seeded import proteins, write_model
 from virnucpro_core.encoders import kernels
 from virnucpro_core.encoders.attention import usable_kernels
 from virnucpro_core.encoders.dnabert_s import DnabertModel
+from virnucpro_core.encoders.encoder import load_encoder
 from virnucpro_core.encoders.esm2 import Esm2Model
 from virnucpro_core.encoders.fused import Fp8Operations, FusedOperations
 from virnucpro_core.encoders.operations import Operations, ReferenceOperations
@@ -156,3 +158,18 @@ def test_other_kernels_compute_the_same(kernel: str, tmp_path: Path) -> None:
         )
         rows.append(_rows(model, pack(*tokens, 100_000)))
     assert torch.cosine_similarity(*rows).min() > 0.9999
+
+
+def test_after_a_warm_up_no_kernel_is_compiled_for_real_sequences(tmp_path: Path) -> None:
+    compiled: list[str] = []
+    folder = write_model("esm2-650m", tmp_path, device=CUDA, dtype=torch.float16)
+    encoder = load_encoder("esm2", folder, device=CUDA, dtype="fp8")
+    with mock.patch.object(
+        triton.knobs.runtime, "jit_post_compile_hook", lambda **told: compiled.append(told["fn"].name)
+    ):
+        encoder.warm_up(168)
+        before = len(compiled)
+        for count in (3, 500, 1_000):  # from less than a batch to several
+            assert np.isfinite(encoder.embed(proteins("short", count))).all()
+    assert before > 0, "the hook was not called: this test proves nothing"
+    assert compiled[before:] == []

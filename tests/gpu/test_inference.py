@@ -60,7 +60,15 @@ def _embed(encoder: Encoder, frames: Path, folder: Path) -> tuple[ShardStore, La
     summary = LaneSummary("esm_embeddings", 0, 1, "GPU", "float16", "triton")
     recorded = Recorder(folder / "telemetry.jsonl", summary)
     with recorded as recorder, Feed(dataset, settings, encoder.device) as feed:
-        embed_shards(encoder, feed, store, recorder, on_shard=lambda _: None, verification=Verification())
+        embed_shards(
+            encoder,
+            feed,
+            store,
+            recorder,
+            on_shard=lambda _: None,
+            on_rows=lambda *_: None,
+            verification=Verification(),
+        )
     return store, summary
 
 

@@ -128,11 +128,17 @@ def _why(events: Sequence[dg.DagsterEvent]) -> tuple[str, int]:
 
 
 def _interrupted(event: dg.DagsterEvent) -> bool:
-    """Whether the event shows that a signal ended the run: a failed step within a step, a canceled run between two."""
+    """Whether the event shows that a signal ended the run: within a step, between two, or before the first one."""
     if event.event_type is dg.DagsterEventType.RUN_CANCELED:
         return True
-    error = event.step_failure_data.error if event.is_step_failure else None
-    return error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__
+    error = None
+    if event.is_step_failure:
+        error = event.step_failure_data.error
+    elif event.event_type is dg.DagsterEventType.RUN_FAILURE:
+        error = event.job_failure_data.error
+    while error is not None and error.cls_name != dg.DagsterExecutionInterruptedError.__name__:
+        error = error.cause  # of an error that a library made of the interrupt
+    return error is not None
 
 
 def _failures(events: Sequence[dg.DagsterEvent]) -> Iterator[dg.DagsterEvent]:

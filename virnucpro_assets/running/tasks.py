@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, dataclass, field
 
 PREPARE = "prepare"
+END = "end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +13,7 @@ class Task:
 
     driver: name of the driver (see presence.py). rank: the rank whose GPU computes. The job PREPARE is no run: the
     worker loads the models of the lane `keys[0]`, so that they are there when its first lane comes. It has no outcome.
+    After the job END, which has no outcome either, the worker ends.
     """
 
     job: str

@@ -11,7 +11,7 @@ import signal
 import sys
 
 from virnucpro_assets.platform.startup import lasting_imports
-from virnucpro_assets.running.tasks import PREPARE, Outcome, Task
+from virnucpro_assets.running.tasks import END, PREPARE, Outcome, Task
 from virnucpro_core.interrupts import keep_interrupts
 
 
@@ -29,13 +29,16 @@ def main() -> int:
         from virnucpro_assets.running.runs import prepare, run_task
         from virnucpro_core.encoders.loaded import kept_encoders
         from virnucpro_core.errors import DeviceLostError, VirnucproError
+        from virnucpro_core.pipeline.at_hand import scores_at_hand
 
     # What was imported stays: the garbage collector need not look at it again, which takes half a second each time.
     gc.freeze()
-    with kept_device(), kept_encoders():
+    with kept_device(), kept_encoders(), scores_at_hand():
         while True:
             try:
                 task = Task.read(lines.get())
+                if task.job == END:
+                    return 130
                 if task.job == PREPARE:
                     prepare(task)
                     continue

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from virnucpro_assets.platform.startup import import_nothing_from_here
-from virnucpro_assets.running.tasks import PREPARE, Outcome, Task
+from virnucpro_assets.running.tasks import END, PREPARE, Outcome, Task
 from virnucpro_core.errors import DeviceLostError
 
 MODULE = "virnucpro_assets.running.worker"
@@ -83,9 +83,10 @@ class Worker:
         return outcome
 
     def end(self) -> None:
-        """Ask the process to end, with SIGTERM."""
+        """Ask the process to end: with SIGTERM, and with a last task, in case its run swallows the signal."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
+            self._write(Task(END, (), ""))
 
     def wait(self, deadline: float) -> None:
         """Wait until the process has ended; kill it at the deadline (seconds of `time.monotonic`)."""
@@ -101,6 +102,9 @@ class Worker:
 
     def _send(self, task: Task) -> None:
         self.start()
+        self._write(task)
+
+    def _write(self, task: Task) -> None:
         assert self.process is not None
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has died: `poll` will notice

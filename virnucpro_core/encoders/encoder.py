@@ -18,7 +18,14 @@ from virnucpro_core.encoders.batches import Pass, Room, again_in_float32
 from virnucpro_core.encoders.dnabert_s import DnabertModel, DnabertShape
 from virnucpro_core.encoders.esm2 import POOLED_RESIDUES, Esm2Model, Esm2Shape
 from virnucpro_core.encoders.operations import Operations, ReferenceOperations, bytes_per_token
-from virnucpro_core.encoders.packing import PackedBatch, PackedShard, pack_shard
+from virnucpro_core.encoders.packing import (
+    MIDDLE_TILE,
+    SHORT_TILE,
+    PackedBatch,
+    PackedShard,
+    pack,
+    pack_shard,
+)
 from virnucpro_core.encoders.tokenizers import DnabertTokenizer, Esm2Tokenizer, Tokenizer
 from virnucpro_core.encoders.weights import fingerprint
 from virnucpro_core.errors import DeviceError, SequenceError, UsageError, WeightsError
@@ -35,6 +42,7 @@ SMALLEST_BATCH = 1024
 CPU_BATCH = 4096
 BLOCK_SEQUENCES = 10_000  # of `Encoder.embed`, packed together
 STOP = b"*"
+_ANY_TOKEN = 5  # a letter in both vocabularies
 KINDS: tuple[Kind, ...] = ("esm2", "dnabert-s")
 
 
@@ -168,6 +176,20 @@ class Encoder:
             log.warning("%d rows not finite, computed again in float32", len(bad_N))
             again_in_float32(self, packed.batches, values_RD, bad_N, room, where=self.folder)
         return values_RD
+
+    def warm_up(self, longest: int) -> None:
+        """Run one batch of made-up sequences of up to `longest` tokens (at least 3), as large as the device's batches.
+
+        A GPU's kernels for such sequences are then compiled and loaded, so that the first real ones wait for nothing.
+        """
+        budget = self.input.budget_on(self.device)
+        sizes = sorted({min(longest, size) for size in (SHORT_TILE, MIDDLE_TILE, longest)})
+        lengths_B = np.concatenate(
+            [np.full(max(budget // len(sizes) // size, 1), size, np.int32) for size in sizes]
+        )
+        batches = pack(np.full(int(lengths_B.sum()), _ANY_TOKEN, np.int32), lengths_B, budget)
+        rows_BD = torch.empty((len(lengths_B), self.dim), dtype=torch.float32, device=self.device)
+        Pass(batches, rows_BD, self.forward, Room(budget)).finish()
 
     @torch.inference_mode()
     def forward(self, batch: PackedBatch) -> torch.Tensor:

@@ -20,7 +20,7 @@ from virnucpro_core.engine.loading import Feed
 from virnucpro_core.engine.monitor import DeviceMonitor
 from virnucpro_core.engine.shards import Entry, ShardStore
 from virnucpro_core.engine.telemetry import Recorder
-from virnucpro_core.engine.writing import Computed, Outcome, WriteBehind
+from virnucpro_core.engine.writing import Computed, OnRows, Outcome, WriteBehind
 from virnucpro_core.files.verification import Verification
 from virnucpro_core.sequences.frames import Frames
 
@@ -34,9 +34,11 @@ def embed_shards(
     recorder: Recorder,
     *,
     on_shard: Callable[[Entry], None],
+    on_rows: OnRows,
     verification: Verification,
 ) -> None:
-    """Compute and publish all shards of the feed. `on_shard` is called in this thread after each shard is on disk.
+    """Compute and publish all shards of the feed. `on_shard` is called in this thread after each shard is on disk, and
+    `on_rows` on the writing thread, with the shard's rows (rows, dim) float32.
 
     `Encoder.embed` uses the same loop over batches (`Pass`). Nothing is published before `verification` has passed; its
     errors are raised here. Raises DeviceError if a single sequence does not fit the device. Raises StoreError if rows
@@ -45,7 +47,10 @@ def embed_shards(
     dataset = feed.dataset
     frames = Frames.open(dataset.path)
     forward = Forward(encoder, recorder, dataset.token_budget)
-    with forward.monitor, WriteBehind(store, frames, dataset.n_shards, recorder, verification) as writer:
+    with (
+        forward.monitor,
+        WriteBehind(store, frames, dataset.n_shards, recorder, verification, on_rows) as writer,
+    ):
 
         def report(*, wait: bool) -> None:
             """Report the submitted shard if it is on disk. Rows that are not finite are computed again first."""

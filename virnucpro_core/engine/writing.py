@@ -1,5 +1,6 @@
 """Publishes computed shards on a thread while the device computes the next one."""
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from virnucpro_core.engine.shards import Entry, ShardStore
 from virnucpro_core.engine.telemetry import Recorder
 from virnucpro_core.files.verification import Verification
 from virnucpro_core.sequences.frames import Frames
+
+OnRows = Callable[[Entry, NDArray[np.float32]], None]
 
 
 @dataclass(slots=True)
@@ -52,7 +55,8 @@ class Outcome:
 class WriteBehind:
     """Publishes shards on a thread, one at a time. A lane that dies loses at most one computed shard.
 
-    Nothing is published before `verification` has passed.
+    Nothing is published before `verification` has passed. `on_rows` is called on the thread with each published shard
+    and its rows (rows, dim) float32.
     """
 
     def __init__(
@@ -62,9 +66,10 @@ class WriteBehind:
         n_shards: int,
         recorder: Recorder,
         verification: Verification,
+        on_rows: OnRows,
     ) -> None:
         self.store, self.frames, self.n_shards, self.recorder = store, frames, n_shards, recorder
-        self.verification = verification
+        self.verification, self.on_rows = verification, on_rows
         self._open: Future[Outcome] | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="shard-writer")
 
@@ -103,4 +108,5 @@ class WriteBehind:
         if computed.halved:
             maker["batches_halved"] = computed.halved
         entry = self.store.write(shard, frame_R, self.frames.digests[frame_R], values_RD, maker=maker)
+        self.on_rows(entry, values_RD)
         return Outcome(computed, entry, bad)

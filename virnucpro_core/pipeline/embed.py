@@ -23,6 +23,7 @@ from virnucpro_core.files.disk import make_sure_of_room
 from virnucpro_core.files.locks import Claims, is_locked
 from virnucpro_core.files.verification import Verification
 from virnucpro_core.pipeline.adopt import adopt_shards
+from virnucpro_core.pipeline.at_hand import AtHand
 from virnucpro_core.pipeline.lane import Lane, LaneResult, OnShard, collected, lane_lock, survey
 from virnucpro_core.samples.products import EMBEDDINGS, Embedding
 
@@ -75,7 +76,8 @@ def embed_lane(lane: Lane, product: Embedding, compute: Compute, *, on_shard: On
 def load_encoders(lane: Lane, compute: Compute) -> None:
     """Load both encoders of the lane, if its device is free now; inside `kept_encoders` they stay. Needs no frames.
 
-    Does nothing if the embeddings are imported. Raises DeviceError, DeviceLostError, WeightsError, UsageError.
+    On a GPU the kernels for the sample's chunks are compiled and loaded too. Does nothing if the embeddings are
+    imported. Raises DeviceError, DeviceLostError, WeightsError, UsageError.
     """
     if lane.profile.imported:
         return
@@ -87,7 +89,9 @@ def load_encoders(lane: Lane, compute: Compute) -> None:
         if device.type == "cuda" and compute.loader.workers:
             start_worker_server()  # it imports torch while the models load
         for product in EMBEDDINGS:
-            _loaded(lane, product, device, verification)
+            encoder = _loaded(lane, product, device, verification)
+            if device.type == "cuda":
+                encoder.warm_up(lane.sample.settings.chunk_size // 3 + 2)
 
 
 def _measured(lane: Lane, telemetry: Path) -> LaneSummary | None:
@@ -110,7 +114,7 @@ def _embed(
             todo,
             claims,
             others=lambda: lanes_beside(lane),
-            looks_done=lambda shard: store.looks_done(shard, ids(shard)),
+            looks_done=store.looks_done,
             is_done=lambda shard: store.state(shard, ids(shard)) == "done",
         )
         with compute.held_while(share.needed) as name:
@@ -118,7 +122,15 @@ def _embed(
                 device = usable_device(name, lane.sample.settings.precision)
                 with _feed(lane, product, share, compute.loader, device) as feed:
                     encoder = _encoder(lane, product, device, recorder, verification)
-                    embed_shards(encoder, feed, store, recorder, on_shard=on_shard, verification=verification)
+                    embed_shards(
+                        encoder,
+                        feed,
+                        store,
+                        recorder,
+                        on_shard=on_shard,
+                        on_rows=AtHand(lane, product, device),
+                        verification=verification,
+                    )
     recorder.given(len(share.given), lane.rows(share.given))
 
 

@@ -1,16 +1,19 @@
 """Compute scores from both encoders' shards: merge the embeddings, classify them, collect the scores."""
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from virnucpro_core.devices.compute import Compute, device_name, usable_device
 from virnucpro_core.engine.shards import Entry
 from virnucpro_core.errors import StoreError
 from virnucpro_core.models.classifier import load_classifier
-from virnucpro_core.pipeline.lane import Lane, LaneResult, OnShard, collected, in_threads, lane_lock, survey
+from virnucpro_core.pipeline.at_hand import take_scores
+from virnucpro_core.pipeline.lane import Lane, LaneResult, OnShard, collected, lane_lock, side_by_side, survey
 from virnucpro_core.samples.products import MERGED, PREDICTIONS, PRODUCTS
 
 # Threads that read merged rows ahead of the classifier. A shard has 133 MB of them.
@@ -36,7 +39,7 @@ def merge_lane(lane: Lane, *, on_shard: OnShard) -> LaneResult:
 
         states: Counter[str] = Counter()
         resumed = 0
-        for state, entry in in_threads(merge, lane.shards):
+        for state, entry in side_by_side(merge, lane.shards):
             states[state] += 1
             if entry is None:
                 resumed += 1
@@ -46,36 +49,59 @@ def merge_lane(lane: Lane, *, on_shard: OnShard) -> LaneResult:
 
 
 def score_lane(lane: Lane, compute: Compute, *, on_shard: OnShard) -> LaneResult:
-    """Score the lane's merged shards: (rows, 2) float32 per shard, columns others and virus."""
+    """Score the lane's merged shards: (rows, 2) float32 per shard, columns others and virus.
+
+    Scores that are at hand (at_hand.py) are written as they are; for the others the rows are read.
+    """
     with lane_lock(lane, PREDICTIONS):
         predictions = lane.store(PREDICTIONS)
         todo, states = survey(lane, predictions)
         if todo:
             with compute.held() as name:
                 device = usable_device(name, lane.sample.settings.precision)
-                classifier = load_classifier(
-                    lane.profile.classifier, device, fingerprint=lane.profile.classifier_fingerprint
-                )
                 maker = {"rank": lane.rank, "device": device_name(device)}
 
-                def write(scored: tuple[int, NDArray[np.int64], NDArray[np.float32]]) -> Entry:
-                    shard, frame_R, scores_R2 = scored
+                def write(one: tuple[int, NDArray[np.float32]]) -> Entry:
+                    shard, scores_R2 = one
+                    frame_R = lane.frames.shard(shard, lane.n_shards)
                     digest_RD = lane.frames.digests[frame_R]
                     return predictions.write(shard, frame_R, digest_RD, scores_R2, maker=maker)
 
-                rows = in_threads(partial(_merged_rows, lane), todo, READERS)
-                scores = ((shard, frame_R, classifier.score(rows_RF)) for shard, frame_R, rows_RF in rows)
-                for entry in in_threads(write, scores):
+                for entry in side_by_side(write, _scored(lane, todo, device)):
                     on_shard(entry)
         return collected(lane, predictions, len(lane.shards) - len(todo), states, None)
 
 
-def _merged_rows(lane: Lane, shard: int) -> tuple[int, NDArray[np.int64], NDArray[np.float32]]:
-    """(shard, frames, merged rows), all verified."""
-    ids = lane.ids(shard)
+def _scored(
+    lane: Lane, shards: Sequence[int], device: torch.device
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Each shard and its scores (rows, 2). First the shards whose scores are at hand, then those that must be read."""
+    to_read: list[int] = []
+    for shard in shards:
+        entries = [lane.store(product).entry(shard) for product in PRODUCTS[MERGED].sources]
+        scores_R2 = take_scores(lane, [entry for entry in entries if entry], device)
+        if scores_R2 is None:
+            to_read.append(shard)
+        else:
+            _verify(lane, shard)
+            yield shard, scores_R2
+    if to_read:
+        profile = lane.profile
+        classifier = load_classifier(profile.classifier, device, fingerprint=profile.classifier_fingerprint)
+        for shard, features_RF in side_by_side(partial(_rows, lane), to_read, READERS):
+            yield shard, classifier.score(features_RF)
+
+
+def _verify(lane: Lane, shard: int) -> None:
+    """Verify the merged shard and its sources. Raises StoreError."""
     for product in (*PRODUCTS[MERGED].sources, MERGED):
-        lane.store(product).require(shard, ids)
-    return shard, *lane.store(MERGED).read(shard)
+        lane.store(product).require(shard, lane.ids(shard))
+
+
+def _rows(lane: Lane, shard: int) -> tuple[int, NDArray[np.float32]]:
+    """The shard and its merged rows, verified."""
+    _verify(lane, shard)
+    return shard, lane.store(MERGED).read(shard)[1]
 
 
 def collect_scores(lane: Lane) -> NDArray[np.float32]:
@@ -90,7 +116,7 @@ def collect_scores(lane: Lane) -> NDArray[np.float32]:
         predictions.require(shard, lane.ids(shard))
         return shard, *predictions.read(shard)
 
-    for shard, frame_R, values_R2 in in_threads(read, range(lane.n_shards)):
+    for shard, frame_R, values_R2 in side_by_side(read, range(lane.n_shards)):
         if not np.array_equal(frame_R, lane.frames.shard(shard, lane.n_shards)):
             raise StoreError("rows are not the shard's frames", where=predictions.path(shard))
         scores_U2[frame_R] = values_R2

@@ -84,8 +84,8 @@ RESULT_FILES = (*_TABLES, OPEN_CALLS, *READ_FILES, *MULTIQC_FILES, REPORT, RUN)
 OPTIONAL_FILES = (OPEN_CALLS, *READ_FILES)
 
 TABLE_CHUNKS = 20_000
-# Chunks that make a process of its own worthwhile: more work than the second in which it starts.
-CHUNKS_A_PROCESS = 70_000
+# Chunks that make a process of its own worthwhile: about a quarter of a second of work.
+CHUNKS_A_PROCESS = 40_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ EVEN = (48, 24, 8)
 # Rows that a shard needs to be worth its own files: half a second of ESM-2 3B on one H200.
 WORTHWHILE_ROWS = 1_000
 
-# Bases that make a process of its own worthwhile: about one second of work, the time in which it starts.
-BASES_A_PROCESS = 20_000_000
+# Bases that make a process of its own worthwhile: about a quarter of a second of work.
+BASES_A_PROCESS = 5_000_000
 _BLOCK_BASES = 1 << 18  # small enough that a translation stays in the cache of one core
 
 

@@ -15,7 +15,7 @@ from virnucpro_core.errors import IncompleteError, InputError
 from virnucpro_core.sequences.archives import open_text, unescape
 from virnucpro_core.sequences.record import (
     DAMAGED,
-    NUCLEOTIDES,
+    ORDINARY,
     Places,
     Record,
     check_id,
@@ -58,6 +58,12 @@ def entries(
 
 def header(entry: dnaio.SequenceRecord, number: int, lines: "Lines") -> tuple[str, str]:
     """Id and description. Raises InputError for a missing or invalid id."""
+    if (
+        entry.name.isascii() and entry.name.isprintable()
+    ):  # nothing is escaped, and a space is the only white space
+        name, *rest = entry.name.split(None, 1) or [""]
+        if name:
+            return name, rest[0] if rest else ""
     try:  # split as bytes: only ASCII white space ends an id, not a no-break space of Unicode
         words = [word.decode() for word in unescape(entry.name).split(None, 1)]
     except UnicodeDecodeError as error:
@@ -77,9 +83,9 @@ def _record(entry: dnaio.SequenceRecord, index: int, number: int, lines: "Lines"
     if lines.kind == "fastq":
         qualities = (entry.qualities or "").encode("ascii")
         _check_qualities(qualities, name, number, lines.path)
-    elif b" " in sequence or b"\t" in sequence:
-        sequence = sequence.translate(None, b" \t")
-    if sequence.translate(None, NUCLEOTIDES):
+    if sequence.translate(None, ORDINARY):
+        if lines.kind == "fasta":
+            sequence = sequence.translate(None, b" \t")
         sequence = unescape(sequence.decode())
     sequence, reason, uracils = checked_letters(name, sequence, number, lines)
     return Record(name, description, sequence, index, number, reason, uracils, qualities=qualities)

@@ -81,6 +81,7 @@ class Lane:
                 self.store,
                 recorder,
                 on_shard=on_shard or self.entries.append,
+                on_rows=lambda *_: None,
                 verification=Verification(),
             )
 

@@ -199,6 +199,27 @@ def test_models_that_were_loaded_before_the_sample_was_read_serve_its_lane(pipel
         assert len(loads) == 2
 
 
+def test_a_batch_before_the_first_one_has_all_lengths_and_fits_the_budget(pipeline: Pipeline) -> None:
+    lane, seen = pipeline.lane(pipeline.register(), 0), []
+    for product in (DNABERT, ESM):
+        files = lane.encoder(product)
+        encoder = load_encoder(files.kind, files.folder)
+        forward = encoder.forward
+
+        def kept(batch: PackedBatch, forward: Any = forward) -> torch.Tensor:
+            seen.append(
+                (batch.n_tokens, *(len(t) > 0 for t in (batch.short_N2, batch.middle_N2, batch.long_N4)))
+            )
+            return forward(batch)
+
+        with mock.patch.object(encoder, "forward", kept):
+            encoder.warm_up(102)
+            encoder.warm_up(168)
+    budget = encoder.input.budget_on(torch.device("cpu"))
+    assert [one[1:] for one in seen] == [(True, True, False), (True, True, True)] * 2
+    assert all(budget // 2 < one[0] <= budget for one in seen)
+
+
 def test_models_are_not_loaded_onto_a_device_that_another_process_holds(
     pipeline: Pipeline, tmp_path: Path
 ) -> None:
