@@ -83,7 +83,7 @@ RESULT_FILES = (*_TABLES, OPEN_CALLS, *READ_FILES, *MULTIQC_FILES, REPORT, RUN)
 # Those that not every sample has.
 OPTIONAL_FILES = (OPEN_CALLS, *READ_FILES)
 
-TABLE_CHUNKS = 20_000
+TABLE_CHUNKS = 10_000
 # Chunks that make a process of its own worthwhile: about a quarter of a second of work.
 CHUNKS_A_PROCESS = 40_000
 

@@ -40,8 +40,8 @@ CALIBRATED_COLUMNS = b"\tprobability\tfdr"
 # One more, before these, if the sample has open frames.
 OPEN_COLUMN = b"\tchunks_open"
 
-BLOCK_RECORDS = 16_384
-BLOCK_CHUNKS = 100_000
+BLOCK_RECORDS = 8_192
+BLOCK_CHUNKS = 10_000
 _CODON = re.compile(rb"[ACGT]{3}", re.IGNORECASE)
 FASTA_WIDTH = 60
 

@@ -85,10 +85,17 @@ class Listed:
         chosen: list[Any] = [None if column is None else column[rows] for column in columns]
         return Listed(*chosen)
 
-    def __add__(self, other: "Listed") -> "Listed":
+    def joined(self, other: "Listed", limit: int) -> "Listed":
+        """The best `limit` records of both."""
+        good = np.ones(len(other.keys), np.bool_)
+        if len(self.keys) == limit:  # most of the others are worse than all of these
+            (first, second), (last_first, last_second) = other.keys[:, :2].T, self.keys[-1, :2]
+            good = (first < last_first) | ((first == last_first) & (second <= last_second))
+        if not good.any():
+            return self
         pairs = ((getattr(self, name), getattr(other, name)) for name in Listed.__slots__)
-        columns: list[Any] = [None if one is None else np.concatenate([one, two]) for one, two in pairs]
-        return Listed(*columns)
+        columns: list[Any] = [None if one is None else np.concatenate([one, two[good]]) for one, two in pairs]
+        return Listed(*columns).best(limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +204,7 @@ class Selection:
             self._listed = picked.listed
             return
         pairs = zip(self._listed, picked.listed, REPORT_ROWS, strict=True)
-        self._listed = tuple((kept + new).best(limit) for kept, new, limit in pairs)
+        self._listed = tuple(kept.joined(new, limit) for kept, new, limit in pairs)
 
     @cached_property
     def _rows(self) -> list[list[dict[str, Any]]]:
