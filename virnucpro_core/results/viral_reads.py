@@ -14,6 +14,7 @@ import contextlib
 import tempfile
 import zlib
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro_core.errors import InputError, StoreError
+from virnucpro_core.files.columns import Strings
 from virnucpro_core.files.publish import publish_together
 from virnucpro_core.results.record_calls import CALLS, NO_CALL, OTHERS, VIRUS
+from virnucpro_core.results.rows import Column, Texts, decimals, joined, words
 from virnucpro_core.results.summary import PairRow, ReadCounts
 from virnucpro_core.samples.inputs import InputFile, check_unchanged
 from virnucpro_core.sequences.chunks import Chunks
@@ -41,6 +44,7 @@ SHOWN_PAIRS = 200
 _LEVEL = 4
 _GZIP = 16 + zlib.MAX_WBITS
 _BLOCK = 65_536
+_TEXTS = 1_024  # records that are compressed together
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,13 +259,13 @@ class _Texts:
     offsets: NDArray[np.int64]
 
     def of(self, records: NDArray[np.int64]) -> Iterator[bytes]:
-        """The texts of some of the chosen records, in the given order."""
+        """The texts of some of the chosen records, in the given order; many together."""
         if not len(records):
             return
-        flat = np.memmap(self.spill, np.uint8, "r", shape=(int(self.offsets[-1]),))
-        place = np.searchsorted(self.chosen, records)
-        for begin, end in zip(self.offsets[place].tolist(), self.offsets[place + 1].tolist(), strict=True):
-            yield flat[begin:end].tobytes()
+        flat = np.memmap(self.spill, np.uint8, "r", shape=(int(self.offsets[-1]),)).view(np.ndarray)
+        texts, place = Strings(flat, self.offsets), np.searchsorted(self.chosen, records)
+        for lo in range(0, len(place), _TEXTS):
+            yield b"".join(texts.take(place[lo : lo + _TEXTS]))
 
 
 def _write(
@@ -279,14 +283,14 @@ def _write(
     if (mates.is_read & ~paired).any():
         written[VIRAL_UNPAIRED] = chosen[~paired[chosen]]
     names = (*written, PAIRS) if paired.any() else tuple(written)
-    with publish_together(out, names) as files:
-        for name, records in written.items():
-            with files[name].open("wb") as stream:
-                _pack(stream, texts.of(records))
+    with publish_together(out, names) as files, ThreadPoolExecutor(len(READ_FILES)) as threads:
+        packed = [threads.submit(_pack, files[name], texts.of(rows)) for name, rows in written.items()]
         if paired.any():
             with files[PAIRS].open("wb") as stream:
                 rows = np.flatnonzero(paired & mates.is_first)
                 _write_pairs(stream, chunks, called, calls, (rows, mates.partner[rows]))
+        for file in packed:
+            file.result()
     return names
 
 
@@ -301,24 +305,16 @@ def _write_pairs(
     own, scores = called.calls, called.scores
     for lo in range(0, len(rows[0]), _BLOCK):
         one, two = (half[lo : lo + _BLOCK] for half in rows)
-        names = [pair_id(name.decode()) for name in chunks.ids.take(one)]
-        columns = [_scores(own[half], scores[half]) for half in (one, two)]
-        stream.write(
-            "".join(
-                f"{name}\t{CALLS[call]}\t{first}\t{second}\n"
-                for name, call, first, second in zip(names, calls[one].tolist(), *columns, strict=True)
-            ).encode()
-        )
+        names = Texts([pair_id(name.decode()).encode() for name in chunks.ids.take(one)])
+        columns: list[Column] = [names, b"\t", words(calls[one], CALLS)]
+        for half in (one, two):
+            columns += [b"\t", words(own[half], CALLS), b"\t", decimals(scores[half])]
+        stream.write(joined(len(one), [*columns, b"\n"]))
 
 
-def _scores(calls: NDArray[np.uint8], scores: NDArray[np.float64]) -> list[str]:
-    """`call<TAB>score` for each; the score is empty where there is none."""
-    texts = np.where(np.isnan(scores), "", scores.astype("U")).tolist()
-    return [f"{CALLS[call]}\t{text}" for call, text in zip(calls.tolist(), texts, strict=True)]
-
-
-def _pack(stream: BinaryIO, texts: Iterator[bytes]) -> None:
+def _pack(file: Path, texts: Iterator[bytes]) -> None:
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
-    for text in texts:
-        stream.write(packer.compress(text))
-    stream.write(packer.flush())
+    with file.open("wb") as stream:
+        for text in texts:
+            stream.write(packer.compress(text))
+        stream.write(packer.flush())
