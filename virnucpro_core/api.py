@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from virnucpro_core.errors import UsageError
 from virnucpro_core.files.digests import sha256_json
 from virnucpro_core.results import chunk_calls, folder, record_calls
+from virnucpro_core.results.blocks import Stores
 from virnucpro_core.results.summary import ResultSummary, RunInfo
 from virnucpro_core.sequences import chunks as windows
 from virnucpro_core.sequences import fasta
@@ -224,8 +225,7 @@ def write_results(
         unique_U2 = np.empty((frames.n_unique, 2), np.float32)
         unique_U2[frames.frame_unique[::-1]] = calls.scores[::-1]  # of equal frames the first counts
         return folder.write_results(
-            chunks,
-            frames,
+            Stores(chunks, frames),
             unique_U2,
             out,
             calling=folder.Calling(calls.cutoff),
@@ -305,7 +305,7 @@ def _rows(block: record_calls.RecordCalls) -> Iterator[tuple[Any, ...]]:
     scores = [None if np.isnan(score) else score for score in block.score.tolist()]
     columns = (block.chunks, block.chunks_scored, block.frames)
     return zip(
-        block.ids,
+        [name.decode() for name in block.ids],
         block.length.tolist(),
         block.call.tolist(),
         scores,

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from virnucpro_core.results.blocks import Stores
 from virnucpro_core.results.calibration import Calibration, Preset
 from virnucpro_core.results.folder import Calling, write_results
 from virnucpro_core.results.regions import RegionRule
@@ -35,6 +36,7 @@ class Scored:
         preset: Preset = "",
         made: dict[str, str] | None = None,
         frames_note: str = "",
+        processes: int = 1,
     ) -> ResultSummary:
         run = RunInfo(
             sample=sample,
@@ -49,7 +51,8 @@ class Scored:
             made=made or {},
         )
         calling = Calling(cutoff, calibration, prior, preset, rule or RegionRule())
-        return write_results(self.chunks, self.frames, self.scores, out, calling=calling, run=run)
+        stores = Stores(self.chunks, self.frames)
+        return write_results(stores, self.scores, out, calling=calling, run=run, processes=processes)
 
 
 def scored_sample(folder: Path, fasta: str, *, chunk_size: int = 60, seed: int = 1) -> Scored:

@@ -13,6 +13,7 @@ from virnucpro_assets.graph.engines import DEVICE_STEP, HOST_STEP, LOST_WORKER
 from virnucpro_assets.graph.partitions import LANES, SAMPLES, TOGETHER, lane_of, sample_of
 from virnucpro_assets.graph.records import lane_materialization
 from virnucpro_assets.graph.sequences import OWNERS
+from virnucpro_assets.platform.environment import usable_cores
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_core.errors import printable
 from virnucpro_core.pipeline.lane import Lane
@@ -89,7 +90,7 @@ def consensus(context: dg.AssetExecutionContext, platform: Platform) -> Iterator
 
 
 def _call(platform: Platform, lane: Lane) -> dg.MaterializeResult[Any]:
-    made = call_sample(lane, made_by(lane.sample))
+    made = call_sample(lane, made_by(lane.sample), cores=usable_cores())
     counts = made.counts
     results = lane.sample.results
     return dg.MaterializeResult(

@@ -75,8 +75,16 @@ class Strings(Sequence[bytes]):
 
     def take(self, rows: Array) -> list[bytes]:
         """The strings at `rows` (any order), as a list."""
-        starts, ends = self.offsets[rows].tolist(), self.offsets[rows + 1].tolist()
-        return [self.flat[a:b].tobytes() for a, b in zip(starts, ends, strict=True)]
+        starts, ends = self.offsets[rows], self.offsets[rows + 1]
+        if not len(starts):
+            return []
+        base, end = int(starts.min()), int(ends.max())
+        if end - base > 2 * int((ends - starts).sum()):  # far apart: only what is asked for is read
+            pairs = zip(starts.tolist(), ends.tolist(), strict=True)
+            return [self.flat[a:b].tobytes() for a, b in pairs]
+        block = self.flat[base:end].tobytes()
+        pairs = zip((starts - base).tolist(), (ends - base).tolist(), strict=True)
+        return [block[a:b] for a, b in pairs]
 
 
 def spans(starts: Array, lengths: Array) -> Array:

@@ -85,7 +85,9 @@ class Classifier:
         with torch.inference_mode():
             for start in range(0, len(features), SCORE_ROWS):
                 rows = np.ascontiguousarray(features[start : start + SCORE_ROWS], np.float32)
-                x_PD = padded(torch.from_numpy(rows.copy()).to(self.device), self._least_rows)
+                # torch warns of memory that it must not write, although it writes nothing here
+                tensor = torch.from_numpy(rows if rows.flags.writeable else rows.copy())
+                x_PD = padded(tensor.to(self.device), self._least_rows)
                 logits_N2 = self._net(x_PD)[: len(rows)]
                 scores_N2[start : start + len(rows)] = torch.softmax(logits_N2, dim=1).cpu().numpy()
         return scores_N2

@@ -14,7 +14,7 @@ import numpy as np
 
 from virnucpro_core.engine.shards import Entry, ids_digest
 from virnucpro_core.files.digests import sha256_once
-from virnucpro_core.pipeline.lane import Lane
+from virnucpro_core.pipeline.lane import Lane, in_threads
 from virnucpro_core.pipeline.retention import was_released
 from virnucpro_core.results.folder import (
     CHUNK_TABLE,
@@ -113,10 +113,12 @@ def audit_lane(lane: Lane, product: str, *, values: bool = False) -> list[Findin
     store, facts_of = lane.store(product), PRODUCTS[product]
     bad: dict[str, list[int]] = {name: [] for name in LANE_FINDINGS[product]}
     rows = 0
-    for shard in lane.shards:
-        ids = lane.ids(shard)
-        entry = store.entry(shard)
-        if store.state(shard, ids) != "done" or entry is None:
+
+    def look(shard: int) -> tuple[int, str, Entry | None]:
+        return shard, store.state(shard, lane.ids(shard)), store.entry(shard)
+
+    for shard, state, entry in in_threads(look, lane.shards):
+        if state != "done" or entry is None:
             bad["digests_verify"].append(shard)
             continue
         if facts_of.virtual and not _same_rows(lane, facts_of.sources, shard, entry):

@@ -5,12 +5,13 @@ manifests to decide what is done, hold the lane's lock while they write, and ret
 """
 
 import contextlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from virnucpro_core.devices.compute import default_attention
 from virnucpro_core.engine.shards import Entry, ShardStore, ids_digest, lane_shards
@@ -31,6 +32,10 @@ from virnucpro_core.sequences.chunks import Chunks
 from virnucpro_core.sequences.frames import Frames
 
 OnShard = Callable[[Entry], None]
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+# Threads that digest, read or write shards side by side.
+THREADS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,12 +227,36 @@ class LaneResult:
         return sha256_json([[e.shard, e.sha256] for e in self.entries])
 
 
+def in_threads(
+    make: Callable[[Item], Result], items: Iterable[Item], threads: int = THREADS
+) -> Iterator[Result]:
+    """Yield `make(item)` for every item, in order. Each thread works on one item ahead of it, and one item waits.
+
+    This is for digests and for synced files: they wait for the disk, or do not need Python's lock. An error of `make`
+    is raised here, after what other threads have begun is done.
+    """
+    with ThreadPoolExecutor(threads, thread_name_prefix="shards") as pool:
+        ahead = deque[Future[Result]]()
+        try:
+            for item in items:
+                ahead.append(pool.submit(make, item))
+                if len(ahead) > threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
+
 def survey(lane: Lane, store: ShardStore) -> tuple[list[int], dict[str, int]]:
     """The lane's shards that must be computed, and the number of shards in each state."""
-    # Hashing the ids is most of the work; it is skipped for shards without an entry.
-    states: dict[int, str] = {
-        shard: store.state(shard, lane.ids(shard) if store.entry(shard) else "") for shard in lane.shards
-    }
+
+    def state(shard: int) -> str:
+        # Hashing the ids is most of the work; it is skipped for shards without an entry.
+        return store.state(shard, lane.ids(shard) if store.entry(shard) else "")
+
+    states = dict(zip(lane.shards, in_threads(state, lane.shards), strict=True))
     return [k for k, state in states.items() if state != "done"], dict(Counter(states.values()))
 
 

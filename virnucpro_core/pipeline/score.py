@@ -1,9 +1,8 @@
 """Compute scores from both encoders' shards: merge the embeddings, classify them, collect the scores."""
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,12 +13,11 @@ from virnucpro_core.engine.shards import Entry
 from virnucpro_core.errors import StoreError
 from virnucpro_core.models.classifier import load_classifier
 from virnucpro_core.pipeline.at_hand import take_scores
-from virnucpro_core.pipeline.lane import Lane, LaneResult, OnShard, collected, lane_lock, survey
+from virnucpro_core.pipeline.lane import Lane, LaneResult, OnShard, collected, in_threads, lane_lock, survey
 from virnucpro_core.samples.products import MERGED, PREDICTIONS, PRODUCTS
 
-# Small shards that are written at the same time.
-WRITERS = 4
-Item = TypeVar("Item")
+# Threads that read merged rows ahead of the classifier. A shard has 133 MB of them.
+READERS = 2
 
 
 def merge_lane(lane: Lane, *, on_shard: OnShard) -> LaneResult:
@@ -27,28 +25,27 @@ def merge_lane(lane: Lane, *, on_shard: OnShard) -> LaneResult:
     with lane_lock(lane, MERGED):
         merged = lane.store(MERGED)
         sources = [lane.store(source) for source in PRODUCTS[MERGED].sources]
-        resumed = 0
-        states: dict[str, int] = {}
-        todo: list[tuple[int, list[Entry]]] = []
-        for shard in lane.shards:
+
+        def merge(shard: int) -> tuple[str, Entry | None]:
+            """State of the shard before, and its entry if it was written."""
             ids = lane.ids(shard)
             entries = [s.require(shard, ids) for s in sources]
             state, known = merged.state(shard, ids), merged.entry(shard)
-            states[state] = states.get(state, 0) + 1
             if state == "done" and known and known.sources == tuple(e.sha256 for e in entries):
-                resumed += 1
-            else:
-                todo.append((shard, entries))
-
-        def write(one: tuple[int, list[Entry]]) -> Entry:
-            shard, entries = one
+                return state, None
             frame_R = lane.frames.shard(shard, lane.n_shards)
             pairs = list(zip(sources, entries, strict=True))
-            return merged.write_virtual(shard, frame_R, lane.frames.digests[frame_R], pairs)
+            return state, merged.write_virtual(shard, frame_R, lane.frames.digests[frame_R], pairs)
 
-        for entry in side_by_side(write, todo):
-            on_shard(entry)
-        return collected(lane, merged, resumed, states, None)
+        states: Counter[str] = Counter()
+        resumed = 0
+        for state, entry in in_threads(merge, lane.shards):
+            states[state] += 1
+            if entry is None:
+                resumed += 1
+            else:
+                on_shard(entry)
+        return collected(lane, merged, resumed, dict(states), None)
 
 
 def score_lane(lane: Lane, compute: Compute, *, on_shard: OnShard) -> LaneResult:
@@ -64,31 +61,15 @@ def score_lane(lane: Lane, compute: Compute, *, on_shard: OnShard) -> LaneResult
                 device = usable_device(name, lane.sample.settings.precision)
                 maker = {"rank": lane.rank, "device": device_name(device)}
 
-                def write(one: tuple[int, NDArray[np.float32]]) -> Entry:
-                    shard, scores_R2 = one
+                def write(scored: tuple[int, NDArray[np.float32]]) -> Entry:
+                    shard, scores_R2 = scored
                     frame_R = lane.frames.shard(shard, lane.n_shards)
                     digest_RD = lane.frames.digests[frame_R]
                     return predictions.write(shard, frame_R, digest_RD, scores_R2, maker=maker)
 
-                for entry in side_by_side(write, _scored(lane, todo, device)):
+                for entry in in_threads(write, _scored(lane, todo, device)):
                     on_shard(entry)
         return collected(lane, predictions, len(lane.shards) - len(todo), states, None)
-
-
-def side_by_side(write: Callable[[Item], Entry], items: Iterable[Item]) -> Iterator[Entry]:
-    """The entries of the items, in order. A few are written at once: small shards mostly wait for the disk."""
-    with ThreadPoolExecutor(WRITERS, thread_name_prefix="shard-writer") as threads:
-        open_writes = deque[Future[Entry]]()
-        try:
-            for item in items:
-                open_writes.append(threads.submit(write, item))
-                if len(open_writes) == 2 * WRITERS:
-                    yield open_writes.popleft().result()
-            while open_writes:
-                yield open_writes.popleft().result()
-        finally:
-            for future in open_writes:
-                future.cancel()
 
 
 def _scored(
@@ -107,8 +88,8 @@ def _scored(
     if to_read:
         profile = lane.profile
         classifier = load_classifier(profile.classifier, device, fingerprint=profile.classifier_fingerprint)
-        for shard, features_RF in _read_ahead(lane, to_read):
-            yield shard, classifier.score(features_RF)
+        for shard, rows_RF in in_threads(partial(_merged_rows, lane), to_read, READERS):
+            yield shard, classifier.score(rows_RF)
 
 
 def _verify(lane: Lane, shard: int) -> None:
@@ -117,24 +98,10 @@ def _verify(lane: Lane, shard: int) -> None:
         lane.store(product).require(shard, lane.ids(shard))
 
 
-def _read_ahead(lane: Lane, shards: Sequence[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield (shard, merged rows). A thread verifies and reads the next shard while the caller scores one."""
-
-    def read(shard: int) -> tuple[int, NDArray[np.float32]]:
-        _verify(lane, shard)
-        return shard, lane.store(MERGED).read(shard)[1]
-
-    with ThreadPoolExecutor(1, thread_name_prefix="read-merged") as thread:
-        ahead = deque(thread.submit(read, shard) for shard in shards[:2])
-        try:
-            for at in range(len(shards)):
-                rows = ahead.popleft().result()
-                if at + 2 < len(shards):
-                    ahead.append(thread.submit(read, shards[at + 2]))
-                yield rows
-        finally:
-            for future in ahead:
-                future.cancel()
+def _merged_rows(lane: Lane, shard: int) -> tuple[int, NDArray[np.float32]]:
+    """(shard, merged rows), verified."""
+    _verify(lane, shard)
+    return shard, lane.store(MERGED).read(shard)[1]
 
 
 def collect_scores(lane: Lane) -> NDArray[np.float32]:
@@ -144,9 +111,12 @@ def collect_scores(lane: Lane) -> NDArray[np.float32]:
     """
     predictions = lane.store(PREDICTIONS)
     scores_U2 = np.full((lane.frames.n_unique, 2), np.nan, dtype=np.float32)
-    for shard in range(lane.n_shards):
+
+    def read(shard: int) -> tuple[int, NDArray[np.int64], NDArray[np.float32]]:
         predictions.require(shard, lane.ids(shard))
-        frame_R, values_R2 = predictions.read(shard)
+        return shard, *predictions.read(shard)
+
+    for shard, frame_R, values_R2 in in_threads(read, range(lane.n_shards)):
         if not np.array_equal(frame_R, lane.frames.shard(shard, lane.n_shards)):
             raise StoreError("rows are not the shard's frames", where=predictions.path(shard))
         scores_U2[frame_R] = values_R2

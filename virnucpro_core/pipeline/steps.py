@@ -19,6 +19,7 @@ from virnucpro_core.pipeline.adopt import adopt_store
 from virnucpro_core.pipeline.imported import read_import
 from virnucpro_core.pipeline.lane import Lane, open_chunks
 from virnucpro_core.pipeline.score import collect_scores
+from virnucpro_core.results.blocks import Stores
 from virnucpro_core.results.calibration import frames_in_words
 from virnucpro_core.results.folder import Calling, write_results
 from virnucpro_core.results.regions import RegionRule
@@ -117,7 +118,7 @@ def translate_sample(sample: Sample, *, cores: int = 1) -> Frames:
             chunks,
             sample.translations,
             version=version,
-            processes=max(1, min(cores // 2, PROCESSES)),
+            processes=_processes(cores),
             min_open=min_open,
         )
 
@@ -128,23 +129,28 @@ def _translated_from(folder: Path, chunks: Chunks, min_open: int) -> bool:
     return bool(is_same and is_current(frames.attrs, TRANSLATIONS))
 
 
-def call_sample(lane: Lane, made: Mapping[str, Any] | None = None) -> ResultSummary:
+def _processes(cores: int) -> int:
+    """How many processes compute a large sample's step together. One reads and writes."""
+    return max(1, min(cores // 2, PROCESSES))
+
+
+def call_sample(lane: Lane, made: Mapping[str, Any] | None = None, *, cores: int = 1) -> ResultSummary:
     """Join the scores of all lanes and write the results folder. Raises StoreError for shards that do not verify.
 
-    made: when, where and by which command, for `run.json` (`samples.asked.made_by`).
+    made: when, where and by which command, for `run.json` (`samples.asked.made_by`). cores: how many may be used.
     """
     sample = lane.sample
     with _locked(sample, "consensus"):
         chunks = open_chunks(sample)
         chunks.store.verify()
         return write_results(
-            chunks,
-            lane.frames,
+            Stores(chunks, lane.frames),
             collect_scores(lane),
             sample.results,
             calling=_calling(lane),
             run=replace(run_info(lane), made=made or {}, frames_note=frames_note(lane)),
             reads=ReadSource(sample.inputs, sample.settings.pairs),
+            processes=_processes(cores),
         )
 
 

@@ -38,6 +38,7 @@ STEPS = 1_000
 # A setting of a sample: use no calibration, although there may be one.
 NO_CALIBRATION = "none"
 MOST_LOG_ODDS = 16.0
+_HALF = round(MOST_LOG_ODDS * STEPS)  # log-odds of 0 are in this bin
 PSEUDO_RECORDS = 100
 NOT_COVERED = "the calibration does not cover this length"
 Preset = Literal["", "conservative", "relaxed"]
@@ -242,22 +243,25 @@ def estimated_prior(log_odds: Floats, records: NDArray[np.int64]) -> float:
 class SampleProbabilities:
     """The probabilities and expected false discovery rates of one sample.
 
-    blocks: the calls of all its records. prior: the share of virus, None to estimate it. preset: how to call, "" to
-    leave the calls as they are.
+    blocks: what `counted` says of all blocks of its records. prior: the share of virus, None to estimate it.
+    preset: how to call, "" to leave the calls as they are.
     """
 
     def __init__(
-        self, calibration: Calibration, blocks: Iterable[RecordCalls], *, prior: float | None, preset: Preset
+        self,
+        calibration: Calibration,
+        blocks: Iterable[tuple[NDArray[np.int64], int]],
+        *,
+        prior: float | None,
+        preset: Preset,
     ) -> None:
         self.calibration, self.preset = calibration, preset
-        self._half = round(MOST_LOG_ODDS * STEPS)
-        counts = np.zeros(2 * self._half + 1, np.int64)
+        counts = np.zeros(2 * _HALF + 1, np.int64)
         self.without = 0
-        for block in blocks:
-            step = self._steps(block)
-            counts += np.bincount(step[step >= 0], minlength=len(counts))
-            self.without += int(((step < 0) & (block.call != NO_CALL)).sum())
-        log_odds = (np.arange(len(counts)) - self._half) / STEPS
+        for steps, without in blocks:
+            counts += steps
+            self.without += without
+        log_odds = (np.arange(len(counts)) - _HALF) / STEPS
         self.records = int(counts.sum())
         self.is_estimated = prior is None
         self.prior = estimated_prior(log_odds, counts) if prior is None else prior
@@ -271,7 +275,7 @@ class SampleProbabilities:
 
         With a preset, a record whose length the calibration does not cover has no call.
         """
-        step = self._steps(block)
+        step = _steps(self.calibration, block)
         found, fdr = (np.where(step >= 0, values[step], np.nan) for values in (self._probability, self._fdr))
         block = replace(block, probability=found, fdr=fdr)
         if not self.preset:
@@ -287,7 +291,7 @@ class SampleProbabilities:
         good = np.flatnonzero(
             self._fdr <= PRESETS[self.preset]
         )  # it falls, so that all above the first one are good
-        least = (int(good[0]) - self._half) / STEPS if len(good) else math.inf
+        least = (int(good[0]) - _HALF) / STEPS if len(good) else math.inf
         found = np.full(len(length), np.nan)
         for curve in self.calibration.curves:
             found[curve.covers(length)] = curve.least_score(least)
@@ -304,10 +308,16 @@ class SampleProbabilities:
             "records_without": self.without,
         }
 
-    def _steps(self, block: RecordCalls) -> NDArray[np.int64]:
-        """The bin of each record's log-odds, (n,); -1 without a probability."""
-        log_odds = self.calibration.log_odds(block.score, block.length)
-        steps = np.rint(np.clip(np.nan_to_num(log_odds), -MOST_LOG_ODDS, MOST_LOG_ODDS) * STEPS).astype(
-            np.int64
-        )
-        return np.where(np.isnan(log_odds), -1, steps + self._half)
+
+def counted(calibration: Calibration, block: RecordCalls) -> tuple[NDArray[np.int64], int]:
+    """How many records of the block have each log-odds, and how many with a call have none."""
+    step = _steps(calibration, block)
+    without = int(((step < 0) & (block.call != NO_CALL)).sum())
+    return np.bincount(step[step >= 0], minlength=2 * _HALF + 1), without
+
+
+def _steps(calibration: Calibration, block: RecordCalls) -> NDArray[np.int64]:
+    """The bin of each record's log-odds, (n,); -1 without a probability."""
+    log_odds = calibration.log_odds(block.score, block.length)
+    steps = np.rint(np.clip(np.nan_to_num(log_odds), -MOST_LOG_ODDS, MOST_LOG_ODDS) * STEPS).astype(np.int64)
+    return np.where(np.isnan(log_odds), -1, steps + _HALF)

@@ -7,7 +7,7 @@ chunk id, by code point. Both tables are tab separated and byte for byte what th
 record are in `record_calls.py`.
 """
 
-import heapq
+import bisect
 import itertools
 import re
 import tempfile
@@ -21,12 +21,14 @@ from numpy.typing import NDArray
 from virnucpro_core.errors import InputError, StoreError
 from virnucpro_core.files.columns import Array
 from virnucpro_core.files.publish import publish
+from virnucpro_core.results.rows import Cell, Cells, Column, joined, words
 
 PREDICTIONS_HEADER = b"Sequence_ID\tPrediction\tscore1\tscore2\n"
 CHUNK_CALLS_HEADER = b"Modified_ID\tIs_Virus\n"
 
 RUN_ROWS = 500_000  # rows sorted in memory at a time: about 50 MB
 _BLOCK_BYTES = 32 << 20
+_PART_BYTES = 1 << 20  # of each sorted run in memory
 _NUMBER = rb"[0-9.]+(?:[eE][-+]?[0-9]+)?"
 _ROW = re.compile(rb"([^\x00-\x1f]+)[FR][123]\t(?:virus|others)\t(%b)\t(%b)\r?\n?" % (_NUMBER, _NUMBER))
 
@@ -57,19 +59,53 @@ def check_scores(scores_N2: NDArray[np.float32], where: str) -> None:
         )
 
 
-def write_prediction_rows(stream: BinaryIO, frame_ids: Sequence[str], scores_N2: NDArray[np.float32]) -> None:
-    """Append rows of `prediction_results.txt`: scores as numpy prints a float32, equal scores count as others."""
-    text_N2 = scores_N2.astype("U")
-    names = np.where(scores_N2[:, 1] > scores_N2[:, 0], "virus", "others")
-    rows = zip(frame_ids, names.tolist(), text_N2[:, 0].tolist(), text_N2[:, 1].tolist(), strict=True)
-    stream.write("".join(f"{i}\t{name}\t{a}\t{b}\n" for i, name, a, b in rows).encode())
+def maxima_places(
+    frame_chunk: Array, scores_N2: NDArray[np.float32], maxima_C2: NDArray[np.float32]
+) -> Array:
+    """The first frame with the highest score1 and that with the highest score2 of each chunk, (C, 2); -1 without a
+    frame.
+
+    `frame_chunk` (N,), sorted, is the chunk of each frame; `maxima_C2` is what `chunk_maxima` gives.
+    """
+    n_frames = len(frame_chunk)
+    is_one_N2 = scores_N2 == maxima_C2[frame_chunk]
+    candidates_N2 = np.where(is_one_N2, np.arange(n_frames)[:, None], n_frames)
+    places_C2 = np.full(maxima_C2.shape, -1)
+    if n_frames:
+        is_first = np.diff(frame_chunk, prepend=-1) > 0
+        places_C2[frame_chunk[is_first]] = np.minimum.reduceat(
+            candidates_N2, np.flatnonzero(is_first), axis=0
+        )
+    return places_C2
 
 
-class ChunkCalls:
-    """Collects rows (chunk id, score1, score2) in any order and writes one call per chunk, in order of chunk id.
+def prediction_rows(
+    frame_ids: Sequence[Column], scores_N2: NDArray[np.float32], cells: Sequence[Cells]
+) -> bytes:
+    """Rows of `prediction_results.txt`: scores as numpy prints a float32, equal scores count as others.
 
-    Keeps at most `run_rows` rows in memory. More rows are sorted in runs, written to unnamed files in `folder` and
-    merged at the end.
+    frame_ids: the columns (`rows.joined`) that make up the ids of the frames. cells: `decimals` of score1 and score2.
+    """
+    is_virus = scores_N2[:, 1] > scores_N2[:, 0]
+    call = words(is_virus.astype(np.uint8), ("others", "virus"))
+    return joined(len(scores_N2), [*frame_ids, b"\t", call, b"\t", cells[0], b"\t", cells[1], b"\n"])
+
+
+def chunk_call_rows(chunk_ids: Sequence[Cell], maxima_C2: NDArray[np.float32]) -> bytes:
+    """Rows of the table of chunk calls, in the given order; a chunk without a frame (NaN) has none.
+
+    chunk_ids: the columns (`rows.joined`) that make up the ids of the chunks.
+    """
+    scored = ~np.isnan(maxima_C2[:, 0])
+    is_virus = words((maxima_C2[:, 1] >= maxima_C2[:, 0]).astype(np.uint8), ("False", "True"))
+    name = [(scored, column) for column in chunk_ids]
+    return joined(len(maxima_C2), [*name, (scored, b"\t"), (scored, is_virus), (scored, b"\n")])
+
+
+class SortedRows:
+    """Sorts lines, in little memory: at most `run_rows` of them are sorted at a time and kept in an unnamed file.
+
+    A tab sorts before every character of an id, so lines sort as the ids at their beginning do.
     """
 
     def __init__(self, folder: Path, run_rows: int = RUN_ROWS) -> None:
@@ -77,42 +113,62 @@ class ChunkCalls:
         self._rows: list[bytes] = []
         self._runs: list[BinaryIO] = []
 
-    def add_rows(self, rows: Iterable[bytes]) -> None:
-        """Add lines `id, tab, score1, tab, score2, newline`; an id holds no control character."""
+    def add(self, rows: Iterable[bytes]) -> None:
+        """Add lines, each with its newline."""
         self._rows.extend(rows)
         if len(self._rows) >= self._run_rows:
             self._rows.sort()
-            # `write` closes it. If `write` is never called, nothing remains on disk: the file has no name.
+            # `blocks` closes it. If `blocks` is never called, nothing remains on disk: the file has no name.
             run = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115
             run.writelines(self._rows)
             run.seek(0)
             self._runs.append(run)
             self._rows.clear()
 
-    def add_maxima(self, chunk_ids: Sequence[str], maxima_C2: NDArray[np.float32]) -> None:
-        """Add chunks by their maxima; those without a frame (NaN) have no row, as in the published tool."""
-        text_C2 = maxima_C2.astype("U")
-        scored = (~np.isnan(maxima_C2[:, 0])).tolist()
-        rows = zip(chunk_ids, text_C2[:, 0].tolist(), text_C2[:, 1].tolist(), scored, strict=True)
-        self.add_rows(f"{i}\t{a}\t{b}\n".encode() for i, a, b, is_scored in rows if is_scored)
+    def blocks(self) -> Iterator[list[bytes]]:
+        """All lines in order, in lists, and drop them.
 
-    def write(self, stream: BinaryIO) -> int:
-        """Write the table and drop the runs; returns the number of chunks."""
+        A part of each run is in memory. All lines up to the least of the parts' last ones can be given: no part that
+        is still on disk has a line before it.
+        """
         self._rows.sort()
-        stream.write(CHUNK_CALLS_HEADER)
-        number = 0
-        # A tab sorts before every character of an id, so lines sort as their ids do.
-        merged = heapq.merge(*self._runs, self._rows)
-        for chunk_id, rows in itertools.groupby(merged, key=_first_field):
-            scores = [line.split(b"\t") for line in rows]
-            others, virus = (max(float(fields[k]) for fields in scores) for k in (1, 2))
-            stream.write(b"%b\t%b\n" % (chunk_id, b"True" if virus >= others else b"False"))
-            number += 1
-        for run in self._runs:
-            run.close()
+        parts = [self._rows, *([] for _ in self._runs)]
+        runs: list[BinaryIO | None] = [None, *self._runs]
+        while True:
+            for k, run in enumerate(runs):
+                if run is not None and not parts[k]:
+                    parts[k] = run.readlines(_PART_BYTES)
+                    if not parts[k]:
+                        run.close()
+                        runs[k] = None
+            least = min(
+                (part[-1] for part, run in zip(parts, runs, strict=True) if run is not None), default=None
+            )
+            ends = [len(part) if least is None else bisect.bisect_right(part, least) for part in parts]
+            block = [line for part, end in zip(parts, ends, strict=True) for line in part[:end]]
+            if not block:
+                break
+            block.sort()
+            yield block
+            parts = [part[end:] for part, end in zip(parts, ends, strict=True)]
         self._runs.clear()
-        self._rows.clear()
-        return number
+        self._rows = []
+
+
+def write_chunk_calls(rows: SortedRows, stream: BinaryIO) -> int:
+    """Write the table of chunk calls from lines `id, tab, score1, tab, score2, newline`, several for a chunk or one.
+
+    Returns the number of chunks.
+    """
+    stream.write(CHUNK_CALLS_HEADER)
+    number = 0
+    lines = itertools.chain.from_iterable(rows.blocks())
+    for chunk_id, own in itertools.groupby(lines, key=_first_field):
+        scores = [line.split(b"\t") for line in own]
+        others, virus = (max(float(fields[k]) for fields in scores) for k in (1, 2))
+        stream.write(b"%b\t%b\n" % (chunk_id, b"True" if virus >= others else b"False"))
+        number += 1
+    return number
 
 
 def consensus_from_predictions(path: Path, out: Path) -> int:
@@ -124,11 +180,11 @@ def consensus_from_predictions(path: Path, out: Path) -> int:
     if not path.is_file():
         raise InputError("no such file", path=path, remedy="give the path of a prediction_results.txt")
     with publish(out) as temporary:
-        calls = ChunkCalls(out.parent)
+        calls = SortedRows(out.parent)
         for rows in _prediction_rows(path):
-            calls.add_rows(rows)
+            calls.add(rows)
         with temporary.open("wb") as stream:
-            return calls.write(stream)
+            return write_chunk_calls(calls, stream)
 
 
 def _prediction_rows(path: Path) -> Iterator[list[bytes]]:

@@ -13,10 +13,11 @@ contains a time. `made` (date, host, command, seconds) is kept when the same res
 import contextlib
 import csv
 import dataclasses
+import hashlib
 import itertools
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,39 +26,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro_core.errors import StoreError, UsageError
-from virnucpro_core.files.digests import sha256_json, sha256_once
+from virnucpro_core.files.digests import remember_sha256, sha256_json, sha256_once
 from virnucpro_core.files.publish import publish_json, publish_together
+from virnucpro_core.results.blocks import (
+    RecordBlock,
+    RecordTexts,
+    Stores,
+    block_counts,
+    chunk_texts,
+    record_texts,
+)
 from virnucpro_core.results.calibration import Calibration, Preset, SampleProbabilities
 from virnucpro_core.results.chunk_calls import (
+    CHUNK_CALLS_HEADER,
     PREDICTIONS_HEADER,
-    ChunkCalls,
+    SortedRows,
     check_scores,
-    chunk_maxima,
-    write_prediction_rows,
 )
 from virnucpro_core.results.multiqc import MULTIQC_FILES, write_multiqc
-from virnucpro_core.results.record_calls import (
-    RecordCalls,
-    call_records,
-    chunk_scores,
-    contigs_header,
-    open_frames,
-    write_contig_rows,
-    write_viral_records,
-)
-from virnucpro_core.results.region_files import (
-    CHUNKS_HEADER,
-    SCORED_BY,
-    RegionFiles,
-    write_chunk_rows,
-    write_score_rows,
-)
-from virnucpro_core.results.regions import RegionRule, find_regions
+from virnucpro_core.results.record_calls import blocks_of, contigs_header
+from virnucpro_core.results.region_files import CHUNKS_HEADER, GFF3_HEADER, SCORED_BY, numbered
+from virnucpro_core.results.regions import RegionRule
 from virnucpro_core.results.report import Selection, write_report
 from virnucpro_core.results.summary import PairRow, ReadCounts, ResultFile, ResultSummary, RunInfo, Tally
 from virnucpro_core.results.viral_reads import READ_FILES, CalledReads, ReadSource, write_viral_reads
 from virnucpro_core.sequences.chunks import Chunks
 from virnucpro_core.sequences.frames import Frames
+from virnucpro_core.sequences.parallel import Processes
 
 FRAME_CALLS = "prediction_results.txt"
 OPEN_CALLS = "open_frames.tsv"  # the same columns; only of samples with open frames
@@ -88,7 +83,9 @@ RESULT_FILES = (*_TABLES, OPEN_CALLS, *READ_FILES, *MULTIQC_FILES, REPORT, RUN)
 # Those that not every sample has.
 OPTIONAL_FILES = (OPEN_CALLS, *READ_FILES)
 
-TABLE_CHUNKS = 100_000
+TABLE_CHUNKS = 20_000
+# Chunks that make a process of its own worthwhile: more work than the second in which it starts.
+CHUNKS_A_PROCESS = 70_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -106,53 +103,54 @@ class Calling:
     regions: RegionRule = dataclasses.field(default_factory=RegionRule)
 
 
+class _Digested:
+    """A file that is written from its start to its end; `sha256` is that of the bytes so far."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._hash = stream, hashlib.sha256()
+        self.name = stream.name
+
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+        self._hash.update(data)
+        self._stream.write(data)
+
+    @property
+    def sha256(self) -> str:
+        """Hex sha256."""
+        return self._hash.hexdigest()
+
+
 def write_results(
-    chunks: Chunks,
-    frames: Frames,
+    stores: Stores,
     unique_scores: NDArray[np.float32],
     out: Path,
     *,
     calling: Calling,
     run: RunInfo,
     reads: ReadSource | None = None,
+    processes: int = 1,
 ) -> ResultSummary:
     """Write all result files of a sample to `out` and return a summary of them.
 
     `unique_scores` (n_unique, 2) float32, columns others and virus, may be a memory map. Memory grows by a few bytes a
-    read. `reads`: where the sample's reads came from, for the files of viral_reads.py. Raises UsageError for a cut-off
-    outside 0 to 1; StoreError for scores that are not of the frames or no probabilities, missing inputs, disk errors.
+    read. `reads`: where the sample's reads came from, for the files of viral_reads.py. processes: how many write the
+    tables of a large sample together; the bytes do not depend on it. Raises UsageError for a cut-off outside 0 to 1;
+    StoreError for scores that are not of the frames or no probabilities, missing inputs, disk errors.
     """
+    chunks, frames = stores.chunks, stores.frames
     _check_given(calling.cutoff, frames, unique_scores, out)
-    tally, selection, read_calls = Tally(), Selection(chunks), CalledReads()
     earlier = _facts_in(out)
-    with _published_together(out, _tables(frames)) as streams:
-        with tempfile.TemporaryFile(dir=out) as spill:
-            chunk_score = _write_frames(chunks, frames, unique_scores, streams, spill)
-            calls = partial(
-                call_records, chunks, frames.frame_chunk, chunk_score, cutoff=calling.cutoff, frames=frames
-            )
-            known = _probabilities(calling, calls)
-            streams[CONTIGS].write(contigs_header(frames.min_open, is_calibrated=known is not None))
-            regions_to = RegionFiles(
-                chunks, *(streams[n] for n in (REGIONS_BED, REGIONS_GFF3, REGIONS_FASTA))
-            )
-            for called in calls():
-                block = called if known is None else known.applied(called)
-                regions = find_regions(chunks, block, calling.regions)
-                write_contig_rows(streams[CONTIGS], block)
-                write_viral_records(streams[VIRAL], chunks, block)
-                write_score_rows(streams[SCORES], chunks, block)
-                regions_to.add(block, regions)
-                tally.add(block, regions)
-                selection.add(block, regions)
-                if chunks.has_reads:
-                    read_calls.add(block)
+    processes = max(1, min(processes, chunks.n_chunks // CHUNKS_A_PROCESS))
+    with _published_together(out, _tables(frames)) as streams, Processes(processes) as pool:
+        tables = _write_tables(stores, unique_scores, calling, pool, streams)
         (out / RUN).unlink(missing_ok=True)
+    tally, selection, known = tables.tally, tables.selection, tables.known
     read_counts: ReadCounts | None = None
     read_files: tuple[str, ...] = ()
     pairs: tuple[PairRow, ...] = ()
     if reads is not None and chunks.has_reads:
-        read_counts, read_files, pairs = write_viral_reads(chunks, read_calls, reads, out)
+        read_counts, read_files, pairs = write_viral_reads(chunks, tables.read_calls, reads, out)
     summary = ResultSummary(
         sample=run.sample,
         profile=run.profile,
@@ -180,6 +178,42 @@ def write_results(
     return dataclasses.replace(summary, files=files | {RUN: _measured(out / RUN)})
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Tables:
+    """What is known when the tables are written. known: the probabilities, None without a calibration."""
+
+    tally: Tally
+    selection: Selection
+    read_calls: CalledReads
+    known: SampleProbabilities | None
+
+
+def _write_tables(
+    stores: Stores,
+    unique_scores: NDArray[np.float32],
+    calling: Calling,
+    pool: Processes,
+    streams: Mapping[str, _Digested],
+) -> _Tables:
+    chunks, tally = stores.chunks, Tally()
+    selection, read_calls, n_regions = Selection(chunks), CalledReads(), 0
+    with tempfile.TemporaryFile(dir=Path(streams[CONTIGS].name).parent) as spill:
+        chunk_score = _write_chunks(stores, unique_scores, pool, streams, spill)
+        known = _probabilities(stores, chunk_score, calling, pool)
+        header = contigs_header(stores.frames.min_open, is_calibrated=known is not None)
+        streams[CONTIGS].write(header)
+        streams[REGIONS_GFF3].write(GFF3_HEADER)
+        texts_of = partial(record_texts, stores, calling.cutoff, calling.regions, known)
+        for texts in pool.map(texts_of, _record_blocks(chunks, chunk_score)):
+            _write_records(streams, texts, n_regions)
+            n_regions += texts.n_regions
+            tally.merge(texts.tally)
+            selection.add(texts.picked)
+            if chunks.has_reads:
+                read_calls.add(texts.call, texts.score)
+    return _Tables(tally, selection, read_calls, known)
+
+
 def _tables(frames: Frames) -> tuple[str, ...]:
     """The tables of a sample with these frames."""
     return (*_TABLES, OPEN_CALLS) if frames.min_open else _TABLES
@@ -196,13 +230,34 @@ def _check_given(cutoff: float, frames: Frames, unique_scores: NDArray[np.float3
         )
 
 
+def _record_blocks(chunks: Chunks, chunk_score: NDArray[np.float64]) -> Iterator[RecordBlock]:
+    for first, bounds in blocks_of(chunks):
+        yield first, bounds, np.asarray(chunk_score[bounds[0] : bounds[-1]])
+
+
 def _probabilities(
-    calling: Calling, calls: Callable[[], Iterator[RecordCalls]]
+    stores: Stores, chunk_score: NDArray[np.float64], calling: Calling, pool: Processes
 ) -> SampleProbabilities | None:
     """The sample's probabilities, for which all records are called once before; None without a calibration."""
     if calling.calibration is None:
         return None
-    return SampleProbabilities(calling.calibration, calls(), prior=calling.prior, preset=calling.preset)
+    made = partial(block_counts, stores, calling.cutoff, calling.calibration)
+    counts = pool.map(made, _record_blocks(stores.chunks, chunk_score))
+    return SampleProbabilities(calling.calibration, counts, prior=calling.prior, preset=calling.preset)
+
+
+def _write_records(streams: Mapping[str, _Digested], texts: RecordTexts, n_regions: int) -> None:
+    """Append a block of records; `n_regions` regions were written before."""
+    streams[CONTIGS].write(texts.contigs)
+    streams[VIRAL].write(texts.viral)
+    streams[SCORES].write(texts.scores)
+    regions = texts.regions
+    for name, text in (
+        (REGIONS_BED, regions.bed),
+        (REGIONS_GFF3, regions.gff3),
+        (REGIONS_FASTA, regions.fasta),
+    ):
+        streams[name].write(numbered(text, n_regions + 1))
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -263,54 +318,57 @@ def results_digest(folder: Path) -> str:
         ) from error
 
 
-def _write_frames(
-    chunks: Chunks,
-    frames: Frames,
+def _write_chunks(
+    stores: Stores,
     unique_scores: NDArray[np.float32],
-    streams: Mapping[str, BinaryIO],
+    pool: Processes,
+    streams: Mapping[str, _Digested],
     spill: Any,
 ) -> NDArray[np.float64]:
     """Write the published tool's tables and `chunks.tsv`. Returns s of all chunks (n_chunks,), mapped from `spill`."""
-    predictions = streams[FRAME_CALLS]
-    predictions.write(PREDICTIONS_HEADER)
-    if frames.min_open:
+    min_open, n_chunks = stores.frames.min_open, stores.chunks.n_chunks
+    streams[FRAME_CALLS].write(PREDICTIONS_HEADER)
+    if min_open:
         streams[OPEN_CALLS].write(PREDICTIONS_HEADER)
-    streams[CHUNK_TABLE].write(CHUNKS_HEADER.rstrip() + (SCORED_BY if frames.min_open else b"") + b"\n")
-    calls = ChunkCalls(Path(predictions.name).parent)
-    for lo in range(0, chunks.n_chunks, TABLE_CHUNKS):
-        hi = min(lo + TABLE_CHUNKS, chunks.n_chunks)
+    streams[CHUNK_TABLE].write(CHUNKS_HEADER.rstrip() + (SCORED_BY if min_open else b"") + b"\n")
+    calls = SortedRows(Path(streams[FRAME_CALLS].name).parent)
+    for texts in pool.map(partial(chunk_texts, stores), _chunk_blocks(stores, unique_scores)):
+        streams[FRAME_CALLS].write(texts.predictions)
+        if min_open:
+            streams[OPEN_CALLS].write(texts.open_frames)
+        streams[CHUNK_TABLE].write(texts.chunks)
+        calls.add(texts.calls.splitlines(keepends=True))
+        spill.write(texts.score.data)
+    streams[CHUNK_CALLS].write(CHUNK_CALLS_HEADER)
+    for rows in calls.blocks():
+        streams[CHUNK_CALLS].write(b"".join(rows))
+    if not n_chunks:  # a file without bytes cannot be mapped
+        return np.empty(0)
+    spill.flush()
+    return np.memmap(spill, dtype=np.float64, mode="r", shape=(n_chunks,))
+
+
+def _chunk_blocks(
+    stores: Stores, unique_scores: NDArray[np.float32]
+) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
+    """(first chunk, end, scores of the frames) of blocks of chunks. Raises StoreError for what is no score."""
+    frames = stores.frames
+    for lo in range(0, stores.chunks.n_chunks, TABLE_CHUNKS):
+        hi = min(lo + TABLE_CHUNKS, stores.chunks.n_chunks)
         a, b = np.searchsorted(frames.frame_chunk, [lo, hi]).tolist()
         scores_N2 = np.asarray(unique_scores[frames.frame_unique[a:b]])
         check_scores(scores_N2, f"frames {a:,} to {b:,}")
-        maxima_C2 = chunk_maxima(frames.frame_chunk[a:b], scores_N2, lo, hi)
-        frames_C = np.bincount(np.asarray(frames.frame_chunk[a:b], dtype=np.int64) - lo, minlength=hi - lo)
-        ids, open_C, published_C2 = frames.frame_ids(a, b, chunks), None, maxima_C2
-        if frames.min_open:
-            open_C, is_open = open_frames(frames, lo, hi), frames.is_open(a, b)
-            # The published tool's two tables know only stop-free frames.
-            published_C2, frames_C = (
-                np.where(open_C[:, None] > 0, np.float32(np.nan), maxima_C2),
-                frames_C - open_C,
-            )
-            own = list(itertools.compress(ids, is_open.tolist()))
-            write_prediction_rows(streams[OPEN_CALLS], own, scores_N2[is_open])
-            ids, scores_N2 = list(itertools.compress(ids, (~is_open).tolist())), scores_N2[~is_open]
-        write_prediction_rows(predictions, ids, scores_N2)
-        calls.add_maxima(chunks.chunk_ids(lo, hi), published_C2)
-        write_chunk_rows(streams[CHUNK_TABLE], chunks, lo, frames_C, maxima_C2, open_C)
-        spill.write(chunk_scores(maxima_C2).data)
-    calls.write(streams[CHUNK_CALLS])
-    if not chunks.n_chunks:  # a file without bytes cannot be mapped
-        return np.empty(0)
-    spill.flush()
-    return np.memmap(spill, dtype=np.float64, mode="r", shape=(chunks.n_chunks,))
+        yield lo, hi, scores_N2
 
 
 @contextlib.contextmanager
-def _published_together(out: Path, names: Sequence[str]) -> Iterator[dict[str, BinaryIO]]:
+def _published_together(out: Path, names: Sequence[str]) -> Iterator[dict[str, _Digested]]:
     """Open one stream per file of the folder. None of the files appears before the block has ended."""
-    with publish_together(out, names) as files, contextlib.ExitStack() as streams:
-        yield {name: streams.enter_context(file.open("wb")) for name, file in files.items()}
+    with publish_together(out, names) as files, contextlib.ExitStack() as opened:
+        streams = {n: _Digested(opened.enter_context(file.open("wb"))) for n, file in files.items()}
+        yield streams
+    for name, stream in streams.items():
+        remember_sha256(out / name, stream.sha256)
 
 
 def _measured(path: Path) -> ResultFile:

@@ -18,12 +18,12 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro_core.files.columns import Array
+from virnucpro_core.results.rows import Cells, Column, Texts, decimals, fasta, joined, numbers, words
 from virnucpro_core.sequences.chunks import Chunks, chunk_starts
 from virnucpro_core.sequences.frames import Frames
 
@@ -40,8 +40,8 @@ CALIBRATED_COLUMNS = b"\tprobability\tfdr"
 # One more, before these, if the sample has open frames.
 OPEN_COLUMN = b"\tchunks_open"
 
-BLOCK_RECORDS = 65_536
-BLOCK_CHUNKS = 1_000_000
+BLOCK_RECORDS = 16_384
+BLOCK_CHUNKS = 100_000
 _CODON = re.compile(rb"[ACGT]{3}", re.IGNORECASE)
 FASTA_WIDTH = 60
 
@@ -59,7 +59,7 @@ class RecordCalls:
     """
 
     first: int
-    ids: list[str]
+    ids: list[bytes]
     reasons: list[str]
     length: NDArray[np.int64]
     chunks: NDArray[np.int64]
@@ -90,6 +90,20 @@ def shown_score(score: float) -> str:
     return f"{math.floor(score * 1e4 + 1e-7) / 1e4:.4f}"
 
 
+def blocks_of(chunks: Chunks) -> Iterator[tuple[int, Array]]:
+    """(first record, bounds) of blocks of records; record first + i has the chunks bounds[i] to bounds[i + 1] - 1.
+
+    A block has at most BLOCK_RECORDS records and, except for a single record, BLOCK_CHUNKS chunks.
+    """
+    first = 0
+    while first < chunks.n_records:
+        bounds = np.asarray(chunks.chunk_offsets[first : first + BLOCK_RECORDS + 1])
+        last = int(np.searchsorted(bounds, bounds[0] + BLOCK_CHUNKS, side="right")) - 1
+        bounds = bounds[: max(last, 1) + 1]
+        yield first, bounds
+        first += len(bounds) - 1
+
+
 def call_records(
     chunks: Chunks,
     frame_chunk: Array,
@@ -103,37 +117,48 @@ def call_records(
     `frame_chunk` (n_frames,), sorted, and `chunk_score` (n_chunks,) float64 may be memory maps. frames: the store of
     these frames, needed if some are open.
     """
-    first = 0
-    while first < chunks.n_records:
-        bounds = _block_bounds(chunks, first)
-        n = len(bounds) - 1
+    for first, bounds in blocks_of(chunks):
         score_C = np.asarray(chunk_score[bounds[0] : bounds[-1]])
-        scored_C = ~np.isnan(score_C)
-        n_scored = _sums(scored_C.astype(np.int64), bounds)
-        sums = _sums(np.where(scored_C, score_C, 0.0), bounds)
-        score = np.divide(sums, n_scored, out=np.full(n, np.nan), where=n_scored > 0)
-        call = np.where(n_scored == 0, NO_CALL, np.where(score >= cutoff, VIRUS, OTHERS)).astype(np.uint8)
-        n_frames, n_open = np.diff(np.searchsorted(frame_chunk, bounds)), None
-        if frames is not None and frames.min_open:
-            open_C = open_frames(frames, int(bounds[0]), int(bounds[-1]))
-            n_frames = n_frames - _sums(open_C, bounds)
-            n_open = _sums((open_C > 0).astype(np.int64), bounds)
-        yield RecordCalls(
-            first=first,
-            ids=chunks.record_ids(first, first + n),
-            reasons=_reasons(chunks, first, call, 0 if frames is None else frames.min_open),
-            length=np.diff(chunks.sequences.offsets[first : first + n + 1]),
-            chunks=np.diff(bounds),
-            chunks_scored=n_scored,
-            frames=n_frames,
-            score=score,
-            call=call,
-            chunk_first=int(bounds[0]),
-            chunk_score=score_C,
-            cutoff=None if cutoff == PUBLISHED_CUTOFF else np.full(n, cutoff),
-            chunks_open=n_open,
-        )
-        first += n
+        yield call_block(chunks, frame_chunk, score_C, first, bounds, cutoff=cutoff, frames=frames)
+
+
+def call_block(
+    chunks: Chunks,
+    frame_chunk: Array,
+    score_C: NDArray[np.float64],
+    first: int,
+    bounds: Array,
+    *,
+    cutoff: float,
+    frames: Frames | None = None,
+) -> RecordCalls:
+    """Calls of one block of `blocks_of`; `score_C` are the scores of its chunks. The rest is as in `call_records`."""
+    n = len(bounds) - 1
+    scored_C = ~np.isnan(score_C)
+    n_scored = _sums(scored_C.astype(np.int64), bounds)
+    sums = _sums(np.where(scored_C, score_C, 0.0), bounds)
+    score = np.divide(sums, n_scored, out=np.full(n, np.nan), where=n_scored > 0)
+    call = np.where(n_scored == 0, NO_CALL, np.where(score >= cutoff, VIRUS, OTHERS)).astype(np.uint8)
+    n_frames, n_open = np.diff(np.searchsorted(frame_chunk, bounds)), None
+    if frames is not None and frames.min_open:
+        open_C = open_frames(frames, int(bounds[0]), int(bounds[-1]))
+        n_frames = n_frames - _sums(open_C, bounds)
+        n_open = _sums((open_C > 0).astype(np.int64), bounds)
+    return RecordCalls(
+        first=first,
+        ids=chunks.ids[first : first + n],
+        reasons=_reasons(chunks, first, call, 0 if frames is None else frames.min_open),
+        length=np.diff(chunks.sequences.offsets[first : first + n + 1]),
+        chunks=np.diff(bounds),
+        chunks_scored=n_scored,
+        frames=n_frames,
+        score=score,
+        call=call,
+        chunk_first=int(bounds[0]),
+        chunk_score=score_C,
+        cutoff=None if cutoff == PUBLISHED_CUTOFF else np.full(n, cutoff),
+        chunks_open=n_open,
+    )
 
 
 def open_frames(frames: Frames, lo: int, hi: int) -> NDArray[np.int64]:
@@ -149,47 +174,56 @@ def contigs_header(min_open: int, *, is_calibrated: bool) -> bytes:
     return CONTIGS_HEADER.rstrip() + more + b"\n"
 
 
-def write_contig_rows(stream: BinaryIO, block: RecordCalls) -> None:
-    """Append one row of `contigs.tsv` per record of the block."""
-    scores = np.where(np.isnan(block.score), "", block.score.astype("U"))
-    numbers = np.stack([block.length, block.chunks, block.chunks_scored, block.frames], axis=1).tolist()
-    ends = _calibrated_cells(block)
-    if block.chunks_open is not None:
-        ends = [f"\t{n}{end}" for n, end in zip(block.chunks_open.tolist(), ends, strict=True)]
-    rows = zip(block.ids, numbers, block.call.tolist(), scores.tolist(), block.reasons, ends, strict=True)
-    stream.write(
-        "".join(
-            f"{i}\t{length}\t{CALLS[call]}\t{score}\t{n}\t{scored}\t{frames}\t{reason}{end}\n"
-            for i, (length, n, scored, frames), call, score, reason, end in rows
-        ).encode()
-    )
+def score_cells(block: RecordCalls, score_C: Cells, rows: Array, scores: NDArray[np.float64]) -> Cells:
+    """`decimals(scores)`, scores of records of the block (`rows`) or of regions of them; a record of one chunk has the
+    score of its chunk, so its text is copied.
 
-
-def _calibrated_cells(block: RecordCalls) -> list[str]:
-    """The end of each row: probability and fdr with six digits, empty without a calibration."""
-    if block.probability is None or block.fdr is None:
-        return [""] * len(block.call)
-    pairs = zip(block.probability.tolist(), block.fdr.tolist(), strict=True)
-    return ["\t\t" if math.isnan(p) else f"\t{p:.6g}\t{q:.6g}" for p, q in pairs]
-
-
-def write_viral_records(stream: BinaryIO, chunks: Chunks, block: RecordCalls) -> None:
-    """Append the block's records called virus as FASTA: letters as read (U as T), lines of 60."""
-    for k in np.flatnonzero(block.call == VIRUS).tolist():
-        record = block.first + k
-        header = b"%b %b" % (chunks.ids[record], chunks.descriptions[record])
-        sequence = chunks.sequence(record)
-        lines = (sequence[i : i + FASTA_WIDTH] for i in range(0, len(sequence), FASTA_WIDTH))
-        stream.write(b">%b\n%b\n" % (header.rstrip(), b"\n".join(lines)))
-
-
-def _block_bounds(chunks: Chunks, first: int) -> Array:
-    """Chunk offsets of the next block: at most BLOCK_RECORDS records and, except for a single record, BLOCK_CHUNKS
-    chunks.
+    score_C: `decimals` of the block's chunk scores.
     """
-    bounds = np.asarray(chunks.chunk_offsets[first : first + BLOCK_RECORDS + 1])
-    last = int(np.searchsorted(bounds, bounds[0] + BLOCK_CHUNKS, side="right")) - 1
-    return bounds[: max(last, 1) + 1]
+    several = block.chunks[rows] != 1
+    if several.all():
+        return decimals(scores)
+    found = score_C[np.cumsum(block.chunks)[rows] - 1]
+    found[several] = decimals(scores[several])
+    return found
+
+
+def contig_rows(block: RecordCalls, score_C: Cells) -> bytes:
+    """The rows of `contigs.tsv` of the block's records. score_C: `decimals` of the block's chunk scores."""
+    columns: list[Column] = [
+        Texts(block.ids),
+        b"\t",
+        numbers(block.length),
+        b"\t",
+        words(block.call, CALLS),
+        b"\t",
+        score_cells(block, score_C, np.arange(len(block.call)), block.score),
+    ]
+    for counts in (block.chunks, block.chunks_scored, block.frames):
+        columns += [b"\t", numbers(counts)]
+    columns += [b"\t", Texts([reason.encode() for reason in block.reasons])]
+    if block.chunks_open is not None:
+        columns += [b"\t", numbers(block.chunks_open)]
+    if block.probability is not None and block.fdr is not None:
+        columns += [b"\t", _six_digits(block.probability), b"\t", _six_digits(block.fdr)]
+    return joined(len(block.call), [*columns, b"\n"])
+
+
+def _six_digits(values: NDArray[np.float64]) -> Cells:
+    """Numbers (n,) with six digits, empty for NaN. There are few different ones: each is written once."""
+    different, which = np.unique(values, return_inverse=True)
+    return words(which, ["" if math.isnan(value) else f"{value:.6g}" for value in different.tolist()])
+
+
+def viral_records(chunks: Chunks, block: RecordCalls) -> bytes:
+    """The block's records called virus as FASTA: letters as read (U as T), lines of 60."""
+    rows = np.flatnonzero(block.call == VIRUS)
+    descriptions = chunks.descriptions.take(block.first + rows)
+    ids = [block.ids[k] for k in rows.tolist()]
+    headers = [b"%b %b" % pair for pair in zip(ids, descriptions, strict=True)]
+    return fasta(
+        [header.rstrip() for header in headers], chunks.sequences.take(block.first + rows), FASTA_WIDTH
+    )
 
 
 def _sums(values_C: Array, bounds: Array) -> Array:
@@ -203,18 +237,23 @@ def _sums(values_C: Array, bounds: Array) -> Array:
 
 def _reasons(chunks: Chunks, first: int, call: NDArray[np.uint8], min_open: int) -> list[str]:
     reasons = [""] * len(call)
-    for k in np.flatnonzero(call == NO_CALL).tolist():
-        reasons[k] = chunks.reasons[first + k].decode() or _why_no_frame(chunks, first + k, min_open)
+    rows = np.flatnonzero(call == NO_CALL)
+    known = chunks.reasons.take(first + rows)
+    # Records with a reason of the reader have no chunks; their letters say nothing more.
+    asked = rows[np.array([not reason for reason in known], np.bool_)]
+    why = [_why_no_frame(s, chunks.chunk_size, min_open) for s in chunks.sequences.take(first + asked)]
+    for found, texts in ((rows, [reason.decode() for reason in known]), (asked, why)):
+        for k, text in zip(found.tolist(), texts, strict=True):
+            reasons[k] = text
     return reasons
 
 
-def _why_no_frame(chunks: Chunks, record: int, min_open: int) -> str:
-    sequence = chunks.sequence(record)
+def _why_no_frame(sequence: bytes, chunk_size: int, min_open: int) -> str:
     if len(sequence) < 3:
         return TOO_SHORT
     # Search chunk by chunk: three readable bases across the border of two chunks are a codon of neither chunk.
-    whole = len(sequence) <= chunks.chunk_size
-    starts = [0] if whole else chunk_starts(len(sequence), chunks.chunk_size).tolist()
-    readable = any(_CODON.search(sequence, start, start + chunks.chunk_size) for start in starts)
+    whole = len(sequence) <= chunk_size
+    starts = [0] if whole else chunk_starts(len(sequence), chunk_size).tolist()
+    readable = any(_CODON.search(sequence, start, start + chunk_size) for start in starts)
     stopped = NO_STRETCH.format(min_open) if min_open else ALL_STOPPED
     return stopped if readable else NO_CODON

@@ -11,19 +11,19 @@ else would be misread is written as `%` and two hexadecimal digits per byte (UTF
 - `chunks.tsv` and `regions.fasta`: nothing; ids stand as they were read.
 """
 
-import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import BinaryIO
+from collections.abc import Sequence
+from dataclasses import dataclass
 from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro_core.files.columns import Array
-from virnucpro_core.results.record_calls import FASTA_WIDTH, RecordCalls, chunk_scores
-from virnucpro_core.results.regions import Region, own_bases
-from virnucpro_core.sequences.chunks import Chunks
+from virnucpro_core.results.record_calls import FASTA_WIDTH, RecordCalls, chunk_scores, score_cells
+from virnucpro_core.results.regions import KINDS, Regions, own_bases
+from virnucpro_core.results.rows import Cell, Cells, Column, Texts, decimals, fasta, joined, numbers, words
+from virnucpro_core.sequences.chunks import Chunks, Windows
 
 CHUNKS_HEADER = b"record_id\tchunk\tstart\tend\tframes\tscore1\tscore2\tscore\tcall\n"
 # With open frames: `full` or `open`, by which the chunk was scored; empty without a score.
@@ -35,7 +35,13 @@ _TYPES = {
     "viral_part": "viral_sequence",
     "provirus_candidate": "proviral_region",
 }
+# No id contains it, because the reader refuses control characters.
+MARK = b"\x01"
 _GFF3_PLAIN = ".:^*$@!+_?-|"
+# Letters of ids that stand as they are, and (with the line end before it) how no such id begins.
+_BED_LETTERS = bytes(letter for letter in range(33, 127) if letter != ord("%"))
+_BED_STARTS = (b"\n#", b"\ntrack", b"\nbrowser")
+_GFF3_LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789" + _GFF3_PLAIN.encode()
 _BED_HEADER = re.compile(r"#|track|browser", re.IGNORECASE)
 
 
@@ -51,97 +57,111 @@ def bed_name(name: str) -> str:
     return f"%{ord(text[0]):02X}{text[1:]}" if _BED_HEADER.match(text) else text
 
 
-def write_chunk_rows(
-    stream: BinaryIO,
-    chunks: Chunks,
-    lo: int,
+def chunk_rows(
+    chunk_ids: Sequence[Column],
+    windows: Windows,
     frames_C: Array,
     maxima_C2: NDArray[np.float32],
+    cells: Sequence[Cells],
     open_C: Array | None = None,
-) -> None:
-    """Append the rows of `chunks.tsv` for the chunks from `lo` on.
+) -> bytes:
+    """Rows of `chunks.tsv`, one for each of `windows`.
 
-    frames_C: number of stop-free frames; maxima_C2: highest score1 and score2. Chunks without a frame have NaN and
-    get empty scores and no call. open_C: number of open frames, None for a sample without such: then there is no column
-    `scored_by`.
+    chunk_ids: the columns (`rows.joined`) of the records' ids. frames_C: number of stop-free frames; maxima_C2: highest
+    score1 and score2, and `cells` their texts. Chunks without a frame have NaN and get empty scores and no call.
+    open_C: number of open frames, None for a sample without such: then there is no column `scored_by`.
     """
     score_C = chunk_scores(maxima_C2)
-    ends = [""] * len(score_C)
+    call_C = np.where(np.isnan(score_C), 2, np.where(score_C >= 0.5, 0, 1))
+    columns: list[Column] = list(chunk_ids)
+    for values in (windows.number + 1, windows.start, windows.start + windows.length, frames_C):
+        columns += [b"\t", numbers(values)]
+    for scores in (*cells, decimals(score_C)):
+        columns += [b"\t", scores]
+    columns += [b"\t", words(call_C, ("virus", "others", ""))]
     if open_C is not None:
-        kind_C = np.where(open_C > 0, "open", np.where(frames_C > 0, "full", ""))
-        ends = [f"\t{kind}" for kind in kind_C.tolist()]
-    windows = chunks.windows(lo, lo + len(score_C))
-    record, inverse = np.unique(windows.record, return_inverse=True)
-    ids = [name.decode() for name in chunks.ids.take(record)]
-    places = np.stack(
-        [inverse, windows.number + 1, windows.start, windows.start + windows.length, frames_C], axis=1
-    )
-    text_C2, text_C = maxima_C2.astype("U"), score_C.astype("U")
-    rows = zip(places.tolist(), text_C2.tolist(), text_C.tolist(), score_C.tolist(), ends, strict=True)
-    stream.write(
-        "".join(
-            f"{ids[i]}\t{number}\t{start}\t{end}\t{frames}\t"
-            + ("\t\t\t" if math.isnan(s) else f"{a}\t{b}\t{text}\t{'virus' if s >= 0.5 else 'others'}")
-            + f"{last}\n"
-            for (i, number, start, end, frames), (a, b), text, s, last in rows
-        ).encode()
-    )
+        kind_C = np.where(open_C > 0, 1, np.where(frames_C > 0, 2, 0))
+        columns += [b"\t", words(kind_C, ("", "open", "full"))]
+    return joined(len(score_C), [*columns, b"\n"])
 
 
-def write_score_rows(stream: BinaryIO, chunks: Chunks, block: RecordCalls) -> None:
-    """Append the lines of `scores.bedgraph` for a block: one per chunk that has a score, of the bases that are its."""
+def score_rows(chunks: Chunks, block: RecordCalls, score_C: Cells) -> bytes:
+    """The lines of `scores.bedgraph` of a block: one per chunk that has a score, of the bases that are its.
+
+    score_C: `decimals` of the block's chunk scores.
+    """
     scored = np.flatnonzero(~np.isnan(block.chunk_score))
     windows = chunks.windows(block.chunk_first, block.chunk_first + len(block.chunk_score))
     start, end = own_bases(windows)
-    names = [bed_name(name) for name in block.ids]
-    record = (windows.record - block.first)[scored].tolist()
-    rows = zip(
-        record, start[scored].tolist(), end[scored].tolist(), block.chunk_score[scored].tolist(), strict=True
-    )
-    stream.write("".join(f"{names[k]}\t{a}\t{b}\t{s!r}\n" for k, a, b, s in rows).encode())
+    names = Texts(_bed_names(block.ids), (windows.record - block.first)[scored])
+    columns: list[Column] = [names, b"\t", numbers(start[scored]), b"\t", numbers(end[scored]), b"\t"]
+    return joined(len(scored), [*columns, score_C[scored], b"\n"])
 
 
-class RegionFiles:
-    """Appends regions to the three files, numbered through the sample: region_1, region_2, ..."""
+@dataclass(frozen=True, slots=True)
+class RegionTexts:
+    """What a block of records adds to the three files. A MARK stands where the number of a region belongs."""
 
-    def __init__(self, chunks: Chunks, bed: BinaryIO, gff3: BinaryIO, fasta: BinaryIO) -> None:
-        self._chunks, self._bed, self._gff3, self._fasta = chunks, bed, gff3, fasta
-        self._number = 0
-        gff3.write(GFF3_HEADER)
-
-    def add(self, block: RecordCalls, regions: Mapping[int, Sequence[Region]]) -> None:
-        """Append the regions of one block (`find_regions`)."""
-        bed: list[str] = []
-        gff3: list[str] = []
-        for record, found in regions.items():
-            k = record - block.first
-            name, sequence = block.ids[k], self._chunks.sequence(record)
-            chrom, seqid = bed_name(name), gff3_name(name)
-            gff3.append(f"##sequence-region {seqid} 1 {len(sequence)}\n")
-            for region in found:
-                self._number += 1
-                ident = f"region_{self._number}"
-                bed.append(_bed_line(region, chrom, ident))
-                gff3.append(_gff3_line(region, seqid, ident))
-                self._write_letters(region, name, ident, sequence[region.start : region.end])
-        self._bed.write("".join(bed).encode())
-        self._gff3.write("".join(gff3).encode())
-
-    def _write_letters(self, region: Region, name: str, ident: str, letters: bytes) -> None:
-        lines = (letters[i : i + FASTA_WIDTH] for i in range(0, len(letters), FASTA_WIDTH))
-        header = f"{name}:{region.start + 1}-{region.end} {ident} kind={region.kind} score={region.score!r}"
-        self._fasta.write(b">%b\n%b\n" % (header.encode(), b"\n".join(lines)))
+    bed: bytes
+    gff3: bytes
+    fasta: bytes
 
 
-def _bed_line(region: Region, chrom: str, ident: str) -> str:
+def region_texts(chunks: Chunks, block: RecordCalls, regions: Regions, score_C: Cells) -> RegionTexts:
+    """The regions of one block (`find_regions`). score_C: `decimals` of the block's chunk scores."""
+    n = len(regions)
+    records, rows = np.unique(regions.record, return_inverse=True)
+    own = [block.ids[k] for k in (records - block.first).tolist()]
+    kind = words(regions.kind, KINDS)
+    score = score_cells(block, score_C, regions.record - block.first, regions.score)
+    ident = (b"region_", MARK)
     # Cut, not rounded: a score below a cut-off must not read as one that reaches it.
-    level = int(region.score * 1000)
-    return f"{chrom}\t{region.start}\t{region.end}\t{ident}:{region.kind}\t{level}\t.\n"
-
-
-def _gff3_line(region: Region, seqid: str, ident: str) -> str:
-    return (
-        f"{seqid}\tvirnucpro\t{_TYPES[region.kind]}\t{region.start + 1}\t{region.end}\t{region.score!r}\t.\t.\t"
-        f"ID={ident};kind={region.kind};chunks={region.chunks};chunks_scored={region.chunks_scored};"
-        f"chunks_virus={region.chunks_virus}\n"
+    level = numbers((regions.score * 1000).astype(np.int64))
+    start, end, first = numbers(regions.start), numbers(regions.end), numbers(regions.start + 1)
+    name = Texts(_bed_names(own), rows)
+    bed = joined(n, [name, b"\t", start, b"\t", end, b"\t", *ident, b":", kind, b"\t", level, b"\t.\n"])
+    seqid = Texts(_gff3_names(own), rows)
+    counts = [numbers(c) for c in (regions.chunks, regions.chunks_scored, regions.chunks_virus)]
+    is_new = np.diff(regions.record, prepend=-1) > 0
+    length = numbers(block.length[regions.record - block.first])
+    parts: list[Cell] = [b"##sequence-region ", seqid, b" 1 ", length, b"\n"]
+    head: list[Column] = [(is_new, part) for part in parts]
+    types = words(regions.kind, [_TYPES[kind] for kind in KINDS])
+    place: list[Column] = [seqid, b"\tvirnucpro\t", types, b"\t", first, b"\t", end]
+    about: list[Column] = [b"\t", score, b"\t.\t.\tID=", *ident, b";kind=", kind, b";chunks=", counts[0]]
+    about += [b";chunks_scored=", counts[1], b";chunks_virus=", counts[2], b"\n"]
+    gff3 = joined(n, [*head, *place, *about])
+    own_id = Texts(own, rows)
+    heads = joined(
+        n, [own_id, b":", first, b"-", end, b" ", *ident, b" kind=", kind, b" score=", score, b"\n"]
     )
+    places = zip(rows.tolist(), regions.start.tolist(), regions.end.tolist(), strict=True)
+    sequences = chunks.sequences.take(records)
+    letters = [sequences[k][a:b] for k, a, b in places]
+    return RegionTexts(bed, gff3, fasta(heads.split(b"\n")[:n], letters, FASTA_WIDTH))
+
+
+def numbered(text: bytes, first: int) -> bytes:
+    """The text with the numbers `first`, `first` + 1, ... in the places of its marks."""
+    parts = text.split(MARK)
+    whole: list[bytes] = [b""] * (2 * len(parts) - 1)
+    whole[::2] = parts
+    whole[1::2] = [b"%d" % number for number in range(first, first + len(parts) - 1)]
+    return b"".join(whole)
+
+
+def _bed_names(ids: Sequence[bytes]) -> Sequence[bytes]:
+    text = b"\n".join([b"", *ids])
+    if not text.translate(
+        None, _BED_LETTERS + b"\n"
+    ):  # most samples have plain ids, and this is quickly seen
+        lower = text.lower()
+        if not any(start in lower for start in _BED_STARTS):
+            return ids
+    return [bed_name(name.decode()).encode() for name in ids]
+
+
+def _gff3_names(ids: Sequence[bytes]) -> Sequence[bytes]:
+    if not b"".join(ids).translate(None, _GFF3_LETTERS):
+        return ids
+    return [gff3_name(name.decode()).encode() for name in ids]

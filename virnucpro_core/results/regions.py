@@ -43,10 +43,13 @@ from virnucpro_core.results.record_calls import OTHERS, PUBLISHED_CUTOFF, Record
 from virnucpro_core.sequences.chunks import Chunks, Windows
 
 Kind = Literal["whole_record", "viral_part", "provirus_candidate"]
+KINDS: tuple[Kind, ...] = ("whole_record", "viral_part", "provirus_candidate")
 MOST_SURE = 0.99
 CHANGE = 0.02
 _UNITS = 1000  # log-odds are counted in thousandths
 COST = round(_UNITS * np.log((1 - CHANGE) / CHANGE))
+# Of the columns of Regions.
+_TYPES = (np.int64, np.int64, np.int64, np.uint8, np.float64, np.int64, np.int64, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,48 +128,97 @@ def viral_chunks(odds: Sequence[int]) -> list[bool]:
     return [a + b >= 0 for a, b in zip(before, reversed(after), strict=True)]
 
 
-def find_regions(chunks: Chunks, block: RecordCalls, rule: RegionRule) -> dict[int, list[Region]]:
-    """The regions of a block's records by index of the record, in input order; records without one are left out.
+@dataclass(frozen=True, slots=True)
+class Regions:
+    """The regions of a block of records, in input order, as columns (n,); regions of a record are sorted and apart.
 
-    The regions of a record are sorted and do not overlap.
+    record: index of the record in the sample. kind: an index into KINDS. The others are as in Region.
     """
+
+    record: NDArray[np.int64]
+    start: NDArray[np.int64]
+    end: NDArray[np.int64]
+    kind: NDArray[np.uint8]
+    score: NDArray[np.float64]
+    chunks: NDArray[np.int64]
+    chunks_scored: NDArray[np.int64]
+    chunks_virus: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.record)
+
+    def of(self, record: int) -> list[Region]:
+        """The regions of one record."""
+        lo, hi = np.searchsorted(self.record, [record, record + 1]).tolist()
+        columns = [getattr(self, name)[lo:hi].tolist() for name in Region.__slots__]
+        rows = (dict(zip(Region.__slots__, row, strict=True)) for row in zip(*columns, strict=True))
+        return [Region(**row | {"kind": KINDS[row["kind"]]}) for row in rows]
+
+
+def find_regions(chunks: Chunks, block: RecordCalls, rule: RegionRule) -> Regions:
+    """The regions of a block's records."""
     lasts = np.cumsum(block.chunks)
     cutoff: NDArray[np.float64] | float = PUBLISHED_CUTOFF
     if block.cutoff is not None:
         cutoff = np.repeat(block.cutoff, block.chunks)
     virus = np.concatenate([[0], np.cumsum(block.chunk_score >= cutoff)])
-    candidates = np.flatnonzero(virus[lasts] > virus[lasts - block.chunks]).tolist()
-    if not candidates:
-        return {}
+    candidates = np.flatnonzero(virus[lasts] > virus[lasts - block.chunks])
+    alone = block.chunks[candidates] == 1
+    found = _of_one_chunk(block, candidates[alone], lasts)
+    if not alone.all():
+        found = _merged(found, _of_many_chunks(chunks, block, candidates[~alone], virus, cutoff))
+    is_kept = (found.end - found.start >= rule.min_length) & (found.chunks_virus >= rule.min_support)
+    return found if is_kept.all() else _taken(found, np.flatnonzero(is_kept))
+
+
+def _of_one_chunk(block: RecordCalls, rows: Array, lasts: Array) -> Regions:
+    """The regions of records of one chunk, which counts as virus; most reads have one chunk."""
+    if block.cutoff is not None:
+        rows = rows[block.call[rows] != OTHERS]
+    ones = np.ones(len(rows), np.int64)
+    return Regions(
+        record=block.first + rows,
+        start=0 * ones,
+        end=block.length[rows],
+        kind=np.full(len(rows), KINDS.index("whole_record"), np.uint8),
+        score=block.chunk_score[lasts[rows] - 1],
+        chunks=ones,
+        chunks_scored=ones,
+        chunks_virus=ones,
+    )
+
+
+def _of_many_chunks(
+    chunks: Chunks, block: RecordCalls, rows: Array, virus: Array, cutoff: NDArray[np.float64] | float
+) -> Regions:
+    """The regions of records of several chunks; virus: (chunks + 1,) number of chunks before that count as virus."""
     windows = chunks.windows(block.chunk_first, block.chunk_first + len(block.chunk_score))
-    # Lists: most records have one chunk or a few, and arrays of that size are slow.
+    # Lists: most records have a few chunks, and arrays of that size are slow.
     start, end = (bases.tolist() for bases in own_bases(windows))
     odds, scores = log_odds(block.chunk_score, cutoff).tolist(), block.chunk_score.tolist()
-    found = {}
-    for k, lo, hi in zip(
-        candidates, (lasts - block.chunks)[candidates].tolist(), lasts[candidates].tolist(), strict=True
-    ):
-        kept = []
+    ends = np.cumsum(block.chunks)[rows]
+    found: list[tuple[int | float, ...]] = []
+    for k, lo, hi in zip(rows.tolist(), (ends - block.chunks[rows]).tolist(), ends.tolist(), strict=True):
         for first, last in _stretches(odds[lo:hi], scores[lo:hi]):
             a, b = lo + first, lo + last
             scored = [s for s in scores[a : b + 1] if not math.isnan(s)]
             kind, support = _kind(block, k, len(scored)), int(virus[b + 1] - virus[a])
-            if kind and end[b] - start[a] >= rule.min_length and support >= rule.min_support:
-                kept.append(
-                    Region(
-                        record=block.first + k,
-                        start=start[a],
-                        end=end[b],
-                        kind=kind,
-                        score=math.fsum(scored) / len(scored),
-                        chunks=b - a + 1,
-                        chunks_scored=len(scored),
-                        chunks_virus=support,
-                    )
-                )
-        if kept:
-            found[block.first + k] = kept
-    return found
+            if kind:
+                mean = math.fsum(scored) / len(scored)
+                row = (block.first + k, start[a], end[b], KINDS.index(kind), mean)
+                found.append((*row, b - a + 1, len(scored), support))
+    columns = zip(*found, strict=True) if found else iter([()] * len(_TYPES))
+    return Regions(*(np.array(column, kind) for column, kind in zip(columns, _TYPES, strict=True)))
+
+
+def _merged(one: Regions, two: Regions) -> Regions:
+    """Both, in order of the records; no record has regions in both."""
+    both = Regions(*(np.concatenate([getattr(one, n), getattr(two, n)]) for n in Regions.__slots__))
+    return _taken(both, np.argsort(both.record, kind="stable"))
+
+
+def _taken(regions: Regions, rows: Array) -> Regions:
+    return Regions(*(getattr(regions, name)[rows] for name in Regions.__slots__))
 
 
 def _kind(block: RecordCalls, k: int, chunks_scored: int) -> Kind | None:

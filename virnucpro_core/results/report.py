@@ -11,14 +11,17 @@ longest. A track has at most TRACK_BARS bars; in a longer one, each bar is the m
 """
 
 import heapq
+import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from virnucpro_core.errors import printable
 from virnucpro_core.files.columns import Array
@@ -26,7 +29,7 @@ from virnucpro_core.files.publish import publish_bytes
 from virnucpro_core.results.calibration import PRESETS
 from virnucpro_core.results.page import page_environment, page_policy, template_text
 from virnucpro_core.results.record_calls import CALLS, VIRUS, RecordCalls, shown_score
-from virnucpro_core.results.regions import CHANGE, MOST_SURE, Region
+from virnucpro_core.results.regions import CHANGE, KINDS, MOST_SURE, Regions
 from virnucpro_core.results.summary import BINS, PairRow, ResultSummary, RunInfo, TopRecord
 from virnucpro_core.sequences.chunks import Chunks
 
@@ -58,39 +61,154 @@ _PAIRS_STYLE = ".pairs { width: 100%; } .pairs th, .pairs td { padding: .4rem .9
 Ranked = tuple[tuple[float, ...], dict[str, Any]]
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Records of the table as columns (n,), best first: their keys (n, 3) and the rest of what a row shows.
+
+    chunks_open, probability and fdr are None where RecordCalls has None.
+    """
+
+    keys: NDArray[np.float64]
+    chunks: NDArray[np.int64]
+    chunks_scored: NDArray[np.int64]
+    frames: NDArray[np.int64]
+    score: NDArray[np.float64]
+    reason: NDArray[np.object_]
+    chunks_open: NDArray[np.int64] | None
+    probability: NDArray[np.float64] | None
+    fdr: NDArray[np.float64] | None
+
+    def best(self, limit: int) -> "Listed":
+        """The `limit` records with the smallest keys."""
+        rows = np.lexsort(self.keys.T[::-1])[:limit]
+        columns = [getattr(self, name) for name in Listed.__slots__]
+        chosen: list[Any] = [None if column is None else column[rows] for column in columns]
+        return Listed(*chosen)
+
+    def __add__(self, other: "Listed") -> "Listed":
+        pairs = ((getattr(self, name), getattr(other, name)) for name in Listed.__slots__)
+        columns: list[Any] = [None if one is None else np.concatenate([one, two]) for one, two in pairs]
+        return Listed(*columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """What a block of records contributes: for each call its best records, its best tracks, how many it could draw."""
+
+    listed: tuple[Listed, ...]
+    tracks: list[Ranked]
+    track_candidates: int
+
+
+def pick(chunks: Chunks, block: RecordCalls, regions: Regions) -> Picked:
+    """The records of one block, and of its regions (`find_regions`), that the page may show."""
+    listed = tuple(
+        _listed(block, np.flatnonzero(block.call == call)).best(limit)
+        for call, limit in enumerate(REPORT_ROWS)
+    )
+    ends = np.cumsum(block.chunks)
+    viral = np.concatenate([[0], np.cumsum(block.chunk_score >= 0.5)])
+    viral = viral[ends] - viral[ends - block.chunks]
+    candidates = np.flatnonzero((block.chunks >= TRACK_CHUNKS) & (block.chunks_scored > 0))
+    proviral = np.zeros(len(block.call), dtype=np.int64)
+    proviral[regions.record[regions.kind == KINDS.index("provirus_candidate")] - block.first] = 1
+    record = block.first + np.arange(len(block.call))
+    keys = np.stack([-proviral, -viral, -block.length, record], axis=1)[candidates]
+    best = np.lexsort(keys.T[::-1])[:TRACKS]
+    tracks = [
+        (tuple(keys[n].tolist()), _track(chunks, block, regions, int(candidates[n]))) for n in best.tolist()
+    ]
+    return Picked(listed, tracks, len(candidates))
+
+
+def _listed(block: RecordCalls, rows: Array) -> Listed:
+    """These records of a block (indices into it) as columns."""
+    keys = [-block.length, -np.nan_to_num(block.score), block.first + np.arange(len(block.call))]
+    optional: tuple[Any, ...] = (block.chunks_open, block.probability, block.fdr)
+    return Listed(
+        np.stack(keys, axis=1)[rows],
+        block.chunks[rows],
+        block.chunks_scored[rows],
+        block.frames[rows],
+        block.score[rows],
+        np.array([block.reasons[k] for k in rows.tolist()], np.object_),
+        *(None if column is None else column[rows] for column in optional),
+    )
+
+
+def _table_rows(chunks: Chunks, listed: Listed, call: str) -> list[dict[str, Any]]:
+    """Rows of the table, each with the keys CALIBRATED_FIELDS."""
+    records = listed.keys[:, 2].astype(np.int64)
+    texts = zip(chunks.ids.take(records), chunks.descriptions.take(records), strict=True)
+    return [
+        {
+            "number": int(records[k]) + 1,
+            "id": page_text(name.decode()),
+            "description": page_text(description.decode(errors="replace")),
+            "length": int(-listed.keys[k, 0]),
+            "call": call,
+            "score": _number(listed.score, k),
+            "chunks": int(listed.chunks[k]),
+            "chunks_scored": int(listed.chunks_scored[k]),
+            "frames": int(listed.frames[k]),
+            "reason": listed.reason[k] or _scored_by(listed, k),
+            "probability": _number(listed.probability, k),
+            "fdr": _number(listed.fdr, k),
+        }
+        for k, (name, description) in enumerate(texts)
+    ]
+
+
+def _track(chunks: Chunks, block: RecordCalls, regions: Regions, k: int) -> dict[str, Any]:
+    lo = int(block.chunks[:k].sum())
+    n = int(block.chunks[k])
+    s = block.chunk_score[lo : lo + n]
+    windows = chunks.windows(block.chunk_first + lo, block.chunk_first + lo + n)
+    step = -(-n // TRACK_BARS)
+    firsts = np.arange(0, n, step)
+    ends = (windows.start + windows.length)[np.minimum(firsts + step, n) - 1]
+    (row,) = _table_rows(chunks, _listed(block, np.array([k])), CALLS[block.call[k]])
+    return row | {
+        "step": step,
+        "start": windows.start[firsts].tolist(),
+        "end": ends.tolist(),
+        "s": _bars(s, firsts),
+        "virus": int((s >= 0.5).sum()),
+        "scored": int(block.chunks_scored[k]),
+        "regions": [[r.start, r.end, r.kind, r.score] for r in regions.of(block.first + k)],
+    }
+
+
 class Selection:
-    """Receives the blocks of calls one by one and keeps the records that the page shows (rules: see the module)."""
+    """Receives what the blocks of calls contribute (`pick`) and keeps what the page shows (rules: see the module)."""
 
     def __init__(self, chunks: Chunks) -> None:
         self._chunks = chunks
-        self._rows: list[list[Ranked]] = [[] for _ in CALLS]
+        self._listed: tuple[Listed, ...] = ()
         self._tracks: list[Ranked] = []
         self.track_candidates = 0
 
-    def add(self, block: RecordCalls, regions: Mapping[int, Sequence[Region]]) -> None:
-        """Add the records of one block, and its regions (`find_regions`), to the selection."""
-        record = block.first + np.arange(len(block.call))
-        keys = np.stack([-block.length, -np.nan_to_num(block.score), record], axis=1)
-        for call, limit in enumerate(REPORT_ROWS):
-            chosen = np.flatnonzero(block.call == call)
-            self._rows[call] = _best(self._rows[call], keys[chosen], limit, partial(self._row, block, chosen))
+    def add(self, picked: Picked) -> None:
+        """Add one block's contribution."""
+        self.track_candidates += picked.track_candidates
+        tracks = heapq.merge(self._tracks, picked.tracks, key=lambda entry: entry[0])
+        self._tracks = list(itertools.islice(tracks, TRACKS))
+        if not self._listed:
+            self._listed = picked.listed
+            return
+        pairs = zip(self._listed, picked.listed, REPORT_ROWS, strict=True)
+        self._listed = tuple((kept + new).best(limit) for kept, new, limit in pairs)
 
-        ends = np.cumsum(block.chunks)
-        viral = np.concatenate([[0], np.cumsum(block.chunk_score >= 0.5)])
-        viral = viral[ends] - viral[ends - block.chunks]
-        candidates = np.flatnonzero((block.chunks >= TRACK_CHUNKS) & (block.chunks_scored > 0))
-        self.track_candidates += len(candidates)
-        proviral = np.zeros(len(record), dtype=np.int64)
-        marked = [k for k, found in regions.items() if any(r.kind == "provirus_candidate" for r in found)]
-        proviral[np.array(marked, dtype=np.int64) - block.first] = 1
-        keys = np.stack([-proviral, -viral, -block.length, record], axis=1)[candidates]
-        make = partial(self._track, block, regions, candidates)
-        self._tracks = _best(self._tracks, keys, TRACKS, make)
+    @cached_property
+    def _rows(self) -> list[list[dict[str, Any]]]:
+        """For each call its rows. To be asked when all blocks have been added."""
+        pairs = zip(CALLS, self._listed, strict=False)  # no block: no row
+        return [_table_rows(self._chunks, listed, call) for call, listed in pairs]
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         """The table's records, virus before others before no call, each with the keys CALIBRATED_FIELDS."""
-        return [row for ranked in self._rows for _, row in ranked]
+        return [row for rows in self._rows for row in rows]
 
     @property
     def tracks(self) -> list[dict[str, Any]]:
@@ -101,53 +219,15 @@ class Selection:
     def top(self) -> tuple[TopRecord, ...]:
         """The first records of the table that are called virus, at most TOP_RECORDS."""
         names = TopRecord.__dataclass_fields__
-        best = self._rows[VIRUS][:TOP_RECORDS]
-        return tuple(TopRecord(**{name: row[name] for name in names}) for _, row in best)
-
-    def _row(self, block: RecordCalls, chosen: Array, number: int) -> dict[str, Any]:
-        k = int(chosen[number])
-        return {
-            "number": block.first + k + 1,
-            "id": page_text(block.ids[k]),
-            "description": page_text(self._chunks.descriptions[block.first + k].decode(errors="replace")),
-            "length": int(block.length[k]),
-            "call": CALLS[block.call[k]],
-            "score": _number(block.score, k),
-            "chunks": int(block.chunks[k]),
-            "chunks_scored": int(block.chunks_scored[k]),
-            "frames": int(block.frames[k]),
-            "reason": block.reasons[k] or _scored_by(block, k),
-            "probability": _number(block.probability, k),
-            "fdr": _number(block.fdr, k),
-        }
-
-    def _track(
-        self, block: RecordCalls, regions: Mapping[int, Sequence[Region]], chosen: Array, number: int
-    ) -> dict[str, Any]:
-        k = int(chosen[number])
-        lo = int(block.chunks[:k].sum())
-        n = int(block.chunks[k])
-        s = block.chunk_score[lo : lo + n]
-        windows = self._chunks.windows(block.chunk_first + lo, block.chunk_first + lo + n)
-        step = -(-n // TRACK_BARS)
-        firsts = np.arange(0, n, step)
-        ends = (windows.start + windows.length)[np.minimum(firsts + step, n) - 1]
-        return self._row(block, chosen, number) | {
-            "step": step,
-            "start": windows.start[firsts].tolist(),
-            "end": ends.tolist(),
-            "s": _bars(s, firsts),
-            "virus": int((s >= 0.5).sum()),
-            "scored": int(block.chunks_scored[k]),
-            "regions": [[r.start, r.end, r.kind, r.score] for r in regions.get(block.first + k, ())],
-        }
+        best = self._rows[VIRUS][:TOP_RECORDS] if self._rows else []
+        return tuple(TopRecord(**{name: row[name] for name in names}) for row in best)
 
 
 def _number(values: Array | None, k: int) -> float | None:
     return None if values is None or np.isnan(values[k]) else float(values[k])
 
 
-def _scored_by(block: RecordCalls, k: int) -> str:
+def _scored_by(block: Listed, k: int) -> str:
     """What the page says of a record with a call whose chunks were scored by open frames; "" if none was."""
     n_open, scored = (
         0 if block.chunks_open is None else int(block.chunks_open[k]),
@@ -217,17 +297,6 @@ def script_json(value: Any) -> Markup:
 def page_text(text: str) -> str:
     """`text` with control and direction characters escaped, cut to at most _LONGEST_TEXT characters."""
     return printable(text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…")
-
-
-def _best(kept: list[Ranked], keys: Array, limit: int, make: Callable[[int], dict[str, Any]]) -> list[Ranked]:
-    """The `limit` entries with the smallest keys, among those kept and the candidates with `keys` (n, k)."""
-    new: list[Ranked] = []
-    for k in np.lexsort(keys.T[::-1])[:limit].tolist():
-        key = tuple(keys[k].tolist())
-        if len(kept) == limit and key > kept[-1][0]:
-            break
-        new.append((key, make(k)))
-    return list(heapq.merge(kept, new, key=lambda entry: entry[0]))[:limit]
 
 
 def _bars(s_C: Array, firsts: Array) -> list[float | None]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro_core.results.record_calls import CALLS, NO_CALL, RecordCalls
-from virnucpro_core.results.regions import Region, RegionRule
+from virnucpro_core.results.regions import KINDS, RegionRule, Regions
 
 BINS = 20  # of 0.05 each; the last one includes 1
 
@@ -158,7 +158,7 @@ class Tally:
         self._records_PB = np.zeros((2, BINS), dtype=np.int64)
         self._chunks_B = np.zeros(BINS, dtype=np.int64)
 
-    def add(self, block: RecordCalls, regions: Mapping[int, Sequence[Region]]) -> None:
+    def add(self, block: RecordCalls, regions: Regions) -> None:
         """Count one block and its regions."""
         self._calls += np.bincount(block.call, minlength=len(CALLS))
         for call in range(len(CALLS)):
@@ -176,12 +176,18 @@ class Tally:
             self._chunks_open += int(block.chunks_open.sum())
             is_only_open = (block.chunks_open > 0) & (block.chunks_open == block.chunks_scored)
             self._only_open += int(is_only_open.sum())
-        for region in (region for found in regions.values() for region in found):
-            self._regions += 1
-            self._region_bases += region.end - region.start
-            self._candidates += region.kind == "provirus_candidate"
+        self._regions += len(regions)
+        self._region_bases += int((regions.end - regions.start).sum())
+        self._candidates += int((regions.kind == KINDS.index("provirus_candidate")).sum())
         for call in (0, 1):
             self._records_PB[call] += _histogram(block.score[block.call == call])
+
+    def merge(self, other: "Tally") -> None:
+        """Add what another one has counted."""
+        self._reasons.update(other._reasons)
+        for name, count in vars(other).items():
+            if name != "_reasons":
+                setattr(self, name, getattr(self, name) + count)
 
     def open_frames(self, min_open: int, n_frames: int) -> dict[str, int]:
         """For `run.json` and the report; empty if the sample has no open frames (`min_open` 0).

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from virnucpro_core.errors import InputError, StoreError
 from virnucpro_core.files.publish import publish_together
-from virnucpro_core.results.record_calls import CALLS, NO_CALL, OTHERS, VIRUS, RecordCalls
+from virnucpro_core.results.record_calls import CALLS, NO_CALL, OTHERS, VIRUS
 from virnucpro_core.results.summary import PairRow, ReadCounts
 from virnucpro_core.samples.inputs import InputFile, check_unchanged
 from virnucpro_core.sequences.chunks import Chunks
@@ -57,10 +57,10 @@ class CalledReads:
     def __init__(self) -> None:
         self._calls, self._scores = [np.empty(0, np.uint8)], [np.empty(0)]
 
-    def add(self, block: RecordCalls) -> None:
-        """Note the calls of the next block of records."""
-        self._calls.append(block.call)
-        self._scores.append(block.score)
+    def add(self, calls: NDArray[np.uint8], scores: NDArray[np.float64]) -> None:
+        """Note call and score of the next records, (n,) each."""
+        self._calls.append(calls)
+        self._scores.append(scores)
 
     @cached_property
     def calls(self) -> NDArray[np.uint8]:

@@ -34,14 +34,14 @@ def scored(lane: Lane) -> tuple[list[str], int]:
     """The sha256 of the shards of scores, and how many merged shards were read for them."""
     reads = 0
 
-    def read_ahead(lane: Lane, shards: list[int]) -> object:
+    def read(lane: Lane, shard: int) -> object:
         nonlocal reads
-        reads += len(shards)
-        return real(lane, shards)
+        reads += 1
+        return real(lane, shard)
 
-    real = score._read_ahead
+    real = score._merged_rows
     merge_lane(lane, on_shard=lambda _: None)
-    with mock.patch.object(score, "_read_ahead", read_ahead):
+    with mock.patch.object(score, "_merged_rows", read):
         result = score_lane(lane, COMPUTE, on_shard=lambda _: None)
     return [entry.sha256 for entry in result.entries], reads
 

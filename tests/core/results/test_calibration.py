@@ -19,6 +19,7 @@ from virnucpro_core.results.calibration import (
     Curve,
     SampleProbabilities,
     calibration_file,
+    counted,
     estimated_prior,
     find_calibration,
     probability,
@@ -46,7 +47,7 @@ def block(score: list[float], length: list[int]) -> RecordCalls:
     reasons = ["every frame holds a stop codon" if k == NO_CALL else "" for k in call.tolist()]
     ones = np.ones(n, np.int64)
     return RecordCalls(
-        0, [f"r{k}" for k in range(n)], reasons, numbers, ones, ones, ones, scores, call, 0, scores
+        0, [b"r%d" % k for k in range(n)], reasons, numbers, ones, ones, ones, scores, call, 0, scores
     )
 
 
@@ -59,7 +60,7 @@ def test_probabilities_and_rates_of_any_sample(data: st.DataObject) -> None:
     prior = data.draw(st.one_of(st.none(), st.floats(0.001, 0.999)))
     parts = np.array_split(np.arange(n), data.draw(st.integers(1, 3)))
     blocks = [block([score[k] for k in part], [length[k] for k in part]) for part in parts]
-    known = SampleProbabilities(LINE, blocks, prior=prior, preset="")
+    known = SampleProbabilities(LINE, (counted(LINE, one) for one in blocks), prior=prior, preset="")
     applied = [known.applied(one) for one in blocks]
     p, fdr = (np.concatenate([getattr(one, name) for one in applied]) for name in ("probability", "fdr"))
     has = ~np.isnan(np.array(score)) & (np.array(length) >= 100)

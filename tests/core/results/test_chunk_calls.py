@@ -14,10 +14,12 @@ from virnucpro_core.errors import InputError
 from virnucpro_core.results.chunk_calls import (
     CHUNK_CALLS_HEADER,
     PREDICTIONS_HEADER,
-    ChunkCalls,
+    SortedRows,
     consensus_from_predictions,
-    write_prediction_rows,
+    prediction_rows,
+    write_chunk_calls,
 )
+from virnucpro_core.results.rows import Texts, decimals
 
 HEADER = PREDICTIONS_HEADER.decode()
 
@@ -32,21 +34,18 @@ def test_consensus_equals_the_golden_file(shared: Path, tmp_path: Path) -> None:
 def test_golden_predictions_survive_float32(shared: Path) -> None:
     golden = (shared / "golden" / "vanilla" / "predictions.txt").read_bytes()
     rows = [line.split("\t") for line in golden.decode().splitlines()[1:]]
-    stream = io.BytesIO(PREDICTIONS_HEADER)
-    stream.seek(0, io.SEEK_END)
-    write_prediction_rows(
-        stream, [row[0] for row in rows], np.array([row[2:] for row in rows], dtype=np.float32)
-    )
-    assert stream.getvalue() == golden
+    names = Texts([row[0].encode() for row in rows])
+    scores = np.array([row[2:] for row in rows], dtype=np.float32)
+    written = prediction_rows([names], scores, [decimals(column) for column in scores.T])
+    assert PREDICTIONS_HEADER + written == golden
 
 
 def test_scores_are_printed_as_numpy_prints_float32() -> None:
     scores = np.float32(
         [[1e-4, 1 - 1e-4], [1.2e-5, 1], [0, 1], [np.nextafter(np.float32(1), np.float32(0)), 6e-8]]
     )
-    stream = io.BytesIO()
-    write_prediction_rows(stream, ["aF1"] * 4, scores)
-    assert [row.split(b"\t")[2:] for row in stream.getvalue().splitlines()] == [
+    written = prediction_rows([b"aF1"], scores, [decimals(column) for column in scores.T])
+    assert [row.split(b"\t")[2:] for row in written.splitlines()] == [
         [b"1e-04", b"0.9999"],
         [b"1.2e-05", b"1.0"],
         [b"0.0", b"1.0"],
@@ -58,12 +57,12 @@ def test_rows_may_come_shuffled_and_spill_to_disk(shared: Path, tmp_path: Path) 
     golden = shared / "golden" / "vanilla"
     rows = (golden / "predictions.txt").read_text().splitlines()[1:]
     random.Random(3).shuffle(rows)
-    calls = ChunkCalls(tmp_path, run_rows=50)
+    calls = SortedRows(tmp_path, run_rows=50)
     for row in rows:
         name, _, others, virus = row.split("\t")
-        calls.add_rows([f"{name[:-2]}\t{others}\t{virus}\n".encode()])
+        calls.add([f"{name[:-2]}\t{others}\t{virus}\n".encode()])
     stream = io.BytesIO()
-    calls.write(stream)
+    write_chunk_calls(calls, stream)
     assert stream.getvalue() == (golden / "predictions_consensus.csv").read_bytes()
     assert list(tmp_path.iterdir()) == []
 
@@ -83,10 +82,10 @@ def test_consensus_is_the_plain_loop(rows: list[tuple[str, float, float]], run_r
         virus[name] = max(second, virus.get(name, 0.0))
     expected = "".join(f"{name}\t{virus[name] >= others[name]}\n" for name in sorted(others))
 
-    calls = ChunkCalls(Path(tempfile.gettempdir()), run_rows=run_rows)
-    calls.add_rows(f"{name}\t{a}\t{b}\n".encode() for name, a, b in rows)
+    calls = SortedRows(Path(tempfile.gettempdir()), run_rows=run_rows)
+    calls.add(f"{name}\t{a}\t{b}\n".encode() for name, a, b in rows)
     stream = io.BytesIO()
-    assert calls.write(stream) == len(others)
+    assert write_chunk_calls(calls, stream) == len(others)
     assert stream.getvalue() == CHUNK_CALLS_HEADER + expected.encode()
 
 

@@ -13,6 +13,7 @@ from tests.support.scored import Scored, scored_sample, sequence
 from virnucpro_core.errors import StoreError, UsageError
 from virnucpro_core.files.digests import sha256_file
 from virnucpro_core.results import folder, record_calls
+from virnucpro_core.results.calibration import Calibration, Curve, Preset
 from virnucpro_core.results.record_calls import chunk_scores
 
 RECORDS = {
@@ -27,6 +28,7 @@ RECORDS = {
     "twin": sequence(90, 2),
 }
 FASTA = "".join(f">{name} about {name}\n{letters}\n" for name, letters in RECORDS.items())
+AWKWARD = (("#%41", 1), ("track", 1), ("é\u00a0|", 2), ("\u212a~", 1), ("L", 70_000))
 NO_CALL = {
     "empty": "empty record",
     "short": record_calls.TOO_SHORT,
@@ -89,6 +91,35 @@ def test_blocks_do_not_show(sample: Scored, tmp_path: Path, monkeypatch: pytest.
     pieces = sample.write(tmp_path / "pieces")
     assert {n: f.sha256 for n, f in pieces.files.items()} == {n: f.sha256 for n, f in whole.files.items()}
     assert pieces.counts == whole.counts
+
+
+def test_several_processes_write_the_same_bytes_and_all_or_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reads, contigs of many chunks, one long id and awkward ones, in more blocks than are in flight."""
+    entries = [f">read_{k}\n{sequence(50 + k % 40, k)}" for k in range(60)]
+    entries += [f">{name * times} of {k}\n{sequence(700, k)}" for k, (name, times) in enumerate(AWKWARD)]
+    sample = scored_sample(tmp_path, FASTA + "\n".join(entries) + "\n")
+    monkeypatch.setattr(record_calls, "BLOCK_RECORDS", 5)
+    monkeypatch.setattr(folder, "TABLE_CHUNKS", 11)
+    monkeypatch.setattr(folder, "CHUNKS_A_PROCESS", 1)
+    curve = Curve(0, 0, (0.0, 1.0), (-4.0, 5.0))
+    calibration = Calibration("f", 60, "line", (curve,), {})
+    presets: tuple[Preset, ...] = ("", "relaxed")
+    for preset in presets:
+        written = [
+            sample.write(tmp_path / f"{n}{preset}", calibration=calibration, preset=preset, processes=n)
+            for n in (1, 2)
+        ]
+        assert written[0].counts == written[1].counts
+        for name, file in written[0].files.items():
+            assert file.path.read_bytes() == written[1].files[name].path.read_bytes(), name
+            assert file.sha256 == sha256_file(file.path) == written[1].files[name].sha256
+    before = {path.name: sha256_file(path) for path in (tmp_path / "2").iterdir()}
+    sample.scores[-1, 0] = np.nan
+    with pytest.raises(StoreError, match="not two probabilities"):
+        sample.write(tmp_path / "2", processes=2)
+    assert {path.name: sha256_file(path) for path in (tmp_path / "2").iterdir()} == before
 
 
 def test_a_second_run_gives_the_same_bytes_and_keeps_other_files(sample: Scored, tmp_path: Path) -> None:

@@ -57,7 +57,12 @@ def blocks_of(store: Chunks, score: NDArray[np.float64], cutoff: float = 0.5) ->
 
 
 def regions_of(store: Chunks, score: NDArray[np.float64], rule: RegionRule = ANY) -> dict[int, list[Region]]:
-    return {k: v for b in blocks_of(store, score) for k, v in find_regions(store, b, rule).items()}
+    return {k: v for b in blocks_of(store, score) for k, v in found_in(store, b, rule).items()}
+
+
+def found_in(store: Chunks, block: RecordCalls, rule: RegionRule) -> dict[int, list[Region]]:
+    regions = find_regions(store, block, rule)
+    return {record: regions.of(record) for record in dict.fromkeys(regions.record.tolist())}
 
 
 @given(ODDS)
@@ -115,7 +120,7 @@ def test_regions_lie_in_their_record_and_are_sorted_and_apart(store: Chunks, dat
     n = store.n_chunks
     score = np.array(data.draw(st.lists(SCORE, min_size=n, max_size=n)))
     (block,) = blocks_of(store, score)
-    everything = find_regions(store, block, ANY)
+    everything = found_in(store, block, ANY)
     assert list(everything) == sorted(everything)
     start, end = own_bases(store.windows(0, n))
     for record, found in everything.items():
@@ -137,7 +142,7 @@ def test_regions_lie_in_their_record_and_are_sorted_and_apart(store: Chunks, dat
             assert not whole or (region.start, region.end) == (0, store.lengths[record])
         assert all(a.end <= b.start for a, b in itertools.pairwise(found))
     rule = RegionRule(data.draw(st.integers(0, 700)), data.draw(st.integers(0, 6)))
-    assert find_regions(store, block, rule) == {
+    assert found_in(store, block, rule) == {
         record: kept
         for record, found in everything.items()
         if (
@@ -171,7 +176,7 @@ def test_with_another_cutoff_regions_never_contradict_the_call(store: Chunks, da
     near = st.floats(max(0, cutoff - 0.1), min(1, cutoff + 0.1)) | SCORE
     score = np.array(data.draw(st.lists(near, min_size=n, max_size=n)))
     (block,) = blocks_of(store, score, cutoff)
-    for record, found in find_regions(store, block, RegionRule(0, 1)).items():
+    for record, found in found_in(store, block, RegionRule(0, 1)).items():
         if block.call[record] == OTHERS:
             assert {r.kind for r in found} == {"provirus_candidate"}
         else:
@@ -179,18 +184,18 @@ def test_with_another_cutoff_regions_never_contradict_the_call(store: Chunks, da
         assert all(r.score > cutoff - 0.5 for r in found)
     one = 0  # a record of one chunk
     is_virus = block.call[one] == VIRUS
-    assert (one in find_regions(store, block, RegionRule(0, 1))) == is_virus
+    assert (one in found_in(store, block, RegionRule(0, 1))) == is_virus
 
 
 def test_a_stricter_cutoff_leaves_less_and_a_looser_one_more(store: Chunks) -> None:
     score = np.full(store.n_chunks, np.nan)
     score[store.chunk_offsets[3] :] = 0.7
-    kinds = {c: [r.kind for b in blocks_of(store, score, c) for r in find_regions(store, b, ANY).get(3, [])]
+    kinds = {c: [r.kind for b in blocks_of(store, score, c) for r in found_in(store, b, ANY).get(3, [])]
              for c in (0.5, 0.6, 0.7, 0.9)}  # fmt: skip
     assert kinds == {0.5: ["whole_record"], 0.6: ["whole_record"], 0.7: ["whole_record"], 0.9: []}
     score[store.chunk_offsets[3] :] = 0.4
     (block,) = blocks_of(store, score, 0.3)
-    assert [(r.kind, r.chunks_virus) for r in find_regions(store, block, RegionRule(0, 10))[3]] == [
+    assert [(r.kind, r.chunks_virus) for r in found_in(store, block, RegionRule(0, 10))[3]] == [
         ("whole_record", 10)
     ]
 

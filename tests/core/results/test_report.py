@@ -17,6 +17,7 @@ from tests.support.browser import chromium
 from tests.support.scored import Scored, scored_sample, sequence
 from virnucpro_core.results import report
 from virnucpro_core.results.record_calls import call_records
+from virnucpro_core.results.regions import RegionRule, find_regions
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -282,7 +283,8 @@ def test_a_long_track_is_drawn_in_means(sample: Scored, monkeypatch: pytest.Monk
     s[1] = np.nan
     selection = report.Selection(sample.chunks)
     for block in call_records(sample.chunks, sample.frames.frame_chunk, s, cutoff=0.5):
-        selection.add(block, {})
+        regions = find_regions(sample.chunks, block, RegionRule(min_support=10**6))
+        selection.add(report.pick(sample.chunks, block, regions))
     (track,) = [track for track in selection.tracks if track["number"] == 1]
     n = track["chunks"]
     windows = sample.chunks.windows(0, n)

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virnucpro_core.errors import StoreError
+from virnucpro_core.results.blocks import Stores
 from virnucpro_core.results.delivery import deliver
 from virnucpro_core.results.folder import RUN, Calling, read_results, write_results
 from virnucpro_core.results.record_calls import NO_CALL, OTHERS, VIRUS
@@ -65,7 +66,9 @@ class Case:
         scores_N2 = np.stack([1 - virus_N, virus_N], axis=1)
         run = RunInfo(sample="s", profile="demo", digests={"sample": "0"})
         source = ReadSource(digest_inputs(self.files), pairs)
-        write_results(chunks, frames, scores_N2, self.folder / out, calling=Calling(), run=run, reads=source)
+        write_results(
+            Stores(chunks, frames), scores_N2, self.folder / out, calling=Calling(), run=run, reads=source
+        )
         found = {}
         for name in READ_FILES:
             path = self.folder / out / name
@@ -207,8 +210,7 @@ def test_a_changed_or_missing_input_is_told_and_nothing_is_written(run: Case) ->
             StoreError, match=r"the viral reads cannot be copied: .*; put the input file back"
         ):
             write_results(
-                chunks,
-                frames,
+                Stores(chunks, frames),
                 scores_N2,
                 run.folder / "r",
                 calling=Calling(),
