@@ -17,7 +17,7 @@ from virnucpro_assets.platform.startup import lasting_imports
 from virnucpro_assets.platform.tags import DRIVER, driver_tags, samples_in
 from virnucpro_assets.running.request import Request
 from virnucpro_assets.running.schedule import Group, Schedule, groups
-from virnucpro_assets.running.tasks import Task
+from virnucpro_assets.running.tasks import HOST, Task
 from virnucpro_assets.running.workers import Worker, at_work
 from virnucpro_core.engine.telemetry import Progress, read_progress
 from virnucpro_core.errors import DeviceLostError, StoreError, UsageError, VirnucproError
@@ -181,7 +181,7 @@ class _Prediction:
         for old in logs.glob(f"{DRIVER}*"):
             if old.stat().st_mtime < time.time() - LOG_SECONDS:
                 old.unlink(missing_ok=True)
-        self._host = Worker("host", logs / f"{driver}-host")
+        self._host = Worker(HOST, logs / f"{driver}-{HOST}")
         self._gpus = [Worker(f"gpu-{rank}", logs / f"{driver}-gpu-{rank}") for rank in range(platform.gpus)]
         self._at: dict[Worker, tuple[Group, Task]] = {}
 

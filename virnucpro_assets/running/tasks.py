@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, field
 
+HOST = "host"  # name of the worker for work without a GPU
 PREPARE = "prepare"
 END = "end"
 

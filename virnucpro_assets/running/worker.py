@@ -10,9 +10,14 @@ import queue
 import signal
 import sys
 
+from virnucpro_assets.platform.environment import usable_cores
 from virnucpro_assets.platform.startup import lasting_imports
-from virnucpro_assets.running.tasks import END, PREPARE, Outcome, Task
+from virnucpro_assets.running.tasks import END, HOST, PREPARE, Outcome, Task
 from virnucpro_core.interrupts import keep_interrupts
+from virnucpro_core.sequences.parallel import start_process_server
+
+# From so many on, large samples are translated and their results written by several processes.
+CORES = 4
 
 
 def main() -> int:
@@ -20,6 +25,8 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # see cli.main
     keep_interrupts()
     lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    if sys.argv[1] == HOST and usable_cores() >= CORES:  # they import while this process does
+        start_process_server("virnucpro_core.results.folder")
     # Not at the top of the file: a loader process imports this module too, and needs neither Dagster nor the graph.
     with lasting_imports():
         from virnucpro_assets.platform.presence import end_with_input

@@ -14,7 +14,7 @@ import numpy as np
 
 from virnucpro_core.engine.shards import Entry, ids_digest
 from virnucpro_core.files.digests import sha256_once
-from virnucpro_core.pipeline.lane import Lane, side_by_side
+from virnucpro_core.pipeline.lane import Lane, in_threads
 from virnucpro_core.pipeline.retention import was_released
 from virnucpro_core.results.folder import (
     CHUNK_TABLE,
@@ -117,7 +117,7 @@ def audit_lane(lane: Lane, product: str, *, values: bool = False) -> list[Findin
     def look(shard: int) -> tuple[int, str, Entry | None]:
         return shard, store.state(shard, lane.ids(shard)), store.entry(shard)
 
-    for shard, state, entry in side_by_side(look, lane.shards):
+    for shard, state, entry in in_threads(look, lane.shards):
         if state != "done" or entry is None:
             bad["digests_verify"].append(shard)
             continue

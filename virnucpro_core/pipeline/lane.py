@@ -227,7 +227,7 @@ class LaneResult:
         return sha256_json([[e.shard, e.sha256] for e in self.entries])
 
 
-def side_by_side(
+def in_threads(
     make: Callable[[Item], Result], items: Iterable[Item], threads: int = THREADS
 ) -> Iterator[Result]:
     """Yield `make(item)` for every item, in order. Each thread works on one item ahead of it, and one item waits.
@@ -256,7 +256,7 @@ def survey(lane: Lane, store: ShardStore) -> tuple[list[int], dict[str, int]]:
         # Hashing the ids is most of the work; it is skipped for shards without an entry.
         return store.state(shard, lane.ids(shard) if store.entry(shard) else "")
 
-    states = dict(zip(lane.shards, side_by_side(state, lane.shards), strict=True))
+    states = dict(zip(lane.shards, in_threads(state, lane.shards), strict=True))
     return [k for k, state in states.items() if state != "done"], dict(Counter(states.values()))
 
 

@@ -13,7 +13,7 @@ from virnucpro_core.engine.shards import Entry
 from virnucpro_core.errors import StoreError
 from virnucpro_core.models.classifier import load_classifier
 from virnucpro_core.pipeline.at_hand import take_scores
-from virnucpro_core.pipeline.lane import Lane, LaneResult, OnShard, collected, lane_lock, side_by_side, survey
+from virnucpro_core.pipeline.lane import Lane, LaneResult, OnShard, collected, in_threads, lane_lock, survey
 from virnucpro_core.samples.products import MERGED, PREDICTIONS, PRODUCTS
 
 # Threads that read merged rows ahead of the classifier. A shard has 133 MB of them.
@@ -39,7 +39,7 @@ def merge_lane(lane: Lane, *, on_shard: OnShard) -> LaneResult:
 
         states: Counter[str] = Counter()
         resumed = 0
-        for state, entry in side_by_side(merge, lane.shards):
+        for state, entry in in_threads(merge, lane.shards):
             states[state] += 1
             if entry is None:
                 resumed += 1
@@ -61,13 +61,13 @@ def score_lane(lane: Lane, compute: Compute, *, on_shard: OnShard) -> LaneResult
                 device = usable_device(name, lane.sample.settings.precision)
                 maker = {"rank": lane.rank, "device": device_name(device)}
 
-                def write(one: tuple[int, NDArray[np.float32]]) -> Entry:
-                    shard, scores_R2 = one
+                def write(scored: tuple[int, NDArray[np.float32]]) -> Entry:
+                    shard, scores_R2 = scored
                     frame_R = lane.frames.shard(shard, lane.n_shards)
                     digest_RD = lane.frames.digests[frame_R]
                     return predictions.write(shard, frame_R, digest_RD, scores_R2, maker=maker)
 
-                for entry in side_by_side(write, _scored(lane, todo, device)):
+                for entry in in_threads(write, _scored(lane, todo, device)):
                     on_shard(entry)
         return collected(lane, predictions, len(lane.shards) - len(todo), states, None)
 
@@ -88,8 +88,8 @@ def _scored(
     if to_read:
         profile = lane.profile
         classifier = load_classifier(profile.classifier, device, fingerprint=profile.classifier_fingerprint)
-        for shard, features_RF in side_by_side(partial(_rows, lane), to_read, READERS):
-            yield shard, classifier.score(features_RF)
+        for shard, rows_RF in in_threads(partial(_merged_rows, lane), to_read, READERS):
+            yield shard, classifier.score(rows_RF)
 
 
 def _verify(lane: Lane, shard: int) -> None:
@@ -98,8 +98,8 @@ def _verify(lane: Lane, shard: int) -> None:
         lane.store(product).require(shard, lane.ids(shard))
 
 
-def _rows(lane: Lane, shard: int) -> tuple[int, NDArray[np.float32]]:
-    """The shard and its merged rows, verified."""
+def _merged_rows(lane: Lane, shard: int) -> tuple[int, NDArray[np.float32]]:
+    """(shard, merged rows), verified."""
     _verify(lane, shard)
     return shard, lane.store(MERGED).read(shard)[1]
 
@@ -116,7 +116,7 @@ def collect_scores(lane: Lane) -> NDArray[np.float32]:
         predictions.require(shard, lane.ids(shard))
         return shard, *predictions.read(shard)
 
-    for shard, frame_R, values_R2 in side_by_side(read, range(lane.n_shards)):
+    for shard, frame_R, values_R2 in in_threads(read, range(lane.n_shards)):
         if not np.array_equal(frame_R, lane.frames.shard(shard, lane.n_shards)):
             raise StoreError("rows are not the shard's frames", where=predictions.path(shard))
         scores_U2[frame_R] = values_R2

@@ -16,19 +16,17 @@ from virnucpro_core.errors import StoreError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-# What the processes import: the modules whose functions they run, and no torch.
-_MODULES = ["virnucpro_core.sequences.frames", "virnucpro_core.results.folder"]
 # Items in flight for each process: enough that none waits, few enough that memory stays small.
 _AHEAD = 3
 
 
-def start_process_server() -> None:
+def start_process_server(module: str = "virnucpro_core.sequences.frames") -> None:
     """Start the server process from which the processes are forked, if it is not running. Returns at once.
 
-    The server imports what the processes need while the caller does something else; each then starts in milliseconds.
-    It has no threads, and it ends with the caller.
+    The server imports `module`, whose functions the processes will run, while the caller does something else; each then
+    starts in milliseconds. It has no threads, and it ends with the caller.
     """
-    multiprocessing.set_forkserver_preload(_MODULES)
+    multiprocessing.set_forkserver_preload([module])
     multiprocessing.forkserver.ensure_running()
 
 

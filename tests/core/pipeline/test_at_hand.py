@@ -32,10 +32,18 @@ def embedded(pipeline: Pipeline, *products: Embedding) -> Lane:
 
 def scored(lane: Lane) -> tuple[list[str], int]:
     """The sha256 of the shards of scores, and how many merged shards were read for them."""
+    reads = 0
+
+    def read(lane: Lane, shard: int) -> object:
+        nonlocal reads
+        reads += 1
+        return real(lane, shard)
+
+    real = score._merged_rows
     merge_lane(lane, on_shard=lambda _: None)
-    with mock.patch.object(score, "_rows", wraps=score._rows) as reads:
+    with mock.patch.object(score, "_merged_rows", read):
         result = score_lane(lane, COMPUTE, on_shard=lambda _: None)
-    return [entry.sha256 for entry in result.entries], reads.call_count
+    return [entry.sha256 for entry in result.entries], reads
 
 
 @pytest.mark.parametrize("order", [(DNABERT, ESM), (ESM, DNABERT)])
