@@ -44,7 +44,15 @@ def results(folder: Path) -> int:
     stores = Stores(Chunks.open(folder / "chunks"), Frames.open(folder / "frames"))
     virus = np.random.default_rng(4).random(stores.frames.n_unique, dtype=np.float32)
     scores_U2 = np.stack([1 - virus, virus], axis=1)
-    run = RunInfo(sample="reads", profile="demo", note="", inputs=[], settings={}, versions={}, digests={})
+    run = RunInfo(
+        sample="reads",
+        profile="demo",
+        note="",
+        inputs=[],
+        settings={},
+        versions={},
+        digests={"sample": "0" * 64},
+    )
     summary = write_results(stores, scores_U2, folder / "results", calling=Calling(), run=run)
     return summary.counts.calls["virus"]
 
