@@ -246,7 +246,8 @@ class _Work:
     def scored(self) -> "Scored":
         """Predict the sample, or resume it, and read its scores. Raises the sample's error."""
         with lasting_imports():
-            from virnucpro_assets.cli.progress import Said, show_predictions
+            from virnucpro_assets.cli.progress import show_predictions
+            from virnucpro_assets.cli.said import Said
             from virnucpro_assets.running.predict import registered
             from virnucpro_assets.running.request import Request, Wanted
             from virnucpro_core.evaluation.scores import read_scored

@@ -11,6 +11,7 @@ import click
 
 from virnucpro_assets.cli.options import GivenPath, TopicCommand, with_options
 from virnucpro_assets.cli.predict_options import PREDICT
+from virnucpro_assets.cli.said import Said
 from virnucpro_assets.cli.summary import end_of_batch
 from virnucpro_assets.cli.words import counted
 from virnucpro_assets.platform.startup import lasting_imports
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from virnucpro_assets.running.request import Request
+    from virnucpro_assets.running.workers import Crew
     from virnucpro_core.samples.naming import Planned
 
 SHOWN_NAMES = 3
@@ -56,15 +58,23 @@ def predict(
       virnucpro predict --sheet samples.csv -o results
       samtools fastq x.bam | virnucpro predict - --sample x -o results
     """
+    said = Said(quiet=quiet, verbose=verbose, as_json=as_json)
+    if check:
+        _check(_asked(files, out, options, said), fresh=options["fresh"], said=said)
+        return
+    from virnucpro_assets.running.workers import early_workers
+
+    with early_workers(files, out, gpus=options["gpus"] or 0, device=options["device"] or "") as crew:
+        _predict(_asked(files, out, options, said), out, said, crew, fresh=options["fresh"])
+
+
+def _asked(files: tuple[Path, ...], out: Path, options: "Mapping[str, Any]", said: Said) -> "Request":
+    """What is asked, after all checks; said in one line, with what a person should know."""
     with lasting_imports():
-        from virnucpro_assets.cli.progress import Said, show_predictions
         from virnucpro_assets.platform.resource import platform_from_environment
-        from virnucpro_assets.running.predict import planned_samples, registered
         from virnucpro_assets.running.request import checked
-        from virnucpro_core.samples.asked import asking
         from virnucpro_core.samples.sheet import SheetError
 
-    said = Said(quiet=quiet, verbose=verbose, as_json=as_json)
     try:
         request = checked(files, out, platform_from_environment(), options)
     except SheetError as wrong:
@@ -73,18 +83,31 @@ def predict(
         raise
     for line in (_plan(request, out), *_notes(request)):
         said.note(line)
-    if check:
-        plans, failures = planned_samples(request, fresh=options["fresh"])
-        for line in _planned(request, plans, as_json=as_json):
-            click.echo(line) if as_json else said.note(line)
-        _raise(request, failures)
-        return
-    known, failures = registered(request, fresh=options["fresh"], note=said.note)
+    return request
+
+
+def _check(request: "Request", *, fresh: bool, said: Said) -> None:
+    """Say what the samples would be called. Changes nothing."""
+    from virnucpro_assets.running.predict import planned_samples
+
+    plans, failures = planned_samples(request, fresh=fresh)
+    for line in _planned(request, plans, as_json=said.as_json):
+        click.echo(line) if said.as_json else said.note(line)
+    _raise(request, failures)
+
+
+def _predict(request: "Request", out: Path, said: Said, crew: "Crew", *, fresh: bool) -> None:
+    with lasting_imports():
+        from virnucpro_assets.cli.progress import show_predictions
+        from virnucpro_assets.running.predict import registered
+        from virnucpro_core.samples.asked import asking
+
+    known, failures = registered(request, fresh=fresh, note=said.note)
     if known:
         outs = {known[one.name].name: one.out for one in request.wanted if one.name in known}
         samples = list(known.values())
         with asking(samples, shlex.join(["virnucpro", *sys.argv[1:]])):
-            failures |= show_predictions(samples, request.platform, lambda one: outs[one.name], said)
+            failures |= show_predictions(samples, request.platform, lambda one: outs[one.name], said, crew)
     if request.several:
         total = len(request.wanted) + len(request.failures)
         for line in end_of_batch(request.platform.folder, out, total, failures):

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -16,9 +15,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from virnucpro_assets.cli.calls_table import calls_in_words, print_calls, print_json, read_run
+from virnucpro_assets.cli.said import Said
 from virnucpro_assets.cli.words import counted
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.running.predict import FINISHED, Watch, predict
+from virnucpro_assets.running.workers import Crew
 from virnucpro_core.engine.telemetry import Progress as LaneProgress
 from virnucpro_core.engine.telemetry import read_summary
 from virnucpro_core.errors import VirnucproError, printable, shown_name
@@ -31,20 +32,6 @@ from virnucpro_core.sequences.chunks import Chunks
 LINE_SECONDS = 10.0
 DEMO_PROFILE = "demo"
 NO_MEANING = "demo profile: the scores carry no biological meaning"
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """How much a command prints. quiet: only errors. verbose: also how each lane computed. as_json: for programs."""
-
-    quiet: bool = False
-    verbose: bool = False
-    as_json: bool = False
-
-    def note(self, line: str) -> None:
-        """Print a line for a person on standard error. It is neither an error nor a warning."""
-        if not self.quiet:
-            sys.stderr.write(f"{printable(line)}\n")
 
 
 class _Quiet:
@@ -121,9 +108,16 @@ class _Lines(_Quiet):
 
 
 def show_predictions(
-    samples: Sequence[Sample], platform: Platform, out: Callable[[Sample], Path], said: Said
+    samples: Sequence[Sample],
+    platform: Platform,
+    out: Callable[[Sample], Path],
+    said: Said,
+    crew: Crew | None = None,
 ) -> dict[str, VirnucproError]:
-    """Predict, show progress, copy results to `out(sample)` and print the calls. Returns the failed samples' errors."""
+    """Predict, show progress, copy results to `out(sample)` and print the calls. Returns the failed samples' errors.
+
+    crew: workers that were started already.
+    """
     from virnucpro_core.results.delivery import deliver
 
     several = len(samples) > 1
@@ -166,7 +160,7 @@ def show_predictions(
     with view:
         if not several:
             begin(samples[0])
-        failures = predict(samples, platform, Watch(layer, lanes, done))
+        failures = predict(samples, platform, Watch(layer, lanes, done), crew)
     for sample in last:
         seconds = time.monotonic() - began.get(sample.name, start)
         _print_results(sample, out(sample), seconds, said, _view(said, named=False))

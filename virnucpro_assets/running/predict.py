@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from virnucpro_assets.platform.environment import export
+from virnucpro_assets.platform.history import results_are_recorded
+from virnucpro_assets.platform.instance import database_errors, open_instance
+from virnucpro_assets.platform.presence import hold_driver, mark_dead_runs, mark_orphans
 from virnucpro_assets.platform.resource import Platform
-from virnucpro_assets.platform.startup import lasting_imports
-from virnucpro_assets.platform.tags import DRIVER, driver_tags, samples_in
+from virnucpro_assets.platform.tags import driver_tags, samples_in
 from virnucpro_assets.running.request import Request
 from virnucpro_assets.running.schedule import Group, Schedule, groups
-from virnucpro_assets.running.tasks import HOST, Task
-from virnucpro_assets.running.workers import Worker, at_work
+from virnucpro_assets.running.tasks import Task
+from virnucpro_assets.running.workers import Crew, Worker, at_work
 from virnucpro_core.engine.telemetry import Progress, read_progress
 from virnucpro_core.errors import DeviceLostError, StoreError, UsageError, VirnucproError
 from virnucpro_core.files.locks import locked
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from dagster import DagsterInstance
 
 POLL_SECONDS = 0.05
-LOG_SECONDS = 7 * 86_400.0
 FINISHED = "nothing to compute: the results are complete"
 LAYERS = {"sequences": "reading and translating", "lane": "embedding", "results": "writing results"}
 
@@ -118,31 +119,43 @@ def planned_samples(request: Request, *, fresh: bool) -> tuple[dict[str, Planned
     return plans, failures
 
 
-def predict(samples: Sequence[Sample], platform: Platform, watch: Watch) -> dict[str, VirnucproError]:
+def predict(
+    samples: Sequence[Sample], platform: Platform, watch: Watch, crew: Crew | None = None
+) -> dict[str, VirnucproError]:
     """Compute the results of every sample. Returns the errors of failed samples, by name.
 
-    If there are several samples, each error is also printed at once. After a KeyboardInterrupt the work can be resumed.
+    crew: workers that may have been started already; without them they are made here. They have ended afterwards. If
+    there are several samples, each error is also printed at once. After a KeyboardInterrupt the work can be resumed.
     """
     export(platform)
-    with lasting_imports():
-        from virnucpro_assets.platform.history import results_are_recorded
-        from virnucpro_assets.platform.instance import database_errors, open_instance
-        from virnucpro_assets.platform.presence import hold_driver, mark_dead_runs, mark_orphans
-
-    with hold_driver(platform.folder) as driver:
+    crew = crew or Crew(platform.folder, platform.gpus)
+    with at_work(crew.all), hold_driver(platform.folder) as driver:
+        _prepare(crew, samples, driver)  # they begin while this process opens the instance
         with database_errors(), open_instance() as instance:
             mark_orphans(instance, platform.folder)
             mark_dead_runs(instance, platform.folder)
             instance.add_dynamic_partitions("sample", [s.name for s in samples])
             recorded = {s.name for s in samples if results_are_recorded(instance, s)}
-        prediction = _Prediction(samples, platform, watch, driver, recorded)
+        prediction = _Prediction(samples, platform, watch, driver, recorded, crew)
         prediction.run()
     with database_errors(), open_instance() as instance:
-        mark_orphans(
-            instance, platform.folder
-        )  # our own runs, and those of other drivers that had not ended before
+        # Our own runs, and those of other drivers that had not ended before.
+        mark_orphans(instance, platform.folder)
         _forget_refused([s for s in samples if s.name in prediction.failures], instance, driver)
     return prediction.failures
+
+
+def _prepare(crew: Crew, samples: Sequence[Sample], driver: str) -> None:
+    """Start the workers that will have work. The GPUs' workers load the models while the samples are read.
+
+    A sample without results has work, whatever Dagster's records say. Other workers start with their first task.
+    """
+    new = groups([s for s in samples if not s.results.exists()], len(crew.gpus), is_cleaned)
+    if new:
+        crew.host.start()
+    lanes = sum(1 if group.together or group.samples[0].is_small else len(crew.gpus) for group in new)
+    for rank, worker in enumerate(crew.gpus[:lanes]):
+        worker.prepare(f"{rank}|{new[0].samples[0].name}", driver)
 
 
 def several_failed(failures: Mapping[str, VirnucproError], samples: int) -> VirnucproError:
@@ -166,6 +179,7 @@ class _Prediction:
         watch: Watch,
         driver: str,
         recorded: Collection[str],
+        crew: Crew,
     ) -> None:
         self.platform, self.watch, self.recorded = platform, watch, recorded
         self.failures: dict[str, VirnucproError] = {}
@@ -177,39 +191,23 @@ class _Prediction:
             begin=self._begin,
             shards=lambda s: Frames.open(s.translations).n_shards(s.settings.shard_rows),
         )
-        logs = platform.folder / "logs"
-        for old in logs.glob(f"{DRIVER}*"):
-            if old.stat().st_mtime < time.time() - LOG_SECONDS:
-                old.unlink(missing_ok=True)
-        self._host = Worker(HOST, logs / f"{driver}-{HOST}")
-        self._gpus = [Worker(f"gpu-{rank}", logs / f"{driver}-gpu-{rank}") for rank in range(platform.gpus)]
+        self._crew = crew
         self._at: dict[Worker, tuple[Group, Task]] = {}
 
     def run(self) -> None:
         """Work until every sample has ended."""
-        schedule, workers = self._schedule, [self._host, *self._gpus]
+        schedule = self._schedule
         try:
-            with at_work(workers):
-                self._prepare()
-                while not schedule.is_done:
-                    for worker in workers:
-                        self._serve(worker)
-                    for group in list(schedule.ended()):
-                        self._finish(group)
-                    self._show()
-                    time.sleep(POLL_SECONDS)
+            while not schedule.is_done:
+                for worker in self._crew.all:
+                    self._serve(worker)
+                for group in list(schedule.ended()):
+                    self._finish(group)
+                self._show()
+                time.sleep(POLL_SECONDS)
         finally:
             for group in schedule.under_way:
                 group.held.close()
-
-    def _prepare(self) -> None:
-        """Start the workers that will have work. The GPUs' workers load the models while the samples are read."""
-        new = [group for group in self._schedule.waiting if group.samples[0].name not in self.recorded]
-        if new:
-            self._host.start()
-        lanes = sum(1 if group.together or group.samples[0].is_small else self.platform.gpus for group in new)
-        for rank, worker in enumerate(self._gpus[:lanes]):
-            worker.prepare(f"{rank}|{new[0].samples[0].name}", self._schedule.driver)
 
     def _serve(self, worker: Worker) -> None:
         """Take the outcome of the worker's task, if it has ended, and give the worker its next task."""
@@ -228,8 +226,8 @@ class _Prediction:
                 self.watch.lanes(group.samples[0], list(self._progress(group, ended=True)))
         given = (
             self._schedule.for_host()
-            if worker is self._host
-            else self._schedule.for_gpu(self._gpus.index(worker))
+            if worker is self._crew.host
+            else self._schedule.for_gpu(self._crew.gpus.index(worker))
         )
         if given is not None:
             group, task = self._at[worker] = given

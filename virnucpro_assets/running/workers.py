@@ -6,16 +6,22 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
+from virnucpro_assets.platform.environment import IN_PROCESS, export, settings
 from virnucpro_assets.platform.startup import import_nothing_from_here
-from virnucpro_assets.running.tasks import END, PREPARE, Outcome, Task
+from virnucpro_assets.platform.tags import DRIVER
+from virnucpro_assets.running.tasks import END, HOST, PREPARE, Outcome, Task
 from virnucpro_core.errors import DeviceLostError
+from virnucpro_core.samples.sample import SMALL_BYTES
 
 MODULE = "virnucpro_assets.running.worker"
 GRACE_SECONDS = 20.0
 RESTARTS, RESTART_SECONDS = 3, 2.0
+LOG_SECONDS = 7 * 86_400.0
 log = logging.getLogger(__name__)
 
 
@@ -158,6 +164,45 @@ class Worker:
             else f"ended with code {code}"
         )
         return f"{how}; its log is {self.log.with_suffix('.err')}"
+
+
+class Crew:
+    """The workers of one `virnucpro predict`: one for work without a GPU, and one for each GPU.
+
+    home: the platform's folder, for their logs. Logs older than LOG_SECONDS are deleted.
+    """
+
+    def __init__(self, home: Path, gpus: int) -> None:
+        self.home, logs, name = home, home / "logs", f"{DRIVER}{uuid.uuid4()}"
+        for old in logs.glob(f"{DRIVER}*"):
+            if old.stat().st_mtime < time.time() - LOG_SECONDS:
+                old.unlink(missing_ok=True)
+        self.host = Worker(HOST, logs / f"{name}-{HOST}")
+        self.gpus = [Worker(f"gpu-{rank}", logs / f"{name}-gpu-{rank}") for rank in range(gpus)]
+        self.all = [self.host, *self.gpus]
+
+
+@contextlib.contextmanager
+def early_workers(files: Sequence[Path], out: Path, *, gpus: int, device: str) -> Iterator[Crew]:
+    """Workers for a prediction of these files. They start now, while this process imports and checks what is asked.
+
+    They wait for tasks and touch no device. They are not started if there is perhaps nothing to compute: if a file is
+    missing, or if `out` has results; nor in a home that does not exist, which a refused command must not make. gpus, device: as the user gave them; 0 and "" mean not given. They end with the
+    block. Raises UsageError for settings of the environment that are not valid.
+    """
+    given = settings()
+    given |= {"gpus": gpus or given["gpus"], "device": device or given["device"], "executor": IN_PROCESS}
+    crew = Crew(Path(given["home"]), given["gpus"])
+    with at_work(crew.all):
+        with contextlib.suppress(
+            OSError
+        ):  # a file, a folder or a place for logs is missing: the checks will say so
+            sizes = [file.stat().st_size for file in files]
+            if crew.home.is_dir() and not (out.exists() and any(out.iterdir())):
+                export(SimpleNamespace(**given))
+                for worker in crew.all[: 2 if sum(sizes) <= SMALL_BYTES else None]:
+                    worker.start()
+        yield crew
 
 
 @contextlib.contextmanager
