@@ -28,7 +28,7 @@ from virnucpro_core.models.store import ModelStore
 from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.overview import overview
 from virnucpro_core.pipeline.retention import require_results
-from virnucpro_core.results.folder import read_results
+from virnucpro_core.results.finished import read_results
 from virnucpro_core.samples.naming import family
 from virnucpro_core.samples.products import DNABERT, ESM, MERGED, PREDICTIONS
 from virnucpro_core.samples.sample import open_sample, same_content

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from virnucpro_core.errors import UsageError
 from virnucpro_core.files.digests import sha256_json
-from virnucpro_core.results import chunk_calls, folder, record_calls
+from virnucpro_core.results import chunk_calls, finished, folder, record_calls
 from virnucpro_core.results.blocks import Stores
 from virnucpro_core.results.summary import ResultSummary, RunInfo
 from virnucpro_core.sequences import chunks as windows
@@ -241,7 +241,7 @@ def read_results(out: str | Path) -> "pd.DataFrame":
     """
     import pandas as pd  # noqa: PLC0415 - half a second that nobody else needs
 
-    folder.read_results(Path(out))
+    finished.read_results(Path(out))
     table = pd.read_csv(
         Path(out) / folder.CONTIGS,
         sep="\t",

@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from virnucpro_assets.cli.words import counted
-from virnucpro_core.results.folder import CONTIGS, REPORT, RUN, first_calls
+from virnucpro_core.results.finished import first_calls
+from virnucpro_core.results.folder import CONTIGS, REPORT, RUN
 from virnucpro_core.results.record_calls import shown_score
 
 SHOWN_RECORDS = 20

@@ -19,7 +19,7 @@ from virnucpro_core.errors import printable
 from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.score import score_lane
 from virnucpro_core.pipeline.steps import call_sample
-from virnucpro_core.results.folder import first_calls, results_digest
+from virnucpro_core.results.finished import first_calls, results_digest
 from virnucpro_core.results.record_calls import shown_score
 from virnucpro_core.samples.asked import made_by
 from virnucpro_core.samples.products import CONSENSUS, PREDICTIONS, PRODUCTS

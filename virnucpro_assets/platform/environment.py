@@ -10,12 +10,12 @@ import functools
 import math
 import os
 import re
-import zoneinfo
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from virnucpro_assets.platform.variable import Variable
+from virnucpro_assets.platform.zones import is_zone, own_zone
 from virnucpro_core.devices.leases import FOLDER
 from virnucpro_core.devices.visible import Device, boards, choose
 from virnucpro_core.errors import DeviceError, UsageError
@@ -52,7 +52,6 @@ _IN_FILE: dict[str, Any] = {
     "time_zone": str,
     "url_prefix": str,
 }
-LOCAL_TIME, ZONES = Path("/etc/localtime"), "zoneinfo/"
 
 
 def home_folder() -> Path:
@@ -124,12 +123,10 @@ def variable(name: str) -> str:
 def time_zone() -> str:
     """IANA time zone of the nightly schedules: `VIRNUCPRO_TIMEZONE`, else this machine's. Raises UsageError."""
     asked = _given("VIRNUCPRO_TIMEZONE")
-    if asked and not _is_zone(asked):
+    if asked and not is_zone(asked):
         remedy = "give a name such as Europe/Berlin, America/New_York or UTC"
         raise UsageError(f"VIRNUCPRO_TIMEZONE is {asked!r}", remedy=remedy)
-    linked = str(LOCAL_TIME.resolve()).partition(ZONES)[2]
-    own = os.environ.get("TZ", "").removeprefix(":")
-    return next((zone for zone in (asked, own, linked) if zone and _is_zone(zone)), "UTC")
+    return asked or own_zone(os.environ.get("TZ", ""))
 
 
 def url_prefix() -> str:
@@ -200,14 +197,6 @@ def _folder(name: str, default: Path | str) -> Path:
         return asked.expanduser().resolve()
     except RuntimeError:  # `~` of a user in no list of users, as in containers
         raise UsageError(f"{asked}: HOME is not set", remedy=f"set {name}, or give --home") from None
-
-
-def _is_zone(name: str) -> bool:
-    try:
-        zoneinfo.ZoneInfo(name)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):  # unknown, a path, or a folder of zones
-        return False
-    return True
 
 
 def _text(name: str, default: str = "") -> Callable[[], str]:

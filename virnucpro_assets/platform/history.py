@@ -5,7 +5,7 @@ import dagster as dg
 from virnucpro_assets.platform.ownership import own_records, own_runs
 from virnucpro_assets.platform.tags import DATA_VERSION_TAG, SAMPLE_TAGS, failed_in, samples_in
 from virnucpro_core.errors import StoreError
-from virnucpro_core.results.folder import results_digest
+from virnucpro_core.results.finished import results_digest
 from virnucpro_core.samples.products import CONSENSUS
 from virnucpro_core.samples.sample import Sample
 

@@ -18,7 +18,8 @@ from starlette.routing import Route, Router
 
 from virnucpro_core.errors import VirnucproError
 from virnucpro_core.files.disk import shown_bytes
-from virnucpro_core.results.folder import RUN, listed_files
+from virnucpro_core.results.finished import listed_files
+from virnucpro_core.results.folder import RUN
 from virnucpro_core.samples.sample import Sample, list_samples, open_sample
 
 # What a browser shall do with a file, by its last suffix. Others are downloaded.

@@ -16,7 +16,8 @@ from virnucpro_core.errors import StoreError, UsageError
 from virnucpro_core.files import columns
 from virnucpro_core.files.disk import disk_errors
 from virnucpro_core.files.publish import sync
-from virnucpro_core.results.folder import RUN, read_results
+from virnucpro_core.results.finished import read_results
+from virnucpro_core.results.folder import RUN
 from virnucpro_core.samples.occupancy import exclusive_lock
 from virnucpro_core.samples.products import PRODUCTS
 from virnucpro_core.samples.sample import Sample

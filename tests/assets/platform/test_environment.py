@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from tests.support import ROOT
-from virnucpro_assets.platform import environment
+from virnucpro_assets.platform import zones
 from virnucpro_assets.platform.environment import (
     VARIABLES,
     dagster_home,
@@ -124,10 +124,10 @@ def test_a_variable_that_makes_no_sense_is_named(
 
 
 def test_the_time_zone_is_this_machines(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    clean.setattr(environment, "LOCAL_TIME", tmp_path / "none")
+    clean.setattr(zones, "LOCAL_TIME", tmp_path / "none")
     assert time_zone() == "UTC"
     (tmp_path / "localtime").symlink_to("/usr/share/zoneinfo/Europe/Berlin")
-    clean.setattr(environment, "LOCAL_TIME", tmp_path / "localtime")
+    clean.setattr(zones, "LOCAL_TIME", tmp_path / "localtime")
     assert time_zone() == "Europe/Berlin"
     clean.setenv("TZ", ":America/New_York")
     assert time_zone() == "America/New_York"

@@ -19,7 +19,7 @@ from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.retention import release
 from virnucpro_core.pipeline.score import merge_lane, score_lane
 from virnucpro_core.pipeline.steps import call_sample, chunk_sample, translate_sample
-from virnucpro_core.results.folder import read_results
+from virnucpro_core.results.finished import read_results
 from virnucpro_core.samples.naming import enter
 from virnucpro_core.samples.products import DNABERT, EMBEDDINGS, ESM, PREDICTIONS
 from virnucpro_core.samples.removal import remove_sample

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from virnucpro_core.errors import StoreError
 from virnucpro_core.results.blocks import Stores
 from virnucpro_core.results.delivery import deliver
-from virnucpro_core.results.folder import RUN, Calling, read_results, write_results
+from virnucpro_core.results.finished import read_results
+from virnucpro_core.results.folder import RUN, Calling, write_results
 from virnucpro_core.results.record_calls import NO_CALL, OTHERS, VIRUS
 from virnucpro_core.results.summary import RunInfo
 from virnucpro_core.results.viral_reads import READ_FILES, Mates, ReadSource, pair_calls
