@@ -1,6 +1,7 @@
 """Creates and opens the Dagster instance of this VIRNUCPRO_HOME. Its settings come from `dagster.yaml` here."""
 
 import contextlib
+import functools
 import importlib.util
 import sqlite3
 import sys
@@ -172,8 +173,12 @@ def quick_event_log(instance: dg.DagsterInstance) -> Iterator[None]:
     folder = Path(instance.root_directory, "history", "runs").resolve()
     kept: dict[tuple[int, str], _Kept] = {}
 
+    @functools.cache
+    def is_of_event_log(file: str) -> bool:
+        return Path(file).resolve().parent == folder
+
     def connected(dialect: Any, _record: object, words: Sequence[Any], options: Mapping[str, Any]) -> Any:
-        if dialect.name != "sqlite" or Path(str(words[0])).resolve().parent != folder:
+        if dialect.name != "sqlite" or not is_of_event_log(str(words[0])):
             return None  # as always
         key = (threading.get_ident(), str(words[0]))
         found: sqlite3.Connection | None = kept.get(key)
