@@ -177,7 +177,10 @@ def _row(folder: Path, line: int, values: Mapping[str, str]) -> tuple[_Row, list
         faults.append(f"one of fastq_1, fasta and bam is needed, this row has {named}")
     elif "fastq_2" in given and "fastq_1" not in given:
         faults.append("fastq_2 without fastq_1")
-    row = _Row(line, name or f"row {line}", [(column, folder / cell) for column, cell in given.items()])
+    no_paths = [column for column, cell in given.items() if "\0" in cell]
+    faults += [f"{column}: a path cannot hold the character NUL" for column in no_paths]
+    files = [(column, folder / cell) for column, cell in given.items() if column not in no_paths]
+    row = _Row(line, name or f"row {line}", files)
     for name in SETTINGS:
         if values.get(name):
             try:
@@ -216,6 +219,8 @@ def _setting(name: str, text: str, folder: Path) -> Any:
     if name in PATHS:
         if text == PATHS[name]:
             return text
+        if "\0" in text:
+            raise UsageError(f"{name}: a path cannot hold the character NUL", remedy="correct it")
         place = (folder / text).resolve()
         if not place.exists():
             raise UsageError(f"{name}: no such folder or file: {printable(str(place))}")

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from virnucpro_core.errors import InputError
@@ -143,7 +143,16 @@ def test_what_is_no_table(folder: Path) -> None:
         read_sheet(folder / "none.csv")
 
 
+def test_a_path_with_a_nul_is_told(folder: Path) -> None:
+    assert faults(folder, "sample,fasta\na,x\0.fa\n") == (
+        "row 2: fasta: a path cannot hold the character NUL",
+    )
+    (told,) = faults(folder, "sample,fasta,classifier\na,x.fa,c\0\n")
+    assert told.startswith("row 2: classifier: a path cannot hold the character NUL")
+
+
 @given(st.text(max_size=60))
+@example(",\0")
 def test_rubbish_below_the_header_is_told_row_by_row(text: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = sheet(Path(folder), "sample,fasta\n" + text)
