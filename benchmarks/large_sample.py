@@ -44,15 +44,7 @@ def results(folder: Path) -> int:
     stores = Stores(Chunks.open(folder / "chunks"), Frames.open(folder / "frames"))
     virus = np.random.default_rng(4).random(stores.frames.n_unique, dtype=np.float32)
     scores_U2 = np.stack([1 - virus, virus], axis=1)
-    run = RunInfo(
-        sample="reads",
-        profile="demo",
-        note="",
-        inputs=[],
-        settings={},
-        versions={},
-        digests={"sample": "0" * 64},
-    )
+    run = RunInfo("reads", "demo", digests={"sample": "0" * 64})
     summary = write_results(stores, scores_U2, folder / "results", calling=Calling(), run=run)
     return summary.counts.calls["virus"]
 
@@ -109,15 +101,8 @@ def main() -> None:
             write_reads(folder / "reads.fa", reads)
             megabytes = (folder / "reads.fa").stat().st_size / 1e6
             for step in STEPS:
-                command = [
-                    sys.executable,
-                    "-m",
-                    "benchmarks.large_sample",
-                    "--step",
-                    step,
-                    "--folder",
-                    folder,
-                ]
+                words = ["-m", "benchmarks.large_sample", "--step", step, "--folder", str(folder)]
+                command = [sys.executable, *words]
                 said = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
                 rows.append({"reads": reads, "input_mb": megabytes} | json.loads(said))
     print_table(rows)

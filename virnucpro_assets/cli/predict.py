@@ -97,6 +97,7 @@ def _check(request: "Request", *, fresh: bool, said: Said) -> None:
 
 
 def _predict(request: "Request", out: Path, said: Said, crew: "Crew", *, fresh: bool) -> None:
+    """Register and predict the samples. Raises the error of the only sample, or one for all that failed."""
     with lasting_imports():
         from virnucpro_assets.cli.progress import show_predictions
         from virnucpro_assets.running.predict import registered

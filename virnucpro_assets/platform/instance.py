@@ -181,19 +181,19 @@ def quick_event_log(instance: dg.DagsterInstance) -> Iterator[None]:
         if dialect.name != "sqlite" or not is_of_event_log(str(words[0])):
             return None  # as always
         key = (threading.get_ident(), str(words[0]))
-        found: sqlite3.Connection | None = kept.get(key)
-        if found is None:
-            # Another thread closes it at the end of the block.
-            found = kept[key] = dialect.connect(
-                *words, **{**options, "factory": _Kept, "check_same_thread": False}
-            )
-            found.execute("PRAGMA synchronous = NORMAL").close()
-        elif kept[key].in_use:  # by the same thread, for something around this
-            found = dialect.connect(*words, **options)
-            found.execute("PRAGMA synchronous = NORMAL").close()
-            return found
-        kept[key].in_use = True
-        return found
+        known = kept.get(key)
+        if known is not None and not known.in_use:
+            known.in_use = True
+            return known
+        if known is None:  # the thread of the block closes it at the end
+            options = {**options, "factory": _Kept, "check_same_thread": False}
+        # Else this thread has it in use, for something around this, and gets one that is closed as always.
+        made = dialect.connect(*words, **options)
+        made.execute("PRAGMA synchronous = NORMAL").close()
+        if known is None:
+            kept[key] = made
+            made.in_use = True
+        return made
 
     event.listen(Engine, "do_connect", connected)
     try:

@@ -16,7 +16,7 @@ from virnucpro_assets.running.tasks import END, HOST, PREPARE, Outcome, Task
 from virnucpro_core.interrupts import keep_interrupts
 from virnucpro_core.sequences.parallel import start_process_server
 
-# From so many on, large samples are translated and their results written by several processes.
+# From so many on, several processes translate a large sample and write its results (pipeline/steps.py).
 CORES = 4
 
 

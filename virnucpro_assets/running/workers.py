@@ -175,8 +175,9 @@ class Crew:
     def __init__(self, home: Path, gpus: int) -> None:
         self.home, logs, name = home, home / "logs", f"{DRIVER}{uuid.uuid4()}"
         for old in logs.glob(f"{DRIVER}*"):
-            if old.stat().st_mtime < time.time() - LOG_SECONDS:
-                old.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another command has deleted it
+                if old.stat().st_mtime < time.time() - LOG_SECONDS:
+                    old.unlink()
         self.host = Worker(HOST, logs / f"{name}-{HOST}")
         self.gpus = [Worker(f"gpu-{rank}", logs / f"{name}-gpu-{rank}") for rank in range(gpus)]
         self.all = [self.host, *self.gpus]
@@ -186,8 +187,8 @@ class Crew:
 def early_workers(files: Sequence[Path], out: Path, *, gpus: int, device: str) -> Iterator[Crew]:
     """Workers for a prediction of these files. They start now, while this process imports and checks what is asked.
 
-    They wait for tasks and touch no device. They are not started if there is perhaps nothing to compute: if a file is
-    missing, or if `out` has results; nor in a home that does not exist, which a refused command must not make. gpus,
+    They wait for tasks and touch no device. They are not started if there is perhaps nothing to compute: if no
+    file is given or one is missing, or if `out` has results; nor in a home that does not exist, which a refused command must not make. gpus,
     device: as the user gave them; 0 and "" mean not given. They end with the block. Raises UsageError for settings of
     the environment that are not valid.
     """
@@ -195,11 +196,10 @@ def early_workers(files: Sequence[Path], out: Path, *, gpus: int, device: str) -
     given |= {"gpus": gpus or given["gpus"], "device": device or given["device"], "executor": IN_PROCESS}
     crew = Crew(Path(given["home"]), given["gpus"])
     with at_work(crew.all):
-        with contextlib.suppress(
-            OSError
-        ):  # a file, a folder or a place for logs is missing: the checks will say so
+        # A file, a folder or a place for logs may be missing: the checks will say so.
+        with contextlib.suppress(OSError):
             sizes = [file.stat().st_size for file in files]
-            if crew.home.is_dir() and not (out.exists() and any(out.iterdir())):
+            if sizes and crew.home.is_dir() and not (out.exists() and any(out.iterdir())):
                 export(SimpleNamespace(**given))
                 for worker in crew.all[: 2 if sum(sizes) <= SMALL_BYTES else None]:
                     worker.start()

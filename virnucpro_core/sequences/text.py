@@ -58,9 +58,8 @@ def entries(
 
 def header(entry: dnaio.SequenceRecord, number: int, lines: "Lines") -> tuple[str, str]:
     """Id and description. Raises InputError for a missing or invalid id."""
-    if (
-        entry.name.isascii() and entry.name.isprintable()
-    ):  # nothing is escaped, and a space is the only white space
+    # Most headers: nothing is escaped, and a space is the only white space.
+    if entry.name.isascii() and entry.name.isprintable():
         name, *rest = entry.name.split(None, 1) or [""]
         if name:
             return name, rest[0] if rest else ""

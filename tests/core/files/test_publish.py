@@ -241,11 +241,13 @@ def test_who_only_looks_refuses_nobody(tmp_path: Path) -> None:
 
     looker = threading.Thread(target=look)
     looker.start()
+    taken = 0
     for _ in range(200):
         with locked(path, busy="busy"):
-            pass
+            taken += 1
     stop.set()
     looker.join()
+    assert taken == 200
 
 
 def test_files_published_together_appear_when_all_are_complete(tmp_path: Path) -> None:
