@@ -187,10 +187,10 @@ class Crew:
 def early_workers(files: Sequence[Path], out: Path, *, gpus: int, device: str) -> Iterator[Crew]:
     """Workers for a prediction of these files. They start now, while this process imports and checks what is asked.
 
-    They wait for tasks and touch no device. They are not started if there is perhaps nothing to compute: if no
-    file is given or one is missing, or if `out` has results; nor in a home that does not exist, which a refused command must not make. gpus,
-    device: as the user gave them; 0 and "" mean not given. They end with the block. Raises UsageError for settings of
-    the environment that are not valid.
+    They wait for tasks and touch no device. They are not started if there is perhaps nothing to compute: if no file is
+    given or one is missing, or if `out` has results; nor in a home that does not exist, which a refused command must
+    not make. gpus, device: as the user gave them; 0 and "" mean not given. They end with the block. Raises UsageError
+    for settings of the environment that are not valid.
     """
     given = settings()
     given |= {"gpus": gpus or given["gpus"], "device": device or given["device"], "executor": IN_PROCESS}
