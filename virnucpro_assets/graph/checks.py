@@ -1,19 +1,21 @@
 """Blocking asset checks: they verify what is on disk for each partition and report the findings to Dagster."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
-from functools import partial
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any
 
 import dagster as dg
 
 from virnucpro_assets.graph.each import compute_of, each_checked
 from virnucpro_assets.graph.engines import DEVICE_STEP, HOST_STEP, LOST_WORKER
-from virnucpro_assets.graph.partitions import LANES, SAMPLES, lane_of, sample_of
+from virnucpro_assets.graph.partitions import LANES, SAMPLES, keys_of, lane_of, sample_of
 from virnucpro_assets.graph.records import WORLD_SIZE
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_core.devices.compute import Compute
 from virnucpro_core.engine.shards import Entry
+from virnucpro_core.errors import VirnucproError
 from virnucpro_core.pipeline.audit import (
     LANE_FINDINGS,
     SAMPLE_AUDITS,
@@ -24,7 +26,7 @@ from virnucpro_core.pipeline.audit import (
 )
 from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.precision import NAME as PRECISION
-from virnucpro_core.pipeline.precision import audit_precision
+from virnucpro_core.pipeline.precision import Audited, audit_precision, audit_together, rows_to_audit
 from virnucpro_core.pipeline.retention import released_entries, was_released
 from virnucpro_core.samples.products import EMBEDDINGS, Embedding
 from virnucpro_core.samples.sample import Sample
@@ -86,41 +88,85 @@ def _lane_checks(asset: str) -> dg.AssetChecksDefinition:
         retry_policy=LOST_WORKER,
     )
     def verify(context: dg.AssetCheckExecutionContext, platform: Platform) -> Iterator[Any]:
-        compute = partial(compute_of, context, platform)
+        found = Recorded(context.instance, platform, asset)
+        audits = PrecisionAudits(found, keys_of(context), partial(compute_of, context, platform))
         yield from each_checked(
-            context,
-            asset,
-            lambda key: lane_findings(context.instance, platform, key, asset, compute),
-            device=asset in EMBEDDED,
+            context, asset, lambda key: lane_findings(found, key, audits), device=asset in EMBEDDED
         )
 
     return verify
 
 
-def lane_findings(
-    instance: dg.DagsterInstance,
-    platform: Platform,
-    key: str,
-    asset: str,
-    compute: Callable[[Lane], Compute],
-) -> list[Finding]:
+@dataclass(frozen=True)
+class Recorded:
+    """What Dagster has recorded of a sharded asset, lane by lane."""
+
+    instance: dg.DagsterInstance
+    platform: Platform
+    asset: str
+
+    def metadata(self, key: str) -> Mapping[str, Any]:
+        """Metadata of the latest materialization; empty if there is none."""
+        return recorded_metadata(self.instance, key, self.asset)
+
+    def world_size(self, metadata: Mapping[str, Any]) -> int:
+        """The number of lanes, as it was recorded: the platform may have another number of GPUs by now."""
+        return _number(metadata.get(WORLD_SIZE)) or self.platform.gpus
+
+    def lane(self, key: str, metadata: Mapping[str, Any]) -> Lane:
+        return replace(self.platform.lane(*lane_of(key)), world_size=self.world_size(metadata))
+
+
+class PrecisionAudits:
+    """Compares the embeddings of a run's lanes with float32. The lanes share one pass, because it is slow to begin.
+
+    keys: all keys of the run. compute: how a lane computes in this run.
+    """
+
+    def __init__(self, found: Recorded, keys: Sequence[str], compute: Callable[[Lane], Compute]) -> None:
+        self.found, self.keys, self.compute = found, keys, compute
+
+    def finding(self, key: str, lane: Lane) -> Finding:
+        """The finding of one lane. Raises VirnucproError, OSError."""
+        return self._together.get(key) or audit_precision(lane, self._product, self.compute(lane))
+
+    @property
+    def _product(self) -> Embedding:
+        return EMBEDDED[self.found.asset]
+
+    @cached_property
+    def _together(self) -> dict[str, Finding]:
+        """Findings by key. Lanes that cannot be read are left out; their own audit says why."""
+        audited: dict[str, Audited] = {}
+        for key in self.keys if len(self.keys) > 1 else ():
+            with contextlib.suppress(VirnucproError, OSError):
+                lane = self.found.lane(key, self.found.metadata(key))
+                if lane.shards:
+                    audited[key] = rows_to_audit(lane, self._product)
+        if not audited:
+            return {}
+        rows = list(audited.values())
+        return dict(
+            zip(audited, audit_together(rows, self._product, self.compute(rows[0].lane)), strict=True)
+        )
+
+
+def lane_findings(found: Recorded, key: str, audits: PrecisionAudits) -> list[Finding]:
     """Verify a sharded asset on one rank. No findings if the rank has no shards.
 
-    Of released shards, only the digests are left to compare. The number of lanes is taken from Dagster's record,
-    because the platform may have another number of GPUs by now.
+    Of released shards, only the digests are left to compare.
     """
-    name, rank = lane_of(key)
-    recorded = recorded_metadata(instance, key, asset)
-    world_size = _number(recorded.get(WORLD_SIZE)) or platform.gpus
-    released = released_entries(platform.sample(name), asset, rank, world_size)
+    (name, rank), asset = lane_of(key), found.asset
+    recorded = found.metadata(key)
+    released = released_entries(found.platform.sample(name), asset, rank, found.world_size(recorded))
     if released:
         return [*released_findings(_lane_names(asset), len(released)), records_agree(recorded, released)]
-    lane = replace(platform.lane(name, rank), world_size=world_size)
+    lane = found.lane(key, recorded)
     if not lane.shards:
         return []
     findings = audit_lane(lane, asset)
     if asset in EMBEDDED:
-        findings.append(audit_precision(lane, EMBEDDED[asset], compute(lane)))
+        findings.append(audits.finding(key, lane))
     return [*findings, records_agree(recorded, manifest_of(lane, asset))]
 
 

@@ -114,8 +114,14 @@ def compute_of(context: Context, platform: Platform, lane: Lane) -> Compute:
     compute, keys = platform.compute(lane), keys_of(context)
     if len(keys) == 1:
         return compute
-    rank = int(context.run.tags.get(DEVICE_TAG) or lane_of(keys[0])[1])
-    # A small sample has one or two shards: loader processes would save no time.
+    return shared_compute(compute, int(context.run.tags.get(DEVICE_TAG) or lane_of(keys[0])[1]))
+
+
+def shared_compute(compute: Compute, rank: int) -> Compute:
+    """How small samples compute together, on the device of this rank.
+
+    A small sample has one or two shards: loader processes would save no time.
+    """
     return replace(compute, rank=rank, loader=replace(compute.loader, workers=0))
 
 

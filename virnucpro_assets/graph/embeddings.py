@@ -12,6 +12,7 @@ from virnucpro_assets.graph.partitions import LANES, TOGETHER, lane_of
 from virnucpro_assets.graph.records import lane_materialization
 from virnucpro_assets.graph.sequences import OWNERS, translations
 from virnucpro_assets.platform.resource import Platform
+from virnucpro_core.pipeline.ahead import take_ahead
 from virnucpro_core.pipeline.embed import embed_lane
 from virnucpro_core.pipeline.score import merge_lane
 from virnucpro_core.samples.products import DNABERT, ESM, MERGED, PRODUCTS, Embedding
@@ -90,11 +91,18 @@ def merged_features(context: dg.AssetExecutionContext, platform: Platform) -> It
     yield from each(context, merge)
 
 
+def ahead_key(key: str, product: str) -> tuple[str, int, str]:
+    """The name of a lane that is embedded ahead (see pipeline/ahead.py)."""
+    return (*lane_of(key), product)
+
+
 def _embed(context: dg.AssetExecutionContext, platform: Platform, product: Embedding) -> Iterator[Any]:
     def embed(key: str) -> dg.MaterializeResult[Any]:
         lane = platform.lane(*lane_of(key))
-        compute = compute_of(context, platform, lane)
-        made = embed_lane(lane, product, compute, on_shard=on_shard(context, key))
+        made = take_ahead(ahead_key(key, product), lane.sample) if is_shared(context) else None
+        if made is None:
+            compute = compute_of(context, platform, lane)
+            made = embed_lane(lane, product, compute, on_shard=on_shard(context, key))
         telemetry = None if is_shared(context) else lane.sample.telemetry(product, lane.rank)
         return lane_materialization(lane, made, telemetry)
 

@@ -2,11 +2,14 @@
 
 import contextlib
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import dagster as dg
 
 from virnucpro_assets.definitions import defs
+from virnucpro_assets.graph.each import shared_compute
+from virnucpro_assets.graph.embeddings import ahead_key
 from virnucpro_assets.graph.partitions import SAMPLES, lane_key, lane_of
 from virnucpro_assets.graph.records import EXIT_CODE
 from virnucpro_assets.platform.environment import home_folder
@@ -27,7 +30,9 @@ from virnucpro_assets.platform.tags import (
 )
 from virnucpro_assets.running.tasks import Outcome, Task
 from virnucpro_core.errors import VirnucproError
-from virnucpro_core.pipeline.embed import load_encoders
+from virnucpro_core.pipeline.ahead import Ahead, Embedded
+from virnucpro_core.pipeline.embed import embed_lane, load_encoders
+from virnucpro_core.samples.products import EMBEDDINGS, Embedding
 
 RESUMABLE = VirnucproError.exit_code
 FAILURES = 500
@@ -71,6 +76,32 @@ def prepare(task: Task) -> None:
         platform = platform_from_environment()
         lane = platform.lane(*lane_of(task.keys[0]))
         load_encoders(lane, platform.compute(lane))
+
+
+def embed_ahead(ahead: Ahead, task: Task) -> None:
+    """Begin to embed the lanes of a task that has several: all of them with one encoder, then with the other."""
+
+    def embed(key: str, product: Embedding) -> Embedded:
+        platform = platform_from_environment()
+        lane = platform.lane(*lane_of(key))
+        compute = shared_compute(platform.compute(lane), task.rank)
+        return lane.sample, embed_lane(lane, product, compute, on_shard=lambda _: None)
+
+    for product in EMBEDDINGS:
+        for key in task.keys:
+            ahead.begin(ahead_key(key, product), partial(embed, key, product))
+
+
+@contextlib.contextmanager
+def embedding_ahead(ahead: Ahead, task: Task) -> Iterator[None]:
+    """Embed the task's lanes while its run is in the block. Then drop those not taken, of samples that failed."""
+    embed_ahead(ahead, task)
+    try:
+        yield
+    finally:
+        for product in EMBEDDINGS:
+            for key in task.keys:
+                ahead.forget(ahead_key(key, product))
 
 
 def latest_failures(instance: dg.DagsterInstance, samples: Collection[str]) -> dict[str, str]:

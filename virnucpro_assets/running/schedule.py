@@ -107,6 +107,22 @@ class Schedule:
                 return group, replace(task, rank=max(rank, 0))
         return None
 
+    def reserve(self, rank: int) -> Task | None:
+        """The task that a busy GPU gets next, from now on reserved for it, so that it can begin with the lanes.
+
+        Only lanes of small samples, and one task at a time; and none if another GPU could then be without work.
+        """
+        mine = [place for place, (_, _, owner) in enumerate(self._lanes) if owner in (rank, None)]
+        if not mine or not self._lanes[mine[0]][1].is_shared or self._lanes[mine[0]][2] == rank:
+            return None
+        owners = [owner for _, _, owner in self._lanes]
+        without = self.gpus - 1 - len({owner for owner in owners if owner not in (None, HOST)})
+        if owners.count(None) - 1 + len(self.waiting) < without:
+            return None
+        group, task, _ = self._lanes[mine[0]]
+        self._lanes[mine[0]] = group, task, rank
+        return replace(task, rank=rank)
+
     def for_host(self) -> tuple[Group, Task] | None:
         """The next task without a GPU: read a group if the GPUs need more work soon, else write results. Or None."""
         idle = self.for_gpu(HOST)  # lanes without shards

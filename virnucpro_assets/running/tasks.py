@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 
 HOST = "host"  # name of the worker for work without a GPU
 PREPARE = "prepare"
+AHEAD = "ahead"
 END = "end"
 
 
@@ -13,14 +14,20 @@ class Task:
     """One run of the job `sequences`, `lane` or `results` for these partition keys.
 
     driver: name of the driver (see presence.py). rank: the rank whose GPU computes. The job PREPARE is no run: the
-    worker loads the models of the lane `keys[0]`, so that they are there when its first lane comes. It has no outcome.
-    After the job END, which has no outcome either, the worker ends.
+    worker loads the models of the lane `keys[0]`, so that they are there when its first lane comes. Nor is AHEAD: these
+    lanes come next, and the worker embeds them while it records those before. After the job END the worker ends. These
+    three have no outcome.
     """
 
     job: str
     keys: tuple[str, ...]
     driver: str
     rank: int = 0
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether it is a run of several lanes."""
+        return self.job == "lane" and len(self.keys) > 1
 
     def line(self) -> str:
         """The task as a line of text."""

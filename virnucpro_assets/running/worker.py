@@ -9,10 +9,11 @@ import gc
 import queue
 import signal
 import sys
+from contextlib import nullcontext
 
 from virnucpro_assets.platform.environment import usable_cores
 from virnucpro_assets.platform.startup import lasting_imports
-from virnucpro_assets.running.tasks import END, HOST, PREPARE, Outcome, Task
+from virnucpro_assets.running.tasks import AHEAD, END, HOST, PREPARE, Outcome, Task
 from virnucpro_core.interrupts import keep_interrupts
 from virnucpro_core.sequences.parallel import start_process_server
 
@@ -24,32 +25,41 @@ def main() -> int:
     """Work until the end. Exit code 130: the driver ended it. 4: its device was lost; a new process can go on."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # see cli.main
     keep_interrupts()
-    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
     if sys.argv[1] == HOST and usable_cores() >= CORES:  # they import while this process does
         start_process_server("virnucpro_core.results.folder")
     # Not at the top of the file: a loader process imports this module too, and needs neither Dagster nor the graph.
     with lasting_imports():
         from virnucpro_assets.platform.presence import end_with_input
-
-        end_with_input(lines.put)
         from virnucpro_assets.platform.resource import kept_device
-        from virnucpro_assets.running.runs import prepare, run_task
+        from virnucpro_assets.running.runs import embed_ahead, embedding_ahead, prepare, run_task
         from virnucpro_core.encoders.loaded import kept_encoders
         from virnucpro_core.errors import DeviceLostError, VirnucproError
+        from virnucpro_core.pipeline.ahead import computing_ahead
         from virnucpro_core.pipeline.at_hand import scores_at_hand
 
     # What was imported stays: the garbage collector need not look at it again, which takes half a second each time.
     gc.freeze()
-    with kept_device(), kept_encoders(), scores_at_hand():
+    with kept_device(), kept_encoders(), scores_at_hand(), computing_ahead() as ahead:
+
+        def receive(line: bytes) -> None:
+            task = Task.read(line)
+            if task.job == AHEAD:
+                embed_ahead(ahead, task)
+            else:
+                tasks.put(task)
+
+        end_with_input(receive)
         while True:
             try:
-                task = Task.read(lines.get())
+                task = tasks.get()
                 if task.job == END:
                     return 130
                 if task.job == PREPARE:
                     prepare(task)
                     continue
-                outcome = run_task(task)
+                with embedding_ahead(ahead, task) if task.is_shared else nullcontext():
+                    outcome = run_task(task)
             except KeyboardInterrupt:
                 return 130
             except VirnucproError as error:

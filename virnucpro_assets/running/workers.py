@@ -8,13 +8,14 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 from virnucpro_assets.platform.environment import IN_PROCESS, export, settings
 from virnucpro_assets.platform.startup import import_nothing_from_here
 from virnucpro_assets.platform.tags import DRIVER
-from virnucpro_assets.running.tasks import END, HOST, PREPARE, Outcome, Task
+from virnucpro_assets.running.tasks import AHEAD, END, HOST, PREPARE, Outcome, Task
 from virnucpro_core.errors import DeviceLostError
 from virnucpro_core.samples.sample import SMALL_BYTES
 
@@ -62,6 +63,10 @@ class Worker:
     def prepare(self, lane: str, driver: str) -> None:
         """Start the process, and let it load the models of the lane with this key."""
         self._send(Task(PREPARE, (lane,), driver))
+
+    def embed_ahead(self, task: Task) -> None:
+        """Let the worker begin with the lanes of a task that it is given next."""
+        self._send(replace(task, job=AHEAD))
 
     def give(self, task: Task) -> None:
         """Give the worker a task. It must not have one already."""

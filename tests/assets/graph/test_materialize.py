@@ -10,7 +10,14 @@ import pytest
 
 from tests.assets.conftest import NAME, Finished, make_platform, run, whole_graph
 from tests.support.digests import digest_of
-from virnucpro_assets.graph.checks import lane_findings, manifest_of, recorded_metadata, records_agree
+from virnucpro_assets.graph.checks import (
+    PrecisionAudits,
+    Recorded,
+    lane_findings,
+    manifest_of,
+    recorded_metadata,
+    records_agree,
+)
 from virnucpro_assets.graph.partitions import SAMPLES, lane_key
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_core.encoders import encoder
@@ -156,7 +163,8 @@ def test_the_checks_look_at_the_lane_that_was_recorded_whatever_the_number_of_gp
     for asset in PRODUCTS:
         for rank in (0, 1):
             key = lane_key(NAME, rank)
-            found = lane_findings(finished.instance, platform, key, asset, platform.compute)
+            recorded = Recorded(finished.instance, platform, asset)
+            found = lane_findings(recorded, key, PrecisionAudits(recorded, [key], platform.compute))
             assert [(f.name, f.facts) for f in found if not f.passed] == []
             assert len(found) >= 4
 

@@ -12,7 +12,13 @@ from sqlalchemy import create_engine
 from tests.assets.conftest import NAME, Finished, run
 from virnucpro_assets.cli.samples import samples
 from virnucpro_assets.definitions import defs
-from virnucpro_assets.graph.checks import lane_findings, manifest_of, sample_findings
+from virnucpro_assets.graph.checks import (
+    PrecisionAudits,
+    Recorded,
+    lane_findings,
+    manifest_of,
+    sample_findings,
+)
 from virnucpro_assets.graph.partitions import lane_key
 from virnucpro_assets.graph.retention import clean_up, nightly_clean_up
 from virnucpro_assets.platform.instance import open_instance, quick_event_log
@@ -46,7 +52,8 @@ def clean_all(finished: Finished, keep: str, days: float = 0.0) -> dg.ExecuteInP
 def checked(finished: Finished, asset: str, rank: int) -> dict[str, bool]:
     """The outcome of the asset's checks for one lane."""
     platform = finished.platform
-    findings = lane_findings(finished.instance, platform, lane_key(NAME, rank), asset, platform.compute)
+    key, recorded = lane_key(NAME, rank), Recorded(finished.instance, platform, asset)
+    findings = lane_findings(recorded, key, PrecisionAudits(recorded, [key], platform.compute))
     return {finding.name: finding.passed for finding in findings}
 
 

@@ -45,6 +45,7 @@ def test_every_sample_passes_every_layer_once(
     schedule = schedule_of(samples, gpus, shards)
     done: dict[str, Counter[str]] = {job: Counter() for job in ("sequences", "lane", "results")}
     at_work: list[tuple[Group, Task]] = []
+    reserved: dict[int, Task] = {}
     failed: set[str] = set()
     ended: list[str] = []
     for _ in range(100_000):
@@ -55,6 +56,13 @@ def test_every_sample_passes_every_layer_once(
         for new in (schedule.for_host(), *map(schedule.for_gpu, free)):
             if new is not None:
                 at_work.append(new)
+                if new[1].is_shared:  # what a GPU has begun with is what it gets next
+                    assert reserved.pop(new[1].rank, new[1]) == new[1]
+        for _, running in at_work:
+            if running.is_shared and (following := schedule.reserve(running.rank)):
+                assert following.is_shared
+                assert running.rank not in reserved
+                reserved[running.rank] = following
         if at_work:
             group, task = at_work.pop(draw.randrange(len(at_work)))
             done[task.job].update(task.keys)
@@ -96,6 +104,31 @@ def test_a_large_sample_has_a_lane_on_each_gpu_and_lanes_of_nothing_go_to_the_ho
     rest = schedule.for_host()
     assert rest is not None
     assert rest[1].keys == ("2|s0", "3|s0")
+
+
+def test_a_busy_gpu_reserves_its_next_task_only_if_the_others_find_one() -> None:
+    schedule = schedule_of(samples_of(16, 0), 2)  # two groups of eight
+    for _ in range(2):
+        given = schedule.for_host()
+        assert given is not None
+        schedule.report(*given, Outcome())
+    at_work = schedule.for_gpu(0)
+    assert at_work is not None
+    assert schedule.reserve(0) is None  # the other GPU is without work
+    schedule = schedule_of(samples_of(64, 0), 2)
+    while (given := schedule.for_host()) is not None and given[1].job == "sequences":
+        schedule.report(*given, Outcome())
+    at_work = schedule.for_gpu(0)
+    assert at_work is not None
+    following = schedule.reserve(0)
+    assert following is not None
+    assert (following.rank, schedule.reserve(0)) == (0, None)
+    other = schedule.for_gpu(1)
+    assert other is not None
+    assert other[1].keys != following.keys
+    taken = schedule.for_gpu(0)
+    assert taken is not None
+    assert taken[1] == following
 
 
 def test_the_host_supplies_the_gpus_before_it_writes_results() -> None:
