@@ -18,7 +18,8 @@ from unittest import mock
 
 import torch
 
-from virnucpro_core.devices.compute import Compute, LoaderSettings, usable_device
+from virnucpro_core.devices.compute import Compute, LoaderSettings
+from virnucpro_core.devices.cuda import usable_device
 from virnucpro_core.devices.leases import FOLDER, Leases, ProcessDevice
 from virnucpro_core.devices.visible import boards, choose
 from virnucpro_core.encoders import loaded

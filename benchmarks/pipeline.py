@@ -21,13 +21,8 @@ import torch
 from benchmarks.ceiling import ceiling
 from benchmarks.record import finish, print_table, provenance
 from benchmarks.seeded import write_model, write_reads
-from virnucpro_core.devices.compute import (
-    DTYPES,
-    LoaderSettings,
-    default_attention,
-    device_name,
-    usable_device,
-)
+from virnucpro_core.devices.compute import LoaderSettings, default_attention
+from virnucpro_core.devices.cuda import DTYPES, device_name, usable_device
 from virnucpro_core.encoders.encoder import Encoder, Kind, encoder_input, load_encoder
 from virnucpro_core.encoders.packing import PackedBatch, PackedShard
 from virnucpro_core.engine.inference import embed_shards

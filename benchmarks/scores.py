@@ -32,9 +32,11 @@ from tools.blocks import (
     labelled_frames,
     split_blocks,
 )
-from virnucpro_core.devices.compute import DTYPES, default_attention, device_name, usable_device
+from virnucpro_core.devices.compute import default_attention
+from virnucpro_core.devices.cuda import DTYPES, device_name, usable_device
 from virnucpro_core.encoders.encoder import Encoder, Kind, load_encoder
-from virnucpro_core.models.classifier import CLASSES, Classifier
+from virnucpro_core.models.classifier import Classifier
+from virnucpro_core.models.classifier_folder import CLASSES
 from virnucpro_core.models.fitting import Recipe, train_classifier
 from virnucpro_core.models.profiles import DEMO
 from virnucpro_core.sequences.chunks import write_chunks

@@ -12,10 +12,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from virnucpro_core.encoders.dnabert_s import DnabertShape
 from virnucpro_core.encoders.encoder import Kind
-from virnucpro_core.encoders.esm2 import Esm2Shape
-from virnucpro_core.encoders.weights import fingerprint
+from virnucpro_core.encoders.model_folder import DnabertShape, Esm2Shape, fingerprint
 from virnucpro_core.models.classifier import Classifier, ClassifierNet
 from virnucpro_core.models.convert import Origin, write_model_manifest
 from virnucpro_core.models.profiles import PROFILES, ResolvedProfile

@@ -22,7 +22,8 @@ import torch
 from virnucpro_core.encoders.encoder import Encoder, load_encoder
 from virnucpro_core.errors import UsageError
 from virnucpro_core.files.publish import publish_folder
-from virnucpro_core.models.classifier import CLASSES, Classifier, Features
+from virnucpro_core.models.classifier import Classifier, Features
+from virnucpro_core.models.classifier_folder import CLASSES
 from virnucpro_core.models.convert import Origin, write_model_manifest
 from virnucpro_core.models.fitting import Recipe, train_classifier
 from virnucpro_core.sequences.chunks import write_chunks

@@ -19,8 +19,7 @@ from tokenizers.processors import TemplateProcessing
 from tokenizers.trainers import BpeTrainer
 
 from tools.blocks import BlockSettings, Evaluation, train_on_blocks
-from virnucpro_core.encoders.dnabert_s import DnabertShape
-from virnucpro_core.encoders.esm2 import Esm2Shape
+from virnucpro_core.encoders.model_folder import DnabertShape, Esm2Shape
 from virnucpro_core.files.publish import publish_bytes, publish_folder, publish_json
 from virnucpro_core.files.safetensors import TensorSource, write_tensors
 from virnucpro_core.models.convert import DNABERT_CONFIG, ESM2_CONFIG, Origin, write_model_manifest

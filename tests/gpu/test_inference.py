@@ -10,7 +10,8 @@ if not torch.cuda.is_available():
     pytest.skip("needs a CUDA device", allow_module_level=True)
 
 from benchmarks.seeded import write_model, write_reads
-from virnucpro_core.devices.compute import LoaderSettings, usable_device
+from virnucpro_core.devices.compute import LoaderSettings
+from virnucpro_core.devices.cuda import usable_device
 from virnucpro_core.encoders.encoder import Encoder, load_encoder
 from virnucpro_core.engine.inference import embed_shards
 from virnucpro_core.engine.loading import Feed, ShardDataset, token_budget_of

@@ -7,9 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from virnucpro_core.encoders.dnabert_s import DnabertShape
 from virnucpro_core.encoders.encoder import load_encoder
-from virnucpro_core.encoders.esm2 import Esm2Shape
+from virnucpro_core.encoders.model_folder import DnabertShape, Esm2Shape
 from virnucpro_core.models.classifier import Classifier, ClassifierNet, load_classifier
 from virnucpro_core.models.convert import DNABERT_CONFIG, ESM2_CONFIG, Origin, write_model_manifest
 from virnucpro_core.models.golden import Golden, Shape, published

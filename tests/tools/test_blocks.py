@@ -16,7 +16,7 @@ from tools.blocks import (
     split_blocks,
     train_on_blocks,
 )
-from virnucpro_core.encoders.weights import fingerprint
+from virnucpro_core.encoders.model_folder import fingerprint
 from virnucpro_core.errors import UsageError
 from virnucpro_core.files.manifest import verify
 from virnucpro_core.models.classifier import Classifier, ClassifierNet, load_classifier

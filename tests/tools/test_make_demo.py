@@ -13,8 +13,8 @@ from tools.make_demo import SPECIAL, WIDTH, build_classifier, build_encoders
 from torture.pipeline import Pipeline, write_reads
 from virnucpro_core.devices.compute import Compute
 from virnucpro_core.encoders.encoder import Kind, load_encoder
+from virnucpro_core.encoders.model_folder import fingerprint
 from virnucpro_core.encoders.tokenizers import DnabertTokenizer
-from virnucpro_core.encoders.weights import fingerprint
 from virnucpro_core.errors import UsageError, WeightsError
 from virnucpro_core.files.manifest import verify
 from virnucpro_core.models.classifier import Classifier, load_classifier

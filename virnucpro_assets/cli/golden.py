@@ -23,7 +23,7 @@ def verify_golden(folders: Mapping[str, Path], device: str, precision: str) -> N
     from virnucpro_assets.platform.startup import lasting_imports
 
     with lasting_imports():
-        from virnucpro_core.devices.compute import usable_device
+        from virnucpro_core.devices.cuda import usable_device
         from virnucpro_core.models.golden import published, write_record
         from virnucpro_core.models.golden_check import check_models
 

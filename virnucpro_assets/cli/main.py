@@ -108,7 +108,7 @@ def embed(kind: Any, fasta: Path, weights: Path, out: Path, *, force: bool, **op
     """
     with lasting_imports():
         from virnucpro_assets.platform.resource import platform_from_environment
-        from virnucpro_core.devices.compute import usable_device
+        from virnucpro_core.devices.cuda import usable_device
         from virnucpro_core.encoders.embed_fasta import embed_fasta
         from virnucpro_core.encoders.encoder import load_encoder
         from virnucpro_core.results.delivery import check_new_files

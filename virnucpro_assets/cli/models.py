@@ -93,6 +93,7 @@ def fetch(names: tuple[str, ...], profile: str | None, place: str, *, golden: bo
     from virnucpro_assets.platform.environment import hub_endpoint
     from virnucpro_core.files.disk import shown_bytes
     from virnucpro_core.models.downloads import files_from
+    from virnucpro_core.models.fetching import fetch_model
     from virnucpro_core.models.sources import SOURCES
     from virnucpro_core.models.store import ModelStore, fetchable
 
@@ -106,7 +107,7 @@ def fetch(names: tuple[str, ...], profile: str | None, place: str, *, golden: bo
     with shown_transfer() as on_bytes:
         files = files_from(place, endpoint=hub_endpoint(), on_bytes=on_bytes)
         for name in wanted:
-            click.echo(f"{name}: {store.fetch(name, files)}")
+            click.echo(f"{name}: {fetch_model(store, name, files)}")
     if golden:
         from virnucpro_assets.cli.golden import golden_after_fetch
 

@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import quote
 
 import dagster as dg
-import torch
 
 from virnucpro_assets.platform.environment import (
     IN_PROCESS,
@@ -19,12 +18,11 @@ from virnucpro_assets.platform.environment import (
     visible_devices,
 )
 from virnucpro_assets.platform.presence import hold_presence
-from virnucpro_core.devices.compute import DTYPES, Compute, LoaderSettings
+from virnucpro_core.devices.compute import WEIGHT_BYTES, Compute, LoaderSettings
 from virnucpro_core.devices.fitness import check_cpu, check_gpus, check_memory
 from virnucpro_core.devices.leases import FOLDER, Leases, ProcessDevice
-from virnucpro_core.encoders.attention import require_kernel
+from virnucpro_core.encoders.model_folder import values_in
 from virnucpro_core.errors import UsageError
-from virnucpro_core.files.safetensors import values_in
 from virnucpro_core.interrupts import interruptible, keep_interrupts
 from virnucpro_core.models.profiles import PROFILES, ImportedFeatures, ResolvedProfile, resolve_profile
 from virnucpro_core.models.store import ModelStore
@@ -50,7 +48,7 @@ _PROCESS = ProcessDevice(_show_only)
 def largest_model(settings: SampleSettings, found: ResolvedProfile) -> int:
     """Bytes of the larger of the two encoders in the precision that it computes in."""
     return max(
-        DTYPES[product.precision(settings.precision)].itemsize
+        WEIGHT_BYTES[product.precision(settings.precision)]
         * sum(map(values_in, folder.glob("*.safetensors")))
         for folder, product in ((found.esm2, PRODUCTS[ESM]), (found.dnabert, PRODUCTS[DNABERT]))
     )
@@ -153,6 +151,10 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
         else:
             check_gpus(visible_devices(), self.gpus, settings.precision)
         if self.attention:
+            import torch
+
+            from virnucpro_core.encoders.attention import require_kernel
+
             require_kernel(self.attention, torch.device(kind), alibi=True)
 
     def check_memory(self, settings: SampleSettings, found: ResolvedProfile) -> None:

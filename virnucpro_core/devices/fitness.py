@@ -3,9 +3,12 @@
 Asks the driver (NVML) and does not start CUDA, so it takes milliseconds and no device memory.
 """
 
+import functools
+import importlib.metadata
+import importlib.util
+import runpy
 from collections.abc import Callable, Sequence
-
-import torch
+from pathlib import Path
 
 from virnucpro_core.devices.visible import Device, Facts, facts_of
 from virnucpro_core.errors import DeviceError
@@ -37,9 +40,9 @@ def check_gpus(
             "no CUDA device is usable: none is visible",
             remedy="check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or use the CPU with --device cpu",
         )
-    if torch.version.cuda is None:
+    if not built_with_cuda():
         raise DeviceError(
-            f"no CUDA device is usable: PyTorch {torch.__version__} was built without CUDA",
+            f"no CUDA device is usable: PyTorch {importlib.metadata.version('torch')} was built without CUDA",
             remedy="install a build of PyTorch with CUDA, or use the CPU with --device cpu",
         )
     if len(devices) < wanted:
@@ -56,6 +59,18 @@ def check_gpus(
                 where=device.uuid,
                 remedy="use --precision float16",
             )
+
+
+@functools.cache
+def built_with_cuda() -> bool:
+    """Whether the installed PyTorch can use CUDA at all.
+
+    Its file `version.py` says so (`torch.version.cuda`). Only this file is run: all of torch takes seconds to import.
+    """
+    found = importlib.util.find_spec("torch")
+    assert found is not None  # a dependency
+    assert found.origin is not None
+    return runpy.run_path(str(Path(found.origin).with_name("version.py")))["cuda"] is not None
 
 
 def check_memory(

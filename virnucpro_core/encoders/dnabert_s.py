@@ -15,74 +15,10 @@ import torch
 import torch.nn.functional as F
 
 from virnucpro_core.encoders.heads import Heads, alibi_slopes
+from virnucpro_core.encoders.model_folder import DnabertShape
 from virnucpro_core.encoders.operations import Linear, Norm, Operations, ReferenceOperations, Window
 from virnucpro_core.encoders.packing import PackedBatch
-from virnucpro_core.encoders.weights import Weights, map_dnabert_names, open_weights, positive, read_config
-from virnucpro_core.errors import WeightsError
-
-
-@dataclass(frozen=True, slots=True)
-class DnabertShape:
-    """The dimensions of a model, from its config.json."""
-
-    layers: int
-    width: int
-    heads: int
-    feed_forward: int
-    vocabulary: int
-    token_types: int
-    eps: float
-
-    @classmethod
-    def read(cls, folder: Path) -> Self:
-        """Raises WeightsError for another kind of model or dimensions that do not fit together."""
-        config = read_config(folder)
-        for key, value in {"model_type": "bert", "hidden_act": "gelu"}.items():
-            if config.get(key, value) != value:
-                raise WeightsError(
-                    f"{key} is {config[key]!r}; DNABERT-S has {value!r}",
-                    where=folder,
-                    remedy="use a DNABERT-S model",
-                )
-        shape = cls(
-            layers=positive(config, "num_hidden_layers", folder),
-            width=positive(config, "hidden_size", folder),
-            heads=positive(config, "num_attention_heads", folder),
-            feed_forward=positive(config, "intermediate_size", folder),
-            vocabulary=positive(config, "vocab_size", folder),
-            token_types=positive(config, "type_vocab_size", folder),
-            eps=float(config.get("layer_norm_eps", 1e-12)),
-        )
-        if shape.width % shape.heads:
-            raise WeightsError(
-                f"width {shape.width} does not divide into {shape.heads} heads",
-                where=folder / "config.json",
-                remedy="use the model's own config",
-            )
-        return shape
-
-    def tensors(self) -> dict[str, tuple[int, ...]]:
-        """Canonical name and shape of every tensor."""
-        vector = (self.width,)
-        shapes: dict[str, tuple[int, ...]] = {
-            "embeddings.word_embeddings.weight": (self.vocabulary, self.width),
-            "embeddings.token_type_embeddings.weight": (self.token_types, self.width),
-            "embeddings.LayerNorm.weight": vector,
-            "embeddings.LayerNorm.bias": vector,
-        }
-        for n in range(self.layers):
-            layer = f"encoder.layer.{n}."
-            shapes |= {
-                f"{layer}attention.self.Wqkv.weight": (3 * self.width, self.width),
-                f"{layer}attention.self.Wqkv.bias": (3 * self.width,),
-                f"{layer}attention.output.dense.weight": (self.width, self.width),
-                f"{layer}mlp.gated_layers.weight": (2 * self.feed_forward, self.width),
-                f"{layer}mlp.wo.weight": (self.width, self.feed_forward),
-            }
-            biased = ("attention.output.dense", "mlp.wo", "attention.output.LayerNorm", "mlp.layernorm")
-            shapes |= {f"{layer}{part}.bias": vector for part in biased}
-            shapes |= {f"{layer}{norm}.weight": vector for norm in biased[2:]}
-        return shapes
+from virnucpro_core.encoders.weights import Weights, map_dnabert_names, open_weights
 
 
 @dataclass(frozen=True, slots=True)

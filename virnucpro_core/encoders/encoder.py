@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from virnucpro_core.devices.compute import DTYPES, default_attention, usable_device
+from virnucpro_core.devices.compute import default_attention
+from virnucpro_core.devices.cuda import DTYPES, usable_device
 from virnucpro_core.encoders.attention import require_kernel
 from virnucpro_core.encoders.batches import Pass, Room, again_in_float32
-from virnucpro_core.encoders.dnabert_s import DnabertModel, DnabertShape
-from virnucpro_core.encoders.esm2 import POOLED_RESIDUES, Esm2Model, Esm2Shape
+from virnucpro_core.encoders.dnabert_s import DnabertModel
+from virnucpro_core.encoders.esm2 import POOLED_RESIDUES, Esm2Model
+from virnucpro_core.encoders.model_folder import DnabertShape, Esm2Shape, fingerprint
 from virnucpro_core.encoders.operations import Operations, ReferenceOperations, bytes_per_token
 from virnucpro_core.encoders.packing import (
     MIDDLE_TILE,
@@ -27,7 +29,6 @@ from virnucpro_core.encoders.packing import (
     pack_shard,
 )
 from virnucpro_core.encoders.tokenizers import DnabertTokenizer, Esm2Tokenizer, Tokenizer
-from virnucpro_core.encoders.weights import fingerprint
 from virnucpro_core.errors import DeviceError, SequenceError, UsageError, WeightsError
 
 log = logging.getLogger(__name__)

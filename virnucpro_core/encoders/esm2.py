@@ -17,79 +17,13 @@ import torch
 import torch.nn.functional as F
 
 from virnucpro_core.encoders.heads import Heads, Rotary
+from virnucpro_core.encoders.model_folder import Esm2Shape
 from virnucpro_core.encoders.operations import Linear, Norm, Operations, ReferenceOperations, Window
 from virnucpro_core.encoders.packing import PackedBatch
-from virnucpro_core.encoders.tokenizers import ESM2_VOCABULARY
-from virnucpro_core.encoders.weights import Weights, map_esm2_names, open_weights, positive, read_config
-from virnucpro_core.errors import WeightsError
+from virnucpro_core.encoders.weights import Weights, map_esm2_names, open_weights
 
-# In training, 15 % of the tokens were chosen and 80 % of these were masked. Inference scales by 1 - 0.15 * 0.8.
-TOKEN_DROPOUT_SCALE = 0.88
 # The published tool averages over the first 1,024 residues; training saw 1,022 residues, <cls> and <eos>.
 POOLED_RESIDUES = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Esm2Shape:
-    """The dimensions of a model, from its config.json."""
-
-    layers: int
-    width: int
-    heads: int
-    feed_forward: int
-    eps: float
-    embedding_scale: float
-
-    @classmethod
-    def read(cls, folder: Path) -> Self:
-        """Raises WeightsError for another kind of model or dimensions that do not fit together."""
-        config = read_config(folder)
-        expected = {
-            "model_type": "esm",
-            "vocab_size": ESM2_VOCABULARY,
-            "position_embedding_type": "rotary",
-            "emb_layer_norm_before": False,
-            "hidden_act": "gelu",
-        }
-        for key, value in expected.items():
-            found = config.get(key, value) or False
-            if found != value:
-                raise WeightsError(
-                    f"{key} is {found!r}; ESM-2 has {value!r}", where=folder, remedy="use an ESM-2 model"
-                )
-        shape = cls(
-            layers=positive(config, "num_hidden_layers", folder),
-            width=positive(config, "hidden_size", folder),
-            heads=positive(config, "num_attention_heads", folder),
-            feed_forward=positive(config, "intermediate_size", folder),
-            eps=float(config.get("layer_norm_eps", 1e-5)),
-            embedding_scale=TOKEN_DROPOUT_SCALE if config.get("token_dropout", True) else 1.0,
-        )
-        if shape.width % (2 * shape.heads):
-            raise WeightsError(
-                f"width {shape.width} does not divide into {shape.heads} heads of even size",
-                where=folder / "config.json",
-                remedy="use the model's own config",
-            )
-        return shape
-
-    def tensors(self) -> dict[str, tuple[int, ...]]:
-        """Canonical name and shape of every tensor."""
-        wide, narrow, vector = (self.feed_forward, self.width), (self.width, self.feed_forward), (self.width,)
-        shapes: dict[str, tuple[int, ...]] = {
-            "embeddings.word_embeddings.weight": (ESM2_VOCABULARY, self.width)
-        }
-        for n in range(self.layers):
-            layer = f"encoder.layer.{n}."
-            for part in ("self.query", "self.key", "self.value", "output.dense"):
-                shapes[f"{layer}attention.{part}.weight"] = (self.width, self.width)
-                shapes[f"{layer}attention.{part}.bias"] = vector
-            shapes |= {f"{layer}intermediate.dense.weight": wide, f"{layer}intermediate.dense.bias": wide[:1]}
-            shapes |= {f"{layer}output.dense.weight": narrow, f"{layer}output.dense.bias": vector}
-            for norm in ("attention.LayerNorm", "LayerNorm"):
-                shapes |= {f"{layer}{norm}.weight": vector, f"{layer}{norm}.bias": vector}
-        final = "encoder.emb_layer_norm_after"
-        return shapes | {f"{final}.weight": vector, f"{final}.bias": vector}
 
 
 @dataclass(frozen=True, slots=True)

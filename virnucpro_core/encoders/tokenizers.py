@@ -13,13 +13,13 @@ from typing import Protocol
 import numpy as np
 from tokenizers import Tokenizer as BytePairTokenizer
 
+from virnucpro_core.encoders.model_folder import ESM2_VOCABULARY
 from virnucpro_core.errors import SequenceError, WeightsError
 from virnucpro_core.sequences.record import NUCLEOTIDES
 
 # fair-esm 2.0.0, alphabet "ESM-1b": the letters have the ids 4..30, in this order.
 ESM2_LETTERS = b"LAGVSERTIDPKQNFYMHWCXBUZO.-"
 ESM2_BOS, ESM2_EOS, ESM2_FIRST_LETTER = 0, 2, 4
-ESM2_VOCABULARY = 33
 
 
 class Tokenizer(Protocol):

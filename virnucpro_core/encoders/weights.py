@@ -5,7 +5,6 @@ to the Hugging Face names without prefix. Nothing is unpickled. Tensors are read
 file directly to the device in the compute dtype.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -14,9 +13,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from virnucpro_core.encoders.model_folder import weight_files
 from virnucpro_core.errors import WeightsError
-from virnucpro_core.files.digests import sha256_file, sha256_json
-from virnucpro_core.files.manifest import MANIFEST, read_manifest
 
 Table = tuple[tuple[str, str | None], ...]
 
@@ -64,36 +62,6 @@ def map_dnabert_names(names: Iterable[str]) -> dict[str, str]:
     return _map(names, _DNABERT_PREFIX, DNABERT_NAMES)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a model folder. Raises WeightsError where it is missing or no JSON object."""
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise WeightsError(
-            "the model's config.json is missing", where=path, remedy="fetch or import the model"
-        ) from None
-    except ValueError as error:
-        raise WeightsError(
-            f"not JSON: {error}", where=path, remedy="fetch or import the model again"
-        ) from None
-    if not isinstance(config, dict):
-        raise WeightsError("not a JSON object", where=path, remedy="fetch or import the model again")
-    return config
-
-
-def positive(config: Mapping[str, Any], key: str, folder: Path) -> int:
-    """A positive integer of the config. Raises WeightsError naming the key."""
-    value = config.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise WeightsError(
-            f"{key} is {value!r}, not a positive integer",
-            where=folder / "config.json",
-            remedy="use the model's own config",
-        )
-    return value
-
-
 class Weights:
     """The tensors of one model folder by canonical name, opened lazily. See `open_weights`."""
 
@@ -126,7 +94,7 @@ def open_weights(
     Raises WeightsError naming the first tensor that is missing, extra, of another shape or of no float dtype.
     """
     files: dict[str, tuple[Any, Path]] = {}
-    for path in _weight_files(folder):
+    for path in weight_files(folder):
         try:
             handle: Any = safe_open(str(path), framework="pt")
         except (SafetensorError, OSError) as error:
@@ -151,41 +119,6 @@ def open_weights(
                 remedy="config.json and weights must be of the same model",
             )
     return Weights(folder, stored)
-
-
-def fingerprint(folder: Path) -> str:
-    """sha256 over the names and digests of config, weights and tokenizer: the identity of a model.
-
-    The digests come from manifest.json where it lists every one of these files at its present size.
-    """
-    paths = [folder / "config.json", *_weight_files(folder)]
-    if (folder / "tokenizer.json").is_file():
-        paths.append(folder / "tokenizer.json")
-    listed = read_manifest(folder)["files"] if (folder / MANIFEST).exists() else {}
-    digests = {}
-    for path in sorted(paths):
-        entry = listed.get(path.name, {})
-        known = entry.get("bytes") == path.stat().st_size and isinstance(entry.get("sha256"), str)
-        digests[path.name] = entry["sha256"] if known else sha256_file(path)
-    return sha256_json(digests)
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    names = ["model.safetensors"]
-    if index.is_file():
-        try:
-            names = sorted({str(name) for name in json.loads(index.read_bytes())["weight_map"].values()})
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise WeightsError(
-                "not an index of weight files", where=index, remedy="fetch or import the model again"
-            ) from error
-    for name in names:
-        if Path(name).name != name or not (folder / name).is_file():
-            raise WeightsError(
-                f"the model's weights {name!r} are missing", where=folder, remedy="fetch or import the model"
-            )
-    return [folder / name for name in names]
 
 
 def _map(names: Iterable[str], prefix: re.Pattern[str], table: Table) -> dict[str, str]:

@@ -5,7 +5,6 @@ The file is 8 bytes of header length, a JSON header, then the values
 """
 
 import json
-import math
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -61,17 +60,6 @@ def write_tensors(path: Path, tensors: Mapping[str, TensorSource], dtype: torch.
         for name in sorted(tensors):
             stream.write(_values(name, tensors[name], dtype))
     return sum(torch.Size(source.shape).numel() for source in tensors.values())
-
-
-def values_in(path: Path) -> int:
-    """Number of values of all tensors in a safetensors file. Reads only its header. Raises WeightsError."""
-    try:
-        with path.open("rb") as stream:
-            (size,) = struct.unpack("<Q", stream.read(8))
-            tensors = json.loads(stream.read(min(size, path.stat().st_size)))
-        return sum(math.prod(t["shape"]) for name, t in tensors.items() if name != "__metadata__")
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError("not a safetensors file", where=path, remedy="fetch the model again") from error
 
 
 def _values(name: str, source: TensorSource, dtype: torch.dtype | None) -> memoryview:

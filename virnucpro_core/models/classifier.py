@@ -6,8 +6,6 @@ of `others` and `virus`. All computations are in float32.
 Shapes: N rows, D = DNABERT-S width + ESM-2 width, H hidden units, 2 classes.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,18 +13,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
-from virnucpro_core.devices.compute import usable_device
+from virnucpro_core.devices.cuda import usable_device
 from virnucpro_core.encoders.operations import least_rows, padded
 from virnucpro_core.errors import WeightsError
 from virnucpro_core.files.publish import publish_json
 from virnucpro_core.files.safetensors import TensorSource, write_tensors
+from virnucpro_core.models.classifier_folder import CLASSES, ClassifierWeights, dimensions, read_classifier
 
-CLASSES = ("others", "virus")
-MODEL_TYPE = "virnucpro-classifier"
 SCORE_ROWS = 4096
 
 Features = npt.NDArray[np.float32]
@@ -59,10 +54,13 @@ class Classifier:
     def __init__(
         self, state: Mapping[str, torch.Tensor], *, device: torch.device, chunk_size: int | None = None
     ) -> None:
-        self.input_dim, self.hidden_dim = dimensions(state)
+        self.input_dim, self.hidden_dim = dimensions(
+            {name: (str(tensor.dtype)[6:], tuple(tensor.shape)) for name, tensor in state.items()}
+        )
         self.device, self.chunk_size = device, chunk_size
         self.state = {name: state[name].detach().to("cpu").contiguous() for name in sorted(state)}
-        self.fingerprint = _fingerprint(self.state)
+        self._weights = ClassifierWeights({n: t.numpy() for n, t in self.state.items()}, chunk_size)
+        self.fingerprint = self._weights.fingerprint
         with torch.device("meta"):  # skips the random initialisation, which would be overwritten
             net = ClassifierNet(self.input_dim, self.hidden_dim)
         net.load_state_dict(self.state, assign=True)
@@ -99,49 +97,13 @@ class Classifier:
 
     def config(self) -> dict[str, Any]:
         """The content of `config.json`."""
-        return {
-            "model_type": MODEL_TYPE,
-            "input_dim": self.input_dim,
-            "hidden_dim": self.hidden_dim,
-            "classes": list(CLASSES),
-            "chunk_size": self.chunk_size,
-        }
+        return self._weights.config()
 
     def save(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors` into `folder` (the same bytes for the same numbers)."""
         tensors = {name: TensorSource.of(tensor) for name, tensor in self.state.items()}
         write_tensors(folder / "model.safetensors", tensors)
         publish_json(folder / "config.json", self.config())
-
-
-def dimensions(state: Mapping[str, torch.Tensor]) -> tuple[int, int]:
-    """(D, H) of a classifier's state. Raises WeightsError for the first key that is missing, extra or misshapen.
-
-    Floats must be float32, and every value finite.
-    """
-    hidden = state.get("hidden_layer.weight")
-    if hidden is None or hidden.ndim != 2:
-        raise WeightsError(
-            "not the published classifier: no matrix 'hidden_layer.weight'",
-            remedy="give 300_model.pth, 500_model.pth or a classifier trained here",
-        )
-    hidden_dim, input_dim = hidden.shape
-    with torch.device("meta"):
-        expected = ClassifierNet(input_dim, hidden_dim).state_dict()
-    for name in sorted(expected.keys() | state.keys()):
-        if name not in state or name not in expected:
-            raise WeightsError(
-                f"classifier weights: key {name!r} is {'extra' if name in state else 'missing'}"
-            )
-        want, have = expected[name], state[name]
-        if want.shape != have.shape or want.dtype != have.dtype:
-            raise WeightsError(
-                f"classifier weights: {name!r} is {have.dtype} {tuple(have.shape)},"
-                f" expected {want.dtype} {tuple(want.shape)}"
-            )
-        if not torch.isfinite(have).all():
-            raise WeightsError(f"classifier weights: {name!r} has values that are not finite")
-    return input_dim, hidden_dim
 
 
 def load_classifier(
@@ -156,28 +118,9 @@ def load_classifier(
     folder = Path(folder)
     if isinstance(device, str):
         device = usable_device(device, "float32")
-    try:
-        config = json.loads((folder / "config.json").read_text())
-        state = load_file(folder / "model.safetensors")
-    except FileNotFoundError as error:
-        raise WeightsError(
-            f"no file {Path(error.filename).name}",
-            where=folder,
-            remedy="a classifier folder holds config.json and model.safetensors",
-        ) from error
-    except (SafetensorError, ValueError) as error:
-        raise WeightsError(
-            f"damaged classifier file ({error})", where=folder, remedy="import it again"
-        ) from error
-    if not isinstance(config, dict) or config.get("model_type") != MODEL_TYPE:
-        raise WeightsError(f"config.json does not say model_type {MODEL_TYPE!r}", where=folder)
-    classifier = Classifier(state, device=device, chunk_size=config.get("chunk_size"))
-    if classifier.config() != config:
-        raise WeightsError(
-            f"config.json says {config}, the weights say {classifier.config()}",
-            where=folder,
-            remedy="import it again",
-        )
+    weights = read_classifier(folder)
+    state = {name: torch.tensor(values) for name, values in weights.state.items()}
+    classifier = Classifier(state, device=device, chunk_size=weights.chunk_size)
     if fingerprint not in ("", classifier.fingerprint):
         raise WeightsError(
             "the classifier's weights changed while the sample was being scored",
@@ -185,12 +128,3 @@ def load_classifier(
             remedy="leave the folder alone and run the same command again",
         )
     return classifier
-
-
-def _fingerprint(state: Mapping[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        values = state[name].numpy()
-        digest.update(f"{name} {values.dtype.str} {values.shape}\n".encode())
-        digest.update(values.tobytes())
-    return digest.hexdigest()

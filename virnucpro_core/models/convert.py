@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from virnucpro_core.encoders.dnabert_s import DnabertShape
-from virnucpro_core.encoders.esm2 import Esm2Shape
-from virnucpro_core.encoders.weights import map_dnabert_names, map_esm2_names, open_weights, read_config
+from virnucpro_core.encoders.model_folder import DnabertShape, Esm2Shape, read_config
+from virnucpro_core.encoders.weights import map_dnabert_names, map_esm2_names, open_weights
 from virnucpro_core.errors import WeightsError
 from virnucpro_core.files import manifest
 from virnucpro_core.files.digests import sha256_file

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro_core.encoders.encoder import Encoder, Kind
-from virnucpro_core.encoders.weights import fingerprint
+from virnucpro_core.encoders.model_folder import fingerprint
 from virnucpro_core.errors import StoreError
 from virnucpro_core.files.digests import sha256_file
 from virnucpro_core.files.publish import publish, publish_json

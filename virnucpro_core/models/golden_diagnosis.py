@@ -16,9 +16,9 @@ import torch
 from safetensors import safe_open
 
 from virnucpro_core.encoders.batches import Room
-from virnucpro_core.encoders.dnabert_s import DnabertShape
 from virnucpro_core.encoders.encoder import Encoder, load_encoder
-from virnucpro_core.encoders.esm2 import Esm2Model, Esm2Shape
+from virnucpro_core.encoders.esm2 import Esm2Model
+from virnucpro_core.encoders.model_folder import DnabertShape, Esm2Shape
 from virnucpro_core.encoders.packing import pack_shard
 from virnucpro_core.models.classifier import Classifier
 from virnucpro_core.models.golden import (

@@ -8,14 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from virnucpro_core.encoders.dnabert_s import DnabertShape
-from virnucpro_core.encoders.esm2 import Esm2Shape
-from virnucpro_core.encoders.weights import fingerprint
+from virnucpro_core.encoders.model_folder import DnabertShape, Esm2Shape, fingerprint
 from virnucpro_core.errors import UsageError, WeightsError
 from virnucpro_core.files.manifest import MANIFEST, read_manifest, verify
-from virnucpro_core.models.classifier import load_classifier
+from virnucpro_core.models.classifier_folder import read_classifier
 from virnucpro_core.models.sources import SOURCES
 from virnucpro_core.models.store import ModelStore, remedy
 
@@ -161,11 +157,11 @@ def resolve_profile(
         dnabert_dim, esm2_dim = imported.dnabert_dim, imported.esm2_dim
     else:
         dnabert_dim, esm2_dim = DnabertShape.read(dnabert).width, Esm2Shape.read(esm2).width
-    loaded = load_classifier(chosen, torch.device("cpu"))
-    if dnabert_dim + esm2_dim != loaded.input_dim:
+    weights = read_classifier(chosen)
+    if dnabert_dim + esm2_dim != weights.input_dim:
         origin = "the imported features have" if imported else f"the encoders of profile {name} give"
         raise WeightsError(
-            f"the classifier takes {loaded.input_dim} features, {origin}"
+            f"the classifier takes {weights.input_dim} features, {origin}"
             f" {dnabert_dim} + {esm2_dim} = {dnabert_dim + esm2_dim}",
             where=chosen,
             remedy="use a classifier that was trained on these encoders",
@@ -178,7 +174,7 @@ def resolve_profile(
     if facts:
         # Nobody knows the weights behind imported features: whoever names a classifier for them vouches for it.
         known = {} if imported and classifier else fingerprints
-        _fits(chosen, facts, (loaded.chunk_size, chunk_size), known)
+        _fits(chosen, facts, (weights.chunk_size, chunk_size), known)
     return ResolvedProfile(
         profile=profile,
         chunk_size=chunk_size,
@@ -187,7 +183,7 @@ def resolve_profile(
         classifier=chosen,
         dnabert_fingerprint=fingerprints["dnabert-s"],
         esm2_fingerprint=fingerprints["esm2"],
-        classifier_fingerprint=loaded.fingerprint,
+        classifier_fingerprint=weights.fingerprint,
         dnabert_dim=dnabert_dim,
         esm2_dim=esm2_dim,
         imported=imported.digest if imported else "",

@@ -1,21 +1,16 @@
-"""The local model store: find, verify and download models. Each model has a folder of its name.
+"""The local model store: find and verify models. Each model has a folder of its name.
 
-If a model is missing, the error says how to get it. Files are converted in `convert`, the published models are
-listed in `sources`, and `profiles` says which models belong together.
+If a model is missing, the error says how to get it. `fetching` downloads models, the published ones are listed in
+`sources`, and `profiles` says which models belong together.
 """
 
 import difflib
 import re
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from virnucpro_core.errors import UsageError, WeightsError
-from virnucpro_core.files.disk import make_sure_of_room
-from virnucpro_core.files.locks import locked
 from virnucpro_core.files.manifest import verify
-from virnucpro_core.models.convert import Origin, import_model
-from virnucpro_core.models.downloads import Files, WebFiles, bytes_here, fetch_files
 from virnucpro_core.models.sources import SOURCES, Source
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
@@ -58,29 +53,6 @@ class ModelStore:
         """Which of these models are not in the store."""
         return [name for name in dict.fromkeys(names) if not self.path(name).is_dir()]
 
-    def fetch(self, name: str, files: Files | None = None) -> Path:
-        """Download a published model at its pinned revision, verify and convert it. Returns the model's folder.
-
-        files: where its files come from; the publishers' servers if None. A model that is already complete and of this
-        revision is not changed. After a failure, the next attempt resumes what was downloaded; after success it is
-        deleted. Raises UsageError or WeightsError if the model cannot be fetched or a file is not the pinned one;
-        NetworkError if the network fails; StoreError if the disk is too full or another process fetches the model.
-        """
-        source = fetchable(name, self.path(name))
-        folder, arrived = self.path(name), self.root / f".fetch-{name}"
-        with locked(arrived / "lock", busy=f"another process is fetching {name}"):
-            if _is_current(folder, source):
-                shutil.rmtree(arrived)
-                return folder
-            needed = int(2.1 * source.size) - bytes_here(arrived)
-            make_sure_of_room(self.root, needed, f"to fetch and convert {name}")
-            fetch_files(name, source, arrived, files or WebFiles())
-            path = arrived / source.files[0].name if source.kind == "classifier" else arrived
-            origin = Origin(source.address, source.revision, source.licence)
-            import_model(source.kind, path, folder, origin=origin, chunk_size=source.chunk_size)
-            shutil.rmtree(arrived)
-        return folder
-
 
 def fetchable(name: str, folder: Path) -> Source:
     """The source of a model that can be fetched. Raises UsageError for an unknown name, WeightsError if not pinned."""
@@ -95,14 +67,6 @@ def fetchable(name: str, folder: Path) -> Source:
     if not source.files:
         raise WeightsError(f"the model {name} cannot be fetched", remedy=remedy(name, folder))
     return source
-
-
-def _is_current(folder: Path, source: Source) -> bool:
-    """Whether `folder` holds `source` at its revision and every file matches its manifest."""
-    try:
-        return bool(verify(folder).get("revision") == source.revision)
-    except WeightsError:
-        return False
 
 
 def remedy(name: str, folder: Path) -> str:

@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from virnucpro_core.devices.compute import usable_device
+from virnucpro_core.devices.cuda import usable_device
 from virnucpro_core.encoders.encoder import Encoder, load_encoder
 from virnucpro_core.errors import UsageError
 from virnucpro_core.files.digests import sha256_file
-from virnucpro_core.models.classifier import CLASSES, Classifier, Features
+from virnucpro_core.models.classifier import Classifier, Features
+from virnucpro_core.models.classifier_folder import CLASSES
 from virnucpro_core.models.fitting import Recipe, TrainingReport, train_classifier
 from virnucpro_core.models.training_data import digests_of
 from virnucpro_core.sequences.chunks import Chunks, write_records

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from virnucpro_core.devices.compute import DTYPES, Compute, LoaderSettings, device_name, usable_device
+from virnucpro_core.devices.compute import Compute, LoaderSettings
+from virnucpro_core.devices.cuda import DTYPES, device_name, usable_device
 from virnucpro_core.encoders.encoder import Encoder, encoder_input
 from virnucpro_core.encoders.loaded import cached_encoder, free_encoders
 from virnucpro_core.engine.inference import embed_shards

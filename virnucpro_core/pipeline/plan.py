@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from virnucpro_core.devices.compute import DTYPES
+from virnucpro_core.devices.cuda import DTYPES
 from virnucpro_core.encoders.encoder import encoder_input
 from virnucpro_core.errors import InputError
 from virnucpro_core.files.disk import REPORT_BYTES, RESULT_BYTES_A_FRAME, reading_bytes, sharded_bytes

@@ -18,7 +18,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from virnucpro_core.devices.compute import DTYPES, Compute, usable_device
+from virnucpro_core.devices.compute import Compute
+from virnucpro_core.devices.cuda import DTYPES, usable_device
 from virnucpro_core.encoders.loaded import verified_encoder
 from virnucpro_core.pipeline.ahead import on_device
 from virnucpro_core.pipeline.audit import Finding

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from virnucpro_core.devices.compute import Compute, device_name, usable_device
+from virnucpro_core.devices.compute import Compute
+from virnucpro_core.devices.cuda import device_name, usable_device
 from virnucpro_core.engine.shards import Entry
 from virnucpro_core.errors import StoreError
 from virnucpro_core.models.classifier import load_classifier

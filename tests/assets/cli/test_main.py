@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -134,7 +135,12 @@ def test_the_same_command_computes_nothing_and_gives_the_same_bytes(predicted: S
     )  # fmt: skip
     before = {f.name: f.read_bytes() for f in (predicted.folder / "results").iterdir()}
     runs = len(list(((predicted.folder / "home") / "dagster" / "history" / "runs").glob("*.db")))
-    assert "nothing to compute" in predicted.good(*again)
+    predicted.environment["PYTHONPROFILEIMPORTTIME"] = "1"
+    said = predicted.good(*again)
+    del predicted.environment["PYTHONPROFILEIMPORTTIME"]
+    assert "nothing to compute" in said
+    assert re.search(r"\| +dagster$", said, re.MULTILINE)
+    assert not re.search(r"\| +(torch|pandas|transformers)$", said, re.MULTILINE)  # seconds to import
     assert {f.name: f.read_bytes() for f in (predicted.folder / "again").iterdir()} == before
     assert len(list(((predicted.folder / "home") / "dagster" / "history" / "runs").glob("*.db"))) == runs
     # A damaged result is not handed out: what it was made from is still there.

@@ -1,8 +1,12 @@
 """Before the work begins: are the GPUs there, can they compute in the precision, have they room for the models?"""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
+from virnucpro_core.devices import fitness
 from virnucpro_core.devices.fitness import check_cpu, check_gpus, check_memory
 from virnucpro_core.devices.visible import Device, Facts
 from virnucpro_core.errors import DeviceError
@@ -21,8 +25,18 @@ def facts(device: Device) -> Facts:
 @pytest.fixture
 def with_cuda(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """PyTorch as if it was built with CUDA."""
-    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(fitness, "built_with_cuda", lambda: True)
     return monkeypatch
+
+
+def test_what_torch_was_built_with_is_known_without_importing_it() -> None:
+    assert fitness.built_with_cuda() is (torch.version.cuda is not None)
+    code = (
+        "from virnucpro_core.devices import fitness; fitness.built_with_cuda(); print('torch' in sys.modules)"
+    )
+    code = f"import sys; {code}"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "False"
 
 
 def test_the_cpu_computes_float32_only() -> None:
@@ -40,7 +54,7 @@ def test_devices_that_are_missing_are_said(with_cuda: pytest.MonkeyPatch) -> Non
         check_gpus(GPUS, 2, "fp8", facts)
     with pytest.raises(DeviceError, match="none is visible"):
         check_gpus([], 1, "float16", facts)
-    with_cuda.setattr(torch.version, "cuda", None)
+    with_cuda.setattr(fitness, "built_with_cuda", lambda: False)
     with pytest.raises(DeviceError, match="built without CUDA"):
         check_gpus(GPUS, 1, "float16", facts)
 

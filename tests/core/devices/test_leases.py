@@ -17,6 +17,7 @@ import torch
 
 from tests.support import ROOT
 from virnucpro_core.devices import compute as devices
+from virnucpro_core.devices import cuda
 from virnucpro_core.devices.compute import Compute
 from virnucpro_core.devices.leases import MARK_SECONDS, Leases, ProcessDevice
 from virnucpro_core.devices.visible import Device
@@ -204,7 +205,7 @@ def test_no_healthy_device_and_no_such_rank_are_errors_that_say_what_to_do(tmp_p
 def test_a_device_is_given_up_for_hardware_errors_and_never_for_ours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, answers: bool, marked: bool
 ) -> None:
-    monkeypatch.setattr(devices, "_cuda_name", lambda _: "cuda:0")
+    monkeypatch.setattr(cuda, "cuda_name", lambda _: "cuda:0")
     monkeypatch.setattr(devices, "answers", lambda _: answers)
     leases, _ = _leases(tmp_path)
     compute = Compute("cuda", leases=leases, rank=1)
@@ -219,7 +220,7 @@ def test_a_device_is_given_up_for_hardware_errors_and_never_for_ours(
 
 
 def test_what_is_no_device_error_goes_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "_cuda_name", lambda _: "cuda:0")
+    monkeypatch.setattr(cuda, "cuda_name", lambda _: "cuda:0")
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     leases, _ = _leases(tmp_path)
     with pytest.raises(RuntimeError, match="shapes"), Compute("cuda", leases=leases).held():
@@ -248,7 +249,7 @@ def test_the_leased_device_is_found_by_its_uuid_and_no_other_is_used(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(seen))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: SimpleNamespace(uuid=seen[i]))
     if name:
-        assert devices._cuda_name(Device(uuid, "H100")) == name
+        assert cuda.cuda_name(Device(uuid, "H100")) == name
     else:
         with pytest.raises(DeviceError, match=f"CUDA does not see {uuid}"):
-            devices._cuda_name(Device(uuid, "H100"))
+            cuda.cuda_name(Device(uuid, "H100"))

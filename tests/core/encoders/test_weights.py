@@ -8,13 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from virnucpro_core.encoders.weights import (
-    fingerprint,
-    map_dnabert_names,
-    map_esm2_names,
-    open_weights,
-    read_config,
-)
+from virnucpro_core.encoders.model_folder import fingerprint, read_config
+from virnucpro_core.encoders.weights import map_dnabert_names, map_esm2_names, open_weights
 from virnucpro_core.errors import WeightsError
 from virnucpro_core.files.digests import sha256_file
 

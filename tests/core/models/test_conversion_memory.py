@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from virnucpro_core.encoders.esm2 import Esm2Shape
+from virnucpro_core.encoders.model_folder import Esm2Shape
 from virnucpro_core.models.convert import ESM2_CONFIG
 
 LAYERS, WIDTH = 14, 448

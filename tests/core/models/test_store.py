@@ -17,14 +17,15 @@ from safetensors.torch import load_file
 from transformers import EsmConfig, EsmForMaskedLM
 
 from virnucpro_core.encoders.encoder import load_encoder
+from virnucpro_core.encoders.model_folder import fingerprint
 from virnucpro_core.encoders.packing import pack
-from virnucpro_core.encoders.weights import fingerprint
 from virnucpro_core.errors import StoreError, UsageError, WeightsError
 from virnucpro_core.files import manifest
 from virnucpro_core.files.manifest import verify
 from virnucpro_core.models import sources
 from virnucpro_core.models.classifier import load_classifier
 from virnucpro_core.models.convert import import_model
+from virnucpro_core.models.fetching import fetch_model
 from virnucpro_core.models.profiles import resolve_profile
 from virnucpro_core.models.sources import SOURCES, RemoteFile, Source
 from virnucpro_core.models.store import ModelStore
@@ -309,17 +310,17 @@ def test_fetch_converts_and_leaves_no_download(
 ) -> None:
     store = ModelStore(tmp_path / "models")
     files = hub(hugging_face, monkeypatch, "esm2-8m")
-    folder = store.fetch("esm2-8m", files)
+    folder = fetch_model(store, "esm2-8m", files)
     assert store.require("esm2-8m") == store.verify("esm2-8m") == folder
     assert {revision for _, revision, _ in files.asked} == {"c731040fcd8d73dceaa04b0a8e6329b345b0f5df"}
     manifest = verify(folder)
     assert manifest["source"].endswith(f"facebook/esm2_t6_8M_UR50D/tree/{manifest['revision']}")
     assert [p.name for p in store.root.iterdir()] == ["esm2-8m"]
     files.asked.clear()
-    assert store.fetch("esm2-8m", files) == folder
+    assert fetch_model(store, "esm2-8m", files) == folder
     assert files.asked == []
     (folder / "config.json").write_text("{}")
-    store.fetch("esm2-8m", files)
+    fetch_model(store, "esm2-8m", files)
     assert files.asked
     assert store.verify("esm2-8m") == folder
     assert fingerprint(folder) == fingerprint(import_model("esm2", hugging_face, tmp_path / "by_hand"))
@@ -331,7 +332,7 @@ def test_fetch_of_the_published_classifier(
     (tmp_path / "hub").mkdir()
     shutil.copy(published / "500_model.pth", tmp_path / "hub")
     files = hub(tmp_path / "hub", monkeypatch, "virnucpro-500")
-    folder = ModelStore(tmp_path / "models").fetch("virnucpro-500", files)
+    folder = fetch_model(ModelStore(tmp_path / "models"), "virnucpro-500", files)
     assert load_classifier(folder, CPU).chunk_size == 500
     assert verify(folder)["revision"] == "0f93f2755a7ea1acd3ff1bcf182892f960ef3326"
 
@@ -340,18 +341,18 @@ def test_what_is_not_pinned_is_not_fetched(tmp_path: Path) -> None:
     store = ModelStore(tmp_path)
     words = r"download https://huggingface.co/facebook/esm2_t48_15B_UR50D/tree/5fbca.* \(60.6 GB\) yourself"
     with pytest.raises(WeightsError, match=rf"esm2-15b cannot be fetched; .*{words}.*models import"):
-        store.fetch("esm2-15b")
+        fetch_model(store, "esm2-15b")
     with pytest.raises(UsageError, match=r"no published model 'esm2-3'; did you mean esm2-3b\?"):
-        store.fetch("esm2-3")
+        fetch_model(store, "esm2-3")
     with pytest.raises(UsageError, match=r"no published model 'nosuch'; published models: dnabert-s, "):
-        store.fetch("nosuch")
+        fetch_model(store, "nosuch")
     assert not list(tmp_path.iterdir())
 
 
 def test_fetch_wants_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**12, 10**12, 5 * 10**9))
     with pytest.raises(StoreError, match=r"5\.0 GB free, 23\.9 GB needed to fetch and convert esm2-3b"):
-        ModelStore(tmp_path).fetch("esm2-3b")
+        fetch_model(ModelStore(tmp_path), "esm2-3b")
 
 
 def test_every_missing_model_of_a_profile_is_named(tmp_path: Path) -> None:

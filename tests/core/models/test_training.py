@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.support.genomes import LABELS_TABLE, write_genomes
-from virnucpro_core.encoders.weights import fingerprint
+from virnucpro_core.encoders.model_folder import fingerprint
 from virnucpro_core.errors import UsageError, WeightsError
 from virnucpro_core.evaluation.evaluation import FULL, OPEN, EvaluationSettings
 from virnucpro_core.evaluation.trained import publish_trained, scored
