@@ -1,4 +1,4 @@
-"""The golden self-check on a GPU: answers recorded in float32 on the CPU hold in each precision, and faults are named."""
+"""The golden self-check on a GPU: answers of the CPU in float32 hold in each precision, and faults are named."""
 
 from pathlib import Path
 
