@@ -23,6 +23,7 @@ from virnucpro_core.errors import UsageError, WeightsError
 from virnucpro_core.files.digests import sha256_file
 from virnucpro_core.files.disk import make_sure_of_room
 from virnucpro_core.files.manifest import MANIFEST, read_manifest, verify
+from virnucpro_core.files.overwriting import keep_inputs
 from virnucpro_core.files.publish import publish, publish_bytes, publish_folder, temporary_folder
 from virnucpro_core.models.downloads import OnBytes, silent
 from virnucpro_core.models.store import ModelStore
@@ -84,6 +85,7 @@ def read_bundle(
     with _refused(path), tarfile.open(path, "r:") as archive:
         members = iter(archive)
         models = _read_manifest(path, archive, next(members, None))
+        keep_inputs(map(store.path, models), [path], remedy="move the archive to another folder")
         wanted = {name: _wanted(store, name, files, force=force) for name, files in models.items()}
         total = sum(size for files in models.values() for size, _ in files.values())
         make_sure_of_room(store.root, total, "to unpack the archive")
