@@ -80,9 +80,10 @@ def _described(folder: Path) -> str:
 def fetch(names: tuple[str, ...], profile: str | None, place: str, *, golden: bool) -> None:
     """Download published weights and convert them.
 
-    NAMES are those of `virnucpro models list`. The revisions are pinned, and sizes and sha256 are checked while the
-    files arrive. A download that broke off is resumed by the same command. HF_ENDPOINT names a server in place of
-    huggingface.co; proxies are those of HTTPS_PROXY and NO_PROXY. The weights are stored as safetensors.
+    NAMES are those of `virnucpro models list`. The revisions are pinned. Size and sha256 of the encoders' weights are
+    checked while they arrive. No sha256 is published of the classifiers, nor of ESM-2's small JSON files: a line names
+    each such file. Every .pth and .bin file must be whole (CRC-32). A download that broke off is resumed by the same
+    command. HF_ENDPOINT names a server in place of huggingface.co; proxies are those of HTTPS_PROXY and NO_PROXY.
 
     \b
     Examples:
@@ -108,6 +109,8 @@ def fetch(names: tuple[str, ...], profile: str | None, place: str, *, golden: bo
         files = files_from(place, endpoint=hub_endpoint(), on_bytes=on_bytes)
         for name in wanted:
             click.echo(f"{name}: {fetch_model(store, name, files)}")
+            if loose := [file.name for file in SOURCES[name].files if file.sha256 is None]:
+                click.echo(f"{name}: no sha256 is published of {', '.join(loose)}: not compared", err=True)
     if golden:
         from virnucpro_assets.cli.golden import golden_after_fetch
 
@@ -259,14 +262,14 @@ def verify(folders: tuple[Path, ...], device: str, dtype: str, *, golden: bool) 
       virnucpro models verify --golden --device cuda --precision float16
     """
     if golden:
-        from virnucpro_assets.cli.golden import golden_folders, verify_golden
+        from virnucpro_assets.cli.golden import golden_folders, verify_golden, without_answers
 
-        verify_golden(golden_folders(_store(), folders), device, dtype)
+        beside = [] if folders else without_answers(path.name for path in _installed())
+        verify_golden(golden_folders(_store(), folders), device, dtype, beside)
         return
-    from virnucpro_core.files.manifest import MANIFEST
     from virnucpro_core.files.manifest import verify as verify_folder
 
-    found = folders or tuple(p.parent for p in sorted(_store().glob(f"*/{MANIFEST}")))
+    found = folders or _installed()
     for folder in found:
         verify_folder(folder)
         click.echo(f"{folder}: verified")
@@ -342,6 +345,13 @@ def metrics(out: Path | None, port: int | None) -> None:
         publish_bytes(out, exposition(home_folder()))
     else:
         click.echo(exposition(home_folder()).decode(), nl=False)
+
+
+def _installed() -> tuple[Path, ...]:
+    """The folders of the store's models."""
+    from virnucpro_core.files.manifest import MANIFEST
+
+    return tuple(path.parent for path in sorted(_store().glob(f"[!.]*/{MANIFEST}")))
 
 
 def _store() -> Path:

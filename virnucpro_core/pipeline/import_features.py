@@ -45,7 +45,9 @@ BY_SEQUENCE, BY_ID = "id and sequence", "id alone"
 _BLOCK_FRAMES = 100_000
 _EXTRA = "give only this sample's features, or check that the sample was made from the same sequences and chunk size"
 _INCOMPLETE = "give the folders with all feature files of the sample"
-_PARTLY_MERGED = "only the *_merged.pt files were read; leave the merged files out, and the separate files beside them are read"
+_PARTLY_MERGED = (
+    "only *_merged.pt files were read; leave them out, and the separate files beside them are read"
+)
 
 OnFile = Callable[[Path], None]
 

@@ -217,7 +217,8 @@ def test_a_few_merged_files_beside_all_separate_ones(
     folders = write_published(published(), tmp_path / "old")
     (folders[2] / "output_2_merged.pt").unlink()
     with pytest.raises(
-        UsageError, match=r"frames have no dnabert-s vector .*only the .* leave the merged files out"
+        UsageError,
+        match=r"frames have no dnabert-s vector .*only .*merged.pt files were read; leave them out",
     ):
         run(sample, store, folders)
     os.mkfifo(folders[2] / "output_2_merged.pt")
