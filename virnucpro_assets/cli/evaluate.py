@@ -109,6 +109,11 @@ def evaluate(cutoff: float, **options: Any) -> None:
             f"{work.overlap.words} were in the training of this classifier: the figures will be too good",
             err=True,
         )
+    if work.fitted_on:
+        click.echo(
+            f"the calibration was fitted to these very data: {work.fitted_on}; its probabilities will look too good",
+            err=True,
+        )
     scored = work.scored()
     work.finish(work.evaluated(scored))
 
@@ -133,12 +138,13 @@ def calibrate(method: Any, save: Path | None, *, allow_training_data: bool, **op
     target = work.calibration_target(save)
     from virnucpro_core.evaluation.calibrating import check_enough, fit_calibration, held_out
     from virnucpro_core.evaluation.evaluation import length_ranges
+    from virnucpro_core.evaluation.fitted_on import SEQUENCES, digests_text
 
     ranges = length_ranges(work.settings.length_bins)
     check_enough(work.examined, work.lengths, ranges)
     scored = work.scored()
     out_of_fold = held_out(scored.records, ranges, method, work.settings.seed)
-    facts = work.run("") | {"held_out": out_of_fold.facts}
+    facts = work.run("") | {"held_out": out_of_fold.facts, SEQUENCES: digests_text(work.examined.digests)}
     made = fit_calibration(
         scored.records,
         ranges,
@@ -163,10 +169,12 @@ class _Work:
         with lasting_imports():
             from virnucpro_assets.platform.resource import platform_from_environment
             from virnucpro_core.evaluation.evaluation import EvaluationSettings
+            from virnucpro_core.evaluation.fitted_on import fitted_on
             from virnucpro_core.evaluation.folder import PIECES, check_folder
             from virnucpro_core.files.digests import sha256_json
             from virnucpro_core.files.overwriting import keep_inputs
             from virnucpro_core.models.training_data import Overlap, overlap
+            from virnucpro_core.pipeline.lane import sample_calibration
             from virnucpro_core.samples.sample import check_key
             from virnucpro_core.samples.settings import check_min_open
             from virnucpro_core.sequences.labelled import LabelledInput
@@ -202,6 +210,8 @@ class _Work:
         examined.check_lengths(self.lengths)
         self.examined, self.truth = examined, examined.truth
         self.overlap: Overlap = overlap(self.profile.classifier, examined.digests)
+        used = sample_calibration(self.profile, self.sample_settings)
+        self.fitted_on = fitted_on(used, examined.digests, self.labelled.files) if used else ""
 
     @property
     def outputs(self) -> list[Path]:
@@ -333,7 +343,12 @@ class _Work:
             name: facts[name] for name in ("sample", "profile", "note", "settings", "versions", "digests")
         }
         kept |= {name: facts[name] for name in ("frames_note",) if name in facts}
-        return kept | {"about": about, "data": data, "training": asdict(self.overlap)}
+        return kept | {
+            "about": about,
+            "data": data,
+            "training": asdict(self.overlap),
+            "fitted_on": self.fitted_on,
+        }
 
     def evaluated(self, scored: "Scored", held_out: Any = None) -> "Evaluation":
         """The evaluation of the scores."""

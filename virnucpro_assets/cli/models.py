@@ -286,7 +286,7 @@ def doctor(profile: str, chunk_size: int, device: str | None, *, clear_failed: b
     """Check that this machine is ready to compute.
 
     Checks GPUs, which processes hold them, attention kernels, weights, folders, disk and the Dagster instance. The
-    exit code is 2 if something is missing.
+    exit code is 2 if something is missing or differs.
 
     \b
     Example:
@@ -302,7 +302,7 @@ def doctor(profile: str, chunk_size: int, device: str | None, *, clear_failed: b
         click.echo(f"{uuid} may be used again")
     found = list(examine(platform, profile or platform.profile, chunk_size or platform.chunk_size))
     for line in found:
-        mark = {True: "ok", False: "MISSING", None: ""}[line.good]
+        mark = {True: "ok", False: line.bad, None: ""}[line.good]
         click.echo(f"{mark:8}{line.name:24}{line.text}")
     if any(line.good is False for line in found):
         raise SystemExit(2)

@@ -125,7 +125,7 @@ class LabelledInput:
         table = None if self.labels is None else read_labels(self.labels)
         found: dict[str, Truth] = {}
         joined, digests, longest, lengths = _Joined(), bytearray(), [0, 0], []
-        for record in read_records(files):
+        for record in read_records(files, remedy="make ids unique"):
             truth = self._truth(record, files, table)
             found[record.id] = truth
             if record.sequence:
@@ -177,6 +177,8 @@ def read_labels(path: Path) -> dict[str, Truth]:
                 said = printable(" ".join(header)[:80])
                 raise InputError(f"the first line is '{said}'", path=path, line=1, remedy=_TABLE_REMEDY)
             for number, row in enumerate(rows, 2):
+                if not row:  # a blank line
+                    continue
                 if (
                     len(row) != len(header)
                     or row[1] not in LABELS
