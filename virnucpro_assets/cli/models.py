@@ -93,6 +93,7 @@ def fetch(names: tuple[str, ...], profile: str | None, place: str, *, golden: bo
     from virnucpro_assets.cli.transfer import shown_transfer
     from virnucpro_assets.platform.environment import hub_endpoint
     from virnucpro_core.files.disk import shown_bytes
+    from virnucpro_core.files.overwriting import keep_inputs
     from virnucpro_core.models.downloads import files_from
     from virnucpro_core.models.fetching import fetch_model
     from virnucpro_core.models.sources import SOURCES
@@ -102,6 +103,8 @@ def fetch(names: tuple[str, ...], profile: str | None, place: str, *, golden: bo
     wanted = list(dict.fromkeys([*names, *_of_profile(profile)]))
     for name in wanted:
         fetchable(name, store.path(name))
+        if place:
+            keep_inputs([store.path(name)], [Path(place) / name], remedy="give --from another folder")
     click.echo(
         f"{counted(len(wanted), 'model')}, {shown_bytes(sum(SOURCES[n].size for n in wanted))}", err=True
     )

@@ -49,6 +49,9 @@ _PARTLY_MERGED = (
     "only *_merged.pt files were read; leave them out, and the separate files beside them are read"
 )
 
+# Vectors of equal sequences differ only by the precision of the tool: in fp8 by less than a tenth of their length.
+_SAME_VECTOR = 0.15
+
 OnFile = Callable[[Path], None]
 
 
@@ -265,7 +268,8 @@ class _Vectors:
     ) -> None:
         """Fill rows. Frames with equal sequences have one row; the first of their vectors is kept.
 
-        Raises UsageError if a frame has two vectors whose numbers differ.
+        Raises UsageError if a frame has two vectors whose numbers differ, or if vectors of frames with equal sequences
+        differ by more than the arithmetic of any precision.
         """
         self._files.append(source.path)
         for name, frame, row in zip(source.ids, frame_N.tolist(), values_ND + np.float32(0), strict=True):
@@ -285,6 +289,15 @@ class _Vectors:
         new = np.sort(first[~self.is_there[unique_N[first]]])
         self.values[unique_N[new]] = values_ND[new]
         self.is_there[unique_N[new]] = True
+        repeated = np.setdiff1d(np.arange(len(unique_N)), new)
+        kept = self.values[unique_N[repeated]]
+        apart = np.linalg.norm(values_ND[repeated] - kept, axis=1)
+        if (wrong := repeated[apart > _SAME_VECTOR * np.linalg.norm(kept, axis=1)]).size:
+            raise UsageError(
+                f"{source.ids[wrong[0]][:80]!r} has the sequence of another frame, but not its {encoder} vector",
+                where=source.path,
+                remedy="leave out the file that is not of this sample's run of the tool",
+            )
 
 
 def _write_shard(lane: Lane, shard: int, vectors: dict[str, NDArray[np.float32]], record: Import) -> None:

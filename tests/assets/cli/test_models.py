@@ -169,6 +169,9 @@ def test_three_models_that_pass_alone_can_fail_together(
     for name, passed, text in golden_states(store, folders):
         assert (name in folders, passed) == (True, False)
         assert "passed alone, but with the other models 7 of 8 frames" in text
+    result = click.testing.CliRunner().invoke(app, ["doctor", "--profile", "esm2-3b", "--device", "cpu"])
+    assert result.exit_code == 2
+    assert "DIFFERS golden answers          virnucpro-500: differed on" in result.output
 
 
 def test_a_damaged_classifier_is_not_fetched(run: Run, published: Path, tmp_path: Path) -> None:
@@ -238,6 +241,10 @@ def test_what_cannot_be_fetched_is_said_before_the_first_byte(
     ):
         assert line in refused(run, "models", "fetch", *words)
     assert not any((tmp_path / "home/models").glob("[!.]*"))
+    shutil.copytree(published / "esm2-3b", tmp_path / "home/models/esm2-3b")
+    (tmp_path / "home/models/esm2-3b/manifest.json").unlink()
+    line = refused(run, "models", "fetch", "esm2-3b", "--from", tmp_path / "home/models")
+    assert "home/models/esm2-3b: is read by this command, and would be replaced; give --from another" in line
 
 
 def test_without_network_one_line_says_what_to_do(

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -209,6 +210,29 @@ def test_a_vector_that_is_there_twice_must_have_the_same_numbers(
     again(merged / "output_1_merged.pt", merged / "output_9_merged.pt", shift)
     with pytest.raises(UsageError, match=r"has another dnabert-s vector in .*output_1_merged\.pt"):
         run(sample, store, [nucleotide, protein, merged], force=True)
+
+
+@pytest.mark.parametrize(("factor", "is_same"), [(1.0, True), (1.001, True), (1.5, False)])
+def test_frames_with_equal_sequences_have_about_the_same_vector(
+    store: ModelStore, tmp_path: Path, factor: float, is_same: bool
+) -> None:
+    golden = published()
+    text = RECORDS.read_text()
+    (tmp_path / "twice.fa").write_text(text + text.replace(">", ">copy_"))
+    sample = register(tmp_path / "home", "twice", [tmp_path / "twice.fa"], SampleSettings(shard_rows=3))
+    copy = replace(
+        golden,
+        ids=tuple(f"copy_{name}" for name in golden.ids),
+        vectors={kind: values * np.float32(factor) for kind, values in golden.vectors.items()},
+    )
+    folders = [*write_published(golden, tmp_path / "a"), *write_published(copy, tmp_path / "b")]
+    if is_same:
+        assert run(sample, store, folders).vectors == 16
+        return
+    with pytest.raises(
+        UsageError, match=r"'copy_.*' has the sequence of another frame, but not its dnabert-s vector"
+    ):
+        run(sample, store, folders)
 
 
 def test_a_few_merged_files_beside_all_separate_ones(
