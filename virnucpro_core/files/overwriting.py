@@ -1,6 +1,7 @@
 """Inputs are never overwritten: refuses outputs that are, hold or lie in what a command reads."""
 
 import functools
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,11 +17,11 @@ def keep_inputs(
     files are read. A link and another name of the same file count as the file. No --force allows this.
     """
     place = functools.cache(_place)
-    read = {place(path): path for path in inputs if path.exists()}
+    read = {place(path): path for path in inputs if place(path) is not None}
     folders = [path for path in read.values() if path.is_dir()]
     holding = {place(parent): path for path in read.values() for parent in _parents(path)}
     for out in outputs:
-        if not out.exists():
+        if place(out) is None:
             continue
         if place(out) in read:
             what = "is read by this command, and would be replaced"
@@ -33,11 +34,15 @@ def keep_inputs(
         raise UsageError(what, where=out, remedy=remedy)
 
 
-def _place(path: Path) -> tuple[int, int]:
-    found = path.stat()
+def _place(path: Path) -> tuple[int, int] | None:
+    """What tells a file from all others; None for what is not there or cannot be reached."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
     return found.st_dev, found.st_ino
 
 
 def _parents(path: Path) -> set[Path]:
     """The folders around it, by its name and after all links are followed."""
-    return {*path.absolute().parents, *path.resolve().parents}
+    return {*Path(os.path.normpath(path.absolute())).parents, *path.resolve().parents}

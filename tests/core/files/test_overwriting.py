@@ -52,3 +52,7 @@ def test_all_others_are_allowed(read: Path, tmp_path: Path) -> None:
     beside = read.parent / "other.fa"
     beside.write_text("")
     keep_inputs([beside, tmp_path / "none" / "v.fa"], [read, tmp_path / "missing.fa"])
+    (tmp_path / "other").mkdir()
+    keep_inputs([tmp_path / "other"], [tmp_path / "other" / ".." / "data" / "v.fa"])
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    keep_inputs([tmp_path / "loop"], [tmp_path / "loop" / "v.fa", read])
