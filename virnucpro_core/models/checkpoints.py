@@ -45,7 +45,7 @@ _OLDER = (
 _AGAIN = "copy or fetch the file again"
 # What an older file of torch.save begins with: a pickle of a number that marks it.
 _OLDER_BEGIN = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
-_CHECKED_AT_ONCE, _BLOCK = 8, 1 << 20
+_CHECKED_AT_ONCE, _BLOCK = 4, 1 << 18
 
 
 def read_checkpoint(path: Path) -> tuple[Any, dict[str, torch.Tensor]]:
