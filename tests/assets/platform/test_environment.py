@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from virnucpro_assets.platform.environment import (
     models_folder,
     settings,
     time_zone,
+    url_prefix,
 )
 from virnucpro_assets.platform.resource import Platform, platform_from_environment
 from virnucpro_core.errors import UsageError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from virnucpro_core.errors import InputError
+from virnucpro_core.errors import InputError, UsageError
 from virnucpro_core.samples.finding import find_samples, look_into, stray_files
 from virnucpro_core.samples.removal import remove_sample
 from virnucpro_core.samples.sample import register
