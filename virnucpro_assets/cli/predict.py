@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from virnucpro_assets.cli.said import Said
 from virnucpro_assets.cli.summary import end_of_batch
 from virnucpro_assets.cli.words import counted
 from virnucpro_assets.platform.startup import lasting_imports
-from virnucpro_core.errors import VirnucproError, printable
+from virnucpro_core.errors import UsageError, VirnucproError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +29,7 @@ SHOWN_NAMES = 3
 
 
 @click.command(cls=TopicCommand)
-@click.argument("files", nargs=-1, type=GivenPath(path_type=Path, allow_dash=True))
+@click.argument("files", nargs=-1, type=GivenPath(path_type=Path, allow_dash=True, readable=False))
 @with_options(*PREDICT)
 def predict(
     files: tuple[Path, ...],
@@ -60,12 +61,30 @@ def predict(
     """
     said = Said(quiet=quiet, verbose=verbose, as_json=as_json)
     if check:
-        _check(_asked(files, out, options, said), fresh=options["fresh"], said=said)
+        with sheet_faults_told():
+            _check(_asked(files, out, options, said), fresh=options["fresh"], said=said)
         return
     from virnucpro_assets.running.workers import early_workers
 
-    with early_workers(files, out, gpus=options["gpus"] or 0, device=options["device"] or "") as crew:
+    with (
+        sheet_faults_told(),
+        early_workers(files, out, gpus=options["gpus"] or 0, device=options["device"] or "") as crew,
+    ):
         _predict(_asked(files, out, options, said), out, said, crew, fresh=options["fresh"])
+
+
+@contextmanager
+def sheet_faults_told() -> "Iterator[None]":
+    """Print all faults of a sample sheet, before its error ends the command."""
+    try:
+        yield
+    except UsageError as error:
+        from virnucpro_core.samples.sheet_faults import SheetError
+
+        faults = error.faults if isinstance(error, SheetError) else ()
+        for fault in faults if len(faults) > 1 else ():  # a single one is in the error's own line
+            sys.stderr.write(f"virnucpro: {error.where}, {printable(fault)}\n")
+        raise
 
 
 def _asked(files: tuple[Path, ...], out: Path, options: "Mapping[str, Any]", said: Said) -> "Request":
@@ -73,14 +92,8 @@ def _asked(files: tuple[Path, ...], out: Path, options: "Mapping[str, Any]", sai
     with lasting_imports():
         from virnucpro_assets.platform.resource import platform_from_environment
         from virnucpro_assets.running.request import checked
-        from virnucpro_core.samples.sheet import SheetError
 
-    try:
-        request = checked(files, out, platform_from_environment(), options)
-    except SheetError as wrong:
-        for fault in wrong.faults if len(wrong.faults) > 1 else ():  # a single one is in the error's own line
-            sys.stderr.write(f"virnucpro: {wrong.where}, {printable(fault)}\n")
-        raise
+    request = checked(files, out, platform_from_environment(), options)
     for line in (_plan(request, out), *_notes(request)):
         said.note(line)
     return request
