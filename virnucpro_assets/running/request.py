@@ -16,9 +16,12 @@ from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.running.found import found_samples
 from virnucpro_core.errors import DeviceError, UsageError, VirnucproError, WeightsError
 from virnucpro_core.files.disk import embedded_bytes, make_sure_of_room, reading_bytes
+from virnucpro_core.files.overwriting import keep_inputs
 from virnucpro_core.models.profiles import ResolvedProfile
 from virnucpro_core.pipeline.imported import imported_features
-from virnucpro_core.results.delivery import check_out, check_shared_out, check_writable
+from virnucpro_core.results.batch import pages_across
+from virnucpro_core.results.calibration import NO_CALIBRATION
+from virnucpro_core.results.delivery import check_out, check_shared_out, check_writable, delivered_files
 from virnucpro_core.samples.finding import look_into, stray_files
 from virnucpro_core.samples.products import CHUNKS
 from virnucpro_core.samples.settings import SampleSettings, check_min_open
@@ -72,6 +75,7 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
     platform = platform.asked(gpus=options.get("gpus") or 0, device=options.get("device") or "")
     wanted = samples_of(paths, out, platform, options)
     check_writable(out)
+    _keep_inputs(wanted, out, options)
     refuse_network(dagster_home())
     if len(wanted) > 1:
         check_shared_out(out, [one.name for one in wanted], force=options["force"])
@@ -100,6 +104,14 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
     for settings, profile in profiles.items():
         platform.check_memory(settings, profile)
     return request
+
+
+def _keep_inputs(wanted: Sequence[Wanted], out: Path, options: Mapping[str, Any]) -> None:
+    """Raises UsageError if results of the command would replace a file that it reads."""
+    given = {str(options.get("sheet") or ""), *(one.settings.calibration for one in wanted)}
+    read = {file for one in wanted for file in one.files} | {Path(p) for p in given - {"", NO_CALIBRATION}}
+    pages = pages_across(out) if len(wanted) > 1 else []
+    keep_inputs([*pages, *(file for one in wanted for file in delivered_files(one.out))], read)
 
 
 def _preset(options: Mapping[str, Any]) -> str | None:

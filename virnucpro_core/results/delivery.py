@@ -166,6 +166,11 @@ def check_writable(out: Path) -> None:
         raise UsageError(what, where=place, remedy=remedy) from error
 
 
+def delivered_files(out: Path) -> list[Path]:
+    """All files that `deliver` may replace or delete in `out`."""
+    return [out / name for name in (RUN, UNFINISHED, *RESULT_FILES)]
+
+
 def deliver(results: Path, out: Path) -> None:
     """Copy a sample's results folder to `out`, each file atomically, `run.json` last. Needs little memory.
 
