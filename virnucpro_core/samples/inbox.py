@@ -40,7 +40,7 @@ from virnucpro_core.samples.sample import (
 )
 from virnucpro_core.samples.settings import SampleSettings
 from virnucpro_core.sequences.fasta import check_head
-from virnucpro_core.sequences.names import Group, group_files, named_as_mate, sample_name
+from virnucpro_core.sequences.names import Group, group_files, named_as_mate, run_samples, sample_name
 
 PATIENCE = 20
 # Dagster stops a scan after 60 s. Entries that are not registered within LOOK_SECONDS wait for the next scan.
@@ -304,6 +304,11 @@ class _Looker:
         for path in arrival.files:
             check_head(path)
         if entry.is_folder:
+            if len(several := run_samples(arrival.files)) > 1:
+                samples = f"{len(several):,} samples by their names, which are never mixed"
+                what = f"a run folder of {samples}: {_some(several)}"
+                remedy = "use `virnucpro predict FOLDER`, or put the files, or a folder for each sample, into the inbox"
+                raise InputError(what, path=entry.path, remedy=remedy)
             self._register_sample(arrival)
             return
         for group in told_apart(Group(arrival.name, arrival.files)):

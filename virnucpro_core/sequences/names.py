@@ -141,6 +141,12 @@ def named_as_read(path: Path) -> bool:
     return named_as_mate(path) and re.search(r"[._-][Rr][12](?:[._-]|$)", _stem(path)[0]) is not None
 
 
+def run_samples(files: Sequence[Path]) -> list[str]:
+    """The samples of a sequencer's run that FASTQ files have in their names, such as `pat1_S1_L001_R1_001.fastq`."""
+    marks = [mark for path in files if (mark := _mark(path)) is not None and mark.by_lane]
+    return list(dict.fromkeys(mark.sample for mark in marks))
+
+
 def sample_name(path: Path) -> str:
     """The sample name of a single file: the file name without suffixes.
 
