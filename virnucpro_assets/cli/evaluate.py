@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from virnucpro_core.evaluation.evaluation import Evaluation
     from virnucpro_core.evaluation.scores import Scored
     from virnucpro_core.models.profiles import ResolvedProfile
+    from virnucpro_core.results.delivery import Owner
 
 LENGTHS = topic(
     "Sequences",
@@ -159,10 +160,12 @@ class _Work:
 
     def __init__(self, options: dict[str, Any]) -> None:
         with lasting_imports():
+            from virnucpro_assets.platform.environment import dagster_home
             from virnucpro_assets.platform.resource import platform_from_environment
             from virnucpro_core.evaluation.evaluation import EvaluationSettings
             from virnucpro_core.files.digests import sha256_json
             from virnucpro_core.models.training_data import Overlap, overlap
+            from virnucpro_core.samples.home import check_home
             from virnucpro_core.samples.sample import check_key
             from virnucpro_core.samples.settings import check_min_open
             from virnucpro_core.sequences.labelled import LabelledInput
@@ -191,6 +194,7 @@ class _Work:
         self.name = check_key(name) if name else f"{sample_name(self.labelled.files[0])[:40]}-eval-{key[:6]}"
         self.files = [self.out / "pieces.fa"] if self.lengths else self.labelled.files
         check_owner(self.out, self.name, force=self.force)
+        check_home(self.platform.folder, dagster_home())
         if not self.lengths:
             self._check_predictions()
         examined = self.labelled.examined()
@@ -198,12 +202,15 @@ class _Work:
         self.examined, self.truth = examined, examined.truth
         self.overlap: Overlap = overlap(self.profile.classifier, examined.digests)
 
-    def _check_predictions(self) -> None:
-        """Raises UsageError if the predictions cannot, or must not, be written; needs the sample's files."""
+    def _check_predictions(self) -> "Owner | None":
+        """Raises UsageError if the predictions cannot, or must not, be written; needs the sample's files.
+
+        Returns whose results will be replaced.
+        """
         from virnucpro_core.results.delivery import check_out
 
         known = {"home": self.platform.folder, "force": self.force, "fresh": self.fresh}
-        check_out(self.predictions, self.name, self.files, **known)
+        return check_out(self.predictions, self.name, self.files, **known)
 
     def refuse_training_data(self) -> None:
         """Raises UsageError if the classifier was trained on some of the sequences."""
@@ -225,9 +232,9 @@ class _Work:
     def calibration_target(self, save: Path | None) -> Path:
         """Where the calibration will be written. Raises UsageError if it must not or cannot be written there."""
         from virnucpro_core.errors import UsageError
+        from virnucpro_core.files.writable import check_writable
         from virnucpro_core.models.profiles import DEMO
         from virnucpro_core.results.calibration import calibration_file
-        from virnucpro_core.results.delivery import check_writable
 
         target = save or calibration_file(
             self.profile.classifier, self.profile.chunk_size, self.sample_settings.open_length
@@ -256,13 +263,15 @@ class _Work:
         if self.lengths:
             self.out.mkdir(parents=True, exist_ok=True)
             self.truth = write_pieces(self.labelled, self.truth, self.lengths, self.files[0])
-            self._check_predictions()
-        wanted = Wanted(self.name, tuple(self.files), self.sample_settings, self.predictions)
-        request = Request(self.platform, (wanted,), {}, named=True)
+        earlier = self._check_predictions()
+        wanted = Wanted(self.name, tuple(self.files), self.sample_settings, self.predictions, earlier=earlier)
+        request = Request(self.platform, (wanted,), {}, named=True, force=self.force)
         known, failures = registered(request, fresh=self.fresh)
         samples = list(known.values())
         failures |= (
-            show_predictions(samples, self.platform, lambda _: self.predictions, Said()) if known else {}
+            show_predictions(samples, self.platform, lambda _: request.target(wanted), Said())
+            if known
+            else {}
         )
         for error in failures.values():
             raise error
@@ -313,7 +322,7 @@ def check_owner(out: Path, sample: str, *, force: bool) -> None:
 
     from virnucpro_core.errors import UsageError
     from virnucpro_core.evaluation.evaluation import JSON
-    from virnucpro_core.results.delivery import check_writable
+    from virnucpro_core.files.writable import check_writable
 
     check_writable(out)
     if force or not (out / JSON).exists():
