@@ -94,11 +94,12 @@ def test_figures_of_the_hardware_page_are_those_of_the_results() -> None:
                 rf"^\| {name} \| {precision} \| [\d,]+ \| {peak:.1f} GiB \|", HARDWARE, re.MULTILINE
             )
             assert f"{short(model, f'ours, {precision}', 'tokens_s'):,.0f}" in HARDWARE
-    for name in (f"1-{H100}", "2-nvidia-h200", "4-nvidia-h200"):
-        whole = _rows(f"end-to-end-esm2-3b-fp8-{name}")[0]
+    fp8 = (f"fp8-1-{H100}", "fp8-1-nvidia-h200", "fp8-2-nvidia-h200", "fp8-4-nvidia-h200")
+    for name in (*fp8, "float16-1-nvidia-h200"):
+        whole = _rows(f"end-to-end-esm2-3b-{name}")[0]
         seconds, records = float(str(whole["whole_s"])), int(str(whole["records"]))
         assert f"| {seconds:.0f} s | {seconds / records * 1e6 / 60:.1f} min |" in HARDWARE
-    one = _rows(f"small-samples-80x1000-{H100}")[0]
+    one = _rows("small-samples-80x1000-nvidia-h200")[0]
     wall, reads = float(str(one["wall_s"])), int(str(one["reads"]))
     assert f"| {wall:.0f} s | {wall / reads * 1e6 / 60:.0f} min |" in HARDWARE
     for precision, product, name in (

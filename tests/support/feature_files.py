@@ -1,10 +1,29 @@
 """Feature files as the published tool and its fork write them, made from the golden vectors."""
 
+import zipfile
 from pathlib import Path
 
 import torch
 
 from virnucpro_core.models.golden import Golden
+
+
+def flip_a_byte(file: Path) -> str:
+    """Change one byte in the middle of the largest entry of an archive of torch.save. Returns the entry's name."""
+    with zipfile.ZipFile(file) as archive:
+        entry = max(archive.infolist(), key=lambda one: one.file_size)
+    data = bytearray(file.read_bytes())
+    start = (
+        entry.header_offset
+        + 30
+        + sum(
+            int.from_bytes(data[entry.header_offset + at : entry.header_offset + at + 2], "little")
+            for at in (26, 28)
+        )
+    )
+    data[start + entry.file_size // 2] ^= 1
+    file.write_bytes(data)
+    return entry.filename
 
 
 def write_published(golden: Golden, home: Path, *, name: str = "reads", per_file: int = 3) -> list[Path]:

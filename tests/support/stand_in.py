@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -11,7 +13,7 @@ from virnucpro_core.encoders.encoder import load_encoder
 from virnucpro_core.encoders.model_folder import DnabertShape, Esm2Shape
 from virnucpro_core.models.classifier import Classifier, ClassifierNet, load_classifier
 from virnucpro_core.models.convert import DNABERT_CONFIG, ESM2_CONFIG, Origin, write_model_manifest
-from virnucpro_core.models.golden import Golden, Shape, published
+from virnucpro_core.models.golden import ENCODERS, Golden, Shape, published
 from virnucpro_core.models.profiles import DEMO
 
 LAYERS, HEADS = 4, 4
@@ -77,6 +79,49 @@ def changed(source: Path, folder: Path, change) -> Path:
         manifest["kind"],
         {k: v for k, v in manifest.items() if k in ("dim", "parameters", "chunk_size")},
     )
+
+
+def flipping_together(models: Mapping[str, Path], folder: Path) -> tuple[dict[str, Path], Golden]:
+    """Copies of the three models with a little noise in both encoders, and golden answers of the models without it.
+
+    Each copy passes alone, and the three together change the call of one frame: the classifier's bias is such that one
+    frame's score lies between what one noisy encoder shifts it by, and what both do.
+    """
+
+    def noise(seed: int):
+        def change(state) -> None:
+            generator = torch.Generator().manual_seed(seed)
+            state.update(
+                {n: t * (1 + 3e-4 * torch.randn(t.shape, generator=generator)) for n, t in state.items()}
+            )
+
+        return change
+
+    noisy = {
+        n: changed(models[n], folder / f"noisy-{n}", noise(k))
+        for k, n in enumerate(("dnabert-s", "esm2-3b"), 1)
+    }
+    clean = recorded(models["dnabert-s"], models["esm2-3b"], models["virnucpro-500"])
+    known = load_classifier(models["virnucpro-500"])
+    vectors = {
+        kind: load_encoder(kind, noisy[n]).embed(clean.sequences(kind)) for n, kind in ENCODERS.items()
+    }
+
+    def logits(features) -> np.ndarray:
+        scores = known.score(features).astype(float)
+        return np.log(scores[:, 1] / scores[:, 0])
+
+    plain = logits(clean.features())
+    one, other = (logits(clean.features(kind, vectors[kind])) - plain for kind in ("dnabert-s", "esm2"))
+    both = logits(np.concatenate([vectors["dnabert-s"], vectors["esm2"]], axis=1)) - plain
+    frame = max(range(len(plain)), key=lambda i: min(abs(one[i]), abs(other[i])) * (one[i] * other[i] > 0))
+    between = (max(abs(one[frame]), abs(other[frame])) + abs(both[frame])) / 2
+
+    def bias(state) -> None:
+        state["output_layer.bias"][1] += float(-np.sign(both[frame]) * between - plain[frame])
+
+    shifted = changed(models["virnucpro-500"], folder / "noisy-virnucpro-500", bias)
+    return noisy | {"virnucpro-500": shifted}, recorded(models["dnabert-s"], models["esm2-3b"], shifted)
 
 
 def recorded(dnabert_folder: Path, esm2_folder: Path, classifier_folder: Path) -> Golden:

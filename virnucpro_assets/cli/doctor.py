@@ -28,11 +28,12 @@ PUBLISHED_WIDTHS = (768, 2560)
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One line of the doctor. good: None if the line is only information."""
+    """One line of the doctor. good: None if the line is only information. bad: the mark of a line that is not good."""
 
     name: str
     good: bool | None
     text: str
+    bad: str = "MISSING"
 
 
 def examine(platform: Platform, profile: str, chunk_size: int) -> Iterator[Report]:
@@ -126,7 +127,7 @@ def _golden(platform: Platform, profile: str, chunk_size: int) -> Iterator[Repor
     names = (models.dnabert, models.esm2, models.classifiers.get(chunk_size, ""))
     installed = [name for name in names if name and not platform.models.missing([name])]
     for name, passed, text in golden_states(platform.models.root, installed):
-        yield Report("golden answers", passed, f"{name}: {text}")
+        yield Report("golden answers", passed, f"{name}: {text}", bad="DIFFERS")
 
 
 def _folders(platform: Platform, widths: tuple[int, int]) -> Iterator[Report]:

@@ -1,5 +1,7 @@
 """The commands `evaluate` and `calibrate`: measure how good the calls are, and what the scores stand for."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +110,11 @@ def evaluate(cutoff: float, **options: Any) -> None:
             f"{work.overlap.words} were in the training of this classifier: the figures will be too good",
             err=True,
         )
+    if work.fitted_on:
+        click.echo(
+            f"the calibration was fitted to these very data: {work.fitted_on}; its probabilities will look too good",
+            err=True,
+        )
     scored = work.scored()
     work.finish(work.evaluated(scored))
 
@@ -132,12 +139,13 @@ def calibrate(method: Any, save: Path | None, *, allow_training_data: bool, **op
     target = work.calibration_target(save)
     from virnucpro_core.evaluation.calibrating import check_enough, fit_calibration, held_out
     from virnucpro_core.evaluation.evaluation import length_ranges
+    from virnucpro_core.evaluation.fitted_on import SEQUENCES, digests_text
 
     ranges = length_ranges(work.settings.length_bins)
     check_enough(work.examined, work.lengths, ranges)
     scored = work.scored()
     out_of_fold = held_out(scored.records, ranges, method, work.settings.seed)
-    facts = work.run("") | {"held_out": out_of_fold.facts}
+    facts = work.run("") | {"held_out": out_of_fold.facts, SEQUENCES: digests_text(work.examined.digests)}
     made = fit_calibration(
         scored.records,
         ranges,
@@ -163,8 +171,12 @@ class _Work:
             from virnucpro_assets.platform.environment import dagster_home
             from virnucpro_assets.platform.resource import platform_from_environment
             from virnucpro_core.evaluation.evaluation import EvaluationSettings
+            from virnucpro_core.evaluation.fitted_on import fitted_on
+            from virnucpro_core.evaluation.folder import PIECES, check_folder
             from virnucpro_core.files.digests import sha256_json
+            from virnucpro_core.files.overwriting import keep_inputs
             from virnucpro_core.models.training_data import Overlap, overlap
+            from virnucpro_core.pipeline.lane import sample_calibration
             from virnucpro_core.samples.home import check_home
             from virnucpro_core.samples.sample import check_key
             from virnucpro_core.samples.settings import check_min_open
@@ -192,25 +204,60 @@ class _Work:
         opened = [n] if (n := self.sample_settings.open_length) else []
         key = sha256_json([*about, self.sample_settings.chunk_size, options["classifier"], *opened])
         self.name = check_key(name) if name else f"{sample_name(self.labelled.files[0])[:40]}-eval-{key[:6]}"
-        self.files = [self.out / "pieces.fa"] if self.lengths else self.labelled.files
-        check_owner(self.out, self.name, force=self.force)
+        self.files = [self.out / PIECES] if self.lengths else self.labelled.files
+        keep_inputs(self.outputs, self._inputs())
+        check_folder(self.out, self.name, force=self.force)
         check_home(self.platform.folder, dagster_home())
         if not self.lengths:
-            self._check_predictions()
+            self._check_predictions(self.files)
         examined = self.labelled.examined()
         examined.check_lengths(self.lengths)
         self.examined, self.truth = examined, examined.truth
         self.overlap: Overlap = overlap(self.profile.classifier, examined.digests)
+        used = sample_calibration(self.profile, self.sample_settings)
+        self.fitted_on = fitted_on(used, examined.digests, self.labelled.files) if used else ""
 
-    def _check_predictions(self) -> "Owner | None":
-        """Raises UsageError if the predictions cannot, or must not, be written; needs the sample's files.
+    @property
+    def outputs(self) -> list[Path]:
+        """All files that are written to --out, those of the predictions included."""
+        from virnucpro_core.evaluation.evaluation import JSON, PAGE, TABLE
+        from virnucpro_core.results.delivery import delivered_files
+
+        pieces = self.files if self.lengths else []
+        return [
+            *(self.out / name for name in (JSON, TABLE, PAGE)),
+            *pieces,
+            *delivered_files(self.predictions),
+        ]
+
+    def _inputs(self) -> list[Path]:
+        """All files that are read: sequences, table, calibration, and those of the models."""
+        from virnucpro_core.files.manifest import MANIFEST, read_manifest
+        from virnucpro_core.results.calibration import NO_CALIBRATION
+
+        models = (self.profile.dnabert, self.profile.esm2, self.profile.classifier)
+        of_models = [f / name for f in models for name in (MANIFEST, *read_manifest(f)["files"])]
+        given = self.sample_settings.calibration
+        named = [self.labelled.labels, None if given in ("", NO_CALIBRATION) else Path(given)]
+        return [*self.labelled.files, *of_models, *(path for path in named if path)]
+
+    def _check_predictions(self, files: Sequence[Path]) -> "Owner | None":
+        """Raises UsageError if the predictions of these files cannot, or must not, be written.
 
         Returns whose results will be replaced.
         """
         from virnucpro_core.results.delivery import check_out
 
         known = {"home": self.platform.folder, "force": self.force, "fresh": self.fresh}
-        return check_out(self.predictions, self.name, self.files, **known)
+        return check_out(self.predictions, self.name, files, **known)
+
+    def _check_pieces(self, new: Path) -> None:
+        """Raises UsageError if the pieces in the file `new`, or their predictions, must not be written to --out."""
+        from virnucpro_core.evaluation.folder import check_pieces
+
+        if not self.force:
+            check_pieces(self.out, new)
+        self._check_predictions([new])
 
     def refuse_training_data(self) -> None:
         """Raises UsageError if the classifier was trained on some of the sequences."""
@@ -227,11 +274,14 @@ class _Work:
     @property
     def predictions(self) -> Path:
         """The folder for the sample's results."""
-        return self.out / "predictions"
+        from virnucpro_core.evaluation.folder import PREDICTIONS
+
+        return self.out / PREDICTIONS
 
     def calibration_target(self, save: Path | None) -> Path:
         """Where the calibration will be written. Raises UsageError if it must not or cannot be written there."""
         from virnucpro_core.errors import UsageError
+        from virnucpro_core.files.overwriting import keep_inputs
         from virnucpro_core.files.writable import check_writable
         from virnucpro_core.models.profiles import DEMO
         from virnucpro_core.results.calibration import calibration_file
@@ -243,7 +293,12 @@ class _Work:
             raise UsageError(
                 "the demo's classifier is part of the program", remedy="give --save FILE for the calibration"
             )
-        if target.exists() and not self.force:
+        keep_inputs([target], self._inputs(), remedy="give another --save FILE")
+        if target.resolve() in {file.resolve() for file in self.outputs}:
+            raise UsageError("is a file of the evaluation", where=target, remedy="give another --save FILE")
+        if target.is_dir():
+            raise UsageError("is a folder", where=target, remedy="give --save the name of a file")
+        if os.path.lexists(target) and not self.force:
             raise UsageError(
                 "already exists", where=target, remedy="give --force to replace it, or --save FILE"
             )
@@ -262,8 +317,10 @@ class _Work:
 
         if self.lengths:
             self.out.mkdir(parents=True, exist_ok=True)
-            self.truth = write_pieces(self.labelled, self.truth, self.lengths, self.files[0])
-        earlier = self._check_predictions()
+            self.truth = write_pieces(
+                self.labelled, self.truth, self.lengths, self.files[0], check=self._check_pieces
+            )
+        earlier = self._check_predictions(self.files)
         wanted = Wanted(self.name, tuple(self.files), self.sample_settings, self.predictions, earlier=earlier)
         request = Request(self.platform, (wanted,), {}, named=True, force=self.force)
         known, failures = registered(request, fresh=self.fresh)
@@ -296,7 +353,12 @@ class _Work:
             name: facts[name] for name in ("sample", "profile", "note", "settings", "versions", "digests")
         }
         kept |= {name: facts[name] for name in ("frames_note",) if name in facts}
-        return kept | {"about": about, "data": data, "training": asdict(self.overlap)}
+        return kept | {
+            "about": about,
+            "data": data,
+            "training": asdict(self.overlap),
+            "fitted_on": self.fitted_on,
+        }
 
     def evaluated(self, scored: "Scored", held_out: Any = None) -> "Evaluation":
         """The evaluation of the scores."""
@@ -314,26 +376,3 @@ class _Work:
         write_page(self.out / PAGE, evaluation)
         show_evaluation(evaluation)
         click.echo(f"evaluation: {(self.out / PAGE).resolve()}")
-
-
-def check_owner(out: Path, sample: str, *, force: bool) -> None:
-    """Raises UsageError if `out` has the evaluation of another sample, or one that cannot be read, and not `force`."""
-    import json
-
-    from virnucpro_core.errors import UsageError
-    from virnucpro_core.evaluation.evaluation import JSON
-    from virnucpro_core.files.writable import check_writable
-
-    check_writable(out)
-    if force or not (out / JSON).exists():
-        return
-    try:
-        owner = json.loads((out / JSON).read_bytes())["run"]["sample"]
-    except (ValueError, KeyError, TypeError):
-        owner = ""
-    if owner != sample:
-        raise UsageError(
-            f"holds the evaluation of {owner or 'something else'!r}",
-            where=out,
-            remedy="give another --out, or --force to replace it",
-        )

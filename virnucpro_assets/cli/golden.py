@@ -17,26 +17,28 @@ ROOM_BYTES = 1_000_000_000
 _ON_A_GPU = "`virnucpro models verify --golden --device cuda --dtype float16`"
 
 
-def verify_golden(folders: Mapping[str, Path], device: str, precision: str) -> None:
-    """Check these models against the golden answers and print how they compare. Raises WeightsError if one differs."""
+def verify_golden(
+    folders: Mapping[str, Path], device: str, precision: str, beside: Iterable[str] = ()
+) -> None:
+    """Check these models against the golden answers and print how they compare.
+
+    beside: installed models that have no golden answers, to be named. Raises WeightsError if a model differs, or all
+    three together.
+    """
     from virnucpro_assets.platform.resource import platform_from_environment
     from virnucpro_assets.platform.startup import lasting_imports
 
     with lasting_imports():
         from virnucpro_core.devices.cuda import usable_device
-        from virnucpro_core.models.golden import published, write_record
-        from virnucpro_core.models.golden_check import check_models
+        from virnucpro_core.models.golden import CLASSIFIER, ENCODERS, published
+        from virnucpro_core.models.golden_check import check_models, together
 
     if device == "cpu" and (lack := _lack_of_memory(folders)):
         raise UsageError(f"the golden self-check cannot run: {lack}", remedy=f"use a GPU: {_ON_A_GPU}")
 
     def show(outcome: "Outcome") -> None:
         click.echo(golden_line(outcome))
-        today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        try:
-            write_record(folders[outcome.model], outcome, today)
-        except StoreError as error:
-            click.echo(f"the outcome cannot be kept for `virnucpro doctor`: {error}", err=True)
+        _keep(folders[outcome.model], outcome)
 
     with platform_from_environment().compute_on(device).held() as name:
         found = check_models(
@@ -46,18 +48,37 @@ def verify_golden(folders: Mapping[str, Path], device: str, precision: str) -> N
             precision=precision,
             on_outcome=show,
         )
+    absent = [name for name in (*ENCODERS, CLASSIFIER) if name not in folders]
+    for name in absent:
+        click.echo(
+            f"{name:14} not compared: it is not among these models, so nothing is said of all three together"
+        )
+    for name in beside:
+        click.echo(f"{name:14} not compared: no golden answers exist for it")
+    remedy = "the lines above say why; until that is mended, do not trust the scores"
+    if not found.passed_together:
+        click.echo(f"{'all three':14} {'DIFFERS':8} {together(found)}")
+        for outcome in found.outcomes:
+            _keep(folders[outcome.model], outcome)
     wrong = [outcome.model for outcome in found.outcomes if not outcome.passed]
     if wrong:
-        raise WeightsError(
-            f"{', '.join(wrong)}: not the published tool's answers",
-            remedy="the lines above say why; until that is mended, do not trust the scores",
-        )
+        raise WeightsError(f"{', '.join(wrong)}: not the published tool's answers", remedy=remedy)
     if found.agreeing is not None:
         frames = found.outcomes[0].frames
         click.echo(
-            "your installation reproduces the published tool's vectors and scores:"
-            f" {found.agreeing} of {frames} frames, largest score difference {found.difference:.1e}"
+            f"{', '.join(folders)} together reproduce the published tool's vectors and scores: {found.agreeing} of"
+            f" {frames} frames, largest score difference {found.difference:.1e}"
         )
+
+
+def _keep(folder: Path, outcome: "Outcome") -> None:
+    """Keep the outcome for `virnucpro doctor`, or say that this is not possible."""
+    from virnucpro_core.models.golden import write_record
+
+    try:
+        write_record(folder, outcome, datetime.datetime.now(datetime.UTC).date().isoformat())
+    except StoreError as error:
+        click.echo(f"the outcome cannot be kept for `virnucpro doctor`: {error}", err=True)
 
 
 def golden_line(outcome: "Outcome") -> str:
@@ -115,14 +136,22 @@ def golden_after_fetch(store: Path, names: Iterable[str]) -> None:
     """Run the check on the CPU for the models of `names` that have golden answers, or say why it is not run."""
     from virnucpro_core.models.golden import CLASSIFIER, ENCODERS
 
-    if not set(names) & {*ENCODERS, CLASSIFIER}:
+    fetched = list(names)
+    if not set(fetched) & {*ENCODERS, CLASSIFIER}:
         click.echo("no golden answers exist for these models: nothing to compare with")
         return
     folders = golden_folders(store)
     if lack := _lack_of_memory(folders):
         click.echo(f"golden self-check not run: {lack}; run {_ON_A_GPU}")
         return
-    verify_golden(folders, "cpu", "float32")
+    verify_golden(folders, "cpu", "float32", without_answers(fetched))
+
+
+def without_answers(names: Iterable[str]) -> list[str]:
+    """Those of the models for which no golden answers exist."""
+    from virnucpro_core.models.golden import CLASSIFIER, ENCODERS
+
+    return [name for name in names if name not in (*ENCODERS, CLASSIFIER)]
 
 
 def _lack_of_memory(folders: Mapping[str, Path]) -> str:

@@ -74,12 +74,24 @@ def import_features(
             trust_ids=trust_ids,
             force=force,
         )
+    where = _where(platform, sample)
     click.echo(
         f"{name}: {counted(made.vectors, 'vector')} of {counted(len(made.record.files), 'file')} imported for"
         f" {counted(made.frames, 'frame')}, matched by {made.record.matched_by}, sha256 {made.record.digest[:12]};"
         f" next: virnucpro predict {' '.join(str(f.path) for f in sample.inputs)} --sample {name}"
-        f" --profile {sample.settings.profile} --chunk-size {sample.settings.chunk_size} --out DIR"
+        f" --profile {sample.settings.profile} --chunk-size {sample.settings.chunk_size}{where} --out DIR"
     )
+
+
+def _where(platform: "Platform", sample: "Sample") -> str:
+    """The option with which the classifier computes here if the profile's GPU is missing; "" if none is needed."""
+    from virnucpro_core.errors import DeviceError
+
+    try:
+        platform.check_device(sample.settings)
+    except DeviceError:
+        return " --device cpu"
+    return ""
 
 
 @contextlib.contextmanager

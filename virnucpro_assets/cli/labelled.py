@@ -103,6 +103,9 @@ def show_evaluation(evaluation: "Evaluation") -> None:
         if part.name in (FULL, OPEN):
             auroc = shown(part.measures["auroc"])
             click.echo(f"  {part.name}: {part.virus:,} virus, {part.others:,} others; AUROC {auroc}")
+    if evaluation.without_probability:
+        number, why = evaluation.without_probability, evaluation.no_probability
+        click.echo(f"  {number:,} records have a score but no probability: {why}")
     if "frames_note" in evaluation.run:
         click.echo(f"note: {evaluation.run['frames_note']}")
     if evaluation.run["note"]:

@@ -111,8 +111,10 @@ def embed(kind: Any, fasta: Path, weights: Path, out: Path, *, force: bool, **op
         from virnucpro_core.devices.cuda import usable_device
         from virnucpro_core.encoders.embed_fasta import embed_fasta
         from virnucpro_core.encoders.encoder import load_encoder
+        from virnucpro_core.files.overwriting import keep_inputs
         from virnucpro_core.results.delivery import check_new_files
 
+    keep_inputs([out], [fasta, weights])
     check_new_files([out], force=force)
     precision = options["precision"]
     with platform_from_environment().compute_on(options["device"]).held() as device:
@@ -155,6 +157,7 @@ def export_translations(sample: str, out: Path, *, force: bool) -> None:
       virnucpro export translations sampleA --out frames
     """
     from virnucpro_assets.platform.environment import home_folder
+    from virnucpro_core.files.overwriting import keep_inputs
     from virnucpro_core.pipeline.steps import chunk_sample, translate_sample
     from virnucpro_core.results.delivery import check_new_files
     from virnucpro_core.samples.sample import open_sample
@@ -162,7 +165,9 @@ def export_translations(sample: str, out: Path, *, force: bool) -> None:
     from virnucpro_core.sequences.export import exported_files
 
     known = open_sample(home_folder(), sample)
-    check_new_files(exported_files(out, sample, known.settings.chunk_size), force=force)
+    files = exported_files(out, sample, known.settings.chunk_size)
+    keep_inputs(files, [file.path for file in known.inputs])
+    check_new_files(files, force=force)
     chunks = chunk_sample(known)
     for path in write(chunks, translate_sample(known), out, sample):
         click.echo(path)
@@ -181,9 +186,11 @@ def consensus(predictions: Path, out: Path, *, force: bool) -> None:
     Example:
       virnucpro consensus prediction_results.txt --out chunks.tsv
     """
+    from virnucpro_core.files.overwriting import keep_inputs
     from virnucpro_core.results.chunk_calls import consensus_from_predictions
     from virnucpro_core.results.delivery import check_new_files
 
+    keep_inputs([out], [predictions])
     check_new_files([out], force=force)
     click.echo(f"{counted(consensus_from_predictions(predictions, out), 'chunk')} in {out}")
 

@@ -80,9 +80,10 @@ def _described(folder: Path) -> str:
 def fetch(names: tuple[str, ...], profile: str | None, place: str, *, golden: bool) -> None:
     """Download published weights and convert them.
 
-    NAMES are those of `virnucpro models list`. The revisions are pinned, and sizes and sha256 are checked while the
-    files arrive. A download that broke off is resumed by the same command. HF_ENDPOINT names a server in place of
-    huggingface.co; proxies are those of HTTPS_PROXY and NO_PROXY. The weights are stored as safetensors.
+    NAMES are those of `virnucpro models list`. The revisions are pinned. Size and sha256 of the encoders' weights are
+    checked while they arrive. No sha256 is published of the classifiers, nor of ESM-2's small JSON files: a line names
+    each such file. Every .pth and .bin file must be whole (CRC-32). A download that broke off is resumed by the same
+    command. HF_ENDPOINT names a server in place of huggingface.co; proxies are those of HTTPS_PROXY and NO_PROXY.
 
     \b
     Examples:
@@ -92,6 +93,7 @@ def fetch(names: tuple[str, ...], profile: str | None, place: str, *, golden: bo
     from virnucpro_assets.cli.transfer import shown_transfer
     from virnucpro_assets.platform.environment import hub_endpoint
     from virnucpro_core.files.disk import shown_bytes
+    from virnucpro_core.files.overwriting import keep_inputs
     from virnucpro_core.models.downloads import files_from
     from virnucpro_core.models.fetching import fetch_model
     from virnucpro_core.models.sources import SOURCES
@@ -101,6 +103,8 @@ def fetch(names: tuple[str, ...], profile: str | None, place: str, *, golden: bo
     wanted = list(dict.fromkeys([*names, *_of_profile(profile)]))
     for name in wanted:
         fetchable(name, store.path(name))
+        if place:
+            keep_inputs([store.path(name)], [Path(place) / name], remedy="give --from another folder")
     click.echo(
         f"{counted(len(wanted), 'model')}, {shown_bytes(sum(SOURCES[n].size for n in wanted))}", err=True
     )
@@ -108,6 +112,8 @@ def fetch(names: tuple[str, ...], profile: str | None, place: str, *, golden: bo
         files = files_from(place, endpoint=hub_endpoint(), on_bytes=on_bytes)
         for name in wanted:
             click.echo(f"{name}: {fetch_model(store, name, files)}")
+            if loose := [file.name for file in SOURCES[name].files if file.sha256 is None]:
+                click.echo(f"{name}: no sha256 is published of {', '.join(loose)}: not compared", err=True)
     if golden:
         from virnucpro_assets.cli.golden import golden_after_fetch
 
@@ -157,6 +163,7 @@ def bundle(names: tuple[str, ...], profile: str | None, out: Path, *, force: boo
     """
     from virnucpro_assets.cli.transfer import shown_transfer
     from virnucpro_core.errors import UsageError
+    from virnucpro_core.files.overwriting import keep_inputs
     from virnucpro_core.models.bundles import write_bundle
     from virnucpro_core.models.store import ModelStore
     from virnucpro_core.results.delivery import check_new_files
@@ -174,6 +181,7 @@ def bundle(names: tuple[str, ...], profile: str | None, out: Path, *, force: boo
             else "give names or --profile"
         )
         raise UsageError("there is no model to write", where=_store(), remedy=remedy)
+    keep_inputs([out], map(store.path, wanted))
     with shown_transfer() as on_bytes:
         sha256 = write_bundle(store, wanted, out, on_bytes=on_bytes)
     click.echo(f"{sha256}  {out}")
@@ -220,9 +228,11 @@ def import_(kind: Any, path: Path, out: Path, chunk_size: int | None, *, force: 
     Example:
       virnucpro models import classifier m.pth --chunk-size 500 --out folder
     """
+    from virnucpro_core.files.overwriting import keep_inputs
     from virnucpro_core.models.convert import import_model
     from virnucpro_core.results.delivery import check_replaceable
 
+    keep_inputs([out], [path])
     check_replaceable(out, force=force)
     click.echo(import_model(kind, path, out, chunk_size=chunk_size))
 
@@ -255,14 +265,14 @@ def verify(folders: tuple[Path, ...], device: str, dtype: str, *, golden: bool) 
       virnucpro models verify --golden --device cuda --precision float16
     """
     if golden:
-        from virnucpro_assets.cli.golden import golden_folders, verify_golden
+        from virnucpro_assets.cli.golden import golden_folders, verify_golden, without_answers
 
-        verify_golden(golden_folders(_store(), folders), device, dtype)
+        beside = [] if folders else without_answers(path.name for path in _installed())
+        verify_golden(golden_folders(_store(), folders), device, dtype, beside)
         return
-    from virnucpro_core.files.manifest import MANIFEST
     from virnucpro_core.files.manifest import verify as verify_folder
 
-    found = folders or tuple(p.parent for p in sorted(_store().glob(f"*/{MANIFEST}")))
+    found = folders or _installed()
     for folder in found:
         verify_folder(folder)
         click.echo(f"{folder}: verified")
@@ -279,7 +289,7 @@ def doctor(profile: str, chunk_size: int, device: str | None, *, clear_failed: b
     """Check that this machine is ready to compute.
 
     Checks GPUs, which processes hold them, attention kernels, weights, folders, disk and the Dagster instance. The
-    exit code is 2 if something is missing.
+    exit code is 2 if something is missing or differs.
 
     \b
     Example:
@@ -295,7 +305,7 @@ def doctor(profile: str, chunk_size: int, device: str | None, *, clear_failed: b
         click.echo(f"{uuid} may be used again")
     found = list(examine(platform, profile or platform.profile, chunk_size or platform.chunk_size))
     for line in found:
-        mark = {True: "ok", False: "MISSING", None: ""}[line.good]
+        mark = {True: "ok", False: line.bad, None: ""}[line.good]
         click.echo(f"{mark:8}{line.name:24}{line.text}")
     if any(line.good is False for line in found):
         raise SystemExit(2)
@@ -338,6 +348,13 @@ def metrics(out: Path | None, port: int | None) -> None:
         publish_bytes(out, exposition(home_folder()))
     else:
         click.echo(exposition(home_folder()).decode(), nl=False)
+
+
+def _installed() -> tuple[Path, ...]:
+    """The folders of the store's models."""
+    from virnucpro_core.files.manifest import MANIFEST
+
+    return tuple(path.parent for path in sorted(_store().glob(f"[!.]*/{MANIFEST}")))
 
 
 def _store() -> Path:

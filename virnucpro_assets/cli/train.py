@@ -88,6 +88,7 @@ def train(out: Path, *, force: bool, **options: Any) -> None:
         from virnucpro_assets.platform.resource import platform_from_environment
         from virnucpro_core.evaluation.evaluation import EvaluationSettings
         from virnucpro_core.evaluation.trained import publish_trained
+        from virnucpro_core.files.overwriting import keep_inputs
         from virnucpro_core.models.fitting import Recipe
         from virnucpro_core.models.profiles import note_of
         from virnucpro_core.models.training import TrainingSettings
@@ -111,6 +112,8 @@ def train(out: Path, *, force: bool, **options: Any) -> None:
     known = {name: value for name, value in given.items() if value is not None}
     frames = SampleSettings(chunk_size=options["chunk_size"], **known)
     check_min_open(given["min_open"], [frames])
+    read = [*labelled.files, *([labelled.labels] if labelled.labels else []), dnabert, esm2]
+    keep_inputs([out], read)
     check_replaceable(out, force=force)
     with platform_from_environment().compute_on(options.pop("device")).held() as device:
         settings = TrainingSettings(device=device, recipe=recipe, min_open=frames.open_length, **options)

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -104,10 +104,13 @@ class Recorded:
     instance: dg.DagsterInstance
     platform: Platform
     asset: str
+    _known: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def metadata(self, key: str) -> Mapping[str, Any]:
-        """Metadata of the latest materialization; empty if there is none."""
-        return recorded_metadata(self.instance, key, self.asset)
+        """Metadata of the latest materialization; empty if there is none. Read once."""
+        if key not in self._known:
+            self._known[key] = recorded_metadata(self.instance, key, self.asset)
+        return self._known[key]
 
     def world_size(self, metadata: Mapping[str, Any]) -> int:
         """The number of lanes, as it was recorded: the platform may have another number of GPUs by now."""

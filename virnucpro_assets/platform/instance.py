@@ -13,6 +13,7 @@ from typing import Any
 
 import dagster as dg
 from alembic.util import CommandError
+from dagster._core.storage.event_log.sqlite import sqlite_event_log
 from dagster_shared.check import CheckError
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
@@ -165,7 +166,8 @@ class _Kept(sqlite3.Connection):
 def quick_event_log(instance: dg.DagsterInstance) -> Iterator[None]:
     """Inside the block, SQLite does not wait for the disk when this process records an event of a run.
 
-    Dagster opens and closes the event log's files for each event. Inside the block each thread opens such a file once
+    Dagster makes an SQLAlchemy engine for each event, and opens and closes the event log's files. Inside the block an
+    engine is made once for each file, so that its statements are compiled once, and each thread opens such a file once
     and keeps it open. So SQLite need not read its schema again, nor write its write-ahead log back at every close. It
     also sets `synchronous = NORMAL` for these files, and for no other database: a commit is then not synced to disk.
     After a power failure the latest events may be lost, but the database stays intact, and the manifests still say
@@ -196,10 +198,21 @@ def quick_event_log(instance: dg.DagsterInstance) -> Iterator[None]:
             made.in_use = True
         return made
 
+    engines: dict[str, Engine] = {}
+    names = vars(sqlite_event_log)
+    made_engine = names["create_engine"]
+
+    def kept_engine(address: str, **options: Any) -> Engine:
+        if address not in engines:
+            engines[address] = made_engine(address, **options)
+        return engines[address]
+
     event.listen(Engine, "do_connect", connected)
+    names["create_engine"] = kept_engine
     try:
         yield
     finally:
+        names["create_engine"] = made_engine
         event.remove(Engine, "do_connect", connected)
         for connection in kept.values():
             connection.end()

@@ -216,7 +216,7 @@ class _Prediction:
             group, task = self._at[worker]
             outcome = worker.poll()
             if outcome is None:
-                if task.is_shared and (following := self._schedule.reserve(task.rank)):
+                if group.together and task.is_shared and (following := self._schedule.reserve(task.rank)):
                     worker.embed_ahead(following)
                 return
             del self._at[worker]

@@ -22,10 +22,13 @@ from virnucpro_core.files.disk import (
     reading_bytes,
     result_bytes,
 )
+from virnucpro_core.files.overwriting import keep_inputs
 from virnucpro_core.files.writable import check_writable
 from virnucpro_core.models.profiles import ResolvedProfile
 from virnucpro_core.pipeline.imported import imported_features
-from virnucpro_core.results.delivery import Owner, Target, check_out, check_shared_out
+from virnucpro_core.results.batch import pages_across
+from virnucpro_core.results.calibration import NO_CALIBRATION
+from virnucpro_core.results.delivery import Owner, Target, check_out, check_shared_out, delivered_files
 from virnucpro_core.results.folder import RUN
 from virnucpro_core.samples.finding import look_into, stray_files
 from virnucpro_core.samples.home import check_home, check_outside
@@ -94,6 +97,7 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
     wanted = samples_of(paths, out, platform, options)
     check_writable(out)
     check_home(platform.folder, dagster_home())
+    _keep_inputs(wanted, out, options)
     refuse_network(dagster_home())
     if len(wanted) > 1:
         check_shared_out(out, [one.name for one in wanted], force=options["force"])
@@ -124,6 +128,14 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
     for settings, profile in profiles.items():
         platform.check_memory(settings, profile)
     return request
+
+
+def _keep_inputs(wanted: Sequence[Wanted], out: Path, options: Mapping[str, Any]) -> None:
+    """Raises UsageError if results of the command would replace a file that it reads."""
+    given = {str(options.get("sheet") or ""), *(one.settings.calibration for one in wanted)}
+    read = {file for one in wanted for file in one.files} | {Path(p) for p in given - {"", NO_CALIBRATION}}
+    pages = pages_across(out) if len(wanted) > 1 else []
+    keep_inputs([*pages, *(file for one in wanted for file in delivered_files(one.out))], read)
 
 
 def _preset(options: Mapping[str, Any]) -> str | None:

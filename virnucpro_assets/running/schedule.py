@@ -17,6 +17,7 @@ from virnucpro_core.pipeline.layers import EVERYTHING, Layer
 from virnucpro_core.samples.sample import Sample
 
 FEW_SAMPLES, MOST_SAMPLES = 8, 32
+GROUPS_A_GPU = 10
 HOST = -1
 
 
@@ -54,9 +55,10 @@ def groups(samples: Sequence[Sample], gpus: int, is_apart: Callable[[Sample], bo
     small = [s for s in samples if s.is_small and not is_apart(s)]
     if len(small) <= gpus:
         small = []
-    # At least three groups per GPU, if each still has a few samples. A slow GPU then gets fewer, and work starts soon.
+    # Several groups per GPU, if each still has a few samples: a slow GPU then gets fewer. While the first group is read
+    # and the last one is recorded, the GPUs have nothing to do, so groups are no larger than they need be.
     few = min(FEW_SAMPLES, math.ceil(len(small) / gpus))
-    size = max(1, min(MOST_SAMPLES, max(few, math.ceil(len(small) / (3 * gpus)))))
+    size = max(1, min(MOST_SAMPLES, max(few, math.ceil(len(small) / (GROUPS_A_GPU * gpus)))))
     together = [Group(small[at : at + size], together=True) for at in range(0, len(small), size)]
     chosen = {s.name for s in small}
     return together + [Group([s], together=False) for s in samples if s.name not in chosen]

@@ -25,6 +25,9 @@ def main() -> int:
     """Work until the end. Exit code 130: the driver ended it. 4: its device was lost; a new process can go on."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # see cli.main
     keep_interrupts()
+    # One thread computes while another records. Each torch operation gives up Python's lock and wants it back: by
+    # default it would wait for up to 5 ms.
+    sys.setswitchinterval(0.0005)
     tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
     if sys.argv[1] == HOST and usable_cores() >= CORES:  # they import while this process does
         start_process_server("virnucpro_core.results.folder")

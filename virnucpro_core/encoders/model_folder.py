@@ -3,7 +3,6 @@
 Needs no torch, so that commands that compute nothing stay quick. Nothing is unpickled.
 """
 
-import json
 import math
 import struct
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import Any, Self
 
 from virnucpro_core.errors import WeightsError
 from virnucpro_core.files.digests import sha256_file, sha256_json
+from virnucpro_core.files.foreign_json import parse_json
 from virnucpro_core.files.manifest import MANIFEST, read_manifest
 
 # The ids of ESM-2's alphabet (tokenizers.py).
@@ -152,7 +152,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a model folder. Raises WeightsError where it is missing or no JSON object."""
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_bytes())
+        config = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise WeightsError(
             "the model's config.json is missing", where=path, remedy="fetch or import the model"
@@ -200,7 +200,7 @@ def weight_files(folder: Path) -> list[Path]:
     names = ["model.safetensors"]
     if index.is_file():
         try:
-            names = sorted({str(name) for name in json.loads(index.read_bytes())["weight_map"].values()})
+            names = sorted({str(name) for name in parse_json(index.read_bytes())["weight_map"].values()})
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise WeightsError(
                 "not an index of weight files", where=index, remedy="fetch or import the model again"
@@ -218,7 +218,7 @@ def values_in(path: Path) -> int:
     try:
         with path.open("rb") as stream:
             (size,) = struct.unpack("<Q", stream.read(8))
-            tensors = json.loads(stream.read(min(size, path.stat().st_size)))
+            tensors = parse_json(stream.read(min(size, path.stat().st_size)))
         return sum(math.prod(t["shape"]) for name, t in tensors.items() if name != "__metadata__")
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError("not a safetensors file", where=path, remedy="fetch the model again") from error

@@ -30,12 +30,13 @@ from virnucpro_core.evaluation.metrics import (
 )
 from virnucpro_core.evaluation.scores import Scored
 from virnucpro_core.files.publish import publish_bytes, publish_json
-from virnucpro_core.results.calibration import PRESETS, Curve
+from virnucpro_core.results.calibration import NO_CALIBRATION, NOT_COVERED, PRESETS, Curve
 from virnucpro_core.sequences.labelled import LABELS
 
 JSON, TABLE, PAGE = "evaluation.json", "evaluation.tsv", "evaluation.html"
 FORMAT = 1
 NOTHING_CALLED = "nothing is called virus"
+NONE_WITH_PROBABILITY = "nothing that is called virus has a probability"
 FOUND, FOUND_OF_ALL = "found_of_virus_with_a_call", "found_of_all_virus"
 # Parts of a sample with open frames, beside those by length.
 FULL, OPEN = "with a stop-free frame", "open frames only"
@@ -95,9 +96,13 @@ class GroupPart:
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
-    """How well values agree with shares. `error`: the expected calibration error; None without rows."""
+    """How well the values of `records` records agree with shares. `error`: the expected calibration error.
+
+    brier, error: None without records.
+    """
 
     name: str
+    records: int
     bins: list[ReliabilityBin]
     brier: float | None
     error: float | None
@@ -107,7 +112,8 @@ class Reliability:
 class Calling:
     """One way of calling. found: called virus among virus with a score; found_of_all: among all virus, no_call is not
     found. false: others among what is called virus (observed false discovery rate); expected_false: what the
-    probabilities let expect, None without a calibration.
+    probabilities let expect, None without a calibration. With a calibration both are of the same records: those called
+    virus that have a probability. called_without: records called virus that have none.
     """
 
     name: str
@@ -115,6 +121,7 @@ class Calling:
     found_of_all: Measure
     false: Measure
     expected_false: float | None
+    called_without: int
 
 
 @dataclass(frozen=True)
@@ -122,7 +129,8 @@ class Evaluation:
     """The whole evaluation. `run`: sample, profile, note, settings, versions, digests of what was evaluated.
 
     shares: `virus`, the share of virus among the records with a score; `prior`, the share behind the probabilities, and
-    `prior_words`, where it is from; None and "" without a calibration.
+    `prior_words`, where it is from; None and "" without a calibration. without_probability: records with a score but no
+    probability, 0 without a calibration; no_probability: why they have none, or why none has one.
     """
 
     run: dict[str, Any]
@@ -135,6 +143,8 @@ class Evaluation:
     chunks_without: int
     callings: list[Calling]
     shares: dict[str, Any]
+    without_probability: int
+    no_probability: str
     calibration: dict[str, Any] = field(default_factory=dict)
 
 
@@ -150,10 +160,14 @@ def evaluate(
         ways += [
             (f"{name} (fdr at most {most:g})", known.fdr <= most, has_rate) for name, most in PRESETS.items()
         ]
+    probability = known.probability
+    without = 0 if probability is None else int((np.isnan(probability) & ~np.isnan(records.score)).sum())
     shown = [_reliability("score", label, records.score)]
-    if known.probability is not None:
+    if probability is not None:
+        if not np.isnan(probability).all():  # both of the same records, so that their errors can be compared
+            shown = [_reliability("score", label, np.where(np.isnan(probability), np.nan, records.score))]
         name = "probability" if held_out is None else "probability, held-out groups"
-        shown.append(_reliability(name, label, known.probability))
+        shown.append(_reliability(name, label, probability))
     return Evaluation(
         run=dict(run),
         settings=settings,
@@ -162,12 +176,25 @@ def evaluate(
         chunks=_parts(scored.chunks, settings) + _by_frames(scored.chunks, scored.open_chunks, settings),
         groups=_groups(scored, settings.cutoff),
         confusion=[confusion(name, label, called, has_call) for name, called, has_call in ways],
-        callings=[_calling(records, way, known.probability, settings) for way in ways],
+        callings=[_calling(records, way, probability, settings) for way in ways],
         reliability=shown,
         chunks_without=scored.chunks_without,
         shares=_shares(records, scored, held_out),
+        without_probability=without,
+        no_probability=_no_probability(run, held_out, is_calibrated=probability is not None),
         calibration={} if held_out is None else held_out.facts,
     )
+
+
+def _no_probability(run: Mapping[str, Any], held_out: HeldOut | None, *, is_calibrated: bool) -> str:
+    """Why records with a score have no probability: some of them, or all if there is no calibration."""
+    if held_out is not None:
+        return "in the other groups there are too few records of their length"
+    if is_calibrated:
+        return NOT_COVERED
+    if run.get("settings", {}).get("calibration") == NO_CALIBRATION:
+        return "the calibration was left out by --calibration none"
+    return "this classifier has no calibration"
 
 
 def _shares(records: Rows, scored: Scored, held_out: HeldOut | None) -> dict[str, Any]:
@@ -186,16 +213,17 @@ def _calling(
 ) -> Calling:
     name, called, has_call = way
     virus = rows.label == 1
+    judged = called if probability is None else called & ~np.isnan(probability)
     parts = {
         "found": (called, virus & has_call, "no virus has a call"),
         "found_of_all": (called, virus, "no virus"),
-        "false": (~virus, called, NOTHING_CALLED),
+        "false": (~virus, judged, NONE_WITH_PROBABILITY if called.any() else NOTHING_CALLED),
     }
     found = shares(rows, parts, bootstrap=settings.bootstrap, seed=settings.seed)
     expected = None
-    if probability is not None and (mine := called & ~np.isnan(probability)).any():
-        expected = float((1 - probability[mine]).mean())
-    return Calling(name, **found, expected_false=expected)
+    if probability is not None and judged.any():
+        expected = float((1 - probability[judged]).mean())
+    return Calling(name, **found, expected_false=expected, called_without=int((called & ~judged).sum()))
 
 
 def length_ranges(edges: Sequence[int]) -> list[Curve]:
@@ -264,7 +292,8 @@ def _groups(scored: Scored, cutoff: float) -> list[GroupPart]:
 
 
 def _reliability(name: str, label: NDArray[np.int64], value: NDArray[np.float64]) -> Reliability:
-    return Reliability(name, reliability(label, value), brier(label, value), calibration_error(label, value))
+    bins, error = reliability(label, value), calibration_error(label, value)
+    return Reliability(name, int((~np.isnan(value)).sum()), bins, brier(label, value), error)
 
 
 def save(evaluation: Evaluation, out: Path) -> None:
@@ -277,13 +306,14 @@ def save(evaluation: Evaluation, out: Path) -> None:
             figures = part.measures | part.shares
             lines += [_line(level, part.name, name, one, counts) for name, one in figures.items()]
     for way in evaluation.callings:
-        why = "no calibration" if evaluation.shares["prior"] is None else NOTHING_CALLED
+        why = evaluation.no_probability if evaluation.shares["prior"] is None else way.false.reason
         expected = Measure(way.expected_false, reason="" if way.expected_false is not None else why)
         for name, one in (
             (FOUND, way.found),
             (FOUND_OF_ALL, way.found_of_all),
             ("observed_false_discovery_rate", way.false),
             ("expected_false_discovery_rate", expected),
+            ("called_virus_without_probability", Measure(way.called_without)),
         ):
             lines.append(_line("calls", way.name, name, one, ("", "", "")))
     for group in evaluation.groups:

@@ -117,7 +117,7 @@ def measures(rows: Rows, *, cutoff: float, bootstrap: int, seed: int) -> dict[st
             for w in _drawn(rows, bootstrap, seed)
         ]
     )
-    why = "no bootstrap" if bootstrap == 0 else "a class has one group only"
+    why = _no_interval(rows, bootstrap)
     found = {}
     for name in NAMES:
         least = math.ceil(1 / _SHARES[name]) if name in _SHARES else 0
@@ -141,6 +141,14 @@ def _with_interval(value: float, drawn: list[float], why: str) -> Measure:
 
 _SHARES = {f"sensitivity_at_{100 * share:.0f}_percent_false": share for share in FALSE_POSITIVES}
 NAMES = ("auroc", "auprc", "mcc", *_SHARES)
+
+
+def _no_interval(rows: Rows, bootstrap: int) -> str:
+    """Why the groups cannot be drawn again; used only if they were not."""
+    if bootstrap == 0:
+        return "no bootstrap"
+    absent = [words for label, words in enumerate(LABELS) if not (rows.label == label).any()]
+    return f"there are no {absent[0]} here" if absent else "a class has one group only"
 
 
 def _drawn(rows: Rows, times: int, seed: int) -> list[Floats]:
@@ -180,7 +188,7 @@ def shares(
     parts: name -> (which, of, what to say if `of` is empty). Rows without a score count. The groups are
     drawn again as in `measures`.
     """
-    drawn = _drawn(rows, bootstrap, seed)
+    drawn, why = _drawn(rows, bootstrap, seed), _no_interval(rows, bootstrap)
     found = {}
     for name, (which, of, none) in parts.items():
         if not of.any():
@@ -188,7 +196,6 @@ def shares(
             continue
         sums = ((float(w[which & of].sum()), float(w[of].sum())) for w in drawn)
         value = float((which & of).sum() / of.sum())
-        why = "no bootstrap" if bootstrap == 0 else "a class has one group only"
         found[name] = _with_interval(value, [a / b if b else math.nan for a, b in sums], why)
     return found
 

@@ -15,7 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from virnucpro_core.errors import printable
-from virnucpro_core.evaluation.evaluation import Evaluation, Part, Reliability
+from virnucpro_core.evaluation.evaluation import FOUND, FOUND_OF_ALL, Evaluation, Part, Reliability
 from virnucpro_core.evaluation.metrics import Measure
 from virnucpro_core.files.publish import publish_bytes
 from virnucpro_core.sequences.labelled import LABELS
@@ -27,6 +27,7 @@ MEASURES = {
     "sensitivity_at_1_percent_false": "sensitivity at 1 % false positives",
     "sensitivity_at_5_percent_false": "sensitivity at 5 % false positives",
 }
+SHARES = {FOUND: "found of virus with a call", FOUND_OF_ALL: "found of all virus"}
 MOST_GROUPS = 1_000
 
 
@@ -44,7 +45,7 @@ def write_page(path: Path, evaluation: Evaluation) -> None:
     )
     environment.filters |= {"thousands": "{:,}".format, "printable": lambda text: printable(text[:300])}
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    run = evaluation.run
+    run = {"fitted_on": ""} | evaluation.run
     page = environment.get_template(
         "evaluation.html.j2"
     ).render(
@@ -53,6 +54,7 @@ def write_page(path: Path, evaluation: Evaluation) -> None:
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'",
         style=Markup(style),  # noqa: S704 - files of this package
         measures=MEASURES,
+        shares=SHARES,
         levels=(("Records", evaluation.records), ("Chunks", evaluation.chunks)),
         charts=[_by_length(evaluation.records, name) for name in ("auroc", "sensitivity_at_5_percent_false")],
         diagrams=[_diagram(one) for one in evaluation.reliability],
@@ -114,7 +116,7 @@ def _diagram(one: Reliability) -> dict[str, Any]:
     ]
     errors = "no record has a value"
     if one.brier is not None and one.error is not None:
-        errors = f"Brier score {one.brier:.3f}, calibration error {one.error:.3f}"
+        errors = f"Brier score {one.brier:.3f}, calibration error {one.error:.3f}, {one.records:,} records"
     return {"title": one.name, "dots": dots, "errors": errors}
 
 

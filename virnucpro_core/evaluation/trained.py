@@ -21,8 +21,9 @@ from virnucpro_core.evaluation.page import MEASURES, shown, write_page
 from virnucpro_core.evaluation.scores import Scored
 from virnucpro_core.files.publish import publish_bytes, publish_folder
 from virnucpro_core.models.convert import Origin, write_model_manifest
+from virnucpro_core.models.store import TRAINING_SEQUENCES
 from virnucpro_core.models.training import PARTS, Trained
-from virnucpro_core.models.training_data import TRAINING_SEQUENCES, write_training_sequences
+from virnucpro_core.models.training_data import write_training_sequences
 from virnucpro_core.results.chunk_calls import chunk_maxima
 from virnucpro_core.results.record_calls import chunk_scores
 

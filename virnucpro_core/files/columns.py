@@ -23,6 +23,8 @@ from virnucpro_core.files.digests import remember_sha256, sha256_json, sha256_on
 from virnucpro_core.files.publish import publish_folder
 
 _FORMAT = "virnucpro columns"
+# Bytes of a column up to which reading it takes less time than to start a thread for it.
+SMALL_COLUMN = 1 << 20
 _VERSION = 1
 HEADER = "store.json"
 # The header of a store whose columns were deleted to free space: it still lists them.
@@ -218,10 +220,14 @@ class ColumnStore:
     def verify(self) -> None:
         """Compare the sha256 of every column with the header. Raises StoreError that names a damaged column.
 
-        A process reads a column at most once, unless the file changes.
+        A process reads a column at most once, unless the file changes. Large columns are read side by side.
         """
-        with ThreadPoolExecutor(max(1, len(self._columns)), thread_name_prefix="digest-columns") as threads:
-            list(threads.map(lambda name: self._check(name, "sha256", sha256_once), self._columns))
+        large = [name for name, entry in self._columns.items() if entry["bytes"] > SMALL_COLUMN]
+        for name in self._columns.keys() - large:
+            self._check(name, "sha256", sha256_once)
+        if large:
+            with ThreadPoolExecutor(len(large), thread_name_prefix="digest-columns") as threads:
+                list(threads.map(lambda name: self._check(name, "sha256", sha256_once), large))
 
     def __contains__(self, name: str) -> bool:
         return name in self._columns

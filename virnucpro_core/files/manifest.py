@@ -8,7 +8,6 @@ load them. Knows files and digests; knows nothing of weights.
 
 import functools
 import hashlib
-import json
 import math
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from typing import Any
 
 from virnucpro_core.errors import WeightsError
 from virnucpro_core.files.digests import sha256_file, sha256_json
+from virnucpro_core.files.foreign_json import parse_json, whole_number
 from virnucpro_core.files.publish import publish_json
 
 MANIFEST = "manifest.json"
@@ -42,12 +42,14 @@ def write_manifest(folder: Path, files: Iterable[Path], facts: dict[str, Any]) -
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The folder's manifest. Raises WeightsError if it is missing, lists no files or does not match its seal."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest = parse_json((folder / MANIFEST).read_bytes())
         if "seal" in manifest and manifest["seal"] != sha256_json(
             {key: value for key, value in manifest.items() if key != "seal"}
         ):
             raise ValueError("it does not match its seal")
-        files = {str(name): (int(f["bytes"]), str(f["sha256"])) for name, f in manifest["files"].items()}
+        files = {
+            str(name): (whole_number(f["bytes"]), str(f["sha256"])) for name, f in manifest["files"].items()
+        }
     except FileNotFoundError as error:
         raise WeightsError("no manifest.json", where=folder, remedy="fetch or import the model") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

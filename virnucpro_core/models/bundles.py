@@ -1,14 +1,16 @@
 """Carries models to machines without a network: one archive of models of the store, with a manifest and digests.
 
 The archive is a plain tar: first `bundle.json` (the models, and size and sha256 of every file), then the files as
-`MODEL/FILE`. Reading takes only regular members that the manifest lists, under names that it builds itself; links,
-other members and names that lead out of the folder are refused. Nothing is extracted by the archive's own rules.
+`MODEL/FILE`. Reading takes only regular members that the manifest lists, under names that it builds itself, and of
+these only what writing puts in: the files in the model's own `manifest.json`, and COMPANIONS. All else is refused, such
+as links, and outcomes of self-checks on another machine. Nothing is extracted by the archive's own rules.
 
 With a classifier travel the files of COMPANIONS that lie beside it, such as its calibrations. They are no part of its
 `manifest.json`, because they may be made later; the archive has their digests.
 """
 
 import contextlib
+import fnmatch
 import hashlib
 import io
 import json
@@ -19,13 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from virnucpro_core.errors import UsageError, WeightsError
+from virnucpro_core.errors import UsageError, WeightsError, printable
 from virnucpro_core.files.digests import sha256_file
 from virnucpro_core.files.disk import make_sure_of_room
+from virnucpro_core.files.foreign_json import parse_json, whole_number
 from virnucpro_core.files.manifest import MANIFEST, read_manifest, verify
+from virnucpro_core.files.overwriting import keep_inputs
 from virnucpro_core.files.publish import publish, publish_bytes, publish_folder, temporary_folder
 from virnucpro_core.models.downloads import OnBytes, silent
-from virnucpro_core.models.store import ModelStore
+from virnucpro_core.models.store import MODEL_FILES, ModelStore
 
 BUNDLE = "bundle.json"
 _FORMAT = 1
@@ -33,7 +37,7 @@ Listed = dict[str, tuple[int, str]]  # file -> bytes, sha256
 _BLOCK = 1 << 20
 _LARGEST_MANIFEST = 4 << 20
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-COMPANIONS = ("calibration-*.json", "MODEL_CARD.md", "evaluation.*")
+COMPANIONS = ("calibration-*.json", "MODEL_CARD.md", "evaluation.html", "evaluation.json", "evaluation.tsv")
 _DAMAGED = "carry the archive over again and compare its sha256"
 
 
@@ -52,6 +56,8 @@ def write_bundle(store: ModelStore, names: Iterable[str], out: Path, *, on_bytes
     Equal models give equal bytes. Raises WeightsError if a model is missing or damaged, StoreError for disk errors.
     """
     models = {name: _listed(store.require(name)) for name in sorted(set(names))}
+    for name, files in models.items():
+        _check_names(store.path(name), name, files, MODEL_FILES)
     total = sum(size for files in models.values() for size, _ in files.values())
     make_sure_of_room(out.parent, total + (1 << 20), "for the archive")
     for name in models:
@@ -84,6 +90,7 @@ def read_bundle(
     with _refused(path), tarfile.open(path, "r:") as archive:
         members = iter(archive)
         models = _read_manifest(path, archive, next(members, None))
+        keep_inputs(map(store.path, models), [path], remedy="move the archive to another folder")
         wanted = {name: _wanted(store, name, files, force=force) for name, files in models.items()}
         total = sum(size for files in models.values() for size, _ in files.values())
         make_sure_of_room(store.root, total, "to unpack the archive")
@@ -100,6 +107,8 @@ def read_bundle(
                     entry = _required(path, next(members, None), f"{name}/{file}", size)
                     if file in wanted[name]:
                         _copy(path, archive, entry, into / file, sha256, arrived)
+                known = verify(into if MANIFEST in wanted[name] else store.path(name), up_to=0)["files"]
+                _check_names(path, name, files, known)
                 if MANIFEST in wanted[name]:
                     verify(into)
             found.append(Unbundled(name, store.path(name), wanted[name]))
@@ -113,8 +122,8 @@ def _listed(folder: Path) -> Listed:
     files = {
         str(name): (int(f["bytes"]), str(f["sha256"])) for name, f in read_manifest(folder)["files"].items()
     }
-    beside = {file.name for pattern in COMPANIONS for file in folder.glob(pattern) if file.is_file()}
-    more = [MANIFEST, *sorted(name for name in beside - files.keys() if _FILE.fullmatch(name))]
+    beside = {file.name for file in folder.iterdir() if file.is_file() and _is_companion(file.name)}
+    more = [MANIFEST, *sorted(beside - files.keys())]
     return dict(sorted(files.items())) | {
         name: ((folder / name).stat().st_size, sha256_file(folder / name)) for name in more
     }
@@ -170,7 +179,7 @@ def _read_manifest(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo
         raise no_bundle
     stream = archive.extractfile(member)
     try:
-        facts = json.loads(stream.read()) if stream else {}
+        facts = parse_json(stream.read()) if stream else {}
         if facts["format"] != _FORMAT:
             raise WeightsError(
                 f"its format is {facts['format']!r}, this version reads {_FORMAT}",
@@ -178,20 +187,32 @@ def _read_manifest(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo
                 remedy="update virnucpro",
             )
         models = {
-            str(name): {str(f): (int(v["bytes"]), str(v["sha256"])) for f, v in files.items()}
+            str(name): {str(f): (whole_number(v["bytes"]), str(v["sha256"])) for f, v in files.items()}
             for name, files in facts["models"].items()
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise no_bundle from error
     for name, files in models.items():
         ModelStore(path).path(name)  # raises UsageError for what is no name of a model
-        if MANIFEST not in files or not all(
-            _FILE.fullmatch(f) and size >= 0 for f, (size, _) in files.items()
-        ):
-            raise WeightsError(
-                f"the model {name} has files that it must not have", where=path, remedy=_DAMAGED
-            )
+        if MANIFEST not in files:
+            raise WeightsError(f"the model {name} has no {MANIFEST}", where=path, remedy=_DAMAGED)
+        _check_names(path, name, files, MODEL_FILES)
     return models
+
+
+def _check_names(path: Path, name: str, files: Iterable[str], of_model: Iterable[str]) -> None:
+    """Raise WeightsError for a file that is none of the model's own, no manifest and no companion."""
+    own = {*of_model, MANIFEST}
+    if (odd := next((f for f in files if f not in own and not _is_companion(f)), None)) is not None:
+        raise WeightsError(
+            f"the model {name} has a file that it must not have: {printable(odd[:80])}",
+            where=path,
+            remedy=_DAMAGED,
+        )
+
+
+def _is_companion(file: str) -> bool:
+    return bool(_FILE.fullmatch(file)) and any(fnmatch.fnmatchcase(file, pattern) for pattern in COMPANIONS)
 
 
 def _required(path: Path, member: tarfile.TarInfo | None, name: str, size: int) -> tarfile.TarInfo:

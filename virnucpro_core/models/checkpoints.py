@@ -1,19 +1,22 @@
 """Read PyTorch checkpoint files (.pt, .pth, .bin) as data: nothing in them is imported or called.
 
 Reads the zip layout of `torch.save` (since PyTorch 1.6) and the few names that make a tensor. Everything else
-in the pickle becomes an inert record (`inert_pickle`). Tensors are memory-mapped from the file. Works for any
-model.
+in the pickle becomes an inert record (`inert_pickle`). Every byte is compared with the CRC-32 that the archive has of
+it, then tensors are memory-mapped from the file. Works for any model.
 """
 
 import math
+import os
 import zipfile
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from virnucpro_core.errors import WeightsError
+from virnucpro_core.errors import WeightsError, printable
 from virnucpro_core.files.safetensors import TensorSource
 from virnucpro_core.models.inert_pickle import External, Global, Unbuilt, read_pickle
 
@@ -34,10 +37,15 @@ _DTYPES = {
 _ORDERED = Global("collections", "OrderedDict")
 _TENSORS = ("_rebuild_tensor_v2", "_rebuild_tensor")
 _PARAMETERS = ("_rebuild_parameter", "_rebuild_parameter_with_state")
-_NOT_A_ZIP = (
-    "not a zip archive as torch.save writes it since PyTorch 1.6",
-    "if it is an older file that you trust, open it with torch.load elsewhere and torch.save it again",
+_NO_ARCHIVE = "not a zip archive as torch.save writes it since PyTorch 1.6"
+_OLDER = (
+    f"{_NO_ARCHIVE}, but an older file",
+    "open it elsewhere with torch.load(..., weights_only=True) and torch.save it again",
 )
+_AGAIN = "copy or fetch the file again"
+# What an older file of torch.save begins with: a pickle of a number that marks it.
+_OLDER_BEGIN = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+_CHECKED_AT_ONCE, _BLOCK = 4, 1 << 18
 
 
 def read_checkpoint(path: Path) -> tuple[Any, dict[str, torch.Tensor]]:
@@ -171,7 +179,9 @@ class _Archive:
                 self.entries = {entry.filename: entry for entry in archive.infolist()}
                 self.starts = {name: self._start(archive, entry) for name, entry in self.entries.items()}
         except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
-            raise WeightsError(_NOT_A_ZIP[0], where=path, remedy=_NOT_A_ZIP[1]) from error
+            what, remedy = _no_archive(path, error)
+            raise WeightsError(what, where=path, remedy=remedy) from error
+        self._check_sums()
         pickles = [name for name in self.entries if name == "data.pkl" or name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise WeightsError(f"{len(pickles)} entries data.pkl in the archive, expected one", where=path)
@@ -195,6 +205,36 @@ class _Archive:
         if header[:4] != b"PK\x03\x04" or not stored or start + entry.file_size > self.bytes:
             raise zipfile.BadZipFile(f"entry {entry.filename!r} is compressed or reaches beyond the file")
         return start
+
+    def _check_sums(self) -> None:
+        """Raise WeightsError unless every entry has the CRC-32 that the archive has of it.
+
+        Reads the whole file once, in blocks and with several threads.
+        """
+        filled = {name: entry for name, entry in self.entries.items() if entry.file_size}
+        if filled and not any(entry.CRC for entry in filled.values()):
+            raise WeightsError(
+                "the archive has no checksums of its entries",
+                where=self.path,
+                remedy="torch.save it again, with torch.serialization.set_crc32_options(True)",
+            )
+        with self.path.open("rb") as stream, ThreadPoolExecutor(_CHECKED_AT_ONCE) as threads:
+            sums = threads.map(lambda name: self._sum(stream.fileno(), name), filled)
+            damaged = [name for name, found in zip(filled, sums, strict=True) if found != filled[name].CRC]
+        if damaged:
+            more = f", and {len(damaged) - 1:,} more are" if len(damaged) > 1 else ""
+            raise WeightsError(
+                f"its entry {damaged[0][:80]!r} is damaged (CRC-32 differs){more}",
+                where=self.path,
+                remedy=_AGAIN,
+            )
+
+    def _sum(self, handle: int, name: str) -> int:
+        """The CRC-32 of an entry's bytes in the file."""
+        found, at, end = 0, self.starts[name], self.starts[name] + self.entries[name].file_size
+        while at < end and (block := os.pread(handle, min(_BLOCK, end - at), at)):
+            found, at = zlib.crc32(block, found), at + len(block)
+        return found
 
     def _read(self, name: str, *, limit: int, default: bytes | None = None) -> bytes:
         if name not in self.entries and default is not None:
@@ -246,6 +286,24 @@ class _Archive:
         if start % dtype.itemsize:
             part = part.clone()
         return torch.empty(0, dtype=dtype).set_(part)
+
+
+def _no_archive(path: Path, error: Exception) -> tuple[str, str]:
+    """What is wrong with a file that cannot be opened as an archive, and what to do. Only its first bytes are read."""
+    with path.open("rb") as stream:
+        begin = stream.read(len(_OLDER_BEGIN))
+    if not begin:
+        return "is empty", _AGAIN
+    if begin == _OLDER_BEGIN:
+        return _OLDER
+    if begin.startswith(b"PK"):
+        said = (
+            printable(str(error)[:100])
+            if str(error).startswith("entry")
+            else "its list of entries is missing"
+        )
+        return f"damaged, or not complete: {said}", _AGAIN
+    return _NO_ARCHIVE, f"{_AGAIN}, or give the file that torch.save wrote"
 
 
 def _strided(flat: torch.Tensor, offset: Any, sizes: Any, strides: Any) -> torch.Tensor:

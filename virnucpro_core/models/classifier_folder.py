@@ -5,7 +5,6 @@ Shapes: D = DNABERT-S width + ESM-2 width, H hidden units, 2 classes.
 
 import functools
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from virnucpro_core.errors import WeightsError
+from virnucpro_core.files.foreign_json import parse_json
 
 CLASSES = ("others", "virus")
 MODEL_TYPE = "virnucpro-classifier"
@@ -75,7 +75,7 @@ class ClassifierWeights:
 def read_classifier(folder: Path) -> ClassifierWeights:
     """Read a classifier's folder. Raises WeightsError if it is missing, damaged or inconsistent."""
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = parse_json((folder / "config.json").read_bytes())
         state = _read(folder / "model.safetensors")
     except FileNotFoundError as error:
         raise WeightsError(

@@ -5,7 +5,6 @@ Reads the layouts in which models are published (fair-esm `.pt`, Hugging Face fo
 same weights give the same bytes, whichever layout they were published in.
 """
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,12 +19,13 @@ from virnucpro_core.encoders.weights import map_dnabert_names, map_esm2_names, o
 from virnucpro_core.errors import WeightsError
 from virnucpro_core.files import manifest
 from virnucpro_core.files.digests import sha256_file
+from virnucpro_core.files.foreign_json import parse_json
 from virnucpro_core.files.publish import publish_folder, publish_json
 from virnucpro_core.files.safetensors import TensorSource, write_tensors
 from virnucpro_core.models.checkpoints import attributes, read_checkpoint, read_sources
 from virnucpro_core.models.classifier import Classifier, load_classifier
 from virnucpro_core.models.sources import ModelKind
-from virnucpro_core.models.training_data import TRAINING_SEQUENCES
+from virnucpro_core.models.store import MODEL_FILES
 
 # The fields of config.json that the encoders use; all others (remote code, training settings) are dropped.
 ESM2_CONFIG: dict[str, Any] = {
@@ -96,7 +96,6 @@ def import_model(
 
 def write_model_manifest(folder: Path, kind: str, origin: Origin, numbers: Mapping[str, Any]) -> None:
     """Write `manifest.json`: kind, origin and numbers of the model, and size and sha256 of every file."""
-    names = ("config.json", "model.safetensors", "tokenizer.json", TRAINING_SEQUENCES)
     facts = {
         "kind": kind,
         "source": origin.source,
@@ -105,7 +104,7 @@ def write_model_manifest(folder: Path, kind: str, origin: Origin, numbers: Mappi
         "note": origin.note,
         **numbers,
     }
-    manifest.write_manifest(folder, (file for file in folder.iterdir() if file.name in names), facts)
+    manifest.write_manifest(folder, (file for file in folder.iterdir() if file.name in MODEL_FILES), facts)
 
 
 def _import_encoder(kind: ModelKind, path: Path, folder: Path, dtype: torch.dtype | None) -> dict[str, Any]:
@@ -166,7 +165,7 @@ def _weight_files(path: Path) -> list[Path]:
 def _shards(index: Path) -> list[str]:
     """File names of an index.json."""
     try:
-        return sorted({str(name) for name in json.loads(index.read_bytes())["weight_map"].values()})
+        return sorted({str(name) for name in parse_json(index.read_bytes())["weight_map"].values()})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsError("not an index of weight files", where=index, remedy="fetch it again") from error
 

@@ -2,11 +2,12 @@
 
 A file is written as `NAME.part` and gets its final name only when it is complete and correct. What was downloaded
 before a break is kept: the next attempt, or the next command, asks for the rest (HTTP byte ranges). Only files with a
-pinned sha256 are resumed, because only these show whether the two parts belong together.
+pinned sha256 are resumed, because only these show whether the two parts belong together. An answer that cannot be of
+this file is refused; it never deletes what an earlier answer brought. Where a server sends all from the start, the
+bytes that are here already are compared, not replaced.
 """
 
 import contextlib
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from urllib.parse import quote, urlsplit
 
 from virnucpro_core.errors import UsageError, WeightsError, printable
 from virnucpro_core.files.digests import sha256_file
-from virnucpro_core.files.publish import sync
+from virnucpro_core.models.arriving import BLOCK_BYTES, Arriving
 from virnucpro_core.models.sources import HUGGING_FACE, RemoteFile, Source
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BLOCK_BYTES = 1 << 20
 ARRIVING_BYTES = 1 << 16  # of one read from the network; what a break leaves of a read is lost
 # Seconds before each new attempt. The count starts again whenever an attempt brought new bytes.
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -77,9 +77,13 @@ class FolderFiles:
             raise WeightsError(
                 "no such file", where=origin, remedy=f"put the files of {source.address} into {origin.parent}"
             )
-        arriving = _Arriving(file, folder / file.name, origin)
+        arriving = Arriving(file, folder / file.name, origin)
+        arriving.resume()
+        arriving.check_length(origin.stat().st_size)
+        if arriving.done and sha256_file(origin) != file.sha256:
+            arriving.refuse(f"{file.name} does not have the pinned sha256 {file.sha256}")
+        arriving.start_again()
         with origin.open("rb") as stream:
-            arriving.start_again()
             while block := stream.read(BLOCK_BYTES):
                 arriving.add(block)
                 self.on_bytes(file.name, arriving.done, file.size or origin.stat().st_size)
@@ -104,7 +108,7 @@ class WebFiles:
     def get(self, name: str, source: Source, file: RemoteFile, folder: Path) -> Path:
         """Download the file, with new attempts after breaks. Raises NetworkError, WeightsError or UsageError."""
         address = self.address(name, source, file)
-        arriving = _Arriving(file, folder / file.name, shown(address))
+        arriving = Arriving(file, folder / file.name, shown(address))
         arriving.resume()
         pauses = iter(self.pauses)
         while True:
@@ -136,11 +140,11 @@ class WebFiles:
             base = f"https://raw.githubusercontent.com/{source.repository}/{source.revision}"
         return f"{base}/{quote(file.name)}"
 
-    def _attempt(self, address: str, arriving: "_Arriving") -> Path:
+    def _attempt(self, address: str, arriving: "Arriving") -> Path:
         """One request. Raises _TryAgainError after a break that may pass."""
         with _broken_connections(address), _session() as session:
             headers = {"Accept-Encoding": "identity"}  # the bytes as they are, so that ranges count them
-            if arriving.done:
+            if arriving.done and not arriving.from_the_start:
                 headers["Range"] = f"bytes={arriving.done}-"
             waits = (CONNECT_SECONDS, self.silence)
             with session.get(address, headers=headers, stream=True, timeout=waits) as response:
@@ -151,9 +155,10 @@ class WebFiles:
                 if not _is_complete(response, arriving):
                     for block in response.iter_content(ARRIVING_BYTES):
                         arriving.add(block)
-                        self.on_bytes(arriving.file.name, arriving.done, arriving.total)
-        if arriving.total is not None and arriving.done < arriving.total:
-            raise _TryAgainError(f"the connection ended after {arriving.done:,} of {arriving.total:,} bytes")
+                        self.on_bytes(arriving.file.name, arriving.at, arriving.total)
+        if arriving.at < max(arriving.total or 0, arriving.done):
+            whole = f" of {arriving.total:,}" if arriving.total is not None else ""
+            raise _TryAgainError(f"the connection ended after {arriving.at:,}{whole} bytes")
         return arriving.finish()
 
 
@@ -165,70 +170,16 @@ class _TryAgainError(Exception):
         super().__init__(why)
 
 
-class _Arriving:
-    """A file on its way: `.part` on disk, the number of its bytes and their sha256 so far."""
-
-    def __init__(self, file: RemoteFile, path: Path, origin: str | Path) -> None:
-        self.file, self.path, self.origin = file, path, str(origin)
-        self.part = path.with_name(path.name + ".part")
-        self.total, self.done, self._digest = file.size, 0, hashlib.sha256()
-
-    def resume(self) -> None:
-        """Go on behind the bytes that an earlier command left."""
-        if self.file.sha256 is None or not self.part.is_file():
-            self.start_again()
-            return
-        with self.part.open("rb") as stream:
-            while block := stream.read(BLOCK_BYTES):
-                self._digest.update(block)
-        self.done = self.part.stat().st_size
-        if self.file.size is not None and self.done > self.file.size:
-            self.start_again()
-
-    def start_again(self) -> None:
-        """Forget all bytes."""
-        self.part.write_bytes(b"")
-        self.total, self.done, self._digest = self.file.size, 0, hashlib.sha256()
-
-    def add(self, block: bytes) -> None:
-        """Append bytes. Raises WeightsError as soon as the file is longer than the pinned one."""
-        if self.file.size is not None and self.done + len(block) > self.file.size:
-            self._refuse(f"{self.file.name} has more than the expected {self.file.size:,} bytes")
-        with self.part.open("ab") as stream:
-            stream.write(block)
-        self._digest.update(block)
-        self.done += len(block)
-
-    def check_length(self, announced: int) -> None:
-        """Raise WeightsError before the download if the server announces another length than the pinned one."""
-        if self.file.size not in (None, announced):
-            self._refuse(f"{self.file.name} has {announced:,} bytes, {self.file.size:,} are expected")
-
-    def finish(self) -> Path:
-        """Give the complete file its name. If it is not the pinned one, delete it and raise WeightsError."""
-        if self.file.size not in (None, self.done):
-            self._refuse(f"{self.file.name} has {self.done:,} bytes, {self.file.size:,} are expected")
-        if self.file.sha256 not in (None, self._digest.hexdigest()):
-            self._refuse(f"{self.file.name} does not have the pinned sha256 {self.file.sha256}")
-        sync(self.part)
-        self.part.replace(self.path)
-        return self.path
-
-    def _refuse(self, what: str) -> None:
-        self.part.unlink(missing_ok=True)
-        raise WeightsError(
-            what, where=self.origin, remedy="its bytes were deleted; fetch it again, or from another place"
-        )
-
-
-def _is_complete(response: "requests.Response", arriving: _Arriving) -> bool:
+def _is_complete(response: "requests.Response", arriving: Arriving) -> bool:
     """Whether no byte is missing. Sets where the answer's bytes belong. Raises _TryAgainError, WeightsError."""
+    arriving.begin_answer(0)
     status, whole = response.status_code, response.headers.get("Content-Length", "")
-    if status == 416:  # the range begins behind the end
+    if status == 416 and not arriving.from_the_start:  # the range begins behind the end
+        arriving.begin_answer(arriving.done)
         if arriving.done == arriving.file.size:
             return True
-        arriving.start_again()
-        raise _TryAgainError("the server has fewer bytes than were downloaded before")
+        arriving.from_the_start = True
+        raise _TryAgainError("the server says that it has fewer bytes than are here")
     if status in _AGAIN:
         asked = response.headers.get("Retry-After", "")
         raise _TryAgainError(f"HTTP {status} {response.reason}", float(asked) if asked.isdecimal() else 0.0)
@@ -239,17 +190,20 @@ def _is_complete(response: "requests.Response", arriving: _Arriving) -> bool:
             remedy="check the address and the proxy; or give --from DIR|URL, or carry the files over"
             " (`virnucpro models bundle`)",
         )
+    if response.headers.get("Content-Type", "").startswith("text/html"):
+        arriving.refuse(f"the server sent a web page, and not {arriving.file.name}")
     if status == 206:
         start, total = _range(response.headers.get("Content-Range", ""))
-        if start != arriving.done:
-            arriving.start_again()
+        if not 0 <= start <= arriving.done:
+            if arriving.from_the_start:
+                arriving.refuse("the server sent a part, and the whole file was asked for")
+            arriving.from_the_start = True
             raise _TryAgainError("the server sent another range than was asked for")
+        arriving.begin_answer(start)
         if total is not None:
             arriving.check_length(total)
             arriving.total = total
         return False
-    if arriving.done:  # the server knows no ranges, and sends all from the start
-        arriving.start_again()
     if whole.isdecimal() and "Content-Encoding" not in response.headers:
         arriving.check_length(int(whole))
         arriving.total = int(whole)
@@ -313,6 +267,8 @@ def _cause(error: BaseException) -> str:
             seen.append(one)
             waiting += [one.__context__, one.__cause__, getattr(one, "reason", None), *one.args]
     said = [e.strerror for e in seen if isinstance(e, OSError) and isinstance(e.strerror, str)]
+    if not said and any(isinstance(e, ValueError) for e in seen):  # a number in the answer that is none
+        return "the answer is garbled"
     texts = [text for e in seen for text in e.args if isinstance(text, str)]
     return printable((said or texts or [type(error).__name__])[-1][:200]).rstrip(".")
 

@@ -37,6 +37,13 @@ class FeatureFile:
     ids: list[str]
     values: NDArray[np.float32]
 
+    def by_encoder(self) -> dict[str, NDArray[np.float32]]:
+        """The vectors of each encoder in the file: `dnabert-s` (N, 768), `esm2` (N, 2560), or both."""
+        if self.kind != "merged":
+            return {self.kind: self.values}
+        split = WIDTHS["dnabert-s"]
+        return {"dnabert-s": self.values[:, :split], "esm2": self.values[:, split:]}
+
 
 def kind_of(path: Path) -> FeatureKind | None:
     """Which features a file of this name holds; None for other files."""

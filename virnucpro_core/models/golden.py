@@ -22,6 +22,7 @@ from virnucpro_core.encoders.encoder import Encoder, Kind
 from virnucpro_core.encoders.model_folder import fingerprint
 from virnucpro_core.errors import StoreError
 from virnucpro_core.files.digests import sha256_file
+from virnucpro_core.files.foreign_json import parse_json
 from virnucpro_core.files.publish import publish, publish_json
 from virnucpro_core.models.classifier import Classifier
 
@@ -205,7 +206,7 @@ def write_record(folder: Path, outcome: Outcome, date: str) -> None:
 def read_record(folder: Path) -> dict[str, Any] | None:
     """The last outcome for exactly these weights and these facts; None if there is none."""
     try:
-        facts = json.loads((folder / RECORD).read_bytes())
+        facts = parse_json((folder / RECORD).read_bytes())
         current = (facts["fingerprint"], facts["golden"]) == (fingerprint(folder), sha256_file(GOLDEN))
         return dict(facts) if current else None
     except (OSError, ValueError, KeyError, TypeError):

@@ -13,6 +13,9 @@ from virnucpro_core.errors import UsageError, WeightsError
 from virnucpro_core.files.manifest import verify
 from virnucpro_core.models.sources import SOURCES, Source
 
+TRAINING_SEQUENCES = "training_sequences.npy"
+# All files that a model can have; its `manifest.json` lists those that it has.
+MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", TRAINING_SEQUENCES)
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 
 

@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from virnucpro_core.errors import WeightsError
+from virnucpro_core.models.store import TRAINING_SEQUENCES
 from virnucpro_core.sequences.fasta import Record
 from virnucpro_core.sequences.labelled import DIGEST_BYTES, sequence_digest
-
-TRAINING_SEQUENCES = "training_sequences.npy"
 
 
 @dataclass(frozen=True, slots=True)

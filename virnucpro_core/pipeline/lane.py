@@ -233,8 +233,12 @@ def in_threads(
     """Yield `make(item)` for every item, in order. Each thread works on one item ahead of it, and one item waits.
 
     This is for digests and for synced files: they wait for the disk, or do not need Python's lock. An error of `make`
-    is raised here, after what other threads have begun is done.
+    is raised here, after what other threads have begun is done. A single item needs no thread.
     """
+    items = list(items)
+    if len(items) == 1:
+        yield make(items[0])
+        return
     with ThreadPoolExecutor(threads, thread_name_prefix="shards") as pool:
         ahead = deque[Future[Result]]()
         try:

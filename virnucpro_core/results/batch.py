@@ -80,6 +80,11 @@ class BatchRow:
         return {name: found.get(name, "") for name in COLUMNS}
 
 
+def pages_across(out: Path) -> list[Path]:
+    """All files across samples that may be written in `out`, but for the reports' copies."""
+    return [out / name for name in _MARKS]
+
+
 def check_batch_out(out: Path, *, force: bool = False) -> None:
     """Raises UsageError if a file in `out` that would be replaced is not of VirNucPro, unless `force`."""
     reports = {f"{REPORTS}/{file.name}": _MARKS[INDEX] for file in (out / REPORTS).glob("*.html")}

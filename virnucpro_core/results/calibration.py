@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from virnucpro_core.errors import UsageError, WeightsError
 from virnucpro_core.files.digests import sha256_json
+from virnucpro_core.files.foreign_json import parse_json
 from virnucpro_core.files.publish import publish_json
 from virnucpro_core.results.record_calls import NO_CALL, OTHERS, VIRUS, RecordCalls
 
@@ -141,7 +142,7 @@ def frames_in_words(min_open: int) -> str:
 def read_calibration(path: Path) -> Calibration:
     """Raises WeightsError if the file is missing, is damaged or is no calibration."""
     try:
-        raw: dict[str, Any] = json.loads(path.read_bytes())
+        raw: dict[str, Any] = parse_json(path.read_bytes())
         seal = raw.pop("seal", "")
         if raw["kind"] != KIND or raw["format"] != FORMAT or sha256_json(raw) != seal:
             raise ValueError("its content does not match its seal")

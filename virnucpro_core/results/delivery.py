@@ -206,6 +206,11 @@ def only_writer(out: Path) -> Iterator[None]:
             file.unlink(missing_ok=True)
 
 
+def delivered_files(out: Path) -> list[Path]:
+    """All files that `deliver` may replace or delete in `out`."""
+    return [out / name for name in (RUN, UNFINISHED, *RESULT_FILES)]
+
+
 def deliver_to(target: Target, sample: Sample) -> None:
     """Copy the sample's results to its folder, unless another command has written there since that was checked.
 

@@ -1,14 +1,19 @@
 """What the HTML pages share: templates, number formats, and a policy that lets nothing be loaded from outside."""
 
 import base64
+import functools
 import hashlib
 from importlib import resources
 
 import jinja2
 
 
+@functools.cache
 def page_environment() -> jinja2.Environment:
-    """Templates of this package; every value is escaped. Filters: `thousands`, `bases`."""
+    """Templates of this package; every value is escaped. Filters: `thousands`, `bases`.
+
+    A process has one, and so compiles a template only once.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("virnucpro_core.results"),
         autoescape=True,

@@ -38,7 +38,11 @@ HEAD_BYTES = 1 << 20
 
 
 def read_records(
-    paths: Sequence[Path], *, duplicates: Duplicates = "refuse", options: ReadOptions = EVERYTHING
+    paths: Sequence[Path],
+    *,
+    duplicates: Duplicates = "refuse",
+    options: ReadOptions = EVERYTHING,
+    remedy: str = "make ids unique, or use `--duplicates rename`",
 ) -> Iterator[Record]:
     """All records of one sample's files, file by file in the given order.
 
@@ -46,7 +50,8 @@ def read_records(
     sequence are dropped; in FASTQ they are refused, and so are qualities outside `!` to `~`. Mates get `/1` and `/2`
     after their id, and the ids of two files of mates must agree. Ids must be unique in the sample. With
     `duplicates="refuse"` a repeated id raises InputError after the last record; with "rename" repeats become `id_2`,
-    `id_3`, ... (the files are then read twice). Raises InputError; UsageError for BAM and CRAM without pysam.
+    `id_3`, ... (the files are then read twice). remedy: what that error says. Raises InputError; UsageError for BAM and
+    CRAM without pysam.
     """
     files = in_order(paths)
     if duplicates == "rename":
@@ -60,7 +65,7 @@ def read_records(
     first = identities.first()
     repeats = np.flatnonzero(first != np.arange(len(first)))
     if len(repeats):
-        _refuse_duplicate(files, options, counts, int(first[repeats[0]]), int(repeats[0]))
+        _refuse_duplicate(files, options, counts, (int(first[repeats[0]]), int(repeats[0])), remedy)
 
 
 def read_again(paths: Sequence[Path], *, options: ReadOptions = EVERYTHING) -> Generator[Record]:
@@ -285,15 +290,15 @@ def _place(files: Sequence[Path], counts: Sequence[int], ordinal: int) -> tuple[
 
 
 def _refuse_duplicate(
-    files: Sequence[Path], options: ReadOptions, counts: Sequence[int], first: int, second: int
+    files: Sequence[Path], options: ReadOptions, counts: Sequence[int], repeated: tuple[int, int], remedy: str
 ) -> None:
+    first, second = repeated
     places = [_place(files, counts, first), _place(files, counts, second)]
     (first_path, first_number), (path, number) = places
     record = next(r.id for i, r in enumerate(_read_files(files, options)) if i == second)
     where = "" if first_path == path else f"{first_path}, "
     line, first_line = _line_if_any(path, number), _line_if_any(first_path, first_number)
     there = f"{where}line {first_line:,}" if first_line else f"{where}record {first_number:,}"
-    remedy = "make ids unique, or use `--duplicates rename`"
     raise InputError(f"the same id as at {there}", path=path, record=record, line=line, remedy=remedy)
 
 

@@ -8,7 +8,7 @@ on either strand, are joined.
 
 import csv
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,7 +125,7 @@ class LabelledInput:
         table = None if self.labels is None else read_labels(self.labels)
         found: dict[str, Truth] = {}
         joined, digests, longest, lengths = _Joined(), bytearray(), [0, 0], []
-        for record in read_records(files):
+        for record in read_records(files, remedy="make ids unique"):
             truth = self._truth(record, files, table)
             found[record.id] = truth
             if record.sequence:
@@ -177,6 +177,8 @@ def read_labels(path: Path) -> dict[str, Truth]:
                 said = printable(" ".join(header)[:80])
                 raise InputError(f"the first line is '{said}'", path=path, line=1, remedy=_TABLE_REMEDY)
             for number, row in enumerate(rows, 2):
+                if not row:  # a blank line
+                    continue
                 if (
                     len(row) != len(header)
                     or row[1] not in LABELS
@@ -239,13 +241,19 @@ class _Joined:
 
 
 def write_pieces(
-    labelled: LabelledInput, truth: dict[str, Truth], lengths: Sequence[int], out: Path
+    labelled: LabelledInput,
+    truth: dict[str, Truth],
+    lengths: Sequence[int],
+    out: Path,
+    *,
+    check: Callable[[Path], None] = lambda _: None,
 ) -> dict[str, Truth]:
     """Cut every record into pieces of each length, write them as FASTA to `out`, and return their labels and groups.
 
     lengths: in bases. The pieces of one length do not overlap. A rest that is shorter is left out; so is a record
-    that is shorter than the length. A piece is called `{record}:{first base}-{last base}`, from 1. Raises UsageError
-    if a class has no piece.
+    that is shorter than the length. A piece is called `{record}:{first base}-{last base}`, from 1. check: called
+    with the complete file before it gets its name; an error that it raises keeps what is at `out`. Raises UsageError if
+    a class has no piece.
     """
     pieces: dict[str, Truth] = {}
     with publish(out) as temporary, temporary.open("wb") as stream:
@@ -253,11 +261,13 @@ def write_pieces(
             for name, letters in pieces_of(record, lengths):
                 pieces[name] = truth[record.id]
                 stream.write(b">%b\n%b\n" % (name.encode(), letters))
-    for label, words in enumerate(LABELS):
-        if not any(one.label == label for one in pieces.values()):
-            raise UsageError(
-                f"no {words} record is as long as {min(lengths):,} bases", remedy="give smaller --lengths"
-            )
+        for label, words in enumerate(LABELS):
+            if not any(one.label == label for one in pieces.values()):
+                raise UsageError(
+                    f"no {words} record is as long as {min(lengths):,} bases", remedy="give smaller --lengths"
+                )
+        stream.flush()
+        check(temporary)
     return pieces
 
 

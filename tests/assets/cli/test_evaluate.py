@@ -56,7 +56,7 @@ def test_an_evaluation_says_how_good_and_that_the_demo_means_nothing(site: Site)
     assert f"\nevaluation: {site.folder}/evaluation/evaluation.html\n" in site.evaluated
     page = html.unescape((site.folder / "evaluation" / "evaluation.html").read_text())
     assert NO_MEANING in page
-    assert "need a calibration; this classifier has none" in page
+    assert "need a calibration; this classifier has no calibration" in page
     assert "http" not in page.replace("http-equiv", "")
     facts = json.loads((site.folder / "evaluation" / "evaluation.json").read_text())
     groups = {group["name"]: group for group in facts["groups"]}
@@ -79,6 +79,29 @@ def test_a_calibration_lies_beside_the_classifier_and_reuses_the_scores(site: Si
     facts = json.loads((site.folder / "calibration" / "evaluation.json").read_text())
     assert [one["name"][:8] for one in facts["confusion"]] == ["cut-off ", "conserva", "relaxed "]
     assert [one["name"] for one in facts["reliability"]] == ["score", "probability, held-out groups"]
+
+
+def test_an_evaluation_on_the_data_of_the_calibration_says_so(site: Site) -> None:
+    """The same genomes in other files and other pieces."""
+    words = ("--virus", "virus.fa", "--others", "others.fa", "--lengths", 300, *site.words[5:])
+    done = site.shell.run("evaluate", *words, "--out", "in-sample")
+    assert done.returncode == 0
+    line = "the calibration was fitted to these very data: 11 of 11 sequences; its probabilities will look too good"
+    assert line in done.stderr
+    page = " ".join((site.folder / "in-sample/evaluation.html").read_text().split())
+    assert "It was fitted to these very data: 11 of 11 sequences." in page
+    assert "these very data" not in (site.folder / "evaluation/evaluation.html").read_text()
+    assert "these very data" not in (site.folder / "calibration/evaluation.html").read_text()
+    facts = json.loads((site.folder / "in-sample/evaluation.json").read_text())
+    assert facts["run"]["fitted_on"] == "11 of 11 sequences"
+    # The same command again replaces its own files; without the calibration nothing is said of it.
+    again = site.shell.run("evaluate", *words, "--calibration", "none", "--out", "in-sample")
+    assert again.returncode == 0
+    assert "these very data" not in again.stderr
+    page = (site.folder / "in-sample/evaluation.html").read_text()
+    assert "need a calibration; the calibration was left out by --calibration none" in page
+    report = " ".join((site.folder / "in-sample/predictions/report.html").read_text().split())
+    assert "no column with probabilities: a calibration was left out by --calibration none." in report
 
 
 def test_predictions_then_have_probabilities(site: Site, tmp_path: Path) -> None:

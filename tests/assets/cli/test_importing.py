@@ -37,7 +37,7 @@ def test_imported_features_are_predicted_without_encoders(tmp_path: Path) -> Non
     )
     assert "old: 8 vectors of 3 files imported for 8 frames, matched by id and sequence, sha256 " in said
     assert (
-        f"next: virnucpro predict {RECORDS} --sample old --profile esm2-3b --chunk-size 500 --out DIR\n"
+        f"next: virnucpro predict {RECORDS} --sample old --profile esm2-3b --chunk-size 500 --device cpu --out DIR\n"
         in said
     )
     out = tmp_path / "out"

@@ -1,6 +1,10 @@
 """`virnucpro models`: fetch, bundle, unbundle and the golden self-check, on stand-ins for the published weights."""
 
+import hashlib
 import io
+import itertools
+import json
+import re
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -14,12 +18,13 @@ import torch
 from safetensors.torch import load_file
 
 from tests.support import stand_in
+from tests.support.feature_files import flip_a_byte
 from virnucpro_assets.cli import transfer
 from virnucpro_assets.cli.golden import golden_states
 from virnucpro_assets.cli.main import app
 from virnucpro_core.errors import UsageError, VirnucproError, WeightsError
 from virnucpro_core.files.digests import sha256_file
-from virnucpro_core.files.manifest import verify
+from virnucpro_core.files.manifest import read_manifest, verify, write_manifest
 from virnucpro_core.models import downloads, golden, sources
 from virnucpro_core.models.classifier import load_classifier
 from virnucpro_core.models.convert import Origin, write_model_manifest
@@ -85,8 +90,8 @@ def test_a_profile_is_fetched_checked_carried_and_checked_again(
     assert f"esm2-3b: {store / 'esm2-3b'}\n" in out
     assert "model.safetensors: " in out  # the progress of a file
     assert (
-        "your installation reproduces the published tool's vectors and scores: 8 of 8 frames, largest score"
-        " difference 0.0e+00\n" in out
+        "dnabert-s, esm2-3b, virnucpro-500 together reproduce the published tool's vectors and scores: 8 of 8 frames,"
+        " largest score difference 0.0e+00\n" in out
     )
     passed = [line for line in out.splitlines() if " passed " in line]
     assert [line.split()[0] for line in passed] == ["dnabert-s", "esm2-3b", "virnucpro-500"]
@@ -119,7 +124,8 @@ def test_a_model_that_differs_is_said_in_words(run: Run, published: Path, tmp_pa
     run("models", "fetch", "virnucpro-500", "esm2-3b", "--from", published, "--no-golden")
     store = tmp_path / "home/models"
     out = run("models", "verify", "--golden")
-    assert "reproduces" not in out  # DNABERT-S is not there: nothing is said of the whole
+    assert "reproduce" not in out  # DNABERT-S is not there: nothing is said of the whole
+    assert "dnabert-s      not compared: it is not among these models, so nothing is said of all three" in out
     assert out.count("passed") == 2
 
     def exchange(state: dict[str, torch.Tensor]) -> None:
@@ -140,6 +146,61 @@ def test_a_model_that_differs_is_said_in_words(run: Run, published: Path, tmp_pa
     (state,) = golden_states(store, ["virnucpro-500"])
     assert state[1] is False
     assert "its two outputs are exchanged" in state[2]
+
+
+def test_three_models_that_pass_alone_can_fail_together(
+    run: Run, published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("models", "fetch", "--profile", "esm2-3b", "--from", published, "--no-golden")
+    store = tmp_path / "home/models"
+    folders = {name: store / name for name in ("dnabert-s", "esm2-3b", "virnucpro-500")}
+    folders, facts = stand_in.flipping_together(folders, tmp_path)
+    for name, folder in folders.items():
+        shutil.rmtree(store / name)
+        shutil.copytree(folder, store / name)
+    monkeypatch.setattr(golden, "published", lambda: facts)
+    result = click.testing.CliRunner().invoke(app, ["models", "verify", "--golden"], standalone_mode=False)
+    assert isinstance(result.exception, WeightsError)
+    assert result.exception.exit_code == 2
+    assert "reproduce" not in result.output
+    assert (
+        "all three      DIFFERS  with the other models 7 of 8 frames have the published call" in result.output
+    )
+    for name, passed, text in golden_states(store, folders):
+        assert (name in folders, passed) == (True, False)
+        assert "passed alone, but with the other models 7 of 8 frames" in text
+    result = click.testing.CliRunner().invoke(app, ["doctor", "--profile", "esm2-3b", "--device", "cpu"])
+    assert result.exit_code == 2
+    assert "DIFFERS golden answers          virnucpro-500: differed on" in result.output
+
+
+def test_a_damaged_classifier_is_not_fetched(run: Run, published: Path, tmp_path: Path) -> None:
+    """No sha256 of it is published: the archive's own checksums find the byte, and no line says that it is compared."""
+    for name in NAMES:
+        files = tuple(replace(f, size=None, sha256=None) for f in sources.SOURCES[name].files)
+        if name.startswith("virnucpro"):
+            sources.SOURCES[name] = replace(sources.SOURCES[name], files=files)
+    place = tmp_path / "from"
+    shutil.copytree(published, place)
+    out = run("models", "fetch", "virnucpro-300", "--from", place)
+    assert "virnucpro-300: no sha256 is published of 300_model.pth: not compared\n" in out
+    assert "reproduce" not in out
+    out = run("models", "fetch", "--profile", "esm2-3b", "--from", place)
+    assert "\nvirnucpro-300  not compared: no golden answers exist for it\n" in out
+    shutil.rmtree(tmp_path / "home/models/virnucpro-300")
+    flip_a_byte(place / "virnucpro-300/300_model.pth")
+    line = refused(run, "models", "fetch", "--profile", "esm2-3b", "--from", place)
+    assert "300_model.pth: its entry '300_model/data/" in line
+    assert "is damaged (CRC-32 differs); copy or fetch the file again" in line
+    assert not (tmp_path / "home/models/virnucpro-300").exists()
+
+
+def test_help_says_what_is_compared() -> None:
+    result = click.testing.CliRunner().invoke(app, ["models", "fetch", "--help"])
+    said = " ".join(result.output.split())
+    assert "No sha256 is published of the classifiers, nor of ESM-2's small JSON files" in said
+    loose = {f.name for one in SOURCES.values() for f in one.files if f.sha256 is None}
+    assert loose == {"config.json", "pytorch_model.bin.index.json", "300_model.pth", "500_model.pth"}
 
 
 def test_other_encoders_have_no_golden_answers(run: Run, published: Path, tmp_path: Path) -> None:
@@ -180,6 +241,10 @@ def test_what_cannot_be_fetched_is_said_before_the_first_byte(
     ):
         assert line in refused(run, "models", "fetch", *words)
     assert not any((tmp_path / "home/models").glob("[!.]*"))
+    shutil.copytree(published / "esm2-3b", tmp_path / "home/models/esm2-3b")
+    (tmp_path / "home/models/esm2-3b/manifest.json").unlink()
+    line = refused(run, "models", "fetch", "esm2-3b", "--from", tmp_path / "home/models")
+    assert "home/models/esm2-3b: is read by this command, and would be replaced; give --from another" in line
 
 
 def test_without_network_one_line_says_what_to_do(
@@ -280,7 +345,11 @@ def without_weights(member: tarfile.TarInfo, data: bytes) -> tuple[tarfile.TarIn
     [
         (renamed("virnucpro-500/model", "../../evil"), "is expected"),
         (renamed("virnucpro-500", "../evil"), "is not a model name"),
-        (renamed("model.safetensors", "../evil"), "has files that it must not have"),
+        (renamed("model.safetensors", "../evil"), "has a file that it must not have: ../evil"),
+        (renamed("model.safetensors", "golden.json"), "has a file that it must not have: golden.json"),
+        (lambda m, d: (m, b"[" * 200_000) if m.name == "bundle.json" else (m, d), "not an archive of"),
+        (lambda m, d: (m, re.sub(rb'"bytes": \d+', b'"bytes": 1e400', d)), "not an archive of"),
+        (lambda m, d: (m, re.sub(rb'"bytes": \d+', b'"bytes": 7.5', d)), "not an archive of"),
         (renamed("bundle.json", "other.json"), "not an archive of `virnucpro models bundle`"),
         (linked, "virnucpro-500/config.json is no regular file"),
         (flipped, "virnucpro-500/model.safetensors does not have the sha256 of the manifest"),
@@ -300,6 +369,76 @@ def test_a_hostile_or_damaged_archive_leaves_nothing(
     assert line in refused(run, "models", "unbundle", bad)
     assert not any((tmp_path / "home/models").glob("*/*"))
     assert sorted(p for p in tmp_path.rglob("*") if "home" not in p.parts) == before
+
+
+def forged(archive: Path, changes: dict[str, bytes | None]) -> Path:
+    """The archive with other files in its classifier (None: not in it), and their digests in its manifest."""
+    with tarfile.open(archive) as good:
+        files = {m.name: good.extractfile(m).read() for m in good}
+    listed = json.loads(files.pop("bundle.json"))
+    files = {name.partition("/")[2]: data for name, data in files.items()} | changes
+    files = {name: data for name, data in files.items() if data is not None}
+    listed["models"]["virnucpro-500"] = {
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
+    }
+    out = archive.with_name("forged.tar")
+    with tarfile.open(out, "w") as bad:
+        for name, data in [("bundle.json", json.dumps(listed).encode())] + [
+            (f"virnucpro-500/{name}", data) for name, data in files.items()
+        ]:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            bad.addfile(member, io.BytesIO(data))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("name", "is_in_manifest"),
+    [
+        *itertools.product(("golden.json", "evil.sh", "evaluation.sh", ".hidden.json"), (False, True)),
+        ("tokenizer.json", False),  # a model may have one, if its manifest says so
+    ],
+)
+def test_only_what_a_bundle_writes_comes_into_the_store(
+    run: Run, archive: Path, tmp_path: Path, name: str, is_in_manifest: bool
+) -> None:
+    """A forged outcome of the self-check would make the doctor say that the model passed."""
+    changes: dict[str, bytes | None] = {name: b"{}"}
+    if is_in_manifest:
+        folder = tmp_path / "made"
+        with tarfile.open(archive) as good:
+            good.extractall(folder, filter="data")
+        folder /= "virnucpro-500"
+        (folder / name).write_bytes(b"{}")
+        facts = {k: v for k, v in read_manifest(folder).items() if k not in ("files", "seal", "format")}
+        write_manifest(folder, [f for f in folder.iterdir() if f.name != "manifest.json"], facts)
+        changes["manifest.json"] = (folder / "manifest.json").read_bytes()
+    bad = forged(archive, changes)
+    line = refused(run, "models", "unbundle", bad)
+    assert f"the model virnucpro-500 has a file that it must not have: {name}; carry the archive" in line
+    assert not any((tmp_path / "home/models").glob("*/*"))
+    run("models", "unbundle", archive)
+    there = sorted((tmp_path / "home/models/virnucpro-500").iterdir())
+    assert f"must not have: {name}" in refused(run, "models", "unbundle", forged(archive, {name: b"{}"}))
+    assert sorted((tmp_path / "home/models/virnucpro-500").iterdir()) == there
+
+
+def test_a_manifest_that_breaks_a_reader_is_damaged(run: Run, archive: Path, tmp_path: Path) -> None:
+    for text in (b"[" * 200_000, b'{"files": {"config.json": {"bytes": 1e400, "sha256": ""}}}'):
+        bad = forged(archive, {"manifest.json": text})
+        assert "damaged manifest.json" in refused(run, "models", "unbundle", bad)
+    assert not any((tmp_path / "home/models").glob("*/*"))
+
+
+def test_an_archive_within_the_model_that_it_replaces(run: Run, archive: Path, tmp_path: Path) -> None:
+    run("models", "unbundle", archive)
+    inside = tmp_path / "home/models/virnucpro-500/m.tar"
+    shutil.copy(archive, inside)
+    assert "m.tar in it is read by this command" in refused(run, "models", "unbundle", "--force", inside)
+    line = refused(
+        run, "models", "bundle", "virnucpro-500", "--out", inside.with_name("config.json"), "--force"
+    )
+    assert "this command reads the folder" in line
 
 
 def test_other_archives_and_other_models(run: Run, archive: Path, tmp_path: Path) -> None:

@@ -234,9 +234,13 @@ def test_a_quick_event_log_is_kept_open_and_not_synced_until_the_block_ends(tmp_
         assert not written_ahead.exists()
         full = synchronous()
         with quick_event_log(instance):
+            engines = []
             for _ in range(2):
                 instance.report_runless_asset_event(dg.AssetMaterialization("made"))
                 assert written_ahead.exists()
+                with log.index_connection() as connection:
+                    engines.append(connection.engine)
+            assert engines[0] is engines[1]  # made once: its statements are compiled once
             assert (full, synchronous(), of_somebody_else()) == (2, 1, 2)
             run = instance.create_run_for_job(dg.job(name="new")(lambda: None))
             of_the_run = written_ahead.with_name(f"{run.run_id}.db-wal")
@@ -246,4 +250,6 @@ def test_a_quick_event_log_is_kept_open_and_not_synced_until_the_block_ends(tmp_
         assert not written_ahead.exists()
         assert not of_the_run.exists()
         assert synchronous() == full
+        with log.index_connection() as connection:
+            assert connection.engine is not engines[0]
         assert len(instance.fetch_materializations(dg.AssetKey("made"), limit=9).records) == 3

@@ -56,10 +56,10 @@ def test_every_sample_passes_every_layer_once(
         for new in (schedule.for_host(), *map(schedule.for_gpu, free)):
             if new is not None:
                 at_work.append(new)
-                if new[1].is_shared:  # what a GPU has begun with is what it gets next
+                if new[0].together and new[1].is_shared:  # what a GPU has begun with is what it gets next
                     assert reserved.pop(new[1].rank, new[1]) == new[1]
-        for _, running in at_work:
-            if running.is_shared and (following := schedule.reserve(running.rank)):
+        for of, running in at_work:
+            if of.together and running.is_shared and (following := schedule.reserve(running.rank)):
                 assert following.is_shared
                 assert running.rank not in reserved
                 reserved[running.rank] = following

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import ROOT
+from tests.support.feature_files import flip_a_byte
 from virnucpro_core.errors import WeightsError
 from virnucpro_core.models.checkpoints import attributes, read_checkpoint
 from virnucpro_core.models.inert_pickle import Global, read_pickle
@@ -314,29 +315,81 @@ def test_archives_that_lie_about_sizes(tmp_path: Path) -> None:
     directory = good.rindex(b"PK\x01\x02")
     absurd = struct.pack("<II", 0xFFFFFF00, 0xFFFFFF00)
     path.write_bytes(good[: directory + 20] + absurd + good[directory + 28 :])
-    with pytest.raises(WeightsError, match=r"not a zip archive as torch\.save writes it"):
+    with pytest.raises(
+        WeightsError, match=r"entry 'archive/data/0' is compressed or reaches beyond the file"
+    ):
         read_checkpoint(path)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("archive/data.pkl", b"\x00" * (80 << 20))
-    with pytest.raises(WeightsError, match=r"not a zip archive as torch\.save writes it"):
+    with pytest.raises(WeightsError, match=r"entry 'archive/data.pkl' is compressed or reaches beyond"):
         read_checkpoint(path)
     archive(path, b"\x00" * (65 << 20))
     with pytest.raises(WeightsError, match="has 68,157,440 bytes, more than any checkpoint needs"):
         read_checkpoint(path)
 
 
-def test_truncated_file(tmp_path: Path) -> None:
+def test_a_cut_file_is_called_damaged_and_not_older(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(1000)}, tmp_path / "x.pt")
     data = (tmp_path / "x.pt").read_bytes()
-    (tmp_path / "x.pt").write_bytes(data[: len(data) // 2])
-    with pytest.raises(WeightsError, match="not a zip archive"):
+    for size in (len(data) - 1, len(data) // 2, 4):
+        (tmp_path / "x.pt").write_bytes(data[:size])
+        with pytest.raises(
+            WeightsError, match=r"x\.pt: damaged, or not complete: .*; copy or fetch the file"
+        ):
+            read_checkpoint(tmp_path / "x.pt")
+    (tmp_path / "x.pt").write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"x\.pt: is empty; copy or fetch the file again"):
+        read_checkpoint(tmp_path / "x.pt")
+    (tmp_path / "x.pt").write_bytes(b"<html>please log in</html>")
+    with pytest.raises(WeightsError, match=r"x\.pt: not a zip archive as torch\.save writes it") as caught:
+        read_checkpoint(tmp_path / "x.pt")
+    assert "torch.load" not in str(caught.value)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_one_changed_bit_anywhere_is_found_or_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Law: a file with one changed bit is refused, or its tensors and its structure are those of the good file."""
+    path = tmp_path_factory.mktemp("bit") / "x.pt"
+    state = {"a": torch.arange(40.0), "b": torch.arange(5)}
+    torch.save(state, path)
+    damaged = bytearray(path.read_bytes())
+    at = data.draw(st.integers(0, len(damaged) - 1))
+    damaged[at] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(damaged)
+    with contextlib.suppress(WeightsError):
+        found = read_checkpoint(path)[1]
+        assert {name: value.tolist() for name, value in found.items()} == {
+            name: value.tolist() for name, value in state.items()
+        }
+
+
+def test_a_changed_byte_of_a_tensor_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    torch.save({"w": torch.randn(300, 300), "b": torch.randn(300)}, path)
+    name = flip_a_byte(path)
+    with pytest.raises(
+        WeightsError, match=rf"x\.pth: its entry '{name}' is damaged \(CRC-32 differs\); copy"
+    ):
+        read_checkpoint(path)
+
+
+def test_a_file_without_checksums_is_refused(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"w": torch.ones(3)}, tmp_path / "x.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    with pytest.raises(WeightsError, match=r"has no checksums of its entries; torch\.save it again, with"):
         read_checkpoint(tmp_path / "x.pt")
 
 
 def test_legacy_files_are_refused_with_a_remedy(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(2)}, tmp_path / "x.pt", _use_new_zipfile_serialization=False)
     with pytest.raises(
-        WeightsError, match=r"x.pt: not a zip archive.*; if it is an older file that you trust"
+        WeightsError, match=r"x.pt: not a zip archive.*, but an older file; .*weights_only=True"
     ):
         read_checkpoint(tmp_path / "x.pt")
     with pytest.raises(WeightsError, match="no such file"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from virnucpro_core.errors import UsageError, WeightsError
@@ -251,9 +251,148 @@ def test_another_range_than_asked_for_is_not_appended(server: Server, tmp_path: 
     def wrong(request: BaseHTTPRequestHandler, content: bytes) -> None:
         send(request, 206, content[5:], Content_Range=f"bytes 5-{len(content) - 1}/{len(content)}")
 
-    server.answers = [broken_after(100_000), wrong, whole]
+    server.answers = [broken_after(100_000), wrong]
+    assert get(server, tmp_path).read_bytes() == BYTES  # what is here already is compared
+    (tmp_path / PINNED.name).unlink()
+
+    def later(request: BaseHTTPRequestHandler, content: bytes) -> None:
+        place = f"bytes {READ + 9}-{len(content) - 1}/{len(content)}"
+        send(request, 206, content[READ + 9 :], Content_Range=place)
+
+    server.answers, server.asked = [broken_after(100_000), later, whole], []
     assert get(server, tmp_path, pauses=(0.01, 0.01)).read_bytes() == BYTES
     assert [asked for _, asked in server.asked] == ["", f"bytes={READ}-", ""]
+
+
+def login_page(status: int = 200, **headers: str) -> Answer:
+    return lambda request, content: send(request, status, b"please log in here", **headers)
+
+
+def without_length(body: bytes) -> Answer:
+    """An answer that ends where the connection ends."""
+
+    def answer(request: BaseHTTPRequestHandler, content: bytes) -> None:
+        request.send_response(200)
+        request.send_header("Connection", "close")
+        request.end_headers()
+        request.wfile.write(body)
+        request.close_connection = True
+
+    return answer
+
+
+def half(request: BaseHTTPRequestHandler, content: bytes) -> None:
+    """A server with a shorter file of this name."""
+    whole(request, content[: len(content) // 2])
+
+
+def half_of_all(request: BaseHTTPRequestHandler, content: bytes) -> None:
+    start = start_of(request)
+    half = len(content) // 2
+    send(request, 206, content[start:half], Content_Range=f"bytes {start}-{half - 1}/{half}")
+
+
+def other_bytes(request: BaseHTTPRequestHandler, content: bytes) -> None:
+    whole(request, content[:READ] + bytes(len(content) - READ))
+
+
+def other_from_the_start(request: BaseHTTPRequestHandler, content: bytes) -> None:
+    send(request, 200, bytes(len(content)))
+
+
+WRONG_ANSWERS: list[tuple[list[Answer], str]] = [
+    ([login_page()], "has 18 bytes, 300,000 are expected"),
+    ([status(416), login_page()], "has 18 bytes, 300,000 are expected"),
+    ([login_page(Content_Type="text/html; charset=utf-8")], "sent a web page, and not model"),
+    ([login_page(206, Content_Range="bytes 65536-65553/65554")], "has 65,554 bytes, 300,000 are expected"),
+    ([half], "has 150,000 bytes, 300,000 are expected"),
+    ([half_of_all], "has 150,000 bytes, 300,000 are expected"),
+    ([other_bytes], "does not have the pinned sha256"),
+    ([other_from_the_start], "has other bytes there than those that are here already"),
+    ([without_length(b"please log in here")], "has other bytes there"),
+    ([without_length(BYTES + b"x")], "has more than the expected 300,000 bytes"),
+    ([login_page(206, Content_Range="bytes 9-26/27"), login_page()], "has 27 bytes, 300,000 are expected"),
+    ([login_page(206, Content_Range="none"), login_page(206)], "sent a part, and the whole file was asked"),
+]
+
+
+@pytest.mark.parametrize(("answers", "line"), WRONG_ANSWERS)
+def test_a_wrong_answer_deletes_nothing_of_an_earlier_download(
+    server: Server, tmp_path: Path, answers: list[Answer], line: str
+) -> None:
+    server.answers = [broken_after(100_000), status(503)]
+    with pytest.raises(NetworkError):
+        get(server, tmp_path)
+    server.answers, server.asked = answers, []
+    with pytest.raises(WeightsError, match=line) as caught:
+        get(server, tmp_path)
+    assert f"the {READ:,} bytes of earlier answers are kept: check the network" in str(caught.value)
+    assert (tmp_path / "model.safetensors.part").read_bytes() == BYTES[:READ]
+    server.answers, server.asked = [whole], []
+    assert get(server, tmp_path).read_bytes() == BYTES
+    assert [asked for _, asked in server.asked] == [f"bytes={READ}-"]
+
+
+@pytest.mark.parametrize(("answers", "line"), WRONG_ANSWERS)
+def test_nor_of_an_earlier_answer_of_the_same_command(
+    server: Server, tmp_path: Path, answers: list[Answer], line: str
+) -> None:
+    server.answers = [broken_after(100_000), *answers]
+    with pytest.raises(WeightsError, match=line):
+        get(server, tmp_path, pauses=(0.01, 0.01))
+    assert (tmp_path / "model.safetensors.part").read_bytes() == BYTES[:READ]
+
+
+def test_a_wrong_folder_deletes_nothing_of_an_earlier_download(tmp_path: Path) -> None:
+    part = tmp_path / "model.safetensors.part"
+    part.write_bytes(BYTES[:READ])
+    origin = tmp_path / "from/tiny/model.safetensors"
+    origin.parent.mkdir(parents=True)
+    for wrong, line in ((b"x", "has 1 bytes, 300,000 are expected"), (bytes(len(BYTES)), "pinned sha256")):
+        origin.write_bytes(wrong)
+        with pytest.raises(WeightsError, match=line):
+            FolderFiles(tmp_path / "from").get("tiny", SOURCE, PINNED, tmp_path)
+        assert part.read_bytes() == BYTES[:READ]
+    origin.write_bytes(BYTES)
+    assert FolderFiles(tmp_path / "from").get("tiny", SOURCE, PINNED, tmp_path).read_bytes() == BYTES
+    assert not part.exists()
+
+
+def test_a_complete_file_that_is_wrong_is_deleted(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.part").write_bytes(bytes(len(BYTES)))
+    with pytest.raises(WeightsError, match=r"pinned sha256 .*; its bytes were deleted; fetch it again"):
+        get(server, tmp_path)
+    assert get(server, tmp_path).read_bytes() == BYTES
+
+
+@given(st.lists(st.integers(0, len(WRONG_ANSWERS) - 1), min_size=1, max_size=3))
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_servers_answer_the_good_bytes_stay_and_the_end_is_good(
+    server: Server, tmp_path_factory: pytest.TempPathFactory, wrong: list[int]
+) -> None:
+    folder = tmp_path_factory.mktemp("law")
+    (folder / "model.safetensors.part").write_bytes(BYTES[:READ])
+    for number in wrong:
+        server.answers, server.asked = WRONG_ANSWERS[number][0], []
+        with pytest.raises(WeightsError):
+            get(server, folder)
+    server.answers, server.asked = [whole], []
+    assert get(server, folder).read_bytes() == BYTES
+
+
+def test_a_garbled_answer_is_said_in_words(server: Server, tmp_path: Path) -> None:
+    def garbled(request: BaseHTTPRequestHandler, content: bytes) -> None:
+        request.send_response(200)
+        request.send_header("Transfer-Encoding", "chunked")
+        request.end_headers()
+        request.wfile.write(b"5\r\n" + content[:5] + b"\r\nzz\r\n")
+        request.close_connection = True
+
+    server.answers = [garbled]
+    with pytest.raises(
+        NetworkError, match=r"the connection failed: the answer is garbled; check the network"
+    ):
+        get(server, tmp_path)
 
 
 def test_what_is_complete_but_has_no_name_yet_is_kept(server: Server, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Features of the published tool become a sample's embeddings: matched, marked, and never mixed with computed ones."""
 
 import json
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,9 @@ import pytest
 import torch
 
 from tests.support import DATA
-from tests.support.feature_files import write_published
+from tests.support.feature_files import flip_a_byte, write_published
 from virnucpro_core.devices.compute import Compute, LoaderSettings
-from virnucpro_core.errors import InputError, StoreError, UsageError, VirnucproError
+from virnucpro_core.errors import InputError, StoreError, UsageError, VirnucproError, WeightsError
 from virnucpro_core.models.classifier import Classifier, ClassifierNet, load_classifier
 from virnucpro_core.models.convert import Origin, write_model_manifest
 from virnucpro_core.models.golden import published
@@ -166,6 +168,100 @@ def changed(path: Path, change) -> None:
     found = torch.load(path)
     change(found)
     torch.save(found, path)
+
+
+def shift(found) -> None:
+    found["data"] = found["data"] + 1
+
+
+def twice(found) -> None:
+    found["proteins"].append(found["proteins"][0])
+    found["data"].append(found["data"][0] + 1)
+
+
+def again(source: Path, target: Path, change) -> None:
+    target.write_bytes(source.read_bytes())
+    changed(target, change)
+
+
+def shifted_dnabert(found) -> None:
+    for one in found["data"]:
+        one["mean_representation"] = [value + 1 for value in one["mean_representation"]]
+
+
+def test_a_vector_that_is_there_twice_must_have_the_same_numbers(
+    sample: Sample, store: ModelStore, tmp_path: Path
+) -> None:
+    nucleotide, protein, merged = write_published(published(), tmp_path / "old")
+    other = protein / "output_9_ESM.pt"
+    other.write_bytes((protein / "output_1_ESM.pt").read_bytes())
+    assert run(sample, store, [nucleotide, protein]).vectors == 19  # equal numbers are no contradiction
+    other.unlink()
+    changed(protein / "output_3_ESM.pt", twice)
+    with pytest.raises(UsageError, match=r"output_3_ESM\.pt: '.*' has another esm2 vector before in this"):
+        run(sample, store, [nucleotide, protein], force=True)
+    other = nucleotide / "output_9_DNABERT_S.pt"
+    again(nucleotide / "output_1_DNABERT_S.pt", other, shifted_dnabert)
+    with pytest.raises(
+        UsageError,
+        match=r"output_9_DNABERT_S\.pt: '.*' has another dnabert-s vector in .*output_1_DNABERT_S\.pt;",
+    ):
+        run(sample, store, [nucleotide, protein], force=True)
+    again(merged / "output_1_merged.pt", merged / "output_9_merged.pt", shift)
+    with pytest.raises(UsageError, match=r"has another dnabert-s vector in .*output_1_merged\.pt"):
+        run(sample, store, [nucleotide, protein, merged], force=True)
+
+
+@pytest.mark.parametrize(("factor", "is_same"), [(1.0, True), (1.001, True), (1.5, False)])
+def test_frames_with_equal_sequences_have_about_the_same_vector(
+    store: ModelStore, tmp_path: Path, factor: float, is_same: bool
+) -> None:
+    golden = published()
+    text = RECORDS.read_text()
+    (tmp_path / "twice.fa").write_text(text + text.replace(">", ">copy_"))
+    sample = register(tmp_path / "home", "twice", [tmp_path / "twice.fa"], SampleSettings(shard_rows=3))
+    copy = replace(
+        golden,
+        ids=tuple(f"copy_{name}" for name in golden.ids),
+        vectors={kind: values * np.float32(factor) for kind, values in golden.vectors.items()},
+    )
+    folders = [*write_published(golden, tmp_path / "a"), *write_published(copy, tmp_path / "b")]
+    if is_same:
+        assert run(sample, store, folders).vectors == 16
+        return
+    with pytest.raises(
+        UsageError, match=r"'copy_.*' has the sequence of another frame, but not its dnabert-s vector"
+    ):
+        run(sample, store, folders)
+
+
+def test_a_few_merged_files_beside_all_separate_ones(
+    sample: Sample, store: ModelStore, tmp_path: Path
+) -> None:
+    folders = write_published(published(), tmp_path / "old")
+    (folders[2] / "output_2_merged.pt").unlink()
+    with pytest.raises(
+        UsageError,
+        match=r"frames have no dnabert-s vector .*only .*merged.pt files were read; leave them out",
+    ):
+        run(sample, store, folders)
+    os.mkfifo(folders[2] / "output_2_merged.pt")
+    with pytest.raises(UsageError, match=r"output_2_merged\.pt: is no regular file"):
+        find_features(folders)
+
+
+@pytest.mark.parametrize("place", ["nucleotide", "protein", "merged"])
+def test_a_changed_byte_of_a_feature_file_is_found(
+    sample: Sample, store: ModelStore, tmp_path: Path, place: str
+) -> None:
+    folders = write_published(published(), tmp_path / "old")
+    [folder] = [f for f in folders if f.name.endswith(place)]
+    file = sorted(folder.glob("*.pt"))[0]
+    flip_a_byte(file)
+    given = folders if place == "merged" else folders[:2]
+    with pytest.raises(WeightsError, match=rf"{file.name}: its entry '.*' is damaged \(CRC-32 differs\)"):
+        run(sample, store, given)
+    assert not sample.product(DNABERT).exists()
 
 
 def rename(found) -> None:

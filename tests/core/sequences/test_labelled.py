@@ -90,6 +90,18 @@ def test_a_wrong_table_names_the_line(tmp_path: Path, text: str, said: str) -> N
         LabelledInput(fasta=(fasta(tmp_path / "x.fa", a=A),), labels=table).truth()
 
 
+def test_blank_lines_of_a_table_and_ids_that_are_there_twice(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text("id\tlabel\na\tvirus\n\n\n")
+    assert read_labels(tmp_path / "t.tsv") == {"a": Truth(1, "a")}
+    (tmp_path / "t.tsv").write_text("id\tlabel\na\tvirus\n \n")
+    with pytest.raises(InputError, match="line 3: ' ' is not an id"):
+        read_labels(tmp_path / "t.tsv")
+    twice = tmp_path / "twice.fa"
+    twice.write_text(f">a\n{A}\n>a\n{C}\n")
+    with pytest.raises(InputError, match=r"the same id as at .*; make ids unique$"):
+        LabelledInput((twice,), (fasta(tmp_path / "o.fa", b=C + C),)).truth()
+
+
 def test_a_table_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "t").write_bytes(b"id\tlabel\n\xff\xfe\tvirus\n")
     for path in (tmp_path / "t", tmp_path, tmp_path / "missing"):
