@@ -7,8 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from tests.assets.cli.test_main import Shell
+from virnucpro_assets.cli.main import app
+from virnucpro_core.errors import StoreError
 from virnucpro_core.results.multiqc import MULTIQC_FILES
 from virnucpro_core.samples.home import OWN
 from virnucpro_core.samples.standard_input import KEPT
@@ -132,3 +135,43 @@ def test_a_wrong_configuration_ends_every_command(shell: Shell) -> None:
             assert said in shell.refused(*words)
     shutil.rmtree(file.parent)
     shell.good("samples")
+
+
+def test_a_disk_without_room_for_the_results_or_for_a_new_home_is_told_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIRNUCPRO_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("VIRNUCPRO_GPUS", "1")
+    for name in ("DAGSTER_HOME", "VIRNUCPRO_DEVICE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("home", "out"):
+        (tmp_path / name).mkdir()
+    file = fasta(tmp_path / "a.fa", 0)
+    free = {"home": 10**9, "out": 10**9}
+    usage = shutil.disk_usage
+
+    def disk_usage(path: Path) -> object:
+        below = [name for name in free if Path(path).resolve().is_relative_to(tmp_path / name)]
+        return usage(path)._replace(free=free[below[0]]) if below else usage(path)
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    words = [
+        "predict",
+        str(file),
+        "--profile",
+        "demo",
+        "--chunk-size",
+        "300",
+        "--check",
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    assert CliRunner().invoke(app, words).exception is None
+    free["out"] = 88_000
+    told = CliRunner().invoke(app, words).exception
+    assert isinstance(told, StoreError)
+    assert str(told).startswith(f"{tmp_path / 'out'}: 88.0 kB free, 1.0 MB needed for the results")
+    free |= {"home": 6_000_000, "out": 10**9}
+    told = CliRunner().invoke(app, words).exception
+    assert isinstance(told, StoreError)
+    assert "6.0 MB free, 8.0 MB needed for Dagster's records" in str(told)
