@@ -42,6 +42,10 @@ class IncompleteError(InputError):
     """A file ends too early: it was cut off, or it is still being written."""
 
 
+class EmptyFileError(IncompleteError):
+    """A file without any content, such as the reads of a negative control."""
+
+
 class UsageError(VirnucproError):
     """A request that cannot be fulfilled: wrong options, arguments or settings."""
 

@@ -17,6 +17,7 @@ from tests.support import ROOT
 from tests.support.documented import write_bam
 from virnucpro_assets.cli.main import app
 from virnucpro_core.samples.sheet import read_sheet
+from virnucpro_core.samples.sheet_faults import SheetFaults
 
 EXAMPLES = ROOT / "examples"
 COMPOSE = yaml.safe_load((EXAMPLES / "compose.yaml").read_text())
@@ -59,7 +60,9 @@ def test_the_sheet_is_read_and_shown(tmp_path: Path) -> None:
             file.write_bytes(gzip.compress(f"@r {mate[0] if mate else 1}:N:0\nACGT\n+\nIIII\n".encode()))
         else:
             file.write_text(">contig\nACGT\n")
-    found = {sample.name: sample for sample in read_sheet(tmp_path / "samples.csv")}
+    faults = SheetFaults(tmp_path / "samples.csv")
+    found = {sample.name: sample for sample in read_sheet(tmp_path / "samples.csv", faults)}
+    faults.tell()
     assert list(found) == ["patient1", "water", "assembly", "leftover"]
     assert len(found["patient1"].files) == 4
     assert found["assembly"].settings == {"chunk_size": 500, "min_length": 1000}

@@ -14,13 +14,14 @@ def config(*, as_json: bool) -> None:
 
     An option of a command is above an environment variable, the variable above the configuration file, and the file
     above the default. The file is VIRNUCPRO_HOME/virnucpro.toml, with lines such as chunk-size = 300. Its keys are the
-    lower-case names shown here, except `home`.
+    lower-case names shown here.
 
     \b
     Example:
       virnucpro config
     """
     from virnucpro_assets.platform.environment import (
+        FILE_KEYS,
         POSTGRES_URL,
         VARIABLES,
         configured,
@@ -37,7 +38,10 @@ def config(*, as_json: bool) -> None:
         value = variable.read()
         if variable.name == POSTGRES_URL:  # it holds a password
             value = "set" if value else ""
-        key = variable.setting.replace("_", "-") or variable.name
+        if variable.default == "by device" and value in (0, -1, ""):
+            value = variable.default
+        is_key = variable.setting in FILE_KEYS
+        key = variable.setting.replace("_", "-") if is_key else variable.name
         rows.append((key, value, origin(variable.name, variable.setting)))
     given = configured(home)
     for name, field in SampleSettings.__dataclass_fields__.items():

@@ -177,9 +177,9 @@ class _Work:
             from virnucpro_core.files.overwriting import keep_inputs
             from virnucpro_core.models.training_data import Overlap, overlap
             from virnucpro_core.pipeline.lane import sample_calibration
+            from virnucpro_core.samples.combined import check_of_use, check_open_frames
             from virnucpro_core.samples.home import check_home
             from virnucpro_core.samples.sample import check_key
-            from virnucpro_core.samples.settings import check_min_open
             from virnucpro_core.sequences.labelled import LabelledInput
             from virnucpro_core.sequences.names import sample_name
 
@@ -200,7 +200,8 @@ class _Work:
         self.sample_settings = self.platform.sample_settings(**options)
         self.profile: ResolvedProfile = self.platform.profile_of(self.sample_settings)
         about = [str(f.resolve()) for f in self.labelled.files], self.lengths, self.sample_settings.profile
-        check_min_open(options["min_open"], [self.sample_settings])
+        check_of_use({"min_open": options["min_open"]}, [(self.sample_settings, ())])
+        check_open_frames(self.sample_settings)
         opened = [n] if (n := self.sample_settings.open_length) else []
         key = sha256_json([*about, self.sample_settings.chunk_size, options["classifier"], *opened])
         self.name = check_key(name) if name else f"{sample_name(self.labelled.files[0])[:40]}-eval-{key[:6]}"

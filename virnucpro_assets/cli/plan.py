@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from virnucpro_assets.cli.options import JSON, TopicCommand, topic, with_options
+from virnucpro_assets.cli.predict import sheet_faults_told
 from virnucpro_assets.cli.predict_options import COMPUTING, INPUT, MODELS
 from virnucpro_assets.cli.words import counted, in_time
 
@@ -32,7 +33,8 @@ def plan(files: tuple[Path, ...], *, as_json: bool, **options: Any) -> None:
     from virnucpro_assets.platform.resource import platform_from_environment
     from virnucpro_assets.running.plans import plans
 
-    found = plans(files, platform_from_environment(), options)
+    with sheet_faults_told():
+        found = plans(files, platform_from_environment(), options)
     for one in found:
         click.echo(json.dumps(one.facts()) if as_json else _shown(one))
     if len(found) > 1 and not as_json:

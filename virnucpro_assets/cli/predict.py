@@ -1,10 +1,10 @@
 """`virnucpro predict`: checks what it is asked to do, says it in one line, and does it."""
 
-import contextlib
 import json
 import shlex
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from virnucpro_assets.cli.said import Said
 from virnucpro_assets.cli.summary import end_of_batch
 from virnucpro_assets.cli.words import counted
 from virnucpro_assets.platform.startup import lasting_imports
-from virnucpro_core.errors import VirnucproError, printable
+from virnucpro_core.errors import UsageError, VirnucproError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,7 @@ SHOWN_NAMES = 3
 
 
 @click.command(cls=TopicCommand)
-@click.argument("files", nargs=-1, type=GivenPath(path_type=Path, allow_dash=True))
+@click.argument("files", nargs=-1, type=GivenPath(path_type=Path, allow_dash=True, readable=False))
 @with_options(*PREDICT)
 def predict(
     files: tuple[Path, ...],
@@ -61,7 +61,7 @@ def predict(
     """
     said = Said(quiet=quiet, verbose=verbose, as_json=as_json)
     options["check"] = check
-    with _no_stream_left(files):
+    with _no_stream_left(files), sheet_faults_told():
         if check:
             _check(_asked(files, out, options, said), fresh=options["fresh"], said=said)
             return
@@ -71,7 +71,7 @@ def predict(
             _predict(_asked(files, out, options, said), out, said, crew, fresh=options["fresh"])
 
 
-@contextlib.contextmanager
+@contextmanager
 def _no_stream_left(files: tuple[Path, ...]) -> Iterator[None]:
     """At the end of the block, delete what came through a pipe and belongs to no sample: refused, or only checked."""
     from virnucpro_assets.platform.environment import home_folder
@@ -86,19 +86,27 @@ def _no_stream_left(files: tuple[Path, ...]) -> Iterator[None]:
             remove_unused_streams(home_folder())
 
 
+@contextmanager
+def sheet_faults_told() -> "Iterator[None]":
+    """Print all faults of a sample sheet, before its error ends the command."""
+    try:
+        yield
+    except UsageError as error:
+        from virnucpro_core.samples.sheet_faults import SheetError
+
+        faults = error.faults if isinstance(error, SheetError) else ()
+        for fault in faults if len(faults) > 1 else ():  # a single one is in the error's own line
+            sys.stderr.write(f"virnucpro: {error.where}, {printable(fault)}\n")
+        raise
+
+
 def _asked(files: tuple[Path, ...], out: Path, options: "Mapping[str, Any]", said: Said) -> "Request":
     """What is asked, after all checks; said in one line, with what a person should know."""
     with lasting_imports():
         from virnucpro_assets.platform.resource import platform_from_environment
         from virnucpro_assets.running.request import checked
-        from virnucpro_core.samples.sheet import SheetError
 
-    try:
-        request = checked(files, out, platform_from_environment(), options)
-    except SheetError as wrong:
-        for fault in wrong.faults if len(wrong.faults) > 1 else ():  # a single one is in the error's own line
-            sys.stderr.write(f"virnucpro: {wrong.where}, {printable(fault)}\n")
-        raise
+    request = checked(files, out, platform_from_environment(), options)
     for line in (*_plan(request, out), *_notes(request)):
         said.note(line)
     return request

@@ -94,7 +94,8 @@ def train(out: Path, *, force: bool, **options: Any) -> None:
         from virnucpro_core.models.training import TrainingSettings
         from virnucpro_core.models.training import train as train_seeds
         from virnucpro_core.results.delivery import check_replaceable
-        from virnucpro_core.samples.settings import SampleSettings, check_min_open
+        from virnucpro_core.samples.combined import check_of_use, check_open_frames
+        from virnucpro_core.samples.settings import SampleSettings
         from virnucpro_core.sequences.labelled import LabelledInput
 
     labelled = LabelledInput(*(options.pop(name) for name in ("virus", "others", "fasta", "labels")))
@@ -111,9 +112,10 @@ def train(out: Path, *, force: bool, **options: Any) -> None:
     given = {name: options.pop(name) for name in ("frames", "min_open")}
     known = {name: value for name, value in given.items() if value is not None}
     frames = SampleSettings(chunk_size=options["chunk_size"], **known)
-    check_min_open(given["min_open"], [frames])
     read = [*labelled.files, *([labelled.labels] if labelled.labels else []), dnabert, esm2]
     keep_inputs([out], read)
+    check_of_use(given, [(frames, ())])
+    check_open_frames(frames)
     check_replaceable(out, force=force)
     with platform_from_environment().compute_on(options.pop("device")).held() as device:
         settings = TrainingSettings(device=device, recipe=recipe, min_open=frames.open_length, **options)

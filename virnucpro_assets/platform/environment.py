@@ -12,14 +12,15 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from virnucpro_assets.platform.variable import Variable
+from virnucpro_assets.platform.variable import IN_FILE, Variable
 from virnucpro_assets.platform.zones import is_zone, own_zone
 from virnucpro_core.devices.leases import FOLDER
 from virnucpro_core.devices.visible import Device, boards, choose
 from virnucpro_core.errors import DeviceError, UsageError
 from virnucpro_core.models.sources import HUGGING_FACE
+from virnucpro_core.samples.settings import SampleSettings
 from virnucpro_core.samples.settings_file import NAME, read_settings_file
 
 _VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")  # its value before a lease reduces it to one GPU
@@ -37,21 +38,7 @@ POSTGRES_URL = "VIRNUCPRO_POSTGRES_URL"
 # tick never sees it, and the assets that depend on it are never started. With this variable Dagster waits before it
 # reads, so that open transactions can end. Dagster's default is no wait.
 SETTLE, SETTLE_SECONDS = "DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS", "2"
-# Settings that the configuration file may hold beside those of samples, with their types.
-_IN_FILE: dict[str, Any] = {
-    "gpus": int,
-    "device": Literal["cuda", "cpu"],
-    "attention": str,
-    "token_budget": int,
-    "workers": int,
-    "executor": Literal["in_process", "slurm", "ray", "kubernetes"],
-    "leases": str,
-    "inbox_stable_seconds": float,
-    "keep": Literal["all", "scores", "results"],
-    "keep_days": float,
-    "time_zone": str,
-    "url_prefix": str,
-}
+FILE_KEYS = frozenset(IN_FILE) | frozenset(SampleSettings.__dataclass_fields__)
 
 
 def home_folder() -> Path:
@@ -65,14 +52,18 @@ def models_folder() -> Path:
 
 
 def dagster_home() -> Path:
-    """`DAGSTER_HOME`; if it is not set, the folder `dagster` below VIRNUCPRO_HOME."""
+    """`DAGSTER_HOME`; if it is not set, the folder `dagster` below VIRNUCPRO_HOME. Raises UsageError if relative."""
+    asked = os.environ.get("DAGSTER_HOME", "")
+    if asked and not Path(asked).expanduser().is_absolute():
+        remedy = "give an absolute path, such as /srv/dagster"
+        raise UsageError(f"DAGSTER_HOME is {asked!r}", remedy=remedy)
     return _folder("DAGSTER_HOME", home_folder() / "dagster")
 
 
 def configured(home: Path) -> Mapping[str, Any]:
     """What the configuration file of this home folder sets, by name; empty if there is no file.
 
-    Keys are the settings of samples (options of `predict`) and those in `_IN_FILE`. Raises InputError for a wrong file.
+    Keys are the settings of samples (options of `predict`) and those in `IN_FILE`. Raises InputError for a wrong file.
     """
     file = home / NAME
     try:
@@ -84,7 +75,7 @@ def configured(home: Path) -> Mapping[str, Any]:
 
 @functools.lru_cache(maxsize=8)
 def _read_file(file: Path, _mtime_ns: int, _size: int) -> Mapping[str, Any]:
-    return read_settings_file(file, _IN_FILE)
+    return read_settings_file(file, IN_FILE)
 
 
 def origin(name: str, setting: str) -> str:
@@ -96,8 +87,21 @@ def origin(name: str, setting: str) -> str:
 
 def _given(name: str) -> str:
     """The value of a variable, else that of the configuration file; "" for neither."""
-    setting = "time_zone" if name == "VIRNUCPRO_TIMEZONE" else name.removeprefix("VIRNUCPRO_").lower()
-    return os.environ.get(name, "") or str(configured(home_folder()).get(setting, ""))
+    return os.environ.get(name, "") or str(configured(home_folder()).get(_setting(name), ""))
+
+
+def _setting(name: str) -> str:
+    """The setting in the configuration file that this variable stands above."""
+    return "time_zone" if name == "VIRNUCPRO_TIMEZONE" else name.removeprefix("VIRNUCPRO_").lower()
+
+
+def _wrong(name: str, value: str, remedy: str) -> UsageError:
+    """The error for a value that is not valid. It names the variable, or the file and its key if that holds it."""
+    if os.environ.get(name) or _setting(name) not in configured(home_folder()):
+        return UsageError(f"{name} is {value!r}", remedy=remedy)
+    return UsageError(
+        f"{_setting(name).replace('_', '-')} is {value!r}", where=home_folder() / NAME, remedy=remedy
+    )
 
 
 def unknown_variables() -> list[str]:
@@ -125,7 +129,7 @@ def time_zone() -> str:
     asked = _given("VIRNUCPRO_TIMEZONE")
     if asked and not is_zone(asked):
         remedy = "give a name such as Europe/Berlin, America/New_York or UTC"
-        raise UsageError(f"VIRNUCPRO_TIMEZONE is {asked!r}", remedy=remedy)
+        raise _wrong("VIRNUCPRO_TIMEZONE", asked, remedy)
     return asked or own_zone(os.environ.get("TZ", ""))
 
 
@@ -133,7 +137,7 @@ def url_prefix() -> str:
     """`VIRNUCPRO_URL_PREFIX`: "" or a path that begins with a slash and ends without one. Raises UsageError."""
     prefix = _given("VIRNUCPRO_URL_PREFIX").rstrip("/")
     if prefix and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", prefix):
-        raise UsageError(f"VIRNUCPRO_URL_PREFIX is {prefix!r}", remedy="give a path such as /virnucpro")
+        raise _wrong("VIRNUCPRO_URL_PREFIX", prefix, "give a path such as /virnucpro")
     return prefix
 
 
@@ -209,7 +213,7 @@ def _choice(name: str, *known: str) -> Callable[[], str]:
     def read() -> str:
         text = _given(name) or known[0]
         if text not in known:
-            raise UsageError(f"{name} is {text!r}", remedy=f"give one of {', '.join(filter(None, known))}")
+            raise _wrong(name, text, f"give one of {', '.join(filter(None, known))}")
         return text
 
     return read
@@ -222,7 +226,7 @@ def _number(name: str, default: int, least: int = 0) -> int:
     except ValueError:
         value = least - 1
     if value < least:
-        raise UsageError(f"{name} is {text!r}", remedy=f"give a whole number, {least} or more")
+        raise _wrong(name, text, f"give a whole number, {least} or more")
     return value
 
 
@@ -236,7 +240,7 @@ def _time(name: str, default: float) -> Callable[[], float]:
         except ValueError:
             value = math.nan
         if not 0 <= value < math.inf:
-            raise UsageError(f"{name} is {text!r}", remedy="give a number, 0 or more")
+            raise _wrong(name, text, "give a number, 0 or more")
         return value
 
     return read

@@ -2,7 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+# Settings that the configuration file may hold beside those of samples, with their types.
+IN_FILE: dict[str, Any] = {
+    "gpus": int,
+    "device": Literal["cuda", "cpu"],
+    "attention": str,
+    "token_budget": int,
+    "workers": int,
+    "executor": Literal["in_process", "slurm", "ray", "kubernetes"],
+    "leases": str,
+    "inbox_stable_seconds": float,
+    "keep": Literal["all", "scores", "results"],
+    "keep_days": float,
+    "time_zone": str,
+    "url_prefix": str,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from virnucpro_core.pipeline.pace import Pace, kind_of
 from virnucpro_core.pipeline.plan import Plan, plan_sample
 from virnucpro_core.samples.finding import look_into
 from virnucpro_core.samples.settings import SampleSettings
+from virnucpro_core.samples.sheet_faults import SheetFaults
 from virnucpro_core.samples.standard_input import is_stream
 
 
@@ -61,7 +62,10 @@ def plans(paths: Sequence[Path], platform: Platform, options: Mapping[str, Any])
     free = shutil.disk_usage(next(folder for folder in (home, *home.parents) if folder.exists())).free
     profiles: dict[SampleSettings, ResolvedProfile] = {}
     found = []
-    for one in samples_of(paths, Path(), platform, options):
+    faults = SheetFaults(options.get("sheet"))
+    wanted = samples_of(paths, Path(), platform, options, faults)
+    faults.tell()
+    for one in wanted:
         if one.error is not None:
             raise one.error
         look_into(one.files, one.settings)

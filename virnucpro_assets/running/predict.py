@@ -30,7 +30,8 @@ from virnucpro_core.pipeline.retention import is_cleaned
 from virnucpro_core.samples.naming import Planned, enter, planned
 from virnucpro_core.samples.products import EMBEDDINGS
 from virnucpro_core.samples.removal import remove_sample
-from virnucpro_core.samples.sample import Sample, is_registered
+from virnucpro_core.samples.sample import NameTakenError, Sample, is_registered
+from virnucpro_core.samples.sheet_faults import SheetFaults
 from virnucpro_core.sequences.frames import Frames
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def registered(
     """
     samples: dict[str, Sample] = {}
     failures = dict(request.failures)
+    if request.sheet is not None and not fresh:
+        check_names(request)
     for one in request.wanted:
         try:
             sample = samples[one.name] = enter(
@@ -101,6 +104,18 @@ def registered(
     return samples, failures
 
 
+def check_names(request: Request) -> None:
+    """Raises SheetError with all samples of a sheet whose names stand for other sequences. Changes nothing."""
+    faults = SheetFaults(request.sheet)
+    for one in request.wanted:
+        with suppress(StoreError), faults.of(one.name, one.rows):
+            try:
+                planned(request.platform.folder, one.name, one.files, one.settings, chosen=True)
+            except NameTakenError as error:
+                raise UsageError(error.what, remedy="give another name in the column sample") from error
+    faults.tell()
+
+
 def planned_samples(request: Request, *, fresh: bool) -> tuple[dict[str, Planned], dict[str, VirnucproError]]:
     """What `registered` would do, and the errors of what it would refuse, by the names in the request.
 
@@ -109,6 +124,8 @@ def planned_samples(request: Request, *, fresh: bool) -> tuple[dict[str, Planned
     plans: dict[str, Planned] = {}
     failures = dict(request.failures)
     home, chosen = request.platform.folder, request.named
+    if request.sheet is not None and not fresh:
+        check_names(request)
     for one in request.wanted:
         try:
             plans[one.name] = planned(home, one.name, one.files, one.settings, chosen=chosen, fresh=fresh)

@@ -13,7 +13,7 @@ from typing import Any
 from virnucpro_assets.platform.databases import refuse_network
 from virnucpro_assets.platform.environment import dagster_home
 from virnucpro_assets.platform.resource import Platform
-from virnucpro_assets.running.found import found_samples
+from virnucpro_assets.running.found import found_samples, typed_settings
 from virnucpro_core.errors import DeviceError, UsageError, VirnucproError, WeightsError
 from virnucpro_core.files.disk import (
     copied_bytes,
@@ -30,31 +30,34 @@ from virnucpro_core.results.batch import pages_across
 from virnucpro_core.results.calibration import NO_CALIBRATION
 from virnucpro_core.results.delivery import Owner, Target, check_out, check_shared_out, delivered_files
 from virnucpro_core.results.folder import RUN
+from virnucpro_core.samples.combined import check_exclusive, check_of_use, check_open_frames
 from virnucpro_core.samples.finding import look_into, stray_files
 from virnucpro_core.samples.home import check_home, check_outside
 from virnucpro_core.samples.products import CHUNKS
-from virnucpro_core.samples.settings import SampleSettings, check_min_open
+from virnucpro_core.samples.settings import SampleSettings
+from virnucpro_core.samples.sheet_faults import SheetFaults
 from virnucpro_core.sequences.names import is_packed
 
 # Dagster's databases of a new home, while its first run is recorded. Measured with all else of a small sample: 6.2 MB.
 NEW_RECORDS_BYTES = 8_000_000
-SETTINGS = tuple(field.name for field in dataclasses.fields(SampleSettings))
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A sample that a command asks for. out: the folder for its results. notes: lines for a person.
+    """A sample that a command asks for. out: the folder for its results. rows: its lines in the sample sheet.
 
-    error: why it cannot be predicted; None if nothing is known that is wrong. earlier: whose results are in `out` and
-    will be replaced.
+    notes: lines for a person. error: why it cannot be predicted; None if nothing is known that is wrong.
+    has_own_settings: its rows of the sample sheet give some. earlier: whose results are in `out` and will be replaced.
     """
 
     name: str
     files: tuple[Path, ...]
     settings: SampleSettings
     out: Path
+    rows: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
     error: VirnucproError | None = None
+    has_own_settings: bool = False
     earlier: Owner | None = None
 
 
@@ -63,8 +66,8 @@ class Request:
     """All samples of one command. failures: the samples that cannot be predicted, and why.
 
     named: a person has chosen the samples' names, by --sample or in a sheet. notes: lines for a person that are not
-    about one of the samples. force: what is at --out is replaced. outs: the folders of all samples by their names, also
-    of those that cannot be predicted.
+    about one of the samples. sheet: the sample sheet, None for none. force: what is at --out is replaced. outs: the
+    folders of all samples by their names, also of those that cannot be predicted.
     """
 
     platform: Platform
@@ -72,6 +75,7 @@ class Request:
     failures: Mapping[str, VirnucproError]
     named: bool = False
     notes: tuple[str, ...] = ()
+    sheet: Path | None = None
     force: bool = False
     outs: Mapping[str, Path] = dataclasses.field(default_factory=dict)
 
@@ -89,12 +93,14 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
     """Find the samples of a command and check all that can be known before the work begins.
 
     options: those of `cli/predict_options.py` by name; None means not given. Raises the VirnucproError of the first
-    fault that concerns all samples. What is wrong with single samples is in `failures`.
+    fault that concerns all samples; SheetError with all faults of a sample sheet. What is wrong with single samples
+    is in `failures`.
     """
     options = {**options, "preset": _preset(options)}
     platform = platform.asked(gpus=options.get("gpus") or 0, device=options.get("device") or "")
     check_outside(out, platform.folder, also=(dagster_home(), platform.models.root))
-    wanted = samples_of(paths, out, platform, options)
+    faults = SheetFaults(options.get("sheet"))
+    wanted = samples_of(paths, out, platform, options, faults)
     check_writable(out)
     check_home(platform.folder, dagster_home())
     _keep_inputs(wanted, out, options)
@@ -106,7 +112,11 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
         try:
             if one.error is not None:
                 raise one.error
-            hints = look_into(one.files, one.settings)
+            if faults.concern(one.rows):
+                continue
+            hints: tuple[str, ...] = ()
+            with faults.of(one.name, one.rows):
+                hints = look_into(one.files, one.settings)
             known = {"home": platform.folder, "force": options["force"], "fresh": options["fresh"]}
             earlier = check_out(one.out, one.name, one.files, settings=one.settings, **known)
             good.append(dataclasses.replace(one, notes=one.notes + hints, earlier=earlier))
@@ -114,20 +124,37 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
             failures[one.name] = error
     outs = {one.name: one.out for one in wanted}
     if len(wanted) == 1 and failures:
+        faults.tell()
         return Request(platform, (), failures, outs=outs)
+    profiles = _profiles(wanted, platform, faults, fresh=options["fresh"])
+    faults.tell()
+    named = options.get("sample") is not None or options.get("sheet") is not None
+    notes = tuple(stray_files(paths))
+    request = Request(
+        platform, tuple(good), failures, named, notes, options.get("sheet"), options["force"], outs
+    )
+    _check_disk(request, out, profiles)
+    for settings, profile in profiles.items():
+        own = [one for one in wanted if one.settings == settings]
+        rows = [row for one in own for row in one.rows]
+        with faults.of(own[0].name, rows, is_own=len(profiles) > 1):
+            platform.check_memory(settings, profile)
+    faults.tell()
+    return request
+
+
+def _profiles(
+    wanted: Sequence[Wanted], platform: Platform, faults: SheetFaults, *, fresh: bool
+) -> dict[SampleSettings, ResolvedProfile]:
+    """The models of all settings. Those that are not there are added to `faults`."""
     profiles: dict[SampleSettings, ResolvedProfile] = {}
     for one in wanted:  # only for samples without imported features the encoders must be there
         home = platform.folder / "samples" / one.name
-        imported = None if options["fresh"] else imported_features(home, one.settings)
+        imported = None if fresh else imported_features(home, one.settings)
         if one.settings not in profiles or imported is None:
-            profiles[one.settings] = _ready(platform, one.settings, imported)
-    named = options.get("sample") is not None or options.get("sheet") is not None
-    strays = tuple(stray_files(paths))
-    request = Request(platform, tuple(good), failures, named, strays, options["force"], outs)
-    _check_disk(request, out, profiles)
-    for settings, profile in profiles.items():
-        platform.check_memory(settings, profile)
-    return request
+            with faults.of(one.name, one.rows, is_own=one.has_own_settings):
+                profiles[one.settings] = _ready(platform, one.settings, imported)
+    return profiles
 
 
 def _keep_inputs(wanted: Sequence[Wanted], out: Path, options: Mapping[str, Any]) -> None:
@@ -141,12 +168,8 @@ def _keep_inputs(wanted: Sequence[Wanted], out: Path, options: Mapping[str, Any]
 def _preset(options: Mapping[str, Any]) -> str | None:
     """The preset that was asked for; None for none. Raises UsageError for options that exclude each other."""
     presets = [name for name in ("conservative", "relaxed") if options.get(name)]
-    given = [f"--{name}" for name in ("cutoff",) if options.get(name) is not None and presets]
-    given += [f"--{name}" for name in presets]
-    if options.get("calibration") == "none" and (presets or options.get("prior") is not None):
-        given = ["--calibration none", *(given or ["--prior"])]
-    if len(given) > 1:
-        what = f"{given[0]} and {given[1]} cannot be used together"
+    if len(presets) > 1:
+        what = "--conservative and --relaxed cannot be used together"
         raise UsageError(what, remedy="give one of them")
     return presets[0] if presets else None
 
@@ -216,25 +239,32 @@ def _sizes(files: Sequence[Path]) -> tuple[int, int]:
 
 
 def samples_of(
-    paths: Sequence[Path], out: Path, platform: Platform, options: Mapping[str, Any]
+    paths: Sequence[Path], out: Path, platform: Platform, options: Mapping[str, Any], faults: SheetFaults
 ) -> list[Wanted]:
     """The samples that were asked for, with their settings. Several samples get a subfolder each.
 
-    A setting in a row of a sample sheet is before the same option of the command.
+    A setting in a row of a sample sheet is before the same option of the command. Settings of rows that do not fit
+    together are added to `faults`. Raises UsageError if those that were typed do not.
     """
-    typed = {name: options[name] for name in SETTINGS if options.get(name) is not None}
-    found = found_samples(paths, out, platform, platform.sample_settings(**typed), options)
+    typed = typed_settings(options)
+    check_exclusive(typed)
+    platform.sample_settings(**typed)  # what is wrong with these is no row's fault
+    found = found_samples(paths, out, platform, options, faults)
     several = len(found) > 1
-    wanted = [
-        Wanted(
-            one.name,
-            one.files,
-            platform.sample_settings(**typed | dict(one.settings)),
-            out / one.name if several else out,
-            one.notes,
-            one.error,
-        )
-        for one in found
-    ]
-    check_min_open(options.get("min_open"), (one.settings for one in wanted))
+    wanted = []
+    for one in found:
+        with faults.of(one.name, one.rows):
+            settings = platform.sample_settings(**typed | dict(one.settings))
+            place = out / one.name if several else out
+            wanted.append(
+                Wanted(
+                    one.name, one.files, settings, place, one.rows, one.notes, one.error, bool(one.settings)
+                )
+            )
+            check_exclusive(typed | dict(one.settings))
+            check_of_use(one.settings, [(settings, one.files)])
+        if wanted and wanted[-1].name == one.name:
+            with faults.of(one.name, one.rows, is_own=bool(one.settings)):
+                check_open_frames(wanted[-1].settings)
+    check_of_use(typed, [(one.settings, one.files) for one in wanted])
     return wanted

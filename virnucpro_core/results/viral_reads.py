@@ -190,7 +190,7 @@ def _shown(
     first = np.flatnonzero((mates.partner >= 0) & mates.is_first)
     by_call = [first[calls[first] == call][:SHOWN_PAIRS] for call in range(len(CALLS))]
     one = np.concatenate(by_call)[:SHOWN_PAIRS]
-    names = [pair_id(name.decode()) for name in chunks.ids.take(one)]
+    names = _pair_ids(chunks, one, mates.partner[one])
     mated = [
         [
             (CALLS[called.calls[k]], None if called.calls[k] == NO_CALL else float(called.scores[k]))
@@ -294,6 +294,12 @@ def _write(
     return names
 
 
+def _pair_ids(chunks: Chunks, one: NDArray[np.int64], two: NDArray[np.int64]) -> list[str]:
+    """The ids of pairs. one, two: the rows of their mates."""
+    ids = zip(chunks.ids.take(one), chunks.ids.take(two), strict=True)
+    return [pair_id(first.decode(), second.decode()) for first, second in ids]
+
+
 def _write_pairs(
     stream: BinaryIO,
     chunks: Chunks,
@@ -305,7 +311,7 @@ def _write_pairs(
     own, scores = called.calls, called.scores
     for lo in range(0, len(rows[0]), _BLOCK):
         one, two = (half[lo : lo + _BLOCK] for half in rows)
-        names = Texts([pair_id(name.decode()).encode() for name in chunks.ids.take(one)])
+        names = Texts([name.encode() for name in _pair_ids(chunks, one, two)])
         columns: list[Column] = [names, b"\t", words(calls[one], CALLS)]
         for half in (one, two):
             columns += [b"\t", words(own[half], CALLS), b"\t", decimals(scores[half])]

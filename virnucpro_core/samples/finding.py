@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from virnucpro_core.errors import VirnucproError, printable
+from virnucpro_core.errors import UsageError, VirnucproError, printable
 from virnucpro_core.samples.inputs import check_inputs, files_of, ignored_in
 from virnucpro_core.samples.sample import check_key
 from virnucpro_core.samples.settings import SampleSettings
@@ -35,13 +35,14 @@ _SHOWN = 5
 class FoundSample:
     """A sample that was asked for: its name and files, in the order in which they are read.
 
-    settings: those that its row of a sample sheet gives. notes: what a person should know, a line each. error: why it
-    cannot be predicted, None if nothing is known that is wrong.
+    settings: those that its rows of a sample sheet give. rows: their lines, from 1. notes: what a person should know,
+    a line each. error: why it cannot be predicted, None if nothing is known that is wrong.
     """
 
     name: str
     files: tuple[Path, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
+    rows: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
     error: VirnucproError | None = None
 
@@ -96,7 +97,7 @@ def told_apart(group: Group) -> list[Group]:
         if named_as_read(one):
             assert heads[0] is not None
             assert heads[1] is not None
-            raise disagreement(one, two, 1, heads[0].id, heads[1].id)
+            raise disagreement(one, two, heads[0], heads[1])
         return [Group(sample_name(path), (path,)) for path in group.files]
     return [group]
 
@@ -109,7 +110,12 @@ def look_into(files: Sequence[Path], settings: SampleSettings) -> tuple[str, ...
     check_inputs(files)
     hints: list[str] = []
     lengths: list[int] = []
-    pairs = {k for pair in file_pairs(files) for k in pair}
+    mates = file_pairs(files)
+    if settings.interleaved and mates:
+        one, two = (printable(files[k].name) for k in mates[0])
+        what = f"--interleaved is for files that have both mates, and {one} and {two} have one each"
+        raise UsageError(what, remedy="leave out --interleaved")
+    pairs = {k for pair in mates for k in pair}
     for index, path in enumerate(files):
         head = check_head(path, settings.reading)
         lengths += [len(record.sequence) for record in head]

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from virnucpro_core.errors import InputError, StoreError, UsageError
+from virnucpro_core.errors import InputError, StoreError, UsageError, printable
 from virnucpro_core.files.digests import sha256_json, sha256_once
 from virnucpro_core.sequences.archives import stat_regular
 from virnucpro_core.sequences.formats import GIVE
@@ -16,6 +16,8 @@ from virnucpro_core.sequences.names import in_order, looks_like_sequence_file
 _DIGESTED_AT_ONCE = 4
 # Permanent errors, which another try cannot change: the file does not exist, or its path is invalid.
 _LASTING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
+
+_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +44,13 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
             else [path]
         )
         if not inside:
-            raise InputError(
-                "no FASTA or FASTQ file in this folder", path=path, remedy="give a folder that holds some"
-            )
+            others = ignored_in([path])
+            names = ", ".join(printable(other.name) for other in others[:_SHOWN])
+            more = f" and {len(others) - _SHOWN:,} more" if len(others) > _SHOWN else ""
+            what = "no FASTA or FASTQ file in this folder" + (f"; it holds {names}{more}" if others else "")
+            zipped = any(other.suffix.lower() in (".zip", ".tar", ".7z", ".tgz", ".rar") for other in others)
+            remedy = "unpack the archive" if zipped else "give a folder that holds some"
+            raise InputError(what, path=path, remedy=remedy)
         found += inside
     return found
 

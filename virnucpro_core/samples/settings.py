@@ -1,6 +1,6 @@
 """The settings of a sample: everything its results depend on, apart from its sequences."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import PurePath
 from typing import Any, Literal
@@ -92,22 +92,6 @@ _QUIET = (
     "region_min_support",
     "frames",
 )
-
-
-def check_min_open(given: int | None, settings: Iterable[SampleSettings]) -> None:
-    """Raises UsageError for a least length of open frames that no frame can have, or that no sample makes use of.
-
-    given: the option --min-open, None if it was not given.
-    """
-    samples = list(settings)
-    if given is not None and samples and not any(one.open_length for one in samples):
-        raise UsageError(
-            "--min-open is for open frames", remedy="give --frames open as well, or leave it out"
-        )
-    for one in samples:
-        if one.open_length > one.chunk_size // 3:
-            what = f"min_open is {one.open_length} amino acids, and chunks of {one.chunk_size} bases have at most"
-            raise UsageError(f"{what} {one.chunk_size // 3}", remedy="give a smaller --min-open")
 
 
 def shown_settings(settings: SampleSettings) -> dict[str, Any]:

@@ -13,15 +13,18 @@ work begins.
 import csv
 import dataclasses
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from virnucpro_core.errors import InputError, UsageError, VirnucproError, printable
+from virnucpro_core.errors import EmptyFileError, InputError, UsageError, VirnucproError, printable
 from virnucpro_core.samples.finding import FoundSample
 from virnucpro_core.samples.naming import check_chosen
 from virnucpro_core.samples.settings import PATHS, SampleSettings
+from virnucpro_core.samples.sheet_faults import SheetFaults
+from virnucpro_core.samples.standard_input import STANDARD_INPUT
 from virnucpro_core.sequences.archives import stat_regular
 from virnucpro_core.sequences.fasta import first_header
 from virnucpro_core.sequences.formats import format_of
@@ -36,35 +39,33 @@ _NAMES = {"fastq": "FASTQ", "fasta": "FASTA", "genbank": "GenBank", "aligned": "
 _KINDS = {bool: "yes or no", int: "a whole number", float: "a number"}
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _MOST_BYTES = 64 << 20
-
-
-class SheetError(UsageError):
-    """A sample sheet with faults. `faults`: a line for each, with its row."""
-
-    def __init__(self, path: Path, faults: Sequence[str]) -> None:
-        self.faults = tuple(faults)
-        count = "one fault" if len(faults) == 1 else f"{len(faults):,} faults"
-        first = "" if len(faults) > 1 else f": {faults[0]}"
-        super().__init__(f"{count} in the sample sheet{first}", where=path, remedy="nothing was begun")
+RELATIVE = "paths are relative to the folder of the sheet"
 
 
 @dataclass(slots=True)
 class _Row:
-    """One row: the number of its line, its files as (column, path), and its settings as they are written."""
+    """One row: the number of its line, its files as (column, path), and its settings as they are written.
+
+    empty: the error of a file without content.
+    """
 
     line: int
     sample: str
     files: list[tuple[str, Path]]
     settings: dict[str, Any] = field(default_factory=dict)
+    empty: EmptyFileError | None = None
 
 
-def read_sheet(path: Path) -> list[FoundSample]:
+def read_sheet(path: Path, found: SheetFaults) -> list[FoundSample]:
     """The samples of a sheet, in its order, each with its files and the settings of its rows.
 
-    Opens every file that is named and looks at its beginning. Raises SheetError with all faults, InputError if the
-    sheet itself cannot be read.
+    Opens every file that is named and looks at its beginning. Faults are added to `found`; what such a row says
+    otherwise can still be checked. An empty file is no fault of the sheet: it is the error of its sample, and the
+    others go on. Raises InputError if the sheet itself cannot be read.
     """
     faults: list[tuple[int, str]] = []
+    if path == STANDARD_INPUT:
+        raise UsageError("a sample sheet cannot come through a pipe", where="--sheet -", remedy="give a file")
     rows = list(_rows(path, faults))
     samples: dict[str, list[_Row]] = {}
     for row in rows:
@@ -73,10 +74,16 @@ def read_sheet(path: Path) -> list[FoundSample]:
     settings = {name: _joined(own, faults) for name, own in samples.items()}
     if not rows and not faults:
         faults.append((1, "no row below the header"))
-    if faults:
-        raise SheetError(path, [f"row {line}: {what}" for line, what in sorted(faults)])
+    for line, what in faults:
+        found.add([line], what)
     return [
-        FoundSample(name, tuple(file for row in own for _, file in row.files), settings[name])
+        FoundSample(
+            name,
+            tuple(file for row in own for _, file in row.files),
+            settings[name],
+            tuple(row.line for row in own),
+            error=next((row.empty for row in own if row.empty), None),
+        )
         for name, own in samples.items()
     ]
 
@@ -140,11 +147,25 @@ def _text(path: Path) -> str:
     if stat_regular(path).st_size > _MOST_BYTES:
         raise InputError("too large for a sample sheet", path=path, remedy="give a table of samples")
     try:
-        return path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes()
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError("not UTF-8 text", path=path, remedy="save the sheet as CSV, not as XLSX") from error
+        what, remedy = _other_encoding(content, error.start)
+        raise InputError(what, path=path, remedy=remedy) from error
     except OSError as error:
         raise InputError(error.strerror or str(error), path=path, remedy="check its permissions") from error
+
+
+def _other_encoding(content: bytes, at: int) -> tuple[str, str]:
+    """What a file is that is not UTF-8, and what to do about it. at: the first byte that is none."""
+    if content.startswith(b"PK\x03\x04"):
+        return "a spreadsheet (XLSX or ODS), not CSV", "save the sheet as CSV in UTF-8"
+    if content.startswith(b"\xd0\xcf\x11\xe0"):
+        return "a spreadsheet (XLS), not CSV", "save the sheet as CSV in UTF-8"
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "UTF-16 text, not UTF-8", "save the sheet as CSV in UTF-8"
+    line = content[:at].count(b"\n") + 1
+    return f"not UTF-8 text (byte {content[at]:#04x} in row {line:,})", "save the sheet as CSV in UTF-8"
 
 
 def _header_faults(columns: Sequence[str]) -> list[str]:
@@ -177,9 +198,9 @@ def _row(folder: Path, line: int, values: Mapping[str, str]) -> tuple[_Row, list
         faults.append(f"one of fastq_1, fasta and bam is needed, this row has {named}")
     elif "fastq_2" in given and "fastq_1" not in given:
         faults.append("fastq_2 without fastq_1")
-    no_paths = [column for column, cell in given.items() if "\0" in cell]
-    faults += [f"{column}: a path cannot hold the character NUL" for column in no_paths]
-    files = [(column, folder / cell) for column, cell in given.items() if column not in no_paths]
+    wrong = {column: what for column, cell in given.items() if (what := _no_path(cell))}
+    faults += [f"{column}: {what}" for column, what in wrong.items()]
+    files = [(column, folder / cell) for column, cell in given.items() if column not in wrong]
     row = _Row(line, name or f"row {line}", files)
     for name in SETTINGS:
         if values.get(name):
@@ -191,26 +212,35 @@ def _row(folder: Path, line: int, values: Mapping[str, str]) -> tuple[_Row, list
     return row, faults
 
 
+def _no_path(cell: str) -> str:
+    """Why a cell cannot be a path on this machine; "" if it can."""
+    if "\0" in cell:
+        return "a path cannot hold the character NUL"
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", cell):
+        return f"{printable(cell)} is an address, not a path; fetch the file first and give its path"
+    return ""
+
+
 def _file_faults(row: _Row) -> list[str]:
     """What is wrong with the files of a row: missing, of another format than its column says, or no mates."""
     faults, heads = [], []
     for name, file in row.files:
         try:
             if not file.exists():
-                raise InputError(
-                    "no such file", path=file, remedy="paths are relative to the folder of the sheet"
-                )
+                raise InputError("no such file", path=file, remedy=RELATIVE)
             kind = format_of(file)
             if kind not in _FORMATS[name]:
                 faults.append(f"{printable(str(file))} in column {name} is {_NAMES[kind]}")
             heads.append(first_header(file))
+        except EmptyFileError as error:
+            row.empty = error
         except VirnucproError as error:
             faults.append(str(error))
     if len({file.resolve() for _, file in row.files}) < len(row.files):
         return [*faults, "fastq_1 and fastq_2 are the same file"]
     if len(heads) == 2 and heads[0] and heads[1] and not agree(heads[0], heads[1]):
         one, two = (file for _, file in row.files)
-        faults.append(str(disagreement(one, two, 1, heads[0].id, heads[1].id)))
+        faults.append(str(disagreement(one, two, heads[0], heads[1])))
     return faults
 
 
@@ -219,8 +249,8 @@ def _setting(name: str, text: str, folder: Path) -> Any:
     if name in PATHS:
         if text == PATHS[name]:
             return text
-        if "\0" in text:
-            raise UsageError(f"{name}: a path cannot hold the character NUL", remedy="correct it")
+        if what := _no_path(text):
+            raise UsageError(f"{name}: {what}")
         place = (folder / text).resolve()
         if not place.exists():
             raise UsageError(f"{name}: no such folder or file: {printable(str(place))}")

@@ -114,6 +114,9 @@ def check_head(path: Path, options: ReadOptions = EVERYTHING) -> list[Record]:
             return []  # a long read; its end is checked when the sample is read
     with contextlib.closing(Lines(path, kind)) as lines:
         found = list(parsed(path, 0, io.BufferedReader(io.BytesIO(head)), lines))
+        if options.interleaved:
+            found = found if is_whole else found[: len(found) // 2 * 2]
+            list(_in_turn(iter(found), lines))
     if not found and is_whole:
         raise InputError("no records", path=path, remedy=GIVE)
     return found

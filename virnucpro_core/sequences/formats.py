@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from virnucpro_core.errors import IncompleteError, InputError
+from virnucpro_core.errors import EmptyFileError, InputError
 from virnucpro_core.sequences.archives import first_bytes
 from virnucpro_core.sequences.record import Format
 
@@ -29,7 +29,7 @@ def format_of(path: Path) -> Format:
     if b"\0" in text:
         raise InputError("binary data, not text", path=path, remedy=f"{GIVE}; text must be UTF-8")
     if not text:
-        raise IncompleteError("the file is empty", path=path, remedy=GIVE)
+        raise EmptyFileError("the file is empty", path=path, remedy=GIVE)
     for start, name, remedy in _FOREIGN:
         if text.startswith(start):
             raise InputError(f"{name}, not FASTA or FASTQ", path=path, remedy=remedy)

@@ -13,6 +13,7 @@ from virnucpro_core.errors import IncompleteError, InputError
 from virnucpro_core.sequences.record import Places, Record, check_id, checked_letters
 
 NO_SEQUENCE = "the GenBank entry has no sequence"
+_PROTEIN = re.compile(r"LOCUS[^\n]*\s\d+\s+aa(\s|$)", re.MULTILINE)
 _REMEDY = "fetch it again, or convert it to FASTA"
 
 
@@ -61,6 +62,9 @@ def _record(path: Path, text: str, line: int, place: tuple[int, int]) -> Record:
     if not words:
         raise places.error(f"entry {number:,} has no accession", number, remedy="give it one")
     check_id(words[0], number, places)
+    if _PROTEIN.match(text):
+        what = "a protein (its length on the line LOCUS is in aa)"
+        raise places.error(what, number, record=words[0], remedy="give nucleotide sequences")
     try:
         letters = bytes(entry.seq)
     except UndefinedSequenceError:

@@ -14,6 +14,7 @@ from virnucpro_core.errors import InputError
 from virnucpro_core.sequences.names import name_pairs, named_as_read
 
 _CASAVA = re.compile(r"([12]):[YN]:\d+(:|$)")
+_RENAMED = re.compile(r"(.*)/[12](_[0-9]+)", re.DOTALL)
 _SLASHED, _DOTTED = ("/1", "/2"), (".1", ".2")
 REPAIR = (
     "put both files in the same order (for example with `seqkit pair`), or predict each alone with --sample"
@@ -43,9 +44,17 @@ def agree(one: Header, two: Header) -> bool:
     return _bare(one.id) == _bare(two.id) or _dotted(one.id, two.id)
 
 
-def pair_id(name: str) -> str:
-    """The id that both mates share: without `/1` or `/2`."""
-    return _bare(name)
+def pair_id(one: str, two: str) -> str:
+    """The id that mates 1 and 2 of a sample share: without `/1` and `/2`, and without `.1` and `.2` of SRA.
+
+    `r/1_2` and `r/2_2`, which `--duplicates rename` makes, share `r_2`.
+    """
+    if _bare(one) == _bare(two):
+        return _bare(one)
+    (stem, suffix), (other, other_suffix) = _parted(one), _parted(two)
+    if suffix == other_suffix and _dotted(stem, other):
+        return stem[:-2] + suffix
+    return stem + suffix if (stem, suffix) == (other, other_suffix) else _bare(one)
 
 
 def files_in_pairs(files: Sequence[Path], heads: Sequence[Header | None]) -> list[tuple[int, int]]:
@@ -62,7 +71,7 @@ def files_in_pairs(files: Sequence[Path], heads: Sequence[Header | None]) -> lis
         if agree(one, two):
             pairs.append((i, j))
         elif named_as_read(files[i]):
-            raise disagreement(files[i], files[j], 1, one.id, two.id)
+            raise disagreement(files[i], files[j], one, two)
     taken = {k for pair in pairs for k in pair}
     rest = [k for k, head in enumerate(heads) if head is not None and k not in taken]
     while len(rest) > 1:
@@ -81,9 +90,17 @@ def files_in_pairs(files: Sequence[Path], heads: Sequence[Header | None]) -> lis
     return sorted(pairs)
 
 
-def disagreement(one: Path, two: Path, number: int, first: str, second: str) -> InputError:
-    """The error for two files that are named as mates and are none."""
-    what = f"not the mate of {one}: read {number:,} is {second[:80]!r} here and {first[:80]!r} there"
+def disagreement(one: Path, two: Path, first: Header, second: Header, number: int = 1) -> InputError:
+    """The error for two files that are given as mates and are not. first, second: their reads of that number."""
+    if number == 1 and agree(second, first):
+        what = f"R1 and R2 are swapped: this file holds mate 1, and {one} holds mate 2"
+        return InputError(
+            what, path=two, remedy="exchange their names, or fastq_1 and fastq_2 in a sample sheet"
+        )
+    if number == 1 and first.mate and first.mate == second.mate and _bare(first.id) == _bare(second.id):
+        what = f"not the mate of {one}: both files hold mate {first.mate}"
+        return InputError(what, path=two, remedy=f"give the file with mate {3 - first.mate}")
+    what = f"not the mate of {one}: read {number:,} is {second.id[:80]!r} here and {first.id[:80]!r} there"
     return InputError(what, path=two, remedy=REPAIR)
 
 
@@ -108,7 +125,7 @@ class Agreement:
         one, two = self.files
         for number, (first, second) in enumerate(ids, 1):
             if self._key(first) != self._key(second):
-                raise disagreement(one, two, number, first, second)
+                raise disagreement(one, two, Header(first), Header(second), number)
         a, b = self._counts
         raise InputError(f"{b:,} reads, but its mate {one} has {a:,}", path=two, remedy=REPAIR)
 
@@ -120,6 +137,12 @@ class Agreement:
 
 def _bare(name: str) -> str:
     return name[:-2] if name.endswith(_SLASHED) else name
+
+
+def _parted(name: str) -> tuple[str, str]:
+    """An id of a sample without its `/1` or `/2`, and what `--duplicates rename` has put after it."""
+    renamed = _RENAMED.fullmatch(name)
+    return (renamed[1], renamed[2]) if renamed else (_bare(name), "")
 
 
 def _dotted(one: str, two: str) -> bool:

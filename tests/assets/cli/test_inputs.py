@@ -131,3 +131,65 @@ def test_samtools_pipes_into_predict_and_the_bytes_are_kept(shell: Shell) -> Non
         gzip.decompress((shell.folder / out / "viral_R1.fastq.gz").read_bytes()) for out in ("out", "bam")
     ]
     assert viral[0].replace(b"/1\n", b"\n") == viral[1].replace(b"/1\n", b"\n")
+
+
+def test_faults_of_settings_in_a_sheet_have_their_rows_and_begin_nothing(shell: Shell) -> None:
+    reads(shell.folder / "r.fq", "a", "b")
+    (shell.folder / "c.fa").write_text(f">c\n{LETTERS[:400]}\n")
+    rows = (
+        "a,r.fq,,precision,fp8",
+        "b,,c.fa,min_open,40",
+        "c,,d.fa,pairs,both",
+        "d,,e.fa,unmapped_only,yes",
+        "e,s.fq,,interleaved,yes",
+        "f,,f.fa,profile,none",
+    )
+    for name in ("d.fa", "e.fa", "f.fa"):
+        (shell.folder / name).write_text(f">{name}\n{LETTERS[:400]}\n")
+    reads(shell.folder / "s.fq", "a", "b")
+    columns = ["precision", "min_open", "pairs", "unmapped_only", "interleaved", "profile"]
+    lines = [",".join(["sample", "fastq_1", "fasta", *columns])]
+    for row in rows:
+        sample, fastq, fasta, column, value = row.split(",")
+        lines.append(",".join([sample, fastq, fasta, *(value if name == column else "" for name in columns)]))
+    (shell.folder / "s.csv").write_text("\n".join(lines) + "\n")
+    done = shell.run("predict", "--sheet", "s.csv", "-o", "out", "--check")
+    assert done.returncode == 2
+    told = done.stderr
+    for said in (
+        "row 2 (a): ",
+        "row 3 (b): min_open is for open frames; give frames open as well",
+        "row 4 (c): pairs both is for reads",
+        "row 5 (d): e.fa: not BAM or CRAM; unmapped_only is for them",
+        "row 6 (e): ",
+        "row 7 (f): there is no profile 'none'",
+    ):
+        assert f"s.csv, {said}" in told, told
+    assert "not the mate of the read before it" in told
+    assert "6 faults in the sample sheet; nothing was begun" in told
+    assert "--pairs both is for reads" in shell.refused("predict", "c.fa", "--pairs", "both", "-o", "out")
+
+
+def test_a_name_of_a_sheet_that_is_taken_begins_nothing(shell: Shell) -> None:
+    for name in ("old.fa", "new.fa", "b.fa"):
+        (shell.folder / name).write_text(f">{name}\n{LETTERS[len(name) :][:400]}\n")
+    (shell.folder / "one.csv").write_text("sample,fasta\nntc,old.fa\n")
+    shell.good("predict", "--sheet", "one.csv", "-o", "out")
+    (shell.folder / "two.csv").write_text("sample,fasta\nb,b.fa\nntc,new.fa\n")
+    for more in ([], ["--check"]):
+        said = shell.refused("predict", "--sheet", "two.csv", "-o", "out2", *more)
+        assert "row 3 (ntc): sample 'ntc' already stands for other sequences (old.fa)" in said
+        assert "give another name in the column sample" in said
+        assert not (shell.folder / "home" / "samples" / "b").exists()
+
+
+def test_all_paths_that_cannot_be_read_are_told(shell: Shell) -> None:
+    (shell.folder / "loop.fa").symlink_to("loop.fa")
+    (shell.folder / "ok.fa").write_text(">a\nACGT\n")
+    said = shell.refused("predict", "loop.fa", "nofile", "ok.fa", "/dev/null", "-o", "out")
+    assert (
+        "3 of the paths cannot be read: Too many levels of symbolic links: loop.fa; no such file: nofile; "
+        in said
+    )
+    assert "not a regular file: /dev/null" in said
+    assert "cannot be used together" in shell.refused("predict", "ok.fa", "-q", "-v", "-o", "out")

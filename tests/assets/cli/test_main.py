@@ -492,6 +492,9 @@ def test_check_says_what_would_be_done_and_does_nothing(shell: Shell, tmp_path: 
     assert held["chunk-size"] == (500, "VIRNUCPRO_CHUNK_SIZE")
     assert held["shard-rows"] == (7, "virnucpro.toml")
     assert held["cutoff"] == (0.5, "default")
+    assert held["token-budget"] == held["workers"] == ("by device", "default")
+    assert {"VIRNUCPRO_HOME", "VIRNUCPRO_MODELS"} < held.keys()  # no keys of the file, so not in lower case
+    assert not {"home", "weights"} & held.keys()
     shell.environment["VIRNUCPRO_CHUNKSIZE"] = "300"
     assert "VIRNUCPRO_CHUNKSIZE is set, but there is no variable of this name" in shell.good("config")
     (tmp_path / "home" / "virnucpro.toml").write_text("chunksize = 300\n")

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from virnucpro_assets.platform.environment import (
     models_folder,
     settings,
     time_zone,
+    url_prefix,
 )
 from virnucpro_assets.platform.resource import Platform, platform_from_environment
 from virnucpro_core.errors import UsageError
@@ -157,3 +159,22 @@ def test_a_user_without_a_home_directory_needs_none(clean: pytest.MonkeyPatch, t
     assert home_folder() == tmp_path
     assert models_folder() == tmp_path / "models"
     assert dagster_home() == tmp_path / "dagster"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "read"),
+    [("keep-days", "-1", settings), ("time-zone", '"Mars"', time_zone), ("url-prefix", '"a b"', url_prefix)],
+)
+def test_a_wrong_value_is_blamed_on_the_file_that_holds_it(
+    key: str, value: str, read: Callable[[], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIRNUCPRO_HOME", str(tmp_path))
+    (tmp_path / "virnucpro.toml").write_text(f"{key} = {value}\n")
+    with pytest.raises(UsageError, match=rf"virnucpro\.toml: {key} is "):
+        read()
+
+
+def test_a_relative_dagster_home_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", "rel")
+    with pytest.raises(UsageError, match="DAGSTER_HOME is 'rel'; give an absolute path"):
+        dagster_home()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from virnucpro_core.errors import InputError
+from virnucpro_core.errors import InputError, UsageError
 from virnucpro_core.samples.finding import find_samples, look_into, stray_files
 from virnucpro_core.samples.removal import remove_sample
 from virnucpro_core.samples.sample import register
@@ -116,3 +116,19 @@ def test_a_named_pipe_is_a_stream(tmp_path: Path) -> None:
     writer.start()
     assert keep_stream(tmp_path, pipe, io.BytesIO()).read_bytes() == b">a\nACGT\n"
     writer.join()
+
+
+def test_a_folder_with_an_archive_only_names_it(tmp_path: Path) -> None:
+    (tmp_path / "run.zip").touch()
+    with pytest.raises(InputError, match=r"it holds run\.zip; unpack the archive"):
+        find_samples([tmp_path])
+
+
+def test_mates_and_wrong_mates_are_not_interleaved(tmp_path: Path) -> None:
+    for name, header in (("x_R1.fq", "a/1"), ("x_R2.fq", "a/2")):
+        (tmp_path / name).write_text(f"@{header}\nACGT\n+\nIIII\n@b{header[1:]}\nACGT\n+\nIIII\n")
+    settings = SampleSettings(interleaved=True)
+    with pytest.raises(UsageError, match="--interleaved is for files that have both mates"):
+        look_into([tmp_path / "x_R1.fq", tmp_path / "x_R2.fq"], settings)
+    with pytest.raises(InputError, match="not the mate of the read before it, 'a/1'"):
+        look_into([tmp_path / "x_R1.fq"], settings)

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from virnucpro_core.errors import InputError
-from virnucpro_core.samples.sheet import SheetError, read_sheet
+from virnucpro_core.errors import InputError, UsageError
+from virnucpro_core.samples.finding import FoundSample
+from virnucpro_core.samples.sheet import read_sheet as read
+from virnucpro_core.samples.sheet_faults import SheetError, SheetFaults
 
 
 @pytest.fixture
@@ -19,6 +21,13 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "x.fa").write_text(">x\nACGT\n")
     (tmp_path / "y.fa").write_text(">y\nACGT\n")
     return tmp_path
+
+
+def read_sheet(path: Path) -> list[FoundSample]:
+    found = SheetFaults(path)
+    samples = read(path, found)
+    found.tell()
+    return samples
 
 
 def sheet(folder: Path, text: str, encoding: str = "utf-8") -> Path:
@@ -70,14 +79,13 @@ def test_all_faults_are_told_each_with_its_row(folder: Path) -> None:
     assert found == (
         "row 2: 'p q' is not a sample name: use 1 to 64 letters, digits, '_' and '-'",
         "row 3: nofile.fq: no such file; paths are relative to the folder of the sheet",
-        "row 4: one of fastq_1, fasta and bam is needed, this row has none",
+        "rows 4 and 8: one of fastq_1, fasta and bam is needed, this row has none",
         "row 5: b2.fq: not the mate of a1.fq: read 1 is 'b:1' here and 'a:1' there; put both files in the same order "
         "(for example with `seqkit pair`), or predict each alone with --sample",
         "row 5: chunk_size is 'x'; give a whole number",
         "row 5: pairs is 'either'; give any or both",
         "row 6: x.fa in column fastq_1 is FASTA",
         "row 7: chunk_size is 500, and 300 in row 6 of the same sample",
-        "row 8: one of fastq_1, fasta and bam is needed, this row has none",
         "row 9: c.fq is given in row 2, too",
         "row 9: chunk_size is 2; give 6 to 1,000,000 bases",
         "row 9: one of fastq_1, fasta and bam is needed, this row has fastq_1 and fasta",
@@ -137,8 +145,19 @@ def test_columns_of_other_pipelines_are_no_faults(folder: Path) -> None:
 
 
 def test_what_is_no_table(folder: Path) -> None:
-    with pytest.raises(InputError, match="not UTF-8 text; save the sheet as CSV"):
-        read_sheet(sheet(folder, "sämple,fasta\n", "latin-1"))
+    for text, encoding, what in (
+        (
+            "sample,fasta\nä,x.fa\n",
+            "latin-1",
+            r"not UTF-8 text \(byte 0xe4 in row 2\); save the sheet as CSV in UTF-8",
+        ),
+        ("sample,fasta\n", "utf-16", "UTF-16 text, not UTF-8; save the sheet as CSV in UTF-8"),
+        ("PK\3\4\xff", "latin-1", "a spreadsheet .*, not CSV"),
+    ):
+        with pytest.raises(InputError, match=what):
+            read_sheet(sheet(folder, text, encoding))
+    with pytest.raises(UsageError, match="a sample sheet cannot come through a pipe"):
+        read_sheet(Path("-"))
     with pytest.raises(InputError, match="No such file"):
         read_sheet(folder / "none.csv")
 
@@ -159,5 +178,38 @@ def test_rubbish_below_the_header_is_told_row_by_row(text: str) -> None:
         with pytest.raises(SheetError) as caught:  # no file that it names is there
             read_sheet(path)
     assert caught.value.faults
-    assert all(fault.startswith("row ") for fault in caught.value.faults)
+    assert all(fault.startswith("row") for fault in caught.value.faults)
     assert "\n" not in str(caught.value)
+
+
+def test_an_address_is_no_path(folder: Path) -> None:
+    (told,) = faults(folder, "sample,fasta\na,s3://bucket/x.fa\n")
+    assert told.startswith("row 2: fasta: s3://bucket/x.fa is an address, not a path; fetch the file first")
+
+
+def test_swapped_mates_are_told(folder: Path) -> None:
+    (told,) = faults(folder, "sample,fastq_1,fastq_2\na,a2.fq,a1.fq\n")
+    assert told.startswith(
+        "row 2: a1.fq: R1 and R2 are swapped: this file holds mate 1, and a2.fq holds mate 2"
+    )
+
+
+def test_an_empty_file_stops_its_sample_only(folder: Path) -> None:
+    (folder / "none.fq").touch()
+    empty, good = read_sheet(sheet(folder, "sample,fastq_1\nntc,none.fq\na,c.fq\n"))
+    assert "the file is empty" in str(empty.error)
+    assert good.error is None
+
+
+def test_faults_of_settings_are_told_with_all_their_rows(folder: Path) -> None:
+    found = SheetFaults(folder / "s.csv")
+    for row, sample in ((2, "a"), (5, "b")):
+        with found.of(sample, [row]):
+            raise UsageError("--min-open is for open frames", remedy="use --frames open or --relaxed")
+    with pytest.raises(SheetError) as caught:
+        found.tell()
+    assert caught.value.faults == (
+        "rows 2 and 5 (a, b): min_open is for open frames; use frames open or preset relaxed",
+    )
+    with pytest.raises(UsageError, match="--min-open"), SheetFaults(None).of("a", []):
+        raise UsageError("--min-open is wrong")

@@ -294,3 +294,13 @@ def test_line_ends_and_control_characters_in_ids_are_refused(tmp_path: Path, cha
 def test_the_case_of_a_no_break_space(shared: Path) -> None:
     found = list(read_records([shared / "cases" / "no_break_space.fa"]))
     assert len({record.id for record in found}) == 2
+
+
+def test_genpept_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "prot.gb"
+    head = "LOCUS       AAA00001                  12 aa            linear   VRL 01-JAN-2000\n"
+    path.write_text(
+        f"{head}ACCESSION   AAA00001\nVERSION     AAA00001.1\nORIGIN\n        1 mkvlaagagv ka\n//\n"
+    )
+    with pytest.raises(InputError, match=r"a protein \(its length on the line LOCUS is in aa\)"):
+        list(read_records([path]))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from virnucpro_core.errors import InputError
 from virnucpro_core.sequences.fasta import ReadOptions, file_pairs, read_records
-from virnucpro_core.sequences.pairs import Header, agree
+from virnucpro_core.sequences.pairs import Header, agree, pair_id
 
 INTERLEAVED = ReadOptions(interleaved=True)
 
@@ -40,8 +40,39 @@ def test_headers_of_mates(tmp_path: Path, one: str, two: str, *, are_mates: bool
         assert file_pairs(files) == [(0, 1)]
         assert len(list(read_records(files))) == 2
     else:
-        with pytest.raises(InputError, match=r"x_R2\.fq: not the mate of .*x_R1\.fq: read 1 is"):
+        with pytest.raises(InputError, match=r"x_R2\.fq: (not the mate of|R1 and R2 are swapped)"):
             list(read_records(files))
+
+
+@pytest.mark.parametrize(
+    ("one", "two"), [("r 2:N:0:A", "r 1:N:0:A"), ("r/2", "r/1"), ("SRR9.5.2 5", "SRR9.5.1 5")]
+)
+def test_swapped_mates_are_told(tmp_path: Path, one: str, two: str) -> None:
+    files = [fastq(tmp_path / "x_R1.fq", one), fastq(tmp_path / "x_R2.fq", two)]
+    with pytest.raises(
+        InputError, match=r"R1 and R2 are swapped: this file holds mate 1, and .* holds mate 2"
+    ):
+        list(read_records(files))
+
+
+def test_two_files_of_the_same_mate_are_told(tmp_path: Path) -> None:
+    files = [fastq(tmp_path / "x_R1.fq", "r/1"), fastq(tmp_path / "x_R2.fq", "r/1")]
+    with pytest.raises(InputError, match="both files hold mate 1; give the file with mate 2"):
+        list(read_records(files))
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "shared"),
+    [
+        ("r/1", "r/2", "r"),
+        ("SRR5.0.1/1", "SRR5.0.2/2", "SRR5.0"),
+        ("SRR5.0/1", "SRR5.0/2", "SRR5.0"),
+        ("r/1_2", "r/2_2", "r_2"),
+        ("SRR5.0.1/1_3", "SRR5.0.2/2_3", "SRR5.0_3"),
+    ],
+)
+def test_the_id_of_a_pair(one: str, two: str, shared: str) -> None:
+    assert pair_id(one, two) == shared
 
 
 NAMES = st.text("ab.:/#12", min_size=1, max_size=6).filter(lambda s: not s.endswith(("/1", "/2")))
