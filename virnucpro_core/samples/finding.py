@@ -69,8 +69,11 @@ def find_samples(
 
 
 def stray_files(paths: Sequence[Path]) -> Iterator[str]:
-    """A line for each folder among the paths that also holds files which `find_samples` leaves out."""
+    """Lines for each folder among the paths: files that `find_samples` leaves out, and how many are in subfolders."""
     for folder in paths:
+        files = files_of([folder]) if folder.is_dir() else []
+        if deeper := sum(1 for file in files if file.parent != folder):
+            yield f"{printable(str(folder))}: {deeper:,} of {len(files):,} sequence files are in subfolders"
         if ignored := ignored_in([folder]):
             names = ", ".join(printable(path.name) for path in ignored[:_SHOWN])
             more = f" and {len(ignored) - _SHOWN:,} more" if len(ignored) > _SHOWN else ""

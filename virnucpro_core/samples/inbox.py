@@ -3,8 +3,8 @@
 A scan ("look" in the names below) is short. It reads sizes, times and the beginning of new files; runs read the rest.
 A file is complete when its size and time have not changed for `stable_seconds` as seen by the scans, or at once when a
 file NAME.done lies next to it. A folder is one sample made of its sequence files. Two mates (R1, R2) are one sample; a
-single mate waits PATIENCE times as long for the other one. A problem with one entry is recorded in its row and does not
-affect the other entries.
+single mate waits PATIENCE times as long for the other one. A folder with an unfinished file
+(NAME.part) waits for it. A problem with one entry is recorded in its row and does not affect the other entries.
 """
 
 import contextlib
@@ -252,13 +252,16 @@ class _Looker:
                     yield _Arrival(group.name, group.files, present, group.notes)
 
     def _is_whole_folder(self, entry: Entry) -> bool:
-        if not (entry.marked or entry.age >= self.stable):
+        if entry.partial:
+            more = f" (and {len(entry.partial) - 1:,} more)" if len(entry.partial) > 1 else ""
+            what = f"{shown(os.fsencode(entry.partial[0]))}{more} is still arriving"
+            self._wait((entry,), f"{what}: waits until it is complete or deleted")
+        elif not (entry.marked or entry.age >= self.stable):
             self._wait((entry,), "")
         elif not entry.files and not entry.others and not entry.marked:
             self._wait((entry,), "an empty folder")
-        elif (not entry.files or entry.partial) and not entry.marked and entry.age < PATIENCE * self.stable:
-            what = f"{entry.partial[0]} is still arriving" if entry.partial else _REFUSED
-            self._wait((entry,), f"{what}: waiting for more files")
+        elif not entry.files and not entry.marked and entry.age < PATIENCE * self.stable:
+            self._wait((entry,), f"{_REFUSED}: waiting for more files")
         else:
             return True
         return False

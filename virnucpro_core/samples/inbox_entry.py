@@ -15,7 +15,7 @@ from virnucpro_core.samples.settings_file import NAME
 from virnucpro_core.sequences.names import looks_like_sequence_file
 
 MARKER = ".done"
-PARTIAL = (".part", ".partial", ".tmp", ".crdownload", ".filepart", MARKER)
+UNFINISHED = (".part", ".partial", ".tmp", ".crdownload", ".filepart")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Trouble(Exception):
 
 def is_partial(name: str) -> bool:
     """Whether the name says that the file is still arriving or is a marker (NAME.done)."""
-    return name.lower().endswith(PARTIAL)
+    return name.lower().endswith((*UNFINISHED, MARKER))
 
 
 def final_name(name: str) -> str:
@@ -128,7 +128,8 @@ def _folder(path: Path, row: Row, settings: SettingsFiles) -> Entry:
             ".done"
         ):
             continue
-        if is_partial(name):
+        # A file is unfinished too if a folder around it still has an unfinished name, as `lane2.part/a.fa`.
+        if any(part.lower().endswith(UNFINISHED) for part in file.relative_to(path).parts):
             partial.append(name)
             facts.append(fact)
         elif status and stat.S_ISREG(status.st_mode) and looks_like_sequence_file(file):
@@ -144,7 +145,7 @@ def _folder(path: Path, row: Row, settings: SettingsFiles) -> Entry:
         is_folder=True,
         files=tuple(sorted(files)),
         partial=tuple(partial),
-        ignored=tuple(sorted([*ignored, *partial])),
+        ignored=tuple(sorted(ignored)),
         others=bool(noise),
     )
 

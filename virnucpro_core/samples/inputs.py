@@ -1,6 +1,7 @@
 """Find, check and hash the sequence files of a sample. Reads their bytes, not their records."""
 
 import errno
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,8 @@ from virnucpro_core.sequences.names import in_order, looks_like_sequence_file
 
 # Files that are hashed at the same time; hashing one overlaps with reading another.
 _DIGESTED_AT_ONCE = 4
+# Of a folder of results, complete or not, and of a home folder.
+_OWN_FILES = ("run.json", "contigs.tsv", "names.lock")
 # Permanent errors, which another try cannot change: the file does not exist, or its path is invalid.
 _LASTING = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL)
 
@@ -35,11 +38,15 @@ class InputFile:
 
 
 def files_of(paths: Sequence[Path]) -> list[Path]:
-    """The paths, with each folder replaced by its sequence files. Raises InputError for a folder without any."""
+    """The paths, with each folder replaced by its sequence files at any depth. Hidden ones are left out.
+
+    Also left out are folders that this software writes: results, and its home. Raises InputError for a folder without
+    any sequence file.
+    """
     found: list[Path] = []
     for path in paths:
         inside = (
-            [f for f in sorted(path.iterdir()) if not f.is_dir() and looks_like_sequence_file(f)]
+            [file for file in _files_below(path) if looks_like_sequence_file(file)]
             if path.is_dir()
             else [path]
         )
@@ -57,8 +64,23 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
 
 def ignored_in(paths: Sequence[Path]) -> list[Path]:
     """The files in the folders among `paths` that `files_of` leaves out, other than hidden ones."""
-    inside = [f for path in paths if path.is_dir() for f in sorted(path.iterdir())]
-    return [f for f in inside if not (f.is_dir() or looks_like_sequence_file(f) or f.name.startswith("."))]
+    inside = [file for path in paths if path.is_dir() for file in _files_below(path)]
+    return [file for file in inside if not (looks_like_sequence_file(file) or file.name.startswith("."))]
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """The files of the folder, then those of each subfolder, by name. Links to folders are not followed."""
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder):
+        here = Path(place)
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and not _is_written_here(here / n))
+        found += [here / name for name in sorted(names)]
+    return found
+
+
+def _is_written_here(folder: Path) -> bool:
+    """Whether the folder holds results, or is a home folder, of this software."""
+    return any((folder / name).exists() for name in _OWN_FILES)
 
 
 def check_inputs(paths: Sequence[Path]) -> None:

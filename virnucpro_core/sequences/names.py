@@ -2,9 +2,12 @@
 
 pat1_S1_L001_R1_001.fastq.gz  pat1_S1_L001_R2_001.fastq.gz  pat1_S1_L002_R1_001.fastq.gz ...   sample pat1
 a_R1.fq  a_R2.fq      or  a.R1.fq  a.R2.fq      or  a_1.fq  a_2.fq                             sample a
+a_1.fastp.fq  a_2.fastp.fq   or  a_1_val_1.fq  a_2_val_2.fq   or  a_forward.fq  a_reverse.fq    sample a_fastp, a, a
 SRR9_1.fastq  SRR9_2.fastq  SRR9.fastq (reads without a mate, as SRA's tools write them)       sample SRR9
 """
 
+import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,7 +22,21 @@ _FASTA_SUFFIXES = (".fasta", ".fa", ".fna", ".ffn", ".fas", ".fsa")
 _ALIGNED_SUFFIXES = (".bam", ".cram")
 _SUFFIXES = (*_FASTA_SUFFIXES, *_FASTQ_SUFFIXES, *_ALIGNED_SUFFIXES, ".gb", ".gbk", ".gbff", ".genbank")
 _PACKED_SUFFIXES = (".gz", ".bgz", ".bgzf", ".bz2", ".xz", ".zst", ".zstd")
-_MATE = re.compile(r"(?<=[._-])[Rr]([12])(?=[._-]|$)(?!.*[._-][Rr][12](?:[._-]|$))|(?<=[._-])([12])$")
+# How a name says which mate a file has, most certain first; group 1 is the mate. Only the first kind is said by nothing
+# but mates. The last kind, a number inside the name, counts only if there are files with both.
+_MATES = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"(?:^|(?<=[._-]))R([12])(?=[._-]|$)",
+        r"(?:^|(?<=[._-]))read([12])(?=[._-]|$)",
+        r"(?:^|(?<=[._-]))(forward|reverse|fwd|rev)(?=[._-]|$)",
+        r"(?<=[._-])([12])P(?=[._-]|$)",  # Trimmomatic
+        r"(?<=[._-])([12])_val_\1$",  # Trim Galore
+        r"(?<=[._-])([12])$",
+        r"(?<=[._-])([12])(?=[._-])",
+    )
+)
+_MATE_WORDS = {"forward": 1, "fwd": 1, "reverse": 2, "rev": 2}
 # bcl2fastq and BCL Convert: sample, sample number, lane, read (I: index), part. Programs may add more, as Trim Galore's
 # `_val_1`.
 _ILLUMINA = re.compile(
@@ -34,13 +51,14 @@ class Group:
     """The files of one sample, in the order in which they are read.
 
     left_out: files of it that hold no reads of the sample (index reads). lone: names that say R1 or R2, without the
-    other mate.
+    other mate. own: the name as the files have it, before characters that a sample's name cannot have were replaced.
     """
 
     name: str
     files: tuple[Path, ...]
     left_out: tuple[Path, ...] = ()
     lone: tuple[Path, ...] = ()
+    own: str = ""
 
     def named(self, name: Callable[[str, Path], str]) -> "Group":
         """The group under the name `name(own name, first file)`."""
@@ -61,7 +79,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """What the name of a FASTQ file says. `library`: equal for all files of a sample. `unit`: equal for two mates."""
+    """What the name of a FASTQ file says. `library`: equal for all files of a sample. `unit`: equal for two mates.
+
+    is_alone_said: whether a file without its mate is worth a word.
+    """
 
     sample: str
     library: tuple[Path, str]
@@ -69,6 +90,7 @@ class _Mark:
     mate: int
     by_lane: bool
     is_index: bool
+    is_alone_said: bool = True
 
 
 def in_order(paths: Sequence[Path]) -> list[Path]:
@@ -93,7 +115,7 @@ def in_order(paths: Sequence[Path]) -> list[Path]:
 def name_pairs(paths: Sequence[Path]) -> list[tuple[int, int]]:
     """Indices of the files that are named as mates, (mate 1, mate 2).
 
-    Mates have a FASTQ suffix, and their names differ only in R1 and R2, or in a 1 and 2 at the end.
+    Mates have a FASTQ suffix, and their names differ only in what says the mate: see `_MATES`.
     """
     units: dict[tuple[Path, str], dict[int, int]] = {}
     for index, path in enumerate(paths):
@@ -109,8 +131,9 @@ def named_as_fastq(path: Path) -> bool:
 
 
 def named_as_mate(path: Path) -> bool:
-    """Whether the name of a FASTQ file says that it is one of two mates."""
-    return _mark(path) is not None
+    """Whether the name of a FASTQ file says that it is one of two mates. A number inside the name does not."""
+    mark = _mark(path)
+    return mark is not None and mark.is_alone_said
 
 
 def named_as_read(path: Path) -> bool:
@@ -138,9 +161,10 @@ def group_samples(paths: Sequence[Path]) -> list[Group]:
     """The samples that the files make, in the order of their first files. See the examples at the top.
 
     Samples of equal names get the names of their folders before it: `A_contigs`, `B_contigs`; in one folder, their
-    suffixes after it: `a_fa`, `a_fq`. Raises UsageError if there is no file, or if two names are still equal.
+    suffixes after it: `a_fa`, `a_fq`. File names that differ only in what a sample's name cannot have, such as `a b.fa`
+    and `a_b.fa`, get a part of a digest after it. Raises UsageError if there is no file.
     """
-    groups = group_files(in_order(paths))
+    groups = _told_by_digest(group_files(in_order(paths)))
     places = Counter((group.name, group.files[0].parent) for group in groups)
     groups = [
         group if places[group.name, group.files[0].parent] == 1 else group.named(with_suffix)
@@ -154,13 +178,28 @@ def group_samples(paths: Sequence[Path]) -> list[Group]:
             group if names[group.name] == 1 else group.named(partial(with_folder, level=level))
             for group in groups
         ]
-    taken: dict[str, Path] = {}
+    names = Counter(group.name for group in groups)
+    return [
+        group if names[group.name] == 1 else _with_digest(group, str(group.files[0].resolve()))
+        for group in groups
+    ]
+
+
+def _told_by_digest(groups: Sequence[Group]) -> list[Group]:
+    """Groups of one folder whose file names differ, but not their names as samples, get names of their own."""
+    owns: dict[tuple[str, Path], set[str]] = {}
     for group in groups:
-        if group.name in taken:
-            what = f"makes the sample {group.name!r}, and so does {taken[group.name]}"
-            raise UsageError(what, where=group.files[0], remedy="rename one of the files")
-        taken[group.name] = group.files[0]
-    return groups
+        owns.setdefault((group.name, group.files[0].parent), set()).add(group.own)
+    return [
+        _with_digest(group, group.own) if len(owns[group.name, group.files[0].parent]) > 1 else group
+        for group in groups
+    ]
+
+
+def _with_digest(group: Group, text: str) -> Group:
+    """The group with six digits of the sha256 of a text after its name. At most 64 characters."""
+    digest = hashlib.sha256(os.fsencode(text)).hexdigest()[:6]
+    return replace(group, name=f"{group.name[:57]}_{digest}")
 
 
 def with_suffix(name: str, file: Path) -> str:
@@ -227,20 +266,20 @@ def _group(own: list[Path], marks: dict[Path, _Mark | None], paired: set[Path]) 
         units.setdefault(key, []).append((mate, path))
     files = tuple(path for unit in units.values() for _, path in sorted(unit))
     mark = next((m for path in files if (m := marks[path]) and (m.by_lane or path in paired)), None)
-    name = _clean(
-        _stem(files[0])[0] if mark is None or (reads is own and mark.is_index) else mark.sample, own[0]
+    name = _stem(files[0])[0] if mark is None or (reads is own and mark.is_index) else mark.sample
+    lone = tuple(
+        p for p in files if (m := marks[p]) and m.is_alone_said and not m.is_index and p not in paired
     )
-    lone = tuple(p for p in files if (m := marks[p]) and not m.is_index and p not in paired)
-    return Group(name, files, tuple(path for path in own if path not in reads), lone)
+    left_out = tuple(path for path in own if path not in reads)
+    return Group(_clean(name, own[0]), files, left_out, lone, name)
 
 
 def _with_number(group: Group, mark: _Mark | None) -> Group:
     """The group with the sample number of bcl2fastq in its name: two libraries of one sample in one folder."""
     if mark is None or not mark.by_lane:
         return group
-    return Group(
-        _clean(mark.library[1].split("/")[0], group.files[0]), group.files, group.left_out, group.lone
-    )
+    name = mark.library[1].split("/")[0]
+    return replace(group, name=_clean(name, group.files[0]), own=name)
 
 
 def _clean(stem: str, path: Path) -> str:
@@ -282,10 +321,18 @@ def _mark(path: Path) -> _Mark | None:
             by_lane=True,
             is_index=lane["read"] in "Ii",
         )
-    match = _MATE.search(stem)
-    if not match:
-        return None
-    token = match[0][:-1] + "?"
-    unit = (path.parent, stem[: match.start()] + token + stem[match.end() :] + "/" + ending)
-    sample = re.sub(r"[._-]{2,}", lambda run: run[0][0], _MATE.sub("", stem)).rstrip("._-") or stem
-    return _Mark(sample, unit, unit, int(match[1] or match[2]), by_lane=False, is_index=False)
+    for pattern in _MATES:
+        if matches := list(pattern.finditer(stem)):
+            return _marked(path, stem, ending, matches[-1], is_alone_said=pattern is not _MATES[-1])
+    return None
+
+
+def _marked(path: Path, stem: str, ending: str, match: re.Match[str], *, is_alone_said: bool) -> _Mark:
+    """What a name says that has such a mark of the mate. A name of nothing else is that of its folder."""
+    before, after = stem[: match.start()], stem[match.end() :]
+    mate = _MATE_WORDS.get(match[1].lower()) or int(match[1])
+    token = re.sub(r"[12]", "?", match[0]) if match[1].isdecimal() else "?"
+    unit = (path.parent, f"{before}{token}{after}/{ending}")
+    sample = re.sub(r"[._-]{2,}", lambda run: run[0][0], before + after).strip("._-")
+    sample = sample or path.resolve().parent.name or stem
+    return _Mark(sample, unit, unit, mate, by_lane=False, is_index=False, is_alone_said=is_alone_said)

@@ -172,9 +172,10 @@ def test_while_a_process_works_on_the_earlier_file_the_later_one_waits(inbox: In
 def test_a_folder_is_one_sample_of_the_sequence_files_at_any_depth(inbox: Inbox) -> None:
     inbox.drop("run 1/a.fa")
     inbox.drop("run 1/lane 2/b.fq", FASTQ)
+    inbox.drop("run 1/lane 3.done/c.fq", FASTQ)
     inbox.look(0)
     assert inbox.names(STABLE) == ["run_1"]
-    assert [f.path.name for f in inbox.sample("run_1").inputs] == ["a.fa", "b.fq"]
+    assert [f.path.name for f in inbox.sample("run_1").inputs] == ["a.fa", "b.fq", "c.fq"]
 
 
 def test_a_delivery_folder_is_one_sample_and_its_other_files_are_named(inbox: Inbox, shared: Path) -> None:
@@ -203,11 +204,32 @@ def test_a_folder_without_sequence_files_leaves_no_sample_and_stops_nobody(inbox
     assert "no FASTA or FASTQ file" in seen.news[0].said
     assert inbox.names(STABLE) == ["good"]
     assert inbox.said()["empty"] == "an empty folder"
-    assert inbox.said()["copying"] == "reads.fq.part is still arriving: waiting for more files"
+    assert inbox.said()["copying"] == "reads.fq.part is still arriving: waits until it is complete or deleted"
     assert list_samples(inbox.home) == ["good"]
     seen = inbox.look(PATIENCE * STABLE)
-    assert {n.entries for n in seen.news} == {(b"copying",), (b"notes",)}
-    assert inbox.said().keys() == {"empty", "good.fa"}
+    assert {n.entries for n in seen.news} == {(b"notes",)}
+    assert inbox.said().keys() == {"copying", "empty", "good.fa"}
+
+
+@pytest.mark.parametrize("beside", ["", "a.fa"])
+@pytest.mark.parametrize(
+    "name",
+    ["b.fa.part", "b.fa.PARTIAL", "b.fa.tmp", "b.fa.crdownload", "deep/b.fa.filepart", "deep.part/b.fa"],
+)
+def test_a_folder_waits_for_an_unfinished_file_however_long(inbox: Inbox, name: str, beside: str) -> None:
+    if beside:
+        inbox.drop(f"run/{beside}")
+    unfinished = inbox.drop(f"run/{name}")
+    inbox.look(0)
+    for now in (STABLE, PATIENCE * STABLE, 100 * PATIENCE * STABLE):
+        seen = inbox.look(now)
+        assert (seen.registered, seen.news, seen.arriving) == ([], [], 1)
+        assert inbox.said()["run"] == f"{name} is still arriving: waits until it is complete or deleted"
+    inbox.drop("run.done", b"")  # somebody says so, but the file is not complete
+    assert inbox.look(200 * PATIENCE * STABLE).news == []
+    unfinished.rename(inbox.folder / "run" / "b.fa")
+    assert inbox.names(201 * PATIENCE * STABLE) == ["run"]
+    assert [f.path.name for f in inbox.sample("run").inputs] == [*filter(None, [beside]), "b.fa"]
 
 
 def test_a_folder_waits_while_anything_in_it_moves(inbox: Inbox) -> None:

@@ -15,6 +15,7 @@ from virnucpro_core.files.digests import sha256_json
 from virnucpro_core.files.locks import locked
 from virnucpro_core.samples import index
 from virnucpro_core.samples.content import with_content
+from virnucpro_core.samples.finding import find_samples, stray_files
 from virnucpro_core.samples.inputs import files_of
 from virnucpro_core.samples.occupancy import shared_lock
 from virnucpro_core.samples.removal import remove_sample
@@ -171,6 +172,27 @@ def test_a_folder_stands_for_the_sequence_files_in_it(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no FASTA or FASTQ file"):
         files_of([tmp_path / "empty"])
+
+
+def test_the_subfolders_of_a_run_folder_are_taken_and_results_and_homes_are_not(tmp_path: Path) -> None:
+    kept = [
+        "u_S0_R1_001.fq",
+        "Proj X/p1_S1_R1_001.fq",
+        "Proj X/p2_S2_R1_001.fq",
+        "Proj Y/deep/p1_S3_R1_001.fq",
+    ]
+    others = [".git/a.fa", "out/run.json", "out/regions.fasta", "half/contigs.tsv", "half/viral_R1.fastq.gz"]
+    for name in (*kept, *others, "home/names.lock", "home/inbox/x.fa", "Reports/a.html"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("@r\nACGT\n+\nIIII\n")
+    (tmp_path / "Proj X" / "loop").symlink_to(tmp_path)
+    assert files_of([tmp_path]) == [tmp_path / name for name in kept]
+    assert {one.name for one in find_samples([tmp_path])} == {"u", "p1_S1", "p2", "p1_S3"}
+    said = list(stray_files([tmp_path]))
+    assert said == [
+        f"{tmp_path}: 3 of 4 sequence files are in subfolders",
+        f"{tmp_path}: not sequence files, ignored: a.html",
+    ]
 
 
 def test_two_registrations_of_one_new_name_are_one_and_the_other_is_told(tmp_path: Path) -> None:

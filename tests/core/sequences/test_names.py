@@ -1,5 +1,6 @@
 """File names and the samples they make."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from virnucpro_core.sequences.names import (
     in_order,
     looks_like_sequence_file,
     name_pairs,
+    named_as_mate,
     sample_name,
     without_index_reads,
 )
@@ -53,12 +55,36 @@ def groups(*names: str) -> dict[str, list[str]]:
         ("SRR1_?.fastq", "SRR1"),
         ("a.R?.trimmed.fq", "a_trimmed"),
         ("a.r?.fq", "a"),
+        ("x_?.fastp.fastq.gz", "x_fastp"),
+        ("un_?.unmapped.fastq.gz", "un_unmapped"),
+        ("y_?_val_?.fq.gz", "y"),
+        ("trim_?P.fq.gz", "trim"),
+        ("p.read?.fq", "p"),
     ],
 )
 def test_two_mates_are_a_sample_without_r1_in_its_name(name: str, sample: str) -> None:
     both = [name.replace("?", "1"), name.replace("?", "2")]
     assert groups(*both) == {sample: both}
     assert groups(*reversed(both)) == {sample: both}
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "sample"),
+    [
+        ("k_forward.fq", "k_reverse.fq", "k"),
+        ("k.fwd.fq.gz", "k.rev.fq.gz", "k"),
+        ("run7/R1.fastq", "run7/R2.fastq", "run7"),
+        ("run7/1.fastq", "run7/2.fastq", None),
+    ],
+)
+def test_mates_that_words_or_their_folder_name(one: str, two: str, sample: str | None) -> None:
+    assert groups(one, two) == ({sample: [one, two]} if sample else {"1": [one], "2": [two]})
+
+
+def test_a_number_inside_the_name_of_a_lone_file_says_nothing() -> None:
+    (group,) = group_samples([Path("exp_1_repeat.fq")])
+    assert (group.name, group.notes) == ("exp_1_repeat", ())
+    assert not named_as_mate(Path("exp_1_repeat.fq"))
 
 
 def test_all_lanes_are_one_sample_and_mates_follow_each_other() -> None:
@@ -175,8 +201,25 @@ def test_files_of_equal_names_get_folder_or_suffix() -> None:
         "s_B_contigs",
         "b",
     ]
-    with pytest.raises(UsageError, match="makes the sample 'r_a_b_fa', and so does"):
-        group_samples([Path("/r/a b.fa"), Path("/r/a.b.fa")])
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["a b.fa", "a.b.fa", "a_b.fa"],
+        ["患者一.fa", "患者二.fa"],
+        ["23.1234_S5_L001_R1_001.fastq.gz", "23_1234_S5_L001_R1_001.fastq.gz"],
+        ["x" * 70 + "1.fa", "x" * 70 + "2.fa"],
+    ],
+)
+def test_file_names_that_become_one_name_get_a_digest_each(names: list[str]) -> None:
+    files = [Path("/r") / name for name in names]
+    found = [group.name for group in group_samples([*files, Path("/r/z.fa")])]
+    assert len(set(found)) == len(found) == len(files) + 1
+    assert found[-1] == "z"
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{1,57}_[0-9a-f]{6}", name) for name in found[:-1])
+    again = [group.name for group in group_samples([Path("/r/z.fa"), *reversed(files)])]
+    assert again == ["z", *reversed(found[:-1])]
 
 
 def test_in_order(tmp_path: Path) -> None:
