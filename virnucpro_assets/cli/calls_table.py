@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from virnucpro_assets.cli.words import counted
+from virnucpro_core.errors import VirnucproError
 from virnucpro_core.results.finished import first_calls
 from virnucpro_core.results.folder import CONTIGS, REPORT, RUN
 from virnucpro_core.results.record_calls import shown_score
@@ -54,11 +55,15 @@ def print_calls(out: Path) -> None:
         console.print(f"... and {records - len(rows):,} more in {CONTIGS}")
 
 
-def print_json(name: str, out: Path, seconds: float) -> None:
-    """Print one line of JSON: where the sample's results are, and the counts of its calls."""
+def print_json(sample: str, name: str, out: Path, seconds: float) -> None:
+    """Print one line of JSON: where the sample's results are, and the counts of its calls.
+
+    name: under which a person knows the sample.
+    """
     facts = read_run(out)
     shown: dict[str, Any] = {
-        "sample": name,
+        "sample": sample,
+        "name": name or sample,
         "out": str(out.resolve()),
         "report": str((out / REPORT).resolve()),
         "note": facts["note"],
@@ -70,6 +75,12 @@ def print_json(name: str, out: Path, seconds: float) -> None:
         "seconds": round(seconds, 1),
     }
     print(json.dumps(shown), flush=True)
+
+
+def print_failure(sample: str, name: str, out: Path, error: VirnucproError) -> None:
+    """Print one line of JSON for a sample that has no results, with the error and its exit code."""
+    shown = {"sample": sample, "name": name, "out": str(out.resolve())}
+    print(json.dumps(shown | {"error": str(error), "exit_code": error.exit_code}), flush=True)
 
 
 def calls_in_words(out: Path) -> str:

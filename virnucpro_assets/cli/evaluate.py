@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from virnucpro_core.evaluation.evaluation import Evaluation
     from virnucpro_core.evaluation.scores import Scored
     from virnucpro_core.models.profiles import ResolvedProfile
+    from virnucpro_core.results.delivery import Owner
 
 LENGTHS = topic(
     "Sequences",
@@ -167,6 +168,7 @@ class _Work:
 
     def __init__(self, options: dict[str, Any]) -> None:
         with lasting_imports():
+            from virnucpro_assets.platform.environment import dagster_home
             from virnucpro_assets.platform.resource import platform_from_environment
             from virnucpro_core.evaluation.evaluation import EvaluationSettings
             from virnucpro_core.evaluation.fitted_on import fitted_on
@@ -176,6 +178,7 @@ class _Work:
             from virnucpro_core.models.training_data import Overlap, overlap
             from virnucpro_core.pipeline.lane import sample_calibration
             from virnucpro_core.samples.combined import check_of_use, check_open_frames
+            from virnucpro_core.samples.home import check_home
             from virnucpro_core.samples.sample import check_key
             from virnucpro_core.sequences.labelled import LabelledInput
             from virnucpro_core.sequences.names import sample_name
@@ -205,6 +208,7 @@ class _Work:
         self.files = [self.out / PIECES] if self.lengths else self.labelled.files
         keep_inputs(self.outputs, self._inputs())
         check_folder(self.out, self.name, force=self.force)
+        check_home(self.platform.folder, dagster_home())
         if not self.lengths:
             self._check_predictions(self.files)
         examined = self.labelled.examined()
@@ -238,12 +242,15 @@ class _Work:
         named = [self.labelled.labels, None if given in ("", NO_CALIBRATION) else Path(given)]
         return [*self.labelled.files, *of_models, *(path for path in named if path)]
 
-    def _check_predictions(self, files: Sequence[Path]) -> None:
-        """Raises UsageError if the predictions of these files cannot, or must not, be written."""
+    def _check_predictions(self, files: Sequence[Path]) -> "Owner | None":
+        """Raises UsageError if the predictions of these files cannot, or must not, be written.
+
+        Returns whose results will be replaced.
+        """
         from virnucpro_core.results.delivery import check_out
 
         known = {"home": self.platform.folder, "force": self.force, "fresh": self.fresh}
-        check_out(self.predictions, self.name, files, **known)
+        return check_out(self.predictions, self.name, files, **known)
 
     def _check_pieces(self, new: Path) -> None:
         """Raises UsageError if the pieces in the file `new`, or their predictions, must not be written to --out."""
@@ -276,9 +283,9 @@ class _Work:
         """Where the calibration will be written. Raises UsageError if it must not or cannot be written there."""
         from virnucpro_core.errors import UsageError
         from virnucpro_core.files.overwriting import keep_inputs
+        from virnucpro_core.files.writable import check_writable
         from virnucpro_core.models.profiles import DEMO
         from virnucpro_core.results.calibration import calibration_file
-        from virnucpro_core.results.delivery import check_writable
 
         target = save or calibration_file(
             self.profile.classifier, self.profile.chunk_size, self.sample_settings.open_length
@@ -314,12 +321,15 @@ class _Work:
             self.truth = write_pieces(
                 self.labelled, self.truth, self.lengths, self.files[0], check=self._check_pieces
             )
-        wanted = Wanted(self.name, tuple(self.files), self.sample_settings, self.predictions)
-        request = Request(self.platform, (wanted,), {}, named=True)
+        earlier = self._check_predictions(self.files)
+        wanted = Wanted(self.name, tuple(self.files), self.sample_settings, self.predictions, earlier=earlier)
+        request = Request(self.platform, (wanted,), {}, named=True, force=self.force)
         known, failures = registered(request, fresh=self.fresh)
         samples = list(known.values())
         failures |= (
-            show_predictions(samples, self.platform, lambda _: self.predictions, Said()) if known else {}
+            show_predictions(samples, self.platform, lambda _: request.target(wanted), Said())
+            if known
+            else {}
         )
         for error in failures.values():
             raise error

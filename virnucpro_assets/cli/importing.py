@@ -55,12 +55,15 @@ def import_features(
       virnucpro predict reads.fa --sample reads --out results
     """
     with lasting_imports():
+        from virnucpro_assets.platform.environment import dagster_home
         from virnucpro_assets.platform.resource import platform_from_environment
         from virnucpro_core.pipeline.import_features import find_features
         from virnucpro_core.pipeline.import_features import import_features as import_into
+        from virnucpro_core.samples.home import check_home
 
     found = find_features(folders)
     platform = platform_from_environment()
+    check_home(platform.folder, dagster_home())
     with _nothing_left_of_a_new_sample(platform.folder, name):
         sample = _sample(platform, name, inputs, **settings)
         made = import_into(

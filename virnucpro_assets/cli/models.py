@@ -214,7 +214,7 @@ def unbundle(archive: Path, *, force: bool) -> None:
 @models.command("import")
 @click.argument("kind", type=click.Choice(["esm2", "dnabert-s", "classifier"]))
 @click.argument("path", type=click.Path(exists=True, path_type=Path))
-@out_option("Folder to create.")
+@out_option("Folder to create.", whole=True, models=True)
 @click.option(
     "--chunk-size", type=click.IntRange(6), help="For a classifier: bases in the chunks of its training."
 )
@@ -312,7 +312,7 @@ def doctor(profile: str, chunk_size: int, device: str | None, *, clear_failed: b
 
 
 @click.command()
-@click.option("--out", "-o", type=PATH, help="Write a file, for node_exporter's textfile collector.")
+@out_option("Write a file, for node_exporter's textfile collector.", required=False)
 @click.option(
     "--port", type=click.IntRange(1, 65535), help="Serve http://127.0.0.1:PORT/metrics until interrupted."
 )

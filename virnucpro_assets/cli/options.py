@@ -68,9 +68,20 @@ SAID = (
 )
 
 
-def out(meaning: str) -> Decorator:
-    """`--out` or `-o`, which a command cannot do without."""
-    return option("--out", "-o", required=True, type=PATH, help=meaning)
+def out(meaning: str, *, required: bool = True, whole: bool = False, models: bool = False) -> Decorator:
+    """`--out` or `-o`. It is refused in the folders that the program keeps in its home folder.
+
+    whole: the command replaces the folder as a whole. models: it may lie in the model store.
+    """
+
+    def outside(context: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
+        if path is not None and not context.resilient_parsing:
+            from virnucpro_assets.platform.places import check_outside_home
+
+            check_outside_home(path, whole=whole, models=models)
+        return path
+
+    return option("--out", "-o", required=required, type=PATH, help=meaning, callback=outside)
 
 
 def topic(name: str, *options: Decorator) -> Topic:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from virnucpro_assets.platform.places import use_home, use_scratch
+from virnucpro_assets.platform.places import check_configuration, use_home, use_scratch
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -35,9 +35,11 @@ def add_places(command: click.Command) -> None:
     ]
 
 
-def _home(_: click.Context, __: click.Parameter, folder: Path | None) -> None:
+def _home(context: click.Context, _: click.Parameter, folder: Path | None) -> None:
     if folder is not None:
         use_home(folder)
+    if not context.resilient_parsing:
+        check_configuration()
 
 
 def _scratch(_: click.Context, __: click.Parameter, folder: Path | None) -> None:

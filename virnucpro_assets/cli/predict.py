@@ -60,17 +60,30 @@ def predict(
       samtools fastq x.bam | virnucpro predict - --sample x -o results
     """
     said = Said(quiet=quiet, verbose=verbose, as_json=as_json)
-    if check:
-        with sheet_faults_told():
+    options["check"] = check
+    with _no_stream_left(files), sheet_faults_told():
+        if check:
             _check(_asked(files, out, options, said), fresh=options["fresh"], said=said)
-        return
-    from virnucpro_assets.running.workers import early_workers
+            return
+        from virnucpro_assets.running.workers import early_workers
 
-    with (
-        sheet_faults_told(),
-        early_workers(files, out, gpus=options["gpus"] or 0, device=options["device"] or "") as crew,
-    ):
-        _predict(_asked(files, out, options, said), out, said, crew, fresh=options["fresh"])
+        with early_workers(files, out, gpus=options["gpus"] or 0, device=options["device"] or "") as crew:
+            _predict(_asked(files, out, options, said), out, said, crew, fresh=options["fresh"])
+
+
+@contextmanager
+def _no_stream_left(files: tuple[Path, ...]) -> Iterator[None]:
+    """At the end of the block, delete what came through a pipe and belongs to no sample: refused, or only checked."""
+    from virnucpro_assets.platform.environment import home_folder
+    from virnucpro_core.samples.standard_input import is_stream
+
+    try:
+        yield
+    finally:
+        if any(map(is_stream, files)):
+            from virnucpro_core.samples.removal import remove_unused_streams
+
+            remove_unused_streams(home_folder())
 
 
 @contextmanager
@@ -94,7 +107,7 @@ def _asked(files: tuple[Path, ...], out: Path, options: "Mapping[str, Any]", sai
         from virnucpro_assets.running.request import checked
 
     request = checked(files, out, platform_from_environment(), options)
-    for line in (_plan(request, out), *_notes(request)):
+    for line in (*_plan(request, out), *_notes(request)):
         said.note(line)
     return request
 
@@ -106,6 +119,7 @@ def _check(request: "Request", *, fresh: bool, said: Said) -> None:
     plans, failures = planned_samples(request, fresh=fresh)
     for line in _planned(request, plans, as_json=said.as_json):
         click.echo(line) if said.as_json else said.note(line)
+    _show_failed(request, failures, {}, said)
     _raise(request, failures)
 
 
@@ -118,15 +132,32 @@ def _predict(request: "Request", out: Path, said: Said, crew: "Crew", *, fresh: 
 
     known, failures = registered(request, fresh=fresh, note=said.note)
     if known:
-        outs = {known[one.name].name: one.out for one in request.wanted if one.name in known}
+        targets = {known[one.name].name: request.target(one) for one in request.wanted if one.name in known}
         samples = list(known.values())
         with asking(samples, shlex.join(["virnucpro", *sys.argv[1:]])):
-            failures |= show_predictions(samples, request.platform, lambda one: outs[one.name], said, crew)
+            failed = show_predictions(samples, request.platform, lambda one: targets[one.name], said, crew)
+        failures |= {targets[name].name: error for name, error in failed.items()}
+    _show_failed(request, failures, {name: one.name for name, one in known.items()}, said)
     if request.several:
         total = len(request.wanted) + len(request.failures)
-        for line in end_of_batch(request.platform.folder, out, total, failures):
+        for line in end_of_batch(request.platform.folder, out, total, failures, force=request.force):
             said.note(line)
     _raise(request, failures)
+
+
+def _show_failed(
+    request: "Request", failures: "Mapping[str, VirnucproError]", samples: "Mapping[str, str]", said: Said
+) -> None:
+    """Print a JSON object for each sample that failed, if that is asked for.
+
+    failures and samples (the names in the home folder): by the names in the request.
+    """
+    if not said.as_json:
+        return
+    from virnucpro_assets.cli.calls_table import print_failure
+
+    for name, error in failures.items():
+        print_failure(samples.get(name, name), name, request.outs[name], error)
 
 
 def _raise(request: "Request", failures: "Mapping[str, VirnucproError]") -> None:
@@ -159,7 +190,12 @@ def _planned(request: "Request", plans: "Mapping[str, Planned]", *, as_json: boo
         plan = plans[one.name]
         sample, discards = plan.sample, plan.discards
         if as_json:
-            facts = {"sample": sample.name, "variant_of": sample.variant_of, "is_new": plan.is_new}
+            facts = {
+                "sample": sample.name,
+                "name": one.name,
+                "variant_of": sample.variant_of,
+                "is_new": plan.is_new,
+            }
             deleted = {} if discards is None else {"fresh_deletes_bytes": discards.bytes}
             yield json.dumps(facts | {"out": str(one.out.resolve())} | deleted)
             continue
@@ -176,10 +212,12 @@ def _planned(request: "Request", plans: "Mapping[str, Planned]", *, as_json: boo
             yield f"--fresh would delete {discards.in_words}"
 
 
-def _plan(request: "Request", out: Path) -> str:
-    """One line that says what will be done."""
+def _plan(request: "Request", out: Path) -> Iterator[str]:
+    """One line that says what will be done, if anything will."""
     from virnucpro_core.files.disk import shown_bytes
 
+    if not request.wanted:
+        return
     platform = request.platform
     lanes = f"{counted(platform.gpus, 'lane')} on the"
     kinds = {
@@ -191,4 +229,4 @@ def _plan(request: "Request", out: Path) -> str:
     files = [file for one in request.wanted for file in one.files if file.is_file()]
     size = shown_bytes(sum(file.stat().st_size for file in files))
     what = f"{counted(len(request.wanted), 'sample')} ({counted(len(files), 'file')}, {size})"
-    return f"{what}: {'; '.join(sorted(kinds))}; results in {out}"
+    yield f"{what}: {'; '.join(sorted(kinds))}; results in {out}"

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -28,6 +28,9 @@ from virnucpro_core.results.folder import REGIONS_BED, REPORT
 from virnucpro_core.samples.products import CHUNKS, PRODUCTS
 from virnucpro_core.samples.sample import Sample
 from virnucpro_core.sequences.chunks import Chunks
+
+if TYPE_CHECKING:
+    from virnucpro_core.results.delivery import Target
 
 LINE_SECONDS = 10.0
 DEMO_PROFILE = "demo"
@@ -110,15 +113,15 @@ class _Lines(_Quiet):
 def show_predictions(
     samples: Sequence[Sample],
     platform: Platform,
-    out: Callable[[Sample], Path],
+    target: Callable[[Sample], "Target"],
     said: Said,
     crew: Crew | None = None,
 ) -> dict[str, VirnucproError]:
-    """Predict, show progress, copy results to `out(sample)` and print the calls. Returns the failed samples' errors.
+    """Predict, show progress, copy results to `target(sample)` and print the calls. Returns the failed samples' errors.
 
     crew: workers that were started already.
     """
-    from virnucpro_core.results.delivery import deliver
+    from virnucpro_core.results.delivery import deliver_to
 
     several = len(samples) > 1
     view = _view(said, named=several)
@@ -146,14 +149,16 @@ def show_predictions(
             shown.lanes(sample, states)
 
     def done(sample: Sample) -> None:
-        deliver(sample.results, out(sample))
+        deliver_to(target(sample), sample)
+        out = target(sample).out
         called.append(sample.name)
         if several:
             place = f"{len(called):,} of {len(samples):,}"
             known = ", nothing to compute" if sample.name in finished else ""
-            view.print(f"{place}: {sample.name}: {calls_in_words(out(sample))}; {out(sample)}{known}")
+            view.print(f"{place}: {sample.name}: {calls_in_words(out)}; {out}{known}")
             if said.as_json:
-                print_json(sample.name, out(sample), time.monotonic() - began.get(sample.name, start))
+                seconds = time.monotonic() - began.get(sample.name, start)
+                print_json(sample.name, target(sample).name, out, seconds)
         else:
             last.append(sample)  # printed below, after its bars are complete
 
@@ -163,7 +168,7 @@ def show_predictions(
         failures = predict(samples, platform, Watch(layer, lanes, done), crew)
     for sample in last:
         seconds = time.monotonic() - began.get(sample.name, start)
-        _print_results(sample, out(sample), seconds, said, _view(said, named=False))
+        _print_results(sample, target(sample), seconds, said, _view(said, named=False))
     if called and several and any(s.settings.profile == DEMO_PROFILE for s in samples):
         said.note(NO_MEANING)
     return failures
@@ -202,10 +207,11 @@ def _view(said: Said, *, named: bool) -> _Quiet:
     return _Lines(named=named)
 
 
-def _print_results(sample: Sample, out: Path, seconds: float, said: Said, view: _Quiet) -> None:
+def _print_results(sample: Sample, target: "Target", seconds: float, said: Said, view: _Quiet) -> None:
     """Print the table or the JSON of a sample on standard output, and the counts and notes on standard error."""
+    out = target.out
     if said.as_json:
-        print_json(sample.name, out, seconds)
+        print_json(sample.name, target.name, out, seconds)
     elif not said.quiet:
         print_calls(out)
     view.print(f"{calls_in_words(out)}; {seconds:.0f} s")

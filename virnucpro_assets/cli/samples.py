@@ -316,7 +316,7 @@ def _record(name: str, policy: Any, released: Any) -> None:
 
 
 def _failures(found: "list[Overview]") -> dict[str, str]:
-    """Sample -> why its latest run failed. Empty if there is no Dagster instance yet.
+    """Sample -> why its latest run failed. Empty if there is no Dagster instance yet, or none that can be read.
 
     Dagster takes long to import. It is used only for samples whose folders do not explain their state, and if its
     records show a failure at all.
@@ -332,9 +332,14 @@ def _failures(found: "list[Overview]") -> dict[str, str]:
         return {}
     from virnucpro_assets.platform.instance import database_errors, open_instance
     from virnucpro_assets.running.runs import latest_failures
+    from virnucpro_core.errors import StoreError
 
-    with database_errors(), open_instance() as instance:
-        return latest_failures(instance, names)
+    try:
+        with database_errors(), open_instance() as instance:
+            return latest_failures(instance, names)
+    except StoreError as error:  # a full disk, for example: the samples themselves can be listed
+        click.echo(f"virnucpro: why runs failed is not shown: {error}", err=True)
+        return {}
 
 
 def _when(seconds: float) -> str:

@@ -31,8 +31,9 @@ def summary(names: tuple[str, ...], out: Path, *, force: bool) -> None:
     """
     from virnucpro_assets.platform.environment import home_folder
     from virnucpro_core.errors import UsageError
+    from virnucpro_core.files.writable import check_writable
     from virnucpro_core.pipeline.across import write_summary
-    from virnucpro_core.results.delivery import check_pages_out, check_writable
+    from virnucpro_core.results.delivery import check_pages_out
     from virnucpro_core.samples.sample import list_samples
 
     home = home_folder()
@@ -41,22 +42,24 @@ def summary(names: tuple[str, ...], out: Path, *, force: bool) -> None:
         raise UsageError("there are no samples", where=home, remedy="predict one with `virnucpro predict`")
     check_writable(out)
     check_pages_out(out, force=force)
-    rows = write_summary(home, chosen, out)
+    rows = write_summary(home, chosen, out, force=force)
     without = sum(not row.facts for row in rows)
     for line in _pages(out):
         click.echo(line)
     click.echo(f"{counted(len(rows), 'sample')}: {len(rows) - without:,} called, {without:,} without results")
 
 
-def end_of_batch(home: Path, out: Path, samples: int, failures: "Mapping[str, VirnucproError]") -> list[str]:
+def end_of_batch(
+    home: Path, out: Path, samples: int, failures: "Mapping[str, VirnucproError]", *, force: bool = False
+) -> list[str]:
     """The last step of `predict` for several samples: write the pages.
 
     samples: how many there are, those that failed included. Returns what to say: where the pages are and how many
-    samples were called.
+    samples were called. Raises UsageError if another command has written into `out` what must not be replaced.
     """
     from virnucpro_core.pipeline.across import write_summary_of_folder
 
-    write_summary_of_folder(home, out, failures)
+    write_summary_of_folder(home, out, failures, force=force)
     return [*_pages(out), f"{samples - len(failures):,} called, {len(failures):,} failed"]
 
 

@@ -67,7 +67,7 @@ COMPUTING = topic(
         help="Precision of the encoders.",
     ),
 )
-OUTPUT = topic("Output", out_option("Folder for the new classifier."), FORCE)
+OUTPUT = topic("Output", out_option("Folder for the new classifier.", whole=True, models=True), FORCE)
 
 
 @click.command(cls=TopicCommand)

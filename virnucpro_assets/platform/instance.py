@@ -22,6 +22,7 @@ from virnucpro_assets.platform.databases import Database, databases, refuse_netw
 from virnucpro_assets.platform.environment import POSTGRES_URL, dagster_home, export, postgres_asked
 from virnucpro_assets.platform.resource import platform_from_environment
 from virnucpro_core.errors import StoreError, UsageError
+from virnucpro_core.files.disk import free_space
 from virnucpro_core.files.locks import locked
 from virnucpro_core.files.publish import publish_bytes, sweep, temporary_folder
 
@@ -225,9 +226,10 @@ def database_errors() -> Iterator[None]:
     except _errors_of_databases() as error:
         told = error.__cause__ if isinstance(error.__cause__, SQLAlchemyError) else error
         reason = str(getattr(told, "orig", None) or told).strip().splitlines()[0]
+        home = dagster_home()
         raise StoreError(
-            f"error in the Dagster instance's database: {reason}",
-            where=dagster_home(),
+            f"error in the Dagster instance's database: {reason}{free_space(home) if 'disk' in reason else ''}",
+            where=home,
             remedy=(
                 "use PostgreSQL if this recurs (docs/operations.md)"
                 if "locked" in reason

@@ -4,7 +4,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-from virnucpro_assets.platform.environment import dagster_home, environment_of, home_folder
+from virnucpro_assets.platform.environment import (
+    VARIABLES,
+    configured,
+    dagster_home,
+    environment_of,
+    home_folder,
+    models_folder,
+)
+from virnucpro_core.errors import UsageError
 
 
 def use_home(folder: Path) -> None:
@@ -16,6 +24,29 @@ def use_home(folder: Path) -> None:
 def use_scratch(folder: Path) -> None:
     """From now on DAGSTER_HOME lies below `folder`, in this process and its children."""
     os.environ["DAGSTER_HOME"] = str(folder.expanduser().resolve() / "dagster")
+
+
+def check_configuration() -> None:
+    """Raises InputError or UsageError for a wrong key or value in the configuration file, if there is one."""
+    try:
+        home = home_folder()
+    except UsageError:  # then there is no file; commands that need the home folder say so
+        return
+    given = configured(home)
+    for variable in VARIABLES:
+        if variable.setting in given:
+            variable.read()
+
+
+def check_outside_home(path: Path, *, whole: bool = False, models: bool = False) -> None:
+    """Raises UsageError for an --out in what the program keeps for itself (`check_outside`)."""
+    from virnucpro_core.samples.home import check_outside
+
+    try:
+        also = [dagster_home()] if models else [dagster_home(), models_folder()]
+    except UsageError:  # there is no home folder
+        return
+    check_outside(path, home_folder(), also=also, whole=whole, models=models)
 
 
 def slurm_file() -> tuple[Path, bool]:

@@ -11,7 +11,7 @@ from typing import Any
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_core.errors import InputError, UsageError
 from virnucpro_core.files.disk import shown_bytes
-from virnucpro_core.results.delivery import check_writable
+from virnucpro_core.files.writable import check_writable
 from virnucpro_core.samples.finding import FoundSample, find_samples
 from virnucpro_core.samples.naming import check_chosen
 from virnucpro_core.samples.settings import SampleSettings
@@ -65,6 +65,8 @@ def found_samples(
     (found,) = find_samples([kept.get(path, path) for path in paths], name=name)
     size = shown_bytes(sum(file.stat().st_size for file in kept.values()))
     note = f"standard input: {size} kept in {platform.folder / KEPT}, so that it can be read again"
+    if options.get("check"):
+        note = f"standard input: {size} read, and not kept, because of --check"
     return [dataclasses.replace(found, notes=(note, *found.notes))]
 
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dagster import DagsterInstance
 
 POLL_SECONDS = 0.05
+AGAIN = "run the same command again"
 FINISHED = "nothing to compute: the results are complete"
 LAYERS = {"sequences": "reading and translating", "lane": "embedding", "results": "writing results"}
 
@@ -47,8 +48,8 @@ class RunFailedError(VirnucproError):
 
     def __init__(self, what: str, *, where: str, exit_code: int) -> None:
         self.exit_code = exit_code
-        remedy = "" if exit_code == 2 else "run the same command again: finished work is kept"
-        super().__init__(what, where=where, remedy=remedy)
+        said = exit_code == 2 or AGAIN in what  # `what` may be a whole line of a worker
+        super().__init__(what, where=where, remedy="" if said else f"{AGAIN}: finished work is kept")
 
 
 @dataclass(frozen=True, slots=True)

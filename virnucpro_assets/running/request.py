@@ -15,19 +15,31 @@ from virnucpro_assets.platform.environment import dagster_home
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.running.found import found_samples, typed_settings
 from virnucpro_core.errors import DeviceError, UsageError, VirnucproError, WeightsError
-from virnucpro_core.files.disk import embedded_bytes, make_sure_of_room, reading_bytes
+from virnucpro_core.files.disk import (
+    copied_bytes,
+    embedded_bytes,
+    make_sure_of_room,
+    reading_bytes,
+    result_bytes,
+)
 from virnucpro_core.files.overwriting import keep_inputs
+from virnucpro_core.files.writable import check_writable
 from virnucpro_core.models.profiles import ResolvedProfile
 from virnucpro_core.pipeline.imported import imported_features
 from virnucpro_core.results.batch import pages_across
 from virnucpro_core.results.calibration import NO_CALIBRATION
-from virnucpro_core.results.delivery import check_out, check_shared_out, check_writable, delivered_files
+from virnucpro_core.results.delivery import Owner, Target, check_out, check_shared_out, delivered_files
+from virnucpro_core.results.folder import RUN
 from virnucpro_core.samples.combined import check_exclusive, check_of_use, check_open_frames
 from virnucpro_core.samples.finding import look_into, stray_files
+from virnucpro_core.samples.home import check_home, check_outside
 from virnucpro_core.samples.products import CHUNKS
 from virnucpro_core.samples.settings import SampleSettings
 from virnucpro_core.samples.sheet_faults import SheetFaults
 from virnucpro_core.sequences.names import is_packed
+
+# Dagster's databases of a new home, while its first run is recorded. Measured with all else of a small sample: 6.2 MB.
+NEW_RECORDS_BYTES = 8_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +47,7 @@ class Wanted:
     """A sample that a command asks for. out: the folder for its results. rows: its lines in the sample sheet.
 
     notes: lines for a person. error: why it cannot be predicted; None if nothing is known that is wrong.
-    has_own_settings: its rows of the sample sheet give some.
+    has_own_settings: its rows of the sample sheet give some. earlier: whose results are in `out` and will be replaced.
     """
 
     name: str
@@ -46,6 +58,7 @@ class Wanted:
     notes: tuple[str, ...] = ()
     error: VirnucproError | None = None
     has_own_settings: bool = False
+    earlier: Owner | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +66,8 @@ class Request:
     """All samples of one command. failures: the samples that cannot be predicted, and why.
 
     named: a person has chosen the samples' names, by --sample or in a sheet. notes: lines for a person that are not
-    about one of the samples. sheet: the sample sheet, None for none.
+    about one of the samples. sheet: the sample sheet, None for none. force: what is at --out is replaced. outs: the
+    folders of all samples by their names, also of those that cannot be predicted.
     """
 
     platform: Platform
@@ -62,24 +76,33 @@ class Request:
     named: bool = False
     notes: tuple[str, ...] = ()
     sheet: Path | None = None
+    force: bool = False
+    outs: Mapping[str, Path] = dataclasses.field(default_factory=dict)
 
     @property
     def several(self) -> bool:
         """Whether the command asks for more than one sample."""
         return len(self.wanted) + len(self.failures) > 1
 
+    def target(self, one: Wanted) -> Target:
+        """Where the results of one of the samples go, and what may be replaced there."""
+        return Target(one.out, one.name, shared=self.several, earlier=one.earlier, force=self.force)
+
 
 def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mapping[str, Any]) -> Request:
     """Find the samples of a command and check all that can be known before the work begins.
 
     options: those of `cli/predict_options.py` by name; None means not given. Raises the VirnucproError of the first
-    fault that concerns all samples, or of the only sample; SheetError with all faults of a sample sheet.
+    fault that concerns all samples; SheetError with all faults of a sample sheet. What is wrong with single samples
+    is in `failures`.
     """
     options = {**options, "preset": _preset(options)}
     platform = platform.asked(gpus=options.get("gpus") or 0, device=options.get("device") or "")
+    check_outside(out, platform.folder, also=(dagster_home(), platform.models.root))
     faults = SheetFaults(options.get("sheet"))
     wanted = samples_of(paths, out, platform, options, faults)
     check_writable(out)
+    check_home(platform.folder, dagster_home())
     _keep_inputs(wanted, out, options)
     refuse_network(dagster_home())
     if len(wanted) > 1:
@@ -95,17 +118,22 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
             with faults.of(one.name, one.rows):
                 hints = look_into(one.files, one.settings)
             known = {"home": platform.folder, "force": options["force"], "fresh": options["fresh"]}
-            check_out(one.out, one.name, one.files, settings=one.settings, **known)
-            good.append(dataclasses.replace(one, notes=one.notes + hints))
+            earlier = check_out(one.out, one.name, one.files, settings=one.settings, **known)
+            good.append(dataclasses.replace(one, notes=one.notes + hints, earlier=earlier))
         except VirnucproError as error:
-            if len(wanted) == 1:
-                raise
             failures[one.name] = error
+    outs = {one.name: one.out for one in wanted}
+    if len(wanted) == 1 and failures:
+        faults.tell()
+        return Request(platform, (), failures, outs=outs)
     profiles = _profiles(wanted, platform, faults, fresh=options["fresh"])
     faults.tell()
     named = options.get("sample") is not None or options.get("sheet") is not None
-    request = Request(platform, tuple(good), failures, named, tuple(stray_files(paths)), options.get("sheet"))
-    _check_disk(request, profiles)
+    notes = tuple(stray_files(paths))
+    request = Request(
+        platform, tuple(good), failures, named, notes, options.get("sheet"), options["force"], outs
+    )
+    _check_disk(request, out, profiles)
     for settings, profile in profiles.items():
         own = [one for one in wanted if one.settings == settings]
         rows = [row for one in own for row in one.rows]
@@ -165,21 +193,35 @@ def _ready(platform: Platform, settings: SampleSettings, imported: Any) -> Resol
     return found
 
 
-def _check_disk(request: Request, profiles: Mapping[SampleSettings, ResolvedProfile]) -> None:
-    """Raises StoreError if the disk of the home folder cannot hold the products of the samples that are new.
+def _check_disk(request: Request, out: Path, profiles: Mapping[SampleSettings, ResolvedProfile]) -> None:
+    """Raises StoreError if the disks cannot hold what the samples need: that of the home folder, and that of --out.
 
-    A lane looks again when its frames are counted.
+    The home needs room for the products of new samples and, if it is new, for Dagster's records. A lane looks again
+    when its frames are counted. --out needs room for the results, before those that they replace are deleted.
     """
-    needed = 0
+    home, needed, results = request.platform.folder, 0, 0
     for one in request.wanted:
-        if (request.platform.folder / "samples" / one.name / CHUNKS).exists():
+        folder, chunk_size, (letters, packed) = (
+            home / "samples" / one.name,
+            one.settings.chunk_size,
+            _sizes(one.files),
+        )
+        if (folder / "results" / RUN).exists():
+            results += copied_bytes(folder / "results")
+        else:
+            results += result_bytes(letters, packed=packed, chunk_size=chunk_size)
+        if (folder / CHUNKS).exists():
             continue
-        profile, letters, packed = profiles[one.settings], *_sizes(one.files)
-        width, chunk_size = profile.dnabert_dim + profile.esm2_dim, one.settings.chunk_size
+        width = profiles[one.settings].dnabert_dim + profiles[one.settings].esm2_dim
         needed += reading_bytes(letters, packed=packed)
         needed += embedded_bytes(letters, packed=packed, chunk_size=chunk_size, width=width)
+    if needed and not dagster_home().exists():
+        make_sure_of_room(dagster_home(), NEW_RECORDS_BYTES, "for Dagster's records")
+        needed += NEW_RECORDS_BYTES
     if needed:
-        make_sure_of_room(request.platform.folder, needed, "for what this command computes")
+        make_sure_of_room(home, needed, "for what this command computes")
+    if results:
+        make_sure_of_room(out, results, "for the results")
 
 
 def _sizes(files: Sequence[Path]) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from virnucpro_core.errors import UsageError
 from virnucpro_core.evaluation.evaluation import JSON, PAGE, TABLE
-from virnucpro_core.results.delivery import check_writable
+from virnucpro_core.files.writable import check_writable
 from virnucpro_core.results.folder import RUN
 from virnucpro_core.samples.inputs import content_digest, digest_inputs
 

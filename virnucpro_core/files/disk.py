@@ -21,6 +21,7 @@ BYTES_A_LETTER = 2.5
 LETTERS_PACKED = 4
 # Bytes of a row besides its float32 values: frame number (8), digest (16). Bytes of a shard's HDF5 header and entry.
 ROW_BYTES, SHARD_BYTES = 24, 12_000
+BLOCK = 4096  # of most file systems
 # Bytes of a frame in all result tables: old and new tables exist together for a while, and are copied to --out.
 RESULT_BYTES_A_FRAME, REPORT_BYTES = 800, 1_000_000
 
@@ -41,8 +42,17 @@ def embedded_bytes(letters: int, *, packed: int, chunk_size: int, width: int) ->
     Assumes one frame of `width` float32 values for each two chunks: half of a FASTQ file are qualities. The frames are
     counted when the sample has been read.
     """
-    frames = (letters + LETTERS_PACKED * packed) // (2 * chunk_size)
-    return sharded_bytes(frames, 1, width) + RESULT_BYTES_A_FRAME * frames + REPORT_BYTES
+    frames = _least_frames(letters, packed, chunk_size)
+    return sharded_bytes(frames, 1, width) + result_bytes(letters, packed=packed, chunk_size=chunk_size)
+
+
+def result_bytes(letters: int, *, packed: int, chunk_size: int) -> int:
+    """Least bytes of the results of a sample whose records have not been read yet, with those that they replace."""
+    return RESULT_BYTES_A_FRAME * _least_frames(letters, packed, chunk_size) + REPORT_BYTES
+
+
+def _least_frames(letters: int, packed: int, chunk_size: int) -> int:
+    return (letters + LETTERS_PACKED * packed) // (2 * chunk_size)
 
 
 def shown_bytes(number: float) -> str:
@@ -66,12 +76,9 @@ def make_sure_of_room(folder: Path, needed: int, purpose: str) -> None:
         )
 
 
-_REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room on this disk")
-
-
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REMEDIES = dict.fromkeys(_FULL, "make room on this disk")
 _REMEDIES |= dict.fromkeys((errno.EMFILE, errno.ENFILE), "raise the limit of open files (`ulimit -n`)")
-
-
 _REMEDIES |= dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "check the permissions of this folder")
 
 
@@ -84,20 +91,34 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        named = str(error.filename or "")
+        where = _place(error, path)
         raise StoreError(
-            f"disk error: {error.strerror or error}{_free_space(path)}",
-            where=path if not named or TEMPORARY in named else named,
+            f"disk error: {error.strerror or error}{free_space(where)}",
+            where=where,
             remedy=_REMEDIES.get(error.errno or 0, "check the disk")
             + ", then run the same command again; nothing finished is lost",
         ) from error
 
 
-def _free_space(path: Path) -> str:
-    for folder in path.parents:
+def _place(error: OSError, path: Path) -> Path:
+    """The file that an error is about. If a copy meets a full disk, that is the new file, not the one that is read."""
+    copy = error.filename2 if error.errno in _FULL else None
+    named = str(copy or error.filename or "")
+    return path if not named or TEMPORARY in named else Path(named)
+
+
+def free_space(path: Path) -> str:
+    """The free space of the disk on which `path` is or would be, in words for an error: ` (1.2 GB free)`."""
+    for place in (path, *path.parents):
         with contextlib.suppress(OSError):
-            return f" ({shown_bytes(shutil.disk_usage(folder).free)} free)"
+            return f" ({shown_bytes(shutil.disk_usage(place).free)} free)"
     return ""
+
+
+def copied_bytes(folder: Path) -> int:
+    """Bytes that a copy of the files in this folder takes on a disk, which gives whole blocks to each."""
+    sizes = (file.stat().st_size for file in folder.iterdir() if file.is_file())
+    return sum(-(-size // BLOCK) * BLOCK for size in sizes)
 
 
 def bytes_below(folder: Path) -> int:

@@ -5,8 +5,10 @@ Reads `run.json` and the telemetry of each sample, and no table.
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,30 +19,49 @@ from virnucpro_core.files.digests import sha256_once
 from virnucpro_core.files.publish import publish
 from virnucpro_core.pipeline.overview import Overview, overview
 from virnucpro_core.results.batch import REPORTS, BatchRow, write_batch
-from virnucpro_core.results.folder import REPORT, RUN
+from virnucpro_core.results.delivery import check_pages_out, only_writer
+from virnucpro_core.results.folder import NAME, REPORT, RUN
 from virnucpro_core.samples.sample import is_registered, open_sample
 
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 DAMAGED = "its results are damaged or incomplete; predict the sample again"
 
 
-def write_summary(home: Path, names: Sequence[str], out: Path) -> list[BatchRow]:
+def write_summary(home: Path, names: Sequence[str], out: Path, *, force: bool = False) -> list[BatchRow]:
     """Write the pages of these samples of the home to `out`, with a copy of each report in `out`/reports.
 
-    A sample without results gets a row with its state. Raises UsageError for an unknown name, StoreError for the disk.
+    A sample without results gets a row with its state. Raises UsageError for an unknown name, and for what must not be
+    replaced in `out` unless `force`; StoreError for the disk.
     """
     states = [overview(home, name) for name in names]
-    rows = [_of_home(home, state, out / REPORTS) for state in states]
-    write_batch(out, rows)
+    with only_writer(out):
+        check_pages_out(out, force=force)
+        rows = [_of_home(home, state, out / REPORTS) for state in states]
+        write_batch(out, rows)
     return rows
 
 
-def write_summary_of_folder(home: Path, out: Path, failures: Mapping[str, VirnucproError]) -> list[BatchRow]:
-    """Write the pages of all samples whose results are in subfolders of `out`, and of those that have just failed."""
-    rows = [_of_folder(home, file) for file in sorted(out.glob(f"*/{RUN}"))]
-    failed = [BatchRow(name, "failed", reason=str(error)) for name, error in failures.items()]
-    rows = sorted([row for row in rows if row.sample not in failures] + failed, key=lambda row: row.sample)
-    write_batch(out, rows)
+def write_summary_of_folder(
+    home: Path, out: Path, failures: Mapping[str, VirnucproError], *, force: bool = False
+) -> list[BatchRow]:
+    """Write the pages of all samples whose results are in subfolders of `out`, and of those that have just failed.
+
+    Samples have the names under which a person knows them; if two have the same one, the names that the home gave them.
+    failures: by the names that a person knows. Raises what `write_summary` raises.
+    """
+    with only_writer(out):
+        check_pages_out(out, force=force)
+        rows = [_of_folder(home, file) for file in sorted(out.glob(f"*/{RUN}"))]
+        times = Counter(row.sample for row in rows)
+        rows = [
+            replace(row, sample=row.facts["sample"]) if times[row.sample] > 1 and row.facts else row
+            for row in rows
+        ]
+        failed = [BatchRow(name, "failed", reason=str(error)) for name, error in failures.items()]
+        rows = sorted(
+            [row for row in rows if row.sample not in failures] + failed, key=lambda row: row.sample
+        )
+        write_batch(out, rows)
     return rows
 
 
@@ -67,10 +88,11 @@ def _of_folder(home: Path, file: Path) -> BatchRow:
     folder = file.parent.name
     try:
         facts = _facts(file)
-        name = str(facts["sample"])
     except _UNREADABLE:
         return BatchRow(folder, "damaged", reason=DAMAGED)
-    return BatchRow(name, "called", facts, _seconds(home, name, facts), report=f"./{quote(folder)}/{REPORT}")
+    seconds = _seconds(home, str(facts["sample"]), facts)
+    name = str(facts.get(NAME, facts["sample"]))
+    return BatchRow(name, "called", facts, seconds, report=f"./{quote(folder)}/{REPORT}")
 
 
 def _facts(file: Path) -> dict[str, Any]:

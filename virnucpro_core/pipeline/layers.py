@@ -5,8 +5,8 @@ from typing import Literal
 from virnucpro_core.errors import StoreError
 from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.retention import is_cleaned, require_results
+from virnucpro_core.samples.content import made_from
 from virnucpro_core.samples.products import PREDICTIONS
-from virnucpro_core.samples.sample import made_from
 from virnucpro_core.sequences.chunks import Chunks
 
 Layer = Literal["sequences", "lane", "results"]

@@ -25,11 +25,11 @@ from virnucpro_core.results.folder import Calling, write_results
 from virnucpro_core.results.regions import RegionRule
 from virnucpro_core.results.summary import ResultSummary, RunInfo, RunInput
 from virnucpro_core.results.viral_reads import ReadSource
-from virnucpro_core.samples.content import with_content
+from virnucpro_core.samples.content import made_from, with_content
 from virnucpro_core.samples.inputs import passing_error
 from virnucpro_core.samples.occupancy import shared_lock
 from virnucpro_core.samples.products import CHUNKS, EMBEDDINGS, PRODUCTS, TRANSLATIONS, is_current
-from virnucpro_core.samples.sample import Sample, made_from
+from virnucpro_core.samples.sample import Sample
 from virnucpro_core.samples.settings import shown_settings
 from virnucpro_core.sequences.chunks import Chunks, write_chunks
 from virnucpro_core.sequences.frames import Frames, write_frames

@@ -4,6 +4,7 @@ Columns: docs/outputs.md. The page loads nothing from outside and has no script;
 """
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,12 +42,13 @@ COLUMNS = (
     "reason",
 )
 _HEADER = "\t".join(COLUMNS)
-# What each file of ours contains; a file of this name without it belongs to somebody else.
+# What each file of ours contains near its beginning or its end; a file of this name without it is somebody else's. The
+# keys of the JSON files are sorted, so their `id` comes after the samples: it is near the end.
 _MARKS = {
     SUMMARY: b"sample\tstate\trecords\tbases\t",
     INDEX: b'name="generator" content="VirNucPro"',
-    CALLS_FILE: b"virnucpro_calls",
-    GENERAL_FILE: b"virnucpro_general",
+    CALLS_FILE: b'\n "id": "virnucpro_calls",\n',
+    GENERAL_FILE: b'\n "id": "virnucpro_general",\n',
 }
 # The files across samples, and the folder of the reports' copies.
 ACROSS = (*_MARKS, REPORTS)
@@ -181,7 +183,13 @@ def _shown(row: BatchRow) -> dict[str, Any]:
 
 
 def _holds(path: Path, mark: bytes) -> bool:
+    """Whether the first or the last bytes of the file contain the mark. Reads no more, however large the file is."""
     if not path.is_file():
         return False
     with path.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(0)
+        if mark in stream.read(_MARK_BYTES):
+            return True
+        stream.seek(max(0, size - _MARK_BYTES))
         return mark in stream.read(_MARK_BYTES)

@@ -1,33 +1,68 @@
-"""Copy a sample's results into the folder that the user has named, and check beforehand that this is allowed.
+"""Copy a sample's results into the folder that the user has named, and check before and after the work that it may.
 
 `run.json` in the folder says which sample, with which settings, its results belong to. Other files in it are never
-touched.
+touched. A person may know the sample under another name than the home folder does: `pat1` where the sample is
+`flat_pat1`, since another `pat1` was there before. The files for MultiQC then have the name that the person knows.
 """
 
-import errno
+import hashlib
 import json
 import shutil
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from virnucpro_core.errors import StoreError, UsageError, VirnucproError, printable
-from virnucpro_core.files.publish import publish, publish_json, publish_together, sweep, temporary_folder
+from virnucpro_core.errors import UsageError, VirnucproError, printable
+from virnucpro_core.files.disk import disk_errors
+from virnucpro_core.files.locks import locked
+from virnucpro_core.files.publish import json_text, publish, publish_json, publish_together, sweep
+from virnucpro_core.files.writable import check_writable
 from virnucpro_core.results.batch import ACROSS, check_batch_out
-from virnucpro_core.results.folder import RESULT_FILES, RUN
+from virnucpro_core.results.folder import NAME, RESULT_FILES, RUN
+from virnucpro_core.results.multiqc import multiqc_texts
+from virnucpro_core.samples.home import check_outside
 from virnucpro_core.samples.inputs import content_digest, digest_inputs
 from virnucpro_core.samples.naming import is_named_from, planned
-from virnucpro_core.samples.sample import open_sample
+from virnucpro_core.samples.sample import Sample, open_sample
 from virnucpro_core.samples.settings import OF_ENCODERS, SampleSettings, differing, settings_in_words
 
 # Says which sample's results are being copied into the folder, as long as there is no `run.json`.
 UNFINISHED = ".virnucpro-delivery.json"
-# Errors of a disk or a process that another try need not meet.
-_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EINTR, errno.ESTALE)
+# Locked while results are written into the folder, and deleted then.
+LOCK = ".virnucpro-delivery.lock"
 _NOT_OURS = "which VirNucPro did not write"
 _BESIDE = "give another --out, or --force to write beside it"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The sample whose results are in a folder: its name, `Sample.content`, and settings; None if nothing says them."""
+
+    sample: str
+    content: str
+    settings: SampleSettings | None = None
+
+    @property
+    def in_words(self) -> str:
+        """`sample 'a' (500 demo float32)`."""
+        return f"sample {self.sample!r}" + (f" ({settings_in_words(self.settings)})" if self.settings else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the results of one sample go, and what may be replaced there.
+
+    name: under which a person knows the sample; "" for the sample's own name. shared: the folder `out` lies in --out,
+    beside those of other samples. earlier: whose results were in `out` when that was checked. force: replace all.
+    """
+
+    out: Path
+    name: str = ""
+    shared: bool = False
+    earlier: Owner | None = None
+    force: bool = False
 
 
 def check_out(
@@ -39,20 +74,25 @@ def check_out(
     settings: SampleSettings | None = None,
     force: bool = False,
     fresh: bool = False,
-) -> None:
+) -> Owner | None:
     """Raises UsageError if the results of `sample` cannot, or must not, be copied into `out`.
+
+    Returns whose results are there and will be replaced; None if there are none.
+
 
     They may replace earlier results of the same sample, and nothing else; with `fresh` those of other sequences under
     the same name too. settings: those of the sample, so that results of another variant are not replaced; None if they
-    need not be compared. A folder without such results must be empty, but for hidden files. `force` allows all of it.
+    need not be compared. A folder without such results must be empty, but for hidden files. `force` allows all of it,
+    but not the home's own folders.
     """
+    check_outside(out, home)
     check_writable(out)
-    if force:
-        return
     owner = _owner(out)
+    if force:
+        return owner
     if owner is None:
         _check_empty(out)
-        return
+        return None
     remedy = "give another --out, or --force to replace them"
     if not is_named_from(home, owner.sample, sample):
         what = f"holds the results of sample {owner.sample!r}, this is sample {sample!r}"
@@ -70,6 +110,7 @@ def check_out(
         )
         what = f"holds the results of {owner.in_words}, and these will be {now}"
         raise UsageError(what, where=out, remedy=remedy)
+    return owner
 
 
 def check_shared_out(out: Path, samples: Collection[str], *, force: bool = False) -> None:
@@ -92,14 +133,16 @@ def check_pages_out(out: Path, *, force: bool = False) -> None:
 
     They replace earlier ones, but not a sample's own results, nor what others wrote, unless `force`.
     """
-    if not force and (owner := _owner(out)) is not None:
-        what = f"holds the results of sample {owner.sample!r}, and several samples need a folder of their own"
-        raise UsageError(what, where=out, remedy="give another --out")
+    if not force:
+        _check_no_owner(out)
     check_batch_out(out, force=force)
 
 
-def _check_empty(out: Path) -> None:
-    """Raises UsageError if a folder without a sample's results holds anything but hidden files."""
+def _check_empty(out: Path, *, allowed: bool = False) -> None:
+    """Raises UsageError if a folder without a sample's results holds anything but hidden files.
+
+    allowed: it may hold files and folders that the results do not replace.
+    """
     there = sorted(entry for entry in out.glob("*") if not _is_hidden(entry))
     if not there:
         return
@@ -107,6 +150,8 @@ def _check_empty(out: Path) -> None:
         what = "holds the results of several samples"
         raise UsageError(what, where=out, remedy="give another --out, such as a new folder in it")
     taken = [entry for entry in there if entry.name in RESULT_FILES]
+    if allowed and not taken:
+        return
     more = f" and {len(there) - 1:,} more" if len(there) > 1 else ""
     if taken:
         what, remedy = "which is not a result of this sample", "give another --out, or --force to replace it"
@@ -147,23 +192,18 @@ def check_new_files(files: Sequence[Path], *, force: bool = False) -> None:
             )
 
 
-def check_writable(out: Path) -> None:
-    """Raises UsageError if a folder `out` cannot be made or written. Checks by writing a temporary folder.
+@contextmanager
+def only_writer(out: Path) -> Iterator[None]:
+    """Keep other commands from writing results into this folder during the block. Waits for one that does.
 
-    Raises StoreError if that may be otherwise in a moment: a full disk, too many open files.
+    The file that is locked does not stay behind. Raises StoreError for disk errors.
     """
-    place = next(p for p in (out, *out.absolute().parents) if p.exists())
-    if not place.is_dir():
-        raise UsageError("is not a folder", where=place, remedy="give another --out")
-    try:
-        with temporary_folder(place):
-            pass
-    except OSError as error:
-        what = f"cannot be written: {error.strerror or error}"
-        if error.errno in _PASSING:
-            raise StoreError(what, where=place, remedy="run the same command again when it can") from error
-        remedy = "give another --out, or check its permissions"
-        raise UsageError(what, where=place, remedy=remedy) from error
+    file = out / LOCK
+    with locked(file, busy=f"another command writes into {out}", wait=True):
+        try:
+            yield
+        finally:
+            file.unlink(missing_ok=True)
 
 
 def delivered_files(out: Path) -> list[Path]:
@@ -171,49 +211,105 @@ def delivered_files(out: Path) -> list[Path]:
     return [out / name for name in (RUN, UNFINISHED, *RESULT_FILES)]
 
 
-def deliver(results: Path, out: Path) -> None:
+def deliver_to(target: Target, sample: Sample) -> None:
+    """Copy the sample's results to its folder, unless another command has written there since that was checked.
+
+    Raises UsageError then; StoreError for disk errors.
+    """
+    with ExitStack() as held:
+        if target.shared:
+            held.enter_context(only_writer(target.out.parent))
+            if not target.force:
+                _check_no_owner(target.out.parent)
+        held.enter_context(only_writer(target.out))
+        if not target.force:
+            _check_again(target, sample)
+        deliver(sample.results, target.out, target.name)
+
+
+def _check_again(target: Target, sample: Sample) -> None:
+    """Raises UsageError if what is in the folder now must not be replaced, and was not there before the work."""
+    owner = _owner(target.out)
+    if owner is None:
+        _check_empty(target.out, allowed=True)
+        return
+    is_own = (owner.sample, owner.content) == (sample.name, sample.content)
+    if owner == target.earlier or (is_own and not _is_variant(owner, sample.settings, sample.home)):
+        return
+    raise UsageError(
+        f"holds the results of {owner.in_words} by now: another command has written them during this one",
+        where=target.out,
+        remedy=f"give another --out, or --force to replace them; the results of sample {sample.name!r} are complete in "
+        "the home folder",
+    )
+
+
+def _check_no_owner(out: Path) -> None:
+    """Raises UsageError if the folder for several samples holds the results of one sample."""
+    if (owner := _owner(out)) is not None:
+        what = f"holds the results of sample {owner.sample!r}, and several samples need a folder of their own"
+        raise UsageError(what, where=out, remedy="give another --out")
+
+
+def deliver(results: Path, out: Path, name: str = "") -> None:
     """Copy a sample's results folder to `out`, each file atomically, `run.json` last. Needs little memory.
 
-    Raises StoreError for disk errors. If it was interrupted, the same call completes it.
+    name: under which a person knows the sample; "" for the sample's own. Raises UsageError if `out` is the results
+    folder itself, StoreError for disk errors. If it was interrupted, the same call completes it.
     """
+    if out.exists() and out.samefile(results):
+        raise UsageError(
+            "is where the home folder keeps these results", where=out, remedy="give another --out"
+        )
     facts = json.loads((results / RUN).read_bytes())
     about = {"sample": facts["sample"], "content": facts["digests"]["sample"], "settings": facts["settings"]}
     publish_json(out / UNFINISHED, about)
     sweep(out)
-    for name in (RUN, *RESULT_FILES):  # files of earlier results that these ones do not have, such as reads
-        if name == RUN or not (results / name).exists():
-            (out / name).unlink(missing_ok=True)
-    names = [f.name for f in results.iterdir() if f.is_file() and not _is_hidden(f) and f.name != RUN]
-    with publish_together(out, sorted(names)) as files:
-        for name, file in files.items():
-            shutil.copyfile(results / name, file)
-    with publish(out / RUN) as file:
-        shutil.copyfile(results / RUN, file)
+    for file in (RUN, *RESULT_FILES):  # files of earlier results that these ones do not have, such as reads
+        if file == RUN or not (results / file).exists():
+            (out / file).unlink(missing_ok=True)
+    own = _own_texts(facts, name)
+    files = [f.name for f in results.iterdir() if f.is_file() and not _is_hidden(f) and f.name != RUN]
+    with publish_together(out, sorted(files)) as copies:
+        for file, copy in copies.items():
+            _copy(results / file, copy, out / file, own.get(file))
+    with publish(out / RUN) as copy:
+        _copy(results / RUN, copy, out / RUN, own.get(RUN))
     (out / UNFINISHED).unlink()
 
 
-@dataclass(frozen=True, slots=True)
-class _Owner:
-    """The sample whose results are in a folder: its name, `Sample.content`, and settings; None if nothing says them."""
-
-    sample: str
-    content: str
-    settings: SampleSettings | None = None
-
-    @property
-    def in_words(self) -> str:
-        """`sample 'a' (500 demo float32)`."""
-        return f"sample {self.sample!r}" + (f" ({settings_in_words(self.settings)})" if self.settings else "")
+def _copy(source: Path, copy: Path, final: Path, text: str | None) -> None:
+    """Fill the temporary file `copy` of `final` with the text, or with what is in `source`."""
+    with disk_errors(final):
+        if text is None:
+            shutil.copyfile(source, copy)
+        else:
+            copy.write_text(text, encoding="utf-8")
 
 
-def _owner(out: Path) -> _Owner | None:
+def _own_texts(facts: Mapping[str, Any], name: str) -> dict[str, str]:
+    """Text of the files that have the name under which a person knows the sample; {} if that is the sample's own."""
+    if name in ("", facts["sample"]):
+        return {}
+    texts = {
+        file: text for file, text in multiqc_texts({name: facts["counts"]}).items() if file in facts["files"]
+    }
+    changed = {
+        file: {"bytes": len(text.encode()), "sha256": hashlib.sha256(text.encode()).hexdigest()}
+        for file, text in texts.items()
+    }
+    run = dict(facts) | {NAME: name, "files": facts["files"] | changed}
+    return texts | {RUN: json_text(run)}
+
+
+def _owner(out: Path) -> Owner | None:
     """The sample whose results are in `out`; None if no file says so."""
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         facts = json.loads((out / RUN).read_bytes())
-        return _Owner(str(facts["sample"]), str(facts["digests"]["sample"]), _settings(facts))
+        return Owner(str(facts["sample"]), str(facts["digests"]["sample"]), _settings(facts))
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         facts = json.loads((out / UNFINISHED).read_bytes())
-        return _Owner(str(facts["sample"]), str(facts["content"]), _settings(facts))
+        return Owner(str(facts["sample"]), str(facts["content"]), _settings(facts))
     return None
 
 
@@ -224,7 +320,7 @@ def _settings(facts: Mapping[str, Any]) -> SampleSettings | None:
     return None
 
 
-def _is_variant(owner: _Owner, settings: SampleSettings, home: Path) -> bool:
+def _is_variant(owner: Owner, settings: SampleSettings, home: Path) -> bool:
     """Whether the results were computed with other settings. With imported embeddings, some do not matter."""
     if owner.settings is None:
         return False

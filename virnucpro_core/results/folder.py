@@ -65,6 +65,7 @@ REGIONS_FASTA = "regions.fasta"
 REPORT = "report.html"
 RUN = "run.json"
 MADE = "made"  # its key that says when, where and by which command
+NAME = "name"  # its key, in a folder of the user, for a name that is not the sample's (delivery.py)
 # All files of a sample's results folder. Add every new result file to this list.
 _TABLES = (
     FRAME_CALLS,

@@ -70,6 +70,14 @@ _GENERAL_SECTION: dict[str, Any] = {
 
 def write_multiqc(folder: Path, counts: Mapping[str, Mapping[str, Any]]) -> None:
     """Publish both files in `folder`. counts: `counts` of `run.json` by sample. The same counts give the same bytes."""
+    texts = multiqc_texts(counts)
+    with publish_together(folder, MULTIQC_FILES) as files:
+        for name, file in files.items():
+            file.write_text(texts[name], encoding="utf-8")
+
+
+def multiqc_texts(counts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The text of both files by their names. counts: `counts` of `run.json` by sample."""
     calls = {name: {call: of["calls"].get(call, 0) for call in CALLS} for name, of in counts.items()}
     general = {
         name: {
@@ -80,10 +88,7 @@ def write_multiqc(folder: Path, counts: Mapping[str, Mapping[str, Any]]) -> None
         }
         for name, of in counts.items()
     }
-    sections = {
-        CALLS_FILE: _CALLS_SECTION | {"data": calls},
-        GENERAL_FILE: _GENERAL_SECTION | {"data": general},
+    return {
+        CALLS_FILE: json_text(_CALLS_SECTION | {"data": calls}),
+        GENERAL_FILE: json_text(_GENERAL_SECTION | {"data": general}),
     }
-    with publish_together(folder, MULTIQC_FILES) as files:
-        for name, file in files.items():
-            file.write_text(json_text(sections[name]), encoding="utf-8")

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from virnucpro_core.errors import InputError, StoreError
 from virnucpro_core.samples.inputs import InputFile, equal_files, is_same_file, read_inputs
+from virnucpro_core.samples.products import CHUNKS, is_current
 from virnucpro_core.samples.sample import (
     Sample,
     make_index,
@@ -18,6 +19,7 @@ from virnucpro_core.samples.sample import (
     same_content,
     write,
 )
+from virnucpro_core.sequences.chunks import Chunks
 
 
 def with_content(sample: Sample) -> Sample:
@@ -53,3 +55,15 @@ def twins_of(sample: Sample) -> list[str]:
 
 def _same_files(some: Sequence[InputFile], others: Sequence[InputFile]) -> bool:
     return len(some) == len(others) and all(map(is_same_file, some, others))
+
+
+def made_from(chunks: Chunks, sample: Sample) -> bool:
+    """Whether the chunks were made from these inputs, with these settings, by this version of the algorithm."""
+    settings = sample.settings
+    return (
+        is_current(chunks.attrs, CHUNKS)
+        and chunks.attrs["chunk_size"] == settings.chunk_size
+        and chunks.attrs["duplicates"] == settings.duplicates
+        and chunks.reading == settings.reading
+        and [f["sha256"] for f in chunks.attrs["files"]] == [f.sha256 for f in sample.inputs]
+    )

@@ -27,8 +27,17 @@ def note_variant(home: Path, name: str, key: str) -> None:
     """Record that `key` is a variant of the sample `name`."""
     place = home / "variants" / name
     with disk_errors(place):
-        place.mkdir(parents=True, exist_ok=True)
-        (place / key).touch()
+        _add(place, key)
+
+
+def forget(home: Path, content: str, name: str) -> None:
+    """Take back `note`; content may be ""."""
+    _remove(_place(_folder(home), content), name if content else "")
+
+
+def forget_variant(home: Path, name: str, key: str) -> None:
+    """Take back `note_variant`; name may be ""."""
+    _remove(home / "variants" / name, key if name else "")
 
 
 def variants(home: Path, name: str) -> list[str]:
@@ -58,9 +67,24 @@ def publishing(home: Path) -> Iterator[Callable[[str, str], None]]:
 
 
 def _note(folder: Path, content: str, name: str) -> None:
-    place = _place(folder, content)
+    _add(_place(folder, content), name)
+
+
+def _add(place: Path, entry: str) -> None:
     place.mkdir(parents=True, exist_ok=True)
-    (place / name).touch()
+    while not (place / entry).exists():
+        with contextlib.suppress(FileNotFoundError):  # `_remove` has just deleted the empty folder
+            (place / entry).touch()
+        place.mkdir(parents=True, exist_ok=True)
+
+
+def _remove(place: Path, entry: str) -> None:
+    if not entry:
+        return
+    with disk_errors(place):
+        (place / entry).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not empty, or not there
+        place.rmdir()
 
 
 def _folder(home: Path) -> Path:

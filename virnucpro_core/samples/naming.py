@@ -12,7 +12,7 @@ other settings.
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from virnucpro_core.files.locks import locked
 from virnucpro_core.samples import index
 from virnucpro_core.samples.inputs import digest_inputs, look_at_inputs
 from virnucpro_core.samples.occupancy import LOCKS
+from virnucpro_core.samples.removal import no_stream_left_of, remove_sample
 from virnucpro_core.samples.sample import (
     Sample,
     check_key,
@@ -34,6 +35,7 @@ from virnucpro_core.samples.sample import (
     register_sample,
     registering,
     same_content,
+    taken,
     write,
 )
 from virnucpro_core.samples.settings import OF_ENCODERS, SampleSettings, differing
@@ -47,15 +49,22 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Discarded:
-    """What `--fresh` deletes: the sample with everything below its folder, in bytes."""
+    """What `--fresh` deletes: the sample with everything below its folder, in bytes.
+
+    variants: those that are deleted with it, since they hold the sequences that the sample held.
+    """
 
     sample: str
     bytes: int
+    variants: tuple[str, ...] = ()
 
     @property
     def in_words(self) -> str:
-        """Its name and size for a person."""
-        return f"sample {self.sample!r} with all its work and results: {shown_bytes(self.bytes)}"
+        """Names and size for a person."""
+        beside = (
+            f" and its variants {', '.join(self.variants)}, of the same sequences," if self.variants else ""
+        )
+        return f"sample {self.sample!r}{beside} with all its work and results: {shown_bytes(self.bytes)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +112,10 @@ def enter(
     sample = Sample(check_key(name), home / "samples" / name, digest_inputs(paths), settings)
     with one_name_at_a_time(home):
         plan = _planned(sample, chosen=chosen, fresh=fresh)
-        registered = register_sample(plan.sample, fresh=fresh)
+        for variant in plan.discards.variants if plan.discards else ():
+            remove_sample(home, variant)
+        with no_stream_left_of(plan.sample) if fresh else nullcontext():
+            registered = register_sample(plan.sample, fresh=fresh)
         if plan.discards is not None:
             on_discard(plan.discards)
         return registered
@@ -150,9 +162,9 @@ def place(sample: Sample, *, chosen: bool, fresh: bool = False) -> Sample:
         return _in_family(sample, fresh=fresh)
     names = [_known_as(sample) or sample.name, *_joined(sample)]
     for name in names:
-        named = _named(sample, name)
-        known = [one for one in family(sample.home, name) if is_same(one, sample)]
-        if known or _is_free(sample.home, name) or _must_keep(named):
+        named, members = _named(sample, name), family(sample.home, name)
+        is_free = not members and _is_free(sample.home, name)
+        if is_free or any(is_same(one, sample) for one in members) or _must_keep(named):
             return _in_family(named, fresh=fresh)
     return _in_family(_with_digest(sample, sample.name, [f.sha256 for f in sample.inputs]), fresh=fresh)
 
@@ -198,20 +210,37 @@ def variant_name(sample: Sample, other: SampleSettings) -> str:
 def _planned(sample: Sample, *, chosen: bool, fresh: bool) -> Planned:
     placed = place(sample, chosen=chosen, fresh=fresh)
     is_new = all(entry.name == LOCKS for entry in placed.folder.glob("*"))
-    if not fresh or is_new:
+    others = [] if not fresh or placed.variant_of else _of_other_sequences(placed)
+    if not fresh or (is_new and not others):
         return Planned(placed, is_new)
     with disk_errors(placed.folder):
-        return Planned(placed, is_new, Discarded(placed.name, bytes_below(placed.folder)))
+        size = sum(bytes_below(one.folder) for one in others)
+        size += 0 if is_new else bytes_below(placed.folder)
+        return Planned(placed, is_new, Discarded(placed.name, size, tuple(one.name for one in others)))
+
+
+def _of_other_sequences(sample: Sample) -> list[Sample]:
+    """The variants of the sample's name that hold other sequences: they would be variants of it by name only."""
+    members = family(sample.home, sample.name)
+    return [one for one in members if one.name != sample.name and not is_same(one, sample)]
 
 
 def _in_family(sample: Sample, *, fresh: bool) -> Sample:
-    """The sample itself, or the variant of it that has the same work in common. A new variant gets a free name."""
+    """The sample itself, or the variant of it that has the same work in common. A new variant gets a free name.
+
+    The sample and its variants hold the same sequences. Raises NameTakenError if the variants hold others than the new
+    sample of their name, unless `fresh`: then they are deleted.
+    """
     members = family(sample.home, sample.name)
-    own = [one for one in members if fresh or is_same(one, sample)]
-    for one in own:
-        if _same_work(one, sample):
-            return _named(sample, one.name, one.variant_of)
     base = next((one for one in members if one.name == sample.name), None)
+    if base is None and not is_registered(sample.home, sample.name) and not fresh:
+        for one in _of_other_sequences(sample):
+            raise taken(one)
+    if base is not None and fresh and not is_same(base, sample):
+        return sample
+    for one in members:
+        if is_same(one, sample) and _same_work(one, sample):
+            return _named(sample, one.name, one.variant_of)
     if (
         base is None
         or not is_same(base, sample)

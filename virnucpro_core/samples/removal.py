@@ -2,14 +2,14 @@
 
 import contextlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from virnucpro_core.errors import VirnucproError
 from virnucpro_core.files.disk import disk_errors
 from virnucpro_core.samples.occupancy import exclusive_lock
-from virnucpro_core.samples.sample import check_key, discard, list_samples, open_sample
-from virnucpro_core.samples.standard_input import kept_files
+from virnucpro_core.samples.sample import Sample, check_key, discard, list_samples, open_sample
+from virnucpro_core.samples.standard_input import delete_kept, kept_files, let_go
 
 
 def remove_sample(home: Path, name: str) -> None:
@@ -25,8 +25,25 @@ def remove_sample(home: Path, name: str) -> None:
             # A process that waits for a deleted lock file notices that and opens the new one.
             with exclusive_lock(folder, f"sample {name!r} cannot be removed, a process works on it"):
                 shutil.rmtree(folder)
-        for file in streams - (_streams(home, list_samples(home)) if streams else set()):
-            file.unlink(missing_ok=True)
+    _delete_unused(home, streams)
+
+
+@contextlib.contextmanager
+def no_stream_left_of(sample: Sample) -> Iterator[None]:
+    """At the end of the block, delete what came through a pipe for this sample and is of no sample any more."""
+    streams = _streams(sample.home, [sample.name])
+    yield
+    _delete_unused(sample.home, streams)
+
+
+def remove_unused_streams(home: Path) -> None:
+    """Delete what this process has kept from pipes and what is of no sample. Raises StoreError for disk errors."""
+    _delete_unused(home, set(let_go(home)))
+
+
+def _delete_unused(home: Path, streams: set[Path]) -> None:
+    if streams and (unused := streams - _streams(home, list_samples(home))):
+        delete_kept(home, unused)
 
 
 def _streams(home: Path, names: Iterable[str]) -> set[Path]:

@@ -28,7 +28,6 @@ from virnucpro_core.samples.inputs import (
     read_inputs,
 )
 from virnucpro_core.samples.occupancy import LOCKS, REGISTRATION, exclusive_lock
-from virnucpro_core.samples.products import CHUNKS, is_current
 from virnucpro_core.samples.settings import SampleSettings
 from virnucpro_core.sequences.chunks import Chunks
 
@@ -183,7 +182,7 @@ def register_sample(sample: Sample, *, fresh: bool = False, replaces: bool = Fal
             sample = replace(sample, earlier=known.earlier, variant_of=known.variant_of)
         elif known is not None:
             if not replaces:
-                raise _taken(known)
+                raise taken(known)
             sample = replace(sample, earlier=known.content or known.earlier, variant_of=known.variant_of)
             busy = f"sample {sample.name!r} cannot take the changed files, a process works on it"
         return write(sample, known, busy, is_new=is_new)
@@ -194,10 +193,11 @@ def check_name(sample: Sample) -> None:
     if is_registered(sample.home, sample.name):
         known = _known(sample.home, sample)
         if known is not None and not is_same(known, sample):
-            raise _taken(known)
+            raise taken(known)
 
 
-def _taken(known: Sample) -> NameTakenError:
+def taken(known: Sample) -> NameTakenError:
+    """The error for a name that stands for other sequences."""
     return NameTakenError(
         f"sample {known.name!r} already stands for other sequences ({shown_name(known.inputs[0].path)})",
         where=known.folder,
@@ -229,6 +229,8 @@ def write(sample: Sample, known: Sample | None, busy: str, *, is_new: bool) -> S
         if sample.variant_of:
             facts["variant_of"] = sample.variant_of
         publish_json(sample.folder / "sample.json", facts | {"seal": sha256_json(facts)})
+    if known is not None and known.content != sample.content:
+        index.forget(sample.home, known.content, sample.name)
     if sample.variant_of:
         index.note_variant(sample.home, sample.variant_of, sample.name)
     if sample.content:
@@ -265,10 +267,18 @@ def is_same(known: Sample, sample: Sample) -> bool:
 def discard(folder: Path) -> None:
     """Delete everything in a sample's folder but the locks, which are held meanwhile.
 
-    `sample.json` is deleted first: a folder without it is not a sample. Raises StoreError if a lock is not free.
+    `sample.json` is deleted first: a folder without it is not a sample. Its entries in the indexes go too. Raises
+    StoreError if a lock is not free.
     """
-    with exclusive_lock(folder, f"sample {folder.name!r} cannot be discarded, a process works on it"):
+    home, name = folder.parents[1], folder.name
+    with exclusive_lock(folder, f"sample {name!r} cannot be discarded, a process works on it"):
+        known = None
+        with contextlib.suppress(VirnucproError):  # damaged, or deleted in part: the indexes are only hints
+            known = open_sample(home, name)
         (folder / "sample.json").unlink(missing_ok=True)
+        if known is not None:
+            index.forget(home, known.content, name)
+            index.forget_variant(home, known.variant_of, name)
         _empty(folder, keep=(LOCKS,))
 
 
@@ -346,15 +356,18 @@ def read_refusal(sample: Sample) -> str:
 
 
 def same_content(home: Path, content: str) -> list[str]:
-    """Names of the samples with this `Sample.content`, sorted. Samples that cannot be read are logged and left out.
+    """Names of the samples with this `Sample.content`, sorted. Damaged samples are logged and left out.
 
-    Uses the index that `register` maintains, so the cost does not grow with the number of samples.
+    Uses the index that `register` maintains, so the cost does not grow with the number of samples. Names in it that are
+    no sample any more mean nothing.
     """
     if not content or not (home / "samples").is_dir():
         return []
     make_index(home)
     found = []
     for name in index.names(home, content):
+        if not is_registered(home, name):
+            continue
         try:
             if open_sample(home, name).content == content:
                 found.append(name)
@@ -384,15 +397,3 @@ def make_index(home: Path) -> None:
 def list_samples(home: Path) -> list[str]:
     """Names of all registered samples, sorted."""
     return sorted(p.parent.name for p in (home / "samples").glob("*/sample.json"))
-
-
-def made_from(chunks: Chunks, sample: Sample) -> bool:
-    """Whether the chunks were made from these inputs, with these settings, by this version of the algorithm."""
-    settings = sample.settings
-    return (
-        is_current(chunks.attrs, CHUNKS)
-        and chunks.attrs["chunk_size"] == settings.chunk_size
-        and chunks.attrs["duplicates"] == settings.duplicates
-        and chunks.reading == settings.reading
-        and [f["sha256"] for f in chunks.attrs["files"]] == [f.sha256 for f in sample.inputs]
-    )

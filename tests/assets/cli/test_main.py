@@ -45,10 +45,12 @@ class Shell:
             "PYTHONPATH": str(ROOT),
         }
 
+    def command(self, *words: object) -> list[str]:
+        return [sys.executable, "-m", "virnucpro_assets.cli.main", *map(str, words)]
+
     def start(self, *words: object) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "virnucpro_assets.cli.main", *map(str, words)]
         return subprocess.Popen(
-            command,
+            self.command(*words),
             cwd=self.folder,
             env=self.environment,
             text=True,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from virnucpro_assets.platform.resource import platform_from_environment
-from virnucpro_assets.running.predict import planned_samples, registered
+from virnucpro_assets.running.predict import RunFailedError, planned_samples, registered
 from virnucpro_assets.running.request import Request, Wanted
 from virnucpro_core.samples.sample import list_samples
 from virnucpro_core.samples.settings import SampleSettings
@@ -52,3 +52,10 @@ def test_how_a_sample_is_named_is_said_once_and_as_planned(
     [deleted, named] = told("contigs", "B", other, fresh=True)
     assert deleted.startswith("--fresh deleted sample 'contigs-500' with all its work and results: ")
     assert "it is named 'contigs-500'" in named
+
+
+def test_a_failure_says_once_how_to_go_on() -> None:
+    worker = "a/chunks: disk error: full (1 kB free); make room on this disk, then run the same command again"
+    for what in (worker, "the worker was ended by signal 9"):
+        assert str(RunFailedError(what, where="a", exit_code=3)).count("run the same command again") == 1
+    assert "again" not in str(RunFailedError("two records have the id a", where="a", exit_code=2))

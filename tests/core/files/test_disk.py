@@ -1,5 +1,6 @@
 """What is estimated covers what is written, and a disk with less is refused with both numbers before work begins."""
 
+import errno
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -47,3 +48,31 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_computed(
         pipeline.run()
     assert (pipeline.folder / "translations").exists()
     assert not (pipeline.folder / DNABERT).exists()
+
+
+def test_a_full_disk_is_that_of_the_file_that_is_written(tmp_path: Path) -> None:
+    """As `shutil.copyfile` raises it: it names the file that it reads first."""
+    source, copy, final = (
+        tmp_path / "source",
+        tmp_path / "out" / f"{disk.TEMPORARY}1.json",
+        tmp_path / "out" / "x.json",
+    )
+    for error, named in (
+        (OSError(errno.ENOSPC, "No space left on device", str(source), None, str(copy)), final),
+        (
+            OSError(errno.ENOSPC, "No space left on device", str(source), None, str(tmp_path / "y")),
+            tmp_path / "y",
+        ),
+        (OSError(errno.EIO, "Input/output error", str(source), None, str(copy)), source),
+        (OSError(errno.ENOSPC, "No space left on device"), final),
+    ):
+        with pytest.raises(StoreError) as told, disk.disk_errors(final):
+            raise error
+        assert told.value.where == str(named)
+        assert "free)" in str(told.value)
+
+
+def test_a_copy_takes_whole_blocks(tmp_path: Path) -> None:
+    for name, size in (("a", 1), ("b", 4096), ("c", 4097), ("d", 0)):
+        (tmp_path / name).write_bytes(b"x" * size)
+    assert disk.copied_bytes(tmp_path) == 4 * 4096

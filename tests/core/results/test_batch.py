@@ -157,6 +157,26 @@ def test_the_same_rows_give_the_same_bytes_and_only_own_files_are_replaced(
         check_batch_out(tmp_path)
 
 
+@pytest.mark.parametrize("samples", [0, 1, 29, 30, 300])
+def test_own_files_are_known_again_whatever_their_size(samples: int, batch: Path, tmp_path: Path) -> None:
+    facts: dict[str, Any] = json.loads((batch / "one" / RUN).read_text())
+    names = [f"{'x' * 58}-{n:05d}" for n in range(samples)]
+    write_batch(tmp_path, [BatchRow(name, "called", facts, report=f"./{name}/report.html") for name in names])
+    check_batch_out(tmp_path)
+    for (
+        name
+    ) in MULTIQC_FILES:  # a sample cannot pass another's file off as ours, nor can a mark in the middle
+        file = tmp_path / name
+        mark = file.read_text().split("\n ")[-4:]
+        file.write_text("x" * 10_000 + "\n ".join(mark) + "x" * 10_000)
+        with pytest.raises(UsageError, match=name):
+            check_batch_out(tmp_path)
+        file.write_text(json.dumps({"data": {"virnucpro_calls": 1, "virnucpro_general": 1}}))
+        with pytest.raises(UsageError, match=name):
+            check_batch_out(tmp_path)
+        write_batch(tmp_path, [])
+
+
 def test_results_of_the_first_version_have_a_row_without_regions(tmp_path: Path) -> None:
     old = Path(__file__).parents[2] / "data/home_0_1_0/samples/kept/results" / RUN
     write_batch(tmp_path, [BatchRow("kept", "called", json.loads(old.read_text()))])

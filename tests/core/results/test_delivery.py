@@ -10,16 +10,23 @@ import pytest
 
 from tests.support.scored import Scored, scored_sample, sequence
 from virnucpro_core.errors import UsageError
+from virnucpro_core.files.digests import sha256_file
 from virnucpro_core.files.publish import publish_json
 from virnucpro_core.results.batch import write_batch
 from virnucpro_core.results.delivery import (
+    LOCK,
     UNFINISHED,
+    Target,
     check_out,
     check_replaceable,
     check_shared_out,
     deliver,
+    deliver_to,
 )
+from virnucpro_core.results.finished import read_results
 from virnucpro_core.results.folder import OPTIONAL_FILES, RESULT_FILES, RUN
+from virnucpro_core.results.multiqc import MULTIQC_FILES
+from virnucpro_core.samples.home import OWN
 from virnucpro_core.samples.inputs import content_digest, digest_inputs
 from virnucpro_core.samples.naming import enter
 from virnucpro_core.samples.settings import SampleSettings, shown_settings
@@ -173,6 +180,88 @@ def test_a_folder_that_would_be_replaced_as_a_whole_must_be_empty(tmp_path: Path
     with pytest.raises(UsageError, match="would be replaced; give another --out, or --force"):
         check_replaceable(tmp_path)
     check_replaceable(tmp_path, force=True)
+
+
+@pytest.mark.parametrize("name", [".", "new", *OWN])
+def test_the_homes_own_folders_are_no_place_for_results(name: str, sample: Scored, tmp_path: Path) -> None:
+    inputs, home = results_of(sample, tmp_path / "results"), tmp_path / "home"
+    home.mkdir()
+    (tmp_path / "link").symlink_to(home / name)
+    for out in (
+        home / name,
+        home / name / "x",
+        home / "y" / ".." / name,
+        tmp_path / "link",
+        tmp_path / "link" / "x",
+    ):
+        if name == "new" or (name == "." and out.name == "x"):
+            check_out(out, NAME, inputs, home=home, force=True)
+            continue
+        with pytest.raises(UsageError, match=r"the home folder itself|which the program keeps for itself"):
+            check_out(out, NAME, inputs, home=home, force=True)
+
+
+def test_results_are_not_delivered_onto_themselves(sample: Scored, tmp_path: Path) -> None:
+    results_of(sample, tmp_path / "results")
+    before = {f.name: f.read_bytes() for f in (tmp_path / "results").iterdir()}
+    (tmp_path / "link").symlink_to(tmp_path / "results")
+    for out in (tmp_path / "results", tmp_path / "link"):
+        with pytest.raises(UsageError, match="where the home folder keeps these results"):
+            deliver(tmp_path / "results", out)
+    assert {f.name: f.read_bytes() for f in (tmp_path / "results").iterdir()} == before
+
+
+def test_what_came_into_the_folder_during_the_work_is_not_replaced(sample: Scored, tmp_path: Path) -> None:
+    home, out = tmp_path / "home", tmp_path / "out"
+    ours = SampleSettings(profile="demo", chunk_size=300)
+    inputs = results_of(sample, tmp_path / "results")
+    entered = enter(home, NAME, inputs, ours)
+    sample.write(entered.results)
+    facts = json.loads((tmp_path / "results" / RUN).read_text()) | {"settings": shown_settings(ours)}
+    publish_json(entered.results / RUN, facts)
+    before = check_out(out, NAME, inputs, home=home, settings=ours)
+    assert before is None
+    target = Target(out, NAME, earlier=before)
+    deliver_to(target, entered)
+    deliver_to(target, entered)  # its own results are replaced
+    assert not (out / LOCK).exists()
+    for change in (
+        {"sample": "another"},
+        {"digests": facts["digests"] | {"sample": "0" * 64}},
+        {"settings": shown_settings(replace(ours, chunk_size=500))},
+    ):
+        publish_json(out / RUN, facts | change)
+        kept = (out / RUN).read_bytes()
+        with pytest.raises(UsageError, match="by now: another command has written them during this one"):
+            deliver_to(target, entered)
+        assert (out / RUN).read_bytes() == kept
+    with pytest.raises(UsageError, match="several samples need a folder of their own"):
+        deliver_to(Target(out / "below", NAME, shared=True), entered)
+    assert sorted(f.name for f in out.iterdir() if f.name.startswith(".") or f.is_dir()) == []
+    replaced = check_out(out, NAME, inputs, home=home, settings=ours, force=True)
+    deliver_to(replace(target, earlier=replaced), entered)  # it was there before, and may be replaced
+    assert json.loads((out / RUN).read_text())["sample"] == NAME
+    (out / RUN).unlink()
+    with pytest.raises(UsageError, match="which is not a result of this sample"):
+        deliver_to(target, entered)
+    deliver_to(replace(target, force=True), entered)
+
+
+def test_files_for_multiqc_have_the_name_that_a_person_knows(sample: Scored, tmp_path: Path) -> None:
+    results_of(sample, tmp_path / "results")
+    deliver(tmp_path / "results", tmp_path / "same", NAME)
+    deliver(tmp_path / "results", tmp_path / "out", "pat1")
+    facts = json.loads((tmp_path / "out" / RUN).read_text())
+    assert (facts["sample"], facts["name"]) == (NAME, "pat1")
+    for file in (tmp_path / "results").iterdir():
+        assert (tmp_path / "same" / file.name).read_bytes() == file.read_bytes()
+        if file.name in MULTIQC_FILES:
+            assert list(json.loads((tmp_path / "out" / file.name).read_text())["data"]) == ["pat1"]
+            assert facts["files"][file.name]["sha256"] == sha256_file(tmp_path / "out" / file.name)
+        elif file.name != RUN:
+            assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
+    if "settings" in facts:
+        assert read_results(tmp_path / "out")["name"] == "pat1"
 
 
 LIMITED = """

@@ -13,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virnucpro_core.errors import UsageError
-from virnucpro_core.samples.naming import Discarded, check_chosen, enter, enter_unread, family, variant_name
+from virnucpro_core.samples.naming import (
+    Discarded,
+    check_chosen,
+    enter,
+    enter_unread,
+    family,
+    planned,
+    variant_name,
+)
 from virnucpro_core.samples.removal import remove_sample
 from virnucpro_core.samples.sample import KEY, Sample, list_samples, open_sample
 from virnucpro_core.samples.settings import SampleSettings, differing
@@ -188,6 +196,31 @@ def test_fresh_says_what_it_deleted_and_deletes_only_that(tmp_path: Path) -> Non
     assert [(t.sample, t.bytes // 1000) for t in told] == [("s-300", 5)]
     assert not (variant.folder / "chunks").exists()
     assert (tmp_path / "samples" / "s" / "chunks" / "x.bin").exists()
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, *OTHERS[1:3]])
+@pytest.mark.parametrize("removed", [None, "s", "s-300"])
+def test_a_variant_holds_the_sequences_of_its_sample_also_after_fresh(
+    settings: SampleSettings, removed: str | None, tmp_path: Path
+) -> None:
+    file, told = write(tmp_path / "s.fa"), list[Discarded]()
+    for one in (SETTINGS, OTHERS[1]):
+        enter(tmp_path, "s", [file], one)
+    if removed:
+        remove_sample(tmp_path, removed)
+    write(file, "ACGTACGT")
+    with pytest.raises(UsageError, match="stands for other sequences"):
+        enter(tmp_path, "s", [file], settings)
+    plan = planned(tmp_path, "s", [file], settings, fresh=True)
+    assert list_samples(tmp_path) == sorted({"s", "s-300"} - {removed})
+    new = enter(tmp_path, "s", [file], settings, fresh=True, on_discard=told.append)
+    assert (new.name, new.variant_of, list_samples(tmp_path)) == ("s", "", ["s"])
+    assert plan.discards is not None
+    assert told == [plan.discards]
+    for other in OTHERS[:3]:
+        assert enter(tmp_path, "s", [file], other).base == "s"
+    assert len({one.content for one in family(tmp_path, "s")}) == 1
+    assert len(family(tmp_path, "s")) == 3
 
 
 def test_a_refused_sample_takes_other_settings_itself(tmp_path: Path) -> None:

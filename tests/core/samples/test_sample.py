@@ -13,6 +13,7 @@ import pytest
 from virnucpro_core.errors import InputError, StoreError, UsageError
 from virnucpro_core.files.digests import sha256_json
 from virnucpro_core.files.locks import locked
+from virnucpro_core.samples import index
 from virnucpro_core.samples.content import with_content
 from virnucpro_core.samples.finding import find_samples, stray_files
 from virnucpro_core.samples.inputs import files_of
@@ -24,6 +25,7 @@ from virnucpro_core.samples.sample import (
     list_samples,
     open_sample,
     register,
+    register_sample,
     register_unread,
     same_content,
 )
@@ -288,3 +290,34 @@ def test_two_equal_files_of_an_unread_sample_are_refused_when_they_are_read(tmp_
         one.write_text(">a\nACGT\n")
     with pytest.raises(InputError, match="two input files hold the same bytes"):
         with_content(register_unread(tmp_path, "s", files, SETTINGS))
+
+
+def indexed(home: Path) -> set[str]:
+    """All names in the indexes."""
+    return {f.name for place in ("contents", "variants") for f in (home / place).rglob("*") if f.is_file()}
+
+
+def test_a_sample_that_is_gone_is_in_no_index_and_no_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "a.fa"
+    file.write_text(">a\nACGT\n")
+    sample = register(tmp_path, "a", [file], SETTINGS)
+    register_sample(replace(sample, name="a-1", folder=tmp_path / "samples" / "a-1", variant_of="a"))
+    assert indexed(tmp_path) == {"a", "a-1"}
+    remove_sample(tmp_path, "a-1")
+    assert indexed(tmp_path) == {"a"}
+    earlier = sample.content
+    file.write_text(">a\nACGTA\n")
+    changed = register(tmp_path, "a", [file], SETTINGS, fresh=True)
+    assert (same_content(tmp_path, earlier), same_content(tmp_path, changed.content)) == ([], ["a"])
+    assert len(list((tmp_path / "contents").rglob("a"))) == 1
+    file.write_text(">a\nACGTAC\n")
+    replaced = with_content(register_unread(tmp_path, "a", [file], SETTINGS, replaces=True))
+    assert (same_content(tmp_path, changed.content), same_content(tmp_path, replaced.content)) == ([], ["a"])
+    assert len(list((tmp_path / "contents").rglob("a"))) == 1
+    index.note(tmp_path, replaced.content, "left_by_an_older_version")
+    remove_sample(tmp_path, "a")
+    assert indexed(tmp_path) == {"left_by_an_older_version"}
+    assert same_content(tmp_path, replaced.content) == []
+    assert caplog.text == ""
