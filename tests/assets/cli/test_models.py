@@ -438,7 +438,7 @@ def test_an_archive_within_the_model_that_it_replaces(run: Run, archive: Path, t
     line = refused(
         run, "models", "bundle", "virnucpro-500", "--out", inside.with_name("config.json"), "--force"
     )
-    assert "this command reads the folder" in line
+    assert "which the program keeps for itself" in line
 
 
 def test_other_archives_and_other_models(run: Run, archive: Path, tmp_path: Path) -> None:
