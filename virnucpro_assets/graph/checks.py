@@ -15,7 +15,7 @@ from virnucpro_assets.graph.records import WORLD_SIZE
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_core.devices.compute import Compute
 from virnucpro_core.engine.shards import Entry
-from virnucpro_core.errors import VirnucproError
+from virnucpro_core.errors import SequenceError, StoreError, VirnucproError
 from virnucpro_core.pipeline.audit import (
     LANE_FINDINGS,
     SAMPLE_AUDITS,
@@ -149,9 +149,11 @@ class PrecisionAudits:
         if not audited:
             return {}
         rows = list(audited.values())
-        return dict(
-            zip(audited, audit_together(rows, self._product, self.compute(rows[0].lane)), strict=True)
-        )
+        try:
+            findings = audit_together(rows, self._product, self.compute(rows[0].lane))
+        except (StoreError, SequenceError):  # of one lane: each is compared alone, and only that one fails
+            return {}
+        return dict(zip(audited, findings, strict=True))
 
 
 def lane_findings(found: Recorded, key: str, audits: PrecisionAudits) -> list[Finding]:
