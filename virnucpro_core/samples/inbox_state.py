@@ -184,6 +184,16 @@ def moved_entries(home: Path) -> list[Left]:
         return [Left(*values) for values in connection.execute("SELECT * FROM moved ORDER BY name")]
 
 
+def batches(home: Path) -> dict[str, list[str]]:
+    """The samples of each entry that became several, by the entry's name for people. Raises StoreError.
+
+    Of entries of the same name, those of the latest. A sample among them may have been removed since.
+    """
+    entries: list[Row | Left] = [*moved_entries(home), *noted_entries(home)]
+    found = {shown(one.name): one.sample_names for one in entries}
+    return {name: samples for name, samples in sorted(found.items()) if len(samples) > 1}
+
+
 @contextlib.contextmanager
 def _reading(home: Path) -> Iterator[sqlite3.Connection | None]:
     file = home / FILE

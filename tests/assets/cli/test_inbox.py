@@ -104,6 +104,16 @@ def test_a_run_is_one_line_for_people_and_one_per_sample_for_programs(inbox: Inb
     for name in names[1:]:
         chunk_sample(inbox.sample(name))
     inbox.look(STABLE + 1)
+    inbox.drop("other.fa")
+    inbox.look(STABLE + 2)
+    inbox.look(2 * STABLE + 2)
+    out = str(inbox.home.with_name("pages"))
+    done = CliRunner().invoke(app, ["summary", "--entry", "run", "--out", out], catch_exceptions=False)
+    assert done.output.splitlines()[-1] == "3 samples: 0 called, 3 without results"
+    done = CliRunner().invoke(app, ["summary", "--entry", "rum", "--out", out])
+    assert "no run folder or sample sheet 'rum' is known; known are run" in str(done.exception)
+    (inbox.folder / "other.fa").unlink()
+    inbox.look(100)
     assert said()[0].startswith("run  3 samples: 3 chunked")
     assert said()[0].endswith(f"moved to {inbox.home / DONE / 'run'}")
     assert said()[1] == f"0 entries in {inbox.folder}; 1 moved away"
