@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 @click.option(
     "--entry", metavar="NAME", help="The samples of one entry of the inbox: a run folder or a sample sheet."
 )
-@click.option("--force", is_flag=True, help="Replace files in --out that VirNucPro did not write.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Replace files in --out that VirNucPro did not write, and pages and reports of other samples.",
+)
 def summary(names: tuple[str, ...], out: Path, *, entry: str | None, force: bool) -> None:
     """Write one table and one page for several samples.
 
@@ -47,11 +51,14 @@ def summary(names: tuple[str, ...], out: Path, *, entry: str | None, force: bool
     if not chosen:
         raise UsageError("there are no samples", where=home, remedy="predict one with `virnucpro predict`")
     check_writable(out)
-    check_pages_out(out, force=force)
-    rows = write_summary(home, chosen, out, force=force)
+    check_pages_out(out, chosen, force=force)
+    gone: list[Path] = []
+    rows = write_summary(home, chosen, out, force=force, on_discard=gone.append)
     without = sum(not row.facts for row in rows)
     for line in _pages(out):
         click.echo(line)
+    for file in gone:
+        click.echo(_gone(file))
     click.echo(f"{counted(len(rows), 'sample')}: {len(rows) - without:,} called, {without:,} without results")
 
 
@@ -81,8 +88,13 @@ def end_of_batch(
     """
     from virnucpro_core.pipeline.across import write_summary_of_folder
 
-    write_summary_of_folder(home, out, failures, force=force)
-    return [*_pages(out), f"{samples - len(failures):,} called, {len(failures):,} failed"]
+    gone: list[Path] = []
+    write_summary_of_folder(home, out, failures, force=force, on_discard=gone.append)
+    return [*map(_gone, gone), *_pages(out), f"{samples - len(failures):,} called, {len(failures):,} failed"]
+
+
+def _gone(report: Path) -> str:
+    return f"deleted {report}: the page does not show this report any more"
 
 
 def _pages(out: Path) -> list[str]:

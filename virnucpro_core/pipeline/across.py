@@ -6,7 +6,7 @@ Reads `run.json` and the telemetry of each sample, and no table.
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +18,8 @@ from virnucpro_core.errors import VirnucproError
 from virnucpro_core.files.digests import sha256_once
 from virnucpro_core.files.publish import publish
 from virnucpro_core.pipeline.overview import Overview, overview
-from virnucpro_core.results.batch import REPORTS, BatchRow, write_batch
-from virnucpro_core.results.delivery import check_pages_out, only_writer
+from virnucpro_core.results.batch import REPORTS, BatchRow, discard_reports, write_batch
+from virnucpro_core.results.delivery import check_pages_of_folder, check_pages_out, only_writer
 from virnucpro_core.results.folder import NAME, REPORT, RUN
 from virnucpro_core.samples.sample import is_registered, open_sample
 
@@ -27,17 +27,27 @@ _UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 DAMAGED = "its results are damaged or incomplete; predict the sample again"
 
 
-def write_summary(home: Path, names: Sequence[str], out: Path, *, force: bool = False) -> list[BatchRow]:
+def write_summary(
+    home: Path,
+    names: Sequence[str],
+    out: Path,
+    *,
+    force: bool = False,
+    on_discard: Callable[[Path], None] = lambda _: None,
+) -> list[BatchRow]:
     """Write the pages of these samples of the home to `out`, with a copy of each report in `out`/reports.
 
-    A sample without results gets a row with its state. Raises UsageError for an unknown name, and for what must not be
-    replaced in `out` unless `force`; StoreError for the disk.
+    A sample without results gets a row with its state. Earlier copies of reports to which no row leads are deleted, and
+    `on_discard` is called with each. Raises UsageError for an unknown name, and for what must not be replaced in `out`
+    unless `force`; StoreError for the disk.
     """
     states = [overview(home, name) for name in names]
     with only_writer(out):
-        check_pages_out(out, force=force)
+        check_pages_out(out, names, force=force)
         rows = [_with_report(home, _of_home(home, state), out / REPORTS) for state in states]
         write_batch(out, rows)
+        for file in discard_reports(out, [row.sample for row in rows if row.report]):
+            on_discard(file)
     return rows
 
 
@@ -54,15 +64,21 @@ def rows_of_home(home: Path, names: Sequence[str]) -> list[BatchRow]:
 
 
 def write_summary_of_folder(
-    home: Path, out: Path, failures: Mapping[str, VirnucproError], *, force: bool = False
+    home: Path,
+    out: Path,
+    failures: Mapping[str, VirnucproError],
+    *,
+    force: bool = False,
+    on_discard: Callable[[Path], None] = lambda _: None,
 ) -> list[BatchRow]:
     """Write the pages of all samples whose results are in subfolders of `out`, and of those that have just failed.
 
     Samples have the names under which a person knows them; if two have the same one, the names that the home gave them.
-    failures: by the names that a person knows. Raises what `write_summary` raises.
+    failures: by the names that a person knows. With `force`, copies of reports of other samples are deleted; `on_discard`
+    is called with each. Raises what `write_summary` raises.
     """
     with only_writer(out):
-        check_pages_out(out, force=force)
+        check_pages_of_folder(out, failures, force=force)
         rows = [_of_folder(home, file) for file in sorted(out.glob(f"*/{RUN}"))]
         times = Counter(row.sample for row in rows)
         rows = [
@@ -74,6 +90,9 @@ def write_summary_of_folder(
             [row for row in rows if row.sample not in failures] + failed, key=lambda row: row.sample
         )
         write_batch(out, rows)
+        shown = {name for row in rows for name in (row.sample, row.facts.get("sample", ""))}
+        for file in discard_reports(out, shown):
+            on_discard(file)
     return rows
 
 

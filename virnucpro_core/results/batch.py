@@ -3,14 +3,16 @@
 Columns: docs/outputs.md. The page loads nothing from outside and has no script; names are escaped.
 """
 
+import csv
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from virnucpro_core.errors import UsageError, printable
+from virnucpro_core.files.disk import disk_errors
 from virnucpro_core.files.publish import publish_bytes
 from virnucpro_core.results.multiqc import CALLS_FILE, GENERAL_FILE, write_multiqc
 from virnucpro_core.results.page import page_environment, page_policy, template_text
@@ -97,6 +99,40 @@ def check_batch_out(out: Path, *, force: bool = False) -> None:
                 where=out,
                 remedy="give another --out, or --force to replace it",
             )
+
+
+def own_reports(out: Path) -> list[Path]:
+    """The copies of reports in `out`/reports that VirNucPro wrote."""
+    return sorted(file for file in (out / REPORTS).glob("*.html") if _holds(file, _MARKS[INDEX]))
+
+
+def check_none_lost(out: Path, names: Collection[str], *, page: bool, force: bool = False) -> None:
+    """Raises UsageError if pages of these samples would take the place of pages that show others, unless `force`.
+
+    Without it the reports of those others would stay in `out`/reports, and be sent along. page: the samples that
+    `summary.tsv` shows with results count too; else only the copies of reports do.
+    """
+    if force:
+        return
+    earlier = {printable(file.stem) for file in own_reports(out)}
+    if page and _holds(out / SUMMARY, _MARKS[SUMMARY]):
+        with (out / SUMMARY).open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+        earlier |= {row["sample"] for row in rows if row["state"] == "called"}
+    if lost := sorted(earlier - {printable(name) for name in names}):
+        more = f" and of {len(lost) - 1:,} more" if len(lost) > 1 else ""
+        what = f"holds a page or report of sample '{lost[0]}'{more}, which the new page would not show"
+        remedy = "give another --out, or --force to replace the pages and delete those reports"
+        raise UsageError(what, where=out, remedy=remedy)
+
+
+def discard_reports(out: Path, names: Collection[str]) -> list[Path]:
+    """Delete the copies of reports of other samples, but for files that others wrote. Returns what was deleted."""
+    gone = [file for file in own_reports(out) if file.stem not in names]
+    with disk_errors(out / REPORTS):
+        for file in gone:
+            file.unlink()
+    return gone
 
 
 def write_batch(out: Path, rows: Sequence[BatchRow]) -> None:

@@ -19,7 +19,7 @@ from virnucpro_core.files.disk import disk_errors
 from virnucpro_core.files.locks import locked
 from virnucpro_core.files.publish import json_text, publish, publish_json, publish_together, sweep
 from virnucpro_core.files.writable import check_writable
-from virnucpro_core.results.batch import ACROSS, check_batch_out
+from virnucpro_core.results.batch import ACROSS, check_batch_out, check_none_lost
 from virnucpro_core.results.folder import NAME, RESULT_FILES, RUN
 from virnucpro_core.results.multiqc import multiqc_texts
 from virnucpro_core.samples.home import check_outside
@@ -119,7 +119,7 @@ def check_shared_out(out: Path, samples: Collection[str], *, force: bool = False
     It may hold earlier results of several samples, also of others than these, and hidden files. `check_out` looks into
     the subfolders of these samples. `force` allows all.
     """
-    check_pages_out(out, force=force)
+    check_pages_of_folder(out, samples, force=force)
     if force:
         return
     ours = {*samples, *ACROSS}
@@ -128,14 +128,26 @@ def check_shared_out(out: Path, samples: Collection[str], *, force: bool = False
             raise UsageError(f"holds {_named(entry)}, {_NOT_OURS}", where=out, remedy=_BESIDE)
 
 
-def check_pages_out(out: Path, *, force: bool = False) -> None:
-    """Raises UsageError if the pages across samples must not be written in `out`.
+def check_pages_out(out: Path, samples: Collection[str], *, force: bool = False) -> None:
+    """Raises UsageError if the pages across these samples of a home must not be written in `out`.
 
-    They replace earlier ones, but not a sample's own results, nor what others wrote, unless `force`.
+    They replace earlier ones of the same samples or of some of them, but not pages that show others, nor a sample's own
+    results, nor what others wrote, unless `force`.
     """
     if not force:
         _check_no_owner(out)
     check_batch_out(out, force=force)
+    check_none_lost(out, samples, page=True, force=force)
+
+
+def check_pages_of_folder(out: Path, samples: Collection[str], *, force: bool = False) -> None:
+    """As `check_pages_out`, for pages that show all subfolders of `out` with results, and these samples."""
+    if not force:
+        _check_no_owner(out)
+    check_batch_out(out, force=force)
+    owners = [(file.parent.name, _owner(file.parent)) for file in out.glob(f"*/{RUN}")]
+    shown = {name for folder, owner in owners for name in (folder, owner.sample if owner else folder)}
+    check_none_lost(out, {*samples, *shown}, page=False, force=force)
 
 
 def _check_empty(out: Path, *, allowed: bool = False) -> None:

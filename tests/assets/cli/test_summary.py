@@ -85,6 +85,46 @@ def test_a_damaged_report_is_not_copied_and_what_is_foreign_not_replaced(
     assert not (out / "reports").exists()
 
 
+def test_pages_and_reports_of_other_samples_are_neither_replaced_nor_sent_along(
+    site: Finished, tmp_path: Path
+) -> None:
+    out = tmp_path / "across"
+    assert summary(NAME, "-o", out).exit_code == 0
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    done = summary("other", "-o", out)
+    assert f"holds a page or report of sample '{NAME}', which the new page would not show" in str(
+        done.exception
+    )
+    assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
+    assert summary("-o", out).exit_code == 0  # all samples: the page grows
+    assert list(rows_of(out)) == [NAME, "other"]
+    assert summary(NAME, "-o", out).exit_code == 0  # the other one had no results on the page
+    (out / "reports" / "mine.txt").write_text("mine")
+    done = summary("other", "-o", out, "--force")
+    assert f"deleted {out}/reports/{NAME}.html: the page does not show" in done.output
+    assert [file.name for file in (out / "reports").iterdir()] == ["mine.txt"]
+    assert list(rows_of(out)) == ["other"]
+
+
+def test_the_page_of_a_folder_of_results_and_a_summary_do_not_replace_each_other(
+    site: Finished, tmp_path: Path
+) -> None:
+    out = tmp_path / "results"
+    deliver(site.sample.results, out / NAME)
+    end_of_batch(site.platform.folder, out, 1, {})
+    done = summary("other", "-o", out)
+    assert f"holds a page or report of sample '{NAME}'" in str(done.exception)
+    assert list(rows_of(out)) == [NAME]
+    assert summary("-o", out).exit_code == 0
+    end_of_batch(site.platform.folder, out, 1, {})
+    shutil.rmtree(out / NAME)  # now only the copy of its report is left
+    with pytest.raises(UsageError, match=f"report of sample '{NAME}'"):
+        end_of_batch(site.platform.folder, out, 1, {})
+    said = end_of_batch(site.platform.folder, out, 1, {}, force=True)
+    assert said[0].startswith(f"deleted {out}/reports/{NAME}.html")
+    assert not list((out / "reports").iterdir())
+
+
 def test_a_folder_of_results_shows_all_that_is_in_it_and_what_failed(site: Finished, tmp_path: Path) -> None:
     out = tmp_path / "results"
     deliver(site.sample.results, out / NAME)
