@@ -213,8 +213,11 @@ def main() -> NoReturn:
         code = _fail(error, str(error), VirnucproError.exit_code)
     except VirnucproError as error:
         code = _fail(error, str(error), error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:  # bare `virnucpro`: its help
+        sys.stderr.write(f"{error.ctx.get_help()}\n" if error.ctx is not None else "")
+        code = 2
     except click.UsageError as error:
-        code = _fail(error, one_line("", error.format_message().rstrip("."), _remedy(error)), 2)
+        code = _fail(error, one_line("", _message(error), _remedy(error)), 2)
     except click.ClickException as error:
         code = _fail(error, one_line("", error.format_message(), ""), error.exit_code)
     except (KeyboardInterrupt, click.exceptions.Abort) as error:
@@ -237,6 +240,11 @@ def main() -> NoReturn:
         if not any(word.startswith(("--out", "-o")) for word in sys.argv):
             code = code or VirnucproError.exit_code
     sys.exit(code or 0)
+
+
+def _message(error: click.UsageError) -> str:
+    """The message of the error in one line: click writes the choices of a missing argument one below the other."""
+    return error.format_message().rstrip(".").replace(",\n\t", ", ").replace("\n\t", " ")
 
 
 def _remedy(error: click.UsageError) -> str:

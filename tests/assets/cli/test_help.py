@@ -1,6 +1,8 @@
 """Help and messages: every command and option has a help text, it fits 80 columns, and its examples are valid."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import click
@@ -55,3 +57,22 @@ def test_no_riddles_in_the_code() -> None:
         file.name: words for file in files for words in RIDDLES if words in " ".join(file.read_text().split())
     }
     assert not found
+
+
+@pytest.mark.parametrize("words", [(), ("export",), ("models",), ("storage",)], ids=" ".join)
+def test_a_bare_command_prints_its_help(words: tuple[str, ...]) -> None:
+    said = alone(*words)
+    assert said.startswith("Usage: ")
+    assert "Commands:\n" in said
+    assert "\\n" not in said
+
+
+def test_a_missing_choice_is_told_in_one_line() -> None:
+    assert "Choose from: esm2, dnabert-s; see `" in alone("embed")
+
+
+def alone(*words: str) -> str:
+    command = [sys.executable, "-m", "virnucpro_assets.cli.main", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    return done.stderr
