@@ -146,6 +146,8 @@ def latest_failure(instance: dg.DagsterInstance, sample: str) -> str:
 def _why(events: Sequence[dg.DagsterEvent]) -> tuple[str, int]:
     """The line and exit code of the first failed step: 2 for refused input, 3 if the same command resumes."""
     for failure in _failures(events):
+        if _interrupted(failure):
+            return "interrupted; the same command resumes", RESUMABLE
         data = failure.step_failure_data
         ours = data.user_failure_data
         if ours is not None:

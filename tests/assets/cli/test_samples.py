@@ -12,7 +12,7 @@ import pytest
 from tests.assets.conftest import NAME, Finished, run
 from virnucpro_assets.graph.partitions import lane_key
 from virnucpro_assets.platform.resource import Platform
-from virnucpro_assets.running.runs import latest_failure, latest_failures
+from virnucpro_assets.running.runs import _why, latest_failure, latest_failures
 from virnucpro_core.files.locks import locked
 from virnucpro_core.pipeline.overview import overview, overviews
 from virnucpro_core.samples.occupancy import shared_lock
@@ -63,6 +63,18 @@ def test_why_the_latest_run_failed(
     assert "looks like protein" in latest_failure(instance, "protein")
     assert "looks like protein" in overview(platform.folder, "protein").reason
     assert list(latest_failures(instance, [NAME, "protein", "absent"])) == ["protein"]
+
+
+def test_a_run_that_was_killed_is_said_to_be_interrupted() -> None:
+    @dg.op
+    def step() -> None:
+        try:
+            raise dg.DagsterExecutionInterruptedError
+        except dg.DagsterExecutionInterruptedError as error:
+            raise RuntimeError("a library") from error
+
+    result = dg.GraphDefinition("all", node_defs=[step]).execute_in_process(raise_on_error=False)
+    assert _why(result.all_events) == ("interrupted; the same command resumes", 3)
 
 
 @pytest.mark.parametrize("damaged", ["chunks", "translations"])
