@@ -29,14 +29,17 @@ class SettingsFiles:
 
     def __init__(self, inbox: Path, names: Sequence[str]) -> None:
         self._inbox = inbox
-        self._beside = {name for name in names if is_settings_file(name) and name != NAME}
+        self._beside: dict[str, list[str]] = {}
+        for name in sorted(names):
+            if is_settings_file(name) and name != NAME:
+                self._beside.setdefault(_of(name), []).append(name)
 
     def own(self, entry: Path, *, is_folder: bool) -> list[Path]:
         """The files that hold for this entry alone, the nearest last."""
         found = [entry / NAME] if is_folder and (entry / NAME).is_file() else []
         if self._beside:
             bare = [entry.name] if is_folder else [*names_of(entry), entry.name]
-            found += [self._inbox / f"{name}{SUFFIX}" for name in bare if f"{name}{SUFFIX}" in self._beside]
+            found += [self._inbox / file for name in bare for file in self._beside.get(name, ())]
         return list(dict.fromkeys(found))
 
     def marked(self, identity: str, entry: Path, before: str, *, is_folder: bool) -> str:
@@ -71,14 +74,19 @@ class SettingsFiles:
 
 def is_settings_file(name: str) -> bool:
     """Whether an entry of this name holds settings and is no sample."""
-    return name.endswith(SUFFIX) and not looks_like_sequence_file(Path(name))
+    return name.lower().endswith(SUFFIX) and not looks_like_sequence_file(Path(name))
+
+
+def _of(name: str) -> str:
+    """What a settings file of this name is for: `run7` for `run7.toml` and `run7.TOML`."""
+    return name[: -len(SUFFIX)]
 
 
 def lonely(names: Sequence[str], entries: Sequence[bytes]) -> list[str]:
     """Settings files of the inbox that hold for none of the entries."""
     paths = [Path(os.fsdecode(name)) for name in entries]
-    used = {f"{bare}{SUFFIX}" for path in paths for bare in (*names_of(path), path.name)}
-    return sorted(name for name in names if is_settings_file(name) and name != NAME and name not in used)
+    used = {bare for path in paths for bare in (*names_of(path), path.name)}
+    return sorted(name for name in names if is_settings_file(name) and name != NAME and _of(name) not in used)
 
 
 def _read(file: Path, also: Mapping[str, Any] | None = None) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ import pytest
 from tests.support.inbox import FASTA, FASTQ, SETTINGS, STABLE, Inbox
 from virnucpro_core.files.locks import locked
 from virnucpro_core.pipeline.steps import chunk_sample
+from virnucpro_core.samples.inbox_settings import SettingsFiles, lonely
 from virnucpro_core.samples.inbox_state import moved_entries, noted_entries
 from virnucpro_core.samples.sample import list_samples, open_sample
 
@@ -169,3 +170,12 @@ def test_what_a_run_refuses_is_set_aside_and_its_sample_removed(inbox: Inbox) ->
     assert list_samples(inbox.home) == []
     (left,) = moved_entries(inbox.home)
     assert (left.name, left.kind, left.samples) == (b"s.fa", "refused", "")
+
+
+def test_the_suffix_of_a_settings_file_may_be_in_capitals(tmp_path: Path) -> None:
+    (tmp_path / "UPPER.fa").write_text(">a\nACGT\n")
+    (tmp_path / "UPPER.TOML").write_text("chunk_size = 300\n")
+    files = SettingsFiles(tmp_path, ["UPPER.TOML", "UPPER.fa"])
+    assert files.given([tmp_path / "UPPER.fa"]) == {"chunk_size": 300}
+    assert lonely(["UPPER.TOML"], [b"UPPER.fa"]) == []
+    assert lonely(["UPPER.TOML"], [b"other.fa"]) == ["UPPER.TOML"]
