@@ -74,8 +74,8 @@ def write_summary_of_folder(
     """Write the pages of all samples whose results are in subfolders of `out`, and of those that have just failed.
 
     Samples have the names under which a person knows them; if two have the same one, the names that the home gave them.
-    failures: by the names that a person knows. With `force`, copies of reports of other samples are deleted; `on_discard`
-    is called with each. Raises what `write_summary` raises.
+    failures: by the names that a person knows. With `force`, copies of reports of other samples are deleted, and
+    `on_discard` is called with each. Raises what `write_summary` raises.
     """
     with only_writer(out):
         check_pages_of_folder(out, failures, force=force)
