@@ -1,6 +1,9 @@
 """Where this process keeps its files if a command says so, and which variables it hands to Slurm jobs."""
 
+import difflib
 import os
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +12,16 @@ from virnucpro_assets.platform.environment import (
     configured,
     dagster_home,
     environment_of,
+    given_settings,
     home_folder,
     models_folder,
 )
-from virnucpro_core.errors import UsageError
+from virnucpro_assets.platform.variable import Variable
+from virnucpro_core.errors import UsageError, printable
+from virnucpro_core.samples.settings_file import NAME
+
+# What Kubernetes tells every pod of a service named virnucpro-...
+_OF_A_SERVICE = re.compile(r"_(SERVICE_HOST|SERVICE_PORT|PORT)(_[A-Z0-9_]+)?$")
 
 
 def use_home(folder: Path) -> None:
@@ -27,15 +36,48 @@ def use_scratch(folder: Path) -> None:
 
 
 def check_configuration() -> None:
-    """Raises InputError or UsageError for a wrong key or value in the configuration file, if there is one."""
+    """Raises InputError or UsageError for a wrong key or value in the configuration file, if there is one.
+
+    Prints a warning for each variable that is named like ours and is none.
+    """
     try:
         home = home_folder()
     except UsageError:  # then there is no file; commands that need the home folder say so
         return
+    for line in unknown_variables():
+        sys.stderr.write(f"virnucpro: warning: {line}\n")
     given = configured(home)
     for variable in VARIABLES:
         if variable.setting in given:
             variable.read()
+
+
+def unknown_variables() -> list[str]:
+    """A line for each variable that is named like ours and that nothing reads, such as a misspelled one, sorted.
+
+    Not those that the site's `dagster.yaml` names, and not those that Kubernetes sets for a service of our name.
+    """
+    ours = [variable.name for variable in VARIABLES]
+    try:
+        site = (dagster_home() / "dagster.yaml").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, UsageError):
+        site = ""
+    lines = []
+    for name in sorted(set(os.environ) - set(ours)):
+        if not name.startswith("VIRNUCPRO_") or _OF_A_SERVICE.search(name) or name in site:
+            continue
+        near = difflib.get_close_matches(name, ours, n=1)
+        remedy = f"do you mean {near[0]}?" if near else "`virnucpro config` lists all that there are"
+        lines.append(f"{printable(name)} is no variable of this program and changes nothing; {remedy}")
+    return lines
+
+
+def origin(variable: Variable) -> str:
+    """From where its setting comes: the variable's name, the path of the configuration file, or "default"."""
+    if os.environ.get(variable.name):
+        return variable.name
+    given = given_settings(home_folder()) if variable.of_samples else configured(home_folder())
+    return str(home_folder() / NAME) if variable.setting in given else "default"
 
 
 def check_outside_home(path: Path, *, whole: bool = False, models: bool = False) -> None:

@@ -10,6 +10,8 @@ from virnucpro_core.sequences.record import ReadOptions
 
 # Settings that are a path, and the word that such a setting may hold instead ("" for none).
 PATHS: Mapping[str, str] = {"classifier": "", "calibration": "none"}
+# Those of them that are folders. The others are files.
+FOLDERS = ("classifier",)
 # Settings that only the encoders use: they do not matter for a sample with imported embeddings.
 OF_ENCODERS = ("precision", "overlong")
 # Settings that only the last step uses, in seconds. All others make a variant of the sample, with work of its own.
