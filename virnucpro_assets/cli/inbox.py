@@ -55,6 +55,9 @@ def inbox(*, show_all: bool, as_json: bool) -> None:
     The list has the latest outcome of each entry: what it waits for, why it was refused, or which sample it is and how
     far that is. Entries that were moved to set_aside/ or done/ come last.
 
+    A sample takes each setting from the nearest settings file: NAME.toml beside it, virnucpro.toml in its folder or in
+    the inbox. Else the environment of `virnucpro ui` or the daemon decides, else VIRNUCPRO_HOME/virnucpro.toml.
+
     \b
     Examples:
       virnucpro inbox

@@ -16,7 +16,7 @@ from virnucpro_assets.cli.predict import predict
 from virnucpro_assets.platform.environment import VARIABLES
 from virnucpro_assets.platform.variable import Variable
 
-_HELP = re.compile(r"(?P<meaning>.*?)\.?(?:\s*\[default: (?P<default>.*)\])?", re.DOTALL)
+_HELP = re.compile(r"(?P<meaning>.*?)(?:\s*\[default: (?P<default>.*)\])?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,8 @@ def known_settings() -> Iterator[Known]:
         if variable.of_samples:
             texts = [found for option in own if (found := _HELP.fullmatch(option.help or ""))]
             default = next((text["default"] for text in texts if text["default"]), "none")
-            words = [option.name for option in own] if len(own) > 1 else [""]
-            parts = zip(words, texts, strict=True)
-            meaning = "; ".join(
-                f"`{word}`: {text['meaning']}" if word else text["meaning"] for word, text in parts
-            )
+            words = [f"`{option.name}`: " if len(own) > 1 else "" for option in own]
+            meaning = " ".join(word + text["meaning"] for word, text in zip(words, texts, strict=True))
         yield Known(variable, names, default, meaning)
 
 

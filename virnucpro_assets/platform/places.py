@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from virnucpro_assets.platform.environment import (
     VARIABLES,
@@ -20,6 +20,7 @@ from virnucpro_assets.platform.variable import Variable
 from virnucpro_core.errors import UsageError, printable
 from virnucpro_core.samples.settings_file import NAME
 
+_OURS = "VIRNUCPRO_"
 # What Kubernetes tells every pod of a service named virnucpro-...
 _OF_A_SERVICE = re.compile(r"_(SERVICE_HOST|SERVICE_PORT|PORT)(_[A-Z0-9_]+)?$")
 
@@ -45,7 +46,7 @@ def check_configuration() -> None:
     except UsageError:  # then there is no file; commands that need the home folder say so
         return
     for line in unknown_variables():
-        sys.stderr.write(f"virnucpro: warning: {line}\n")
+        sys.stderr.write(f"warning: {line}\n")
     given = configured(home)
     for variable in VARIABLES:
         if variable.setting in given:
@@ -57,18 +58,23 @@ def unknown_variables() -> list[str]:
 
     Not those that the site's `dagster.yaml` names, and not those that Kubernetes sets for a service of our name.
     """
-    ours = [variable.name for variable in VARIABLES]
+    ours = {variable.name for variable in VARIABLES}
+    values = [(variable.name, word) for variable in VARIABLES for word in get_args(variable.kind)]
+    meant = {word.upper(): f"{name}={word}" for name, word in values if isinstance(word, str) and word}
+    meant |= {name.removeprefix(_OURS): name for name in ours if name.startswith(_OURS)}
     try:
         site = (dagster_home() / "dagster.yaml").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError, UsageError):
         site = ""
     lines = []
-    for name in sorted(set(os.environ) - set(ours)):
-        if not name.startswith("VIRNUCPRO_") or _OF_A_SERVICE.search(name) or name in site:
+    for name in sorted(set(os.environ) - ours):
+        if not name.startswith(_OURS) or _OF_A_SERVICE.search(name) or name in site:
             continue
-        near = difflib.get_close_matches(name, ours, n=1)
-        remedy = f"do you mean {near[0]}?" if near else "`virnucpro config` lists all that there are"
-        lines.append(f"{printable(name)} is no variable of this program and changes nothing; {remedy}")
+        near = difflib.get_close_matches(name.removeprefix(_OURS), meant, n=1)
+        remedy = f"do you mean {meant[near[0]]}?" if near else "`virnucpro config` lists all that there are"
+        lines.append(
+            f"{printable(name)} is set, but there is no variable of this name: it changes nothing; {remedy}"
+        )
     return lines
 
 
