@@ -20,6 +20,7 @@ from typing import Any
 
 from virnucpro_core.errors import EmptyFileError, InputError, UsageError, VirnucproError, printable
 from virnucpro_core.samples.finding import FoundSample
+from virnucpro_core.samples.inputs import passing_error
 from virnucpro_core.samples.naming import check_chosen
 from virnucpro_core.samples.settings import SampleSettings
 from virnucpro_core.samples.settings_text import no_path, setting_from_text
@@ -84,6 +85,24 @@ def read_sheet(path: Path, found: SheetFaults) -> list[FoundSample]:
         )
         for name, own in samples.items()
     ]
+
+
+def is_sheet(path: Path, *, certain: bool) -> bool:
+    """Whether the header of a table is that of a sample sheet.
+
+    certain: it has a column `sample` and one with files. Else one known column is enough, and a file that is no text
+    counts, since `read_sheet` says what it is. Raises InputError for a file that cannot be read at this moment.
+    """
+    try:
+        head = next(iter(_text(path).splitlines()), "")
+    except InputError as error:
+        if passing_error(error) is not None:
+            raise
+        return not certain
+    columns = {name.strip(' "').lower() for name in re.split("[,\t;]", head)}
+    return (
+        ("sample" in columns and bool(columns & {*FILES})) if certain else bool(columns & {"sample", *FILES})
+    )
 
 
 def _faults_of_files(rows: Sequence[_Row]) -> Iterator[tuple[int, str]]:
