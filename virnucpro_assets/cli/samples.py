@@ -273,14 +273,14 @@ def _line(one: "Overview", widths: tuple[int, int], why: str) -> str:
 
 
 def _variant(one: "Overview", *, detailed: bool = False) -> str:
-    """`variant of s: chunk size 300`, detailed with `(chunk size 500 there)`; "" for a sample that is none."""
+    """`variant of s: chunk size 300`, detailed `chunk size 300 instead of 500`; "" for a sample that is none."""
     from virnucpro_core.errors import printable
     from virnucpro_core.samples.settings import setting_in_words
 
-    differs = [
-        setting_in_words(name, here) + (f" ({setting_in_words(name, there)} there)" if detailed else "")
-        for name, (there, here) in one.differs.items()
-    ]
+    differs = []
+    for name, (there, here) in one.differs.items():
+        other = setting_in_words(name, there).removeprefix(f"{name.replace('_', ' ')} ")
+        differs.append(setting_in_words(name, here) + (f" instead of {other}" if detailed else ""))
     about = f": {printable(', '.join(differs))}" if differs else ""
     return f"variant of {one.variant_of}{about}" if one.variant_of else ""
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from virnucpro_core.errors import IncompleteError, InputError, UsageError, VirnucproError, printable
 from virnucpro_core.files.digests import sha256_json
-from virnucpro_core.samples.combined import check_exclusive, check_of_use, check_open_frames
+from virnucpro_core.samples.combined import check_exclusive, check_of_use, check_open_frames, layered
 from virnucpro_core.samples.finding import FoundSample, find_samples, look_into, told_apart
 from virnucpro_core.samples.inbox_entry import Entry
 from virnucpro_core.samples.inbox_settings import SettingsFiles
@@ -134,7 +134,7 @@ class Registration:
                     if inbox in place.parents and not (entry.is_folder and own in place.parents):
                         what = f"{printable(file.name)} is an entry of the inbox by itself"
                         raise UsageError(what, remedy=_ELSEWHERE)
-                settings = self._settings({**common, **one.settings})
+                settings = self._settings(layered(common, one.settings))
                 check_exclusive(one.settings)
                 check_of_use(one.settings, [(settings, one.files)])
                 check_open_frames(settings)
@@ -154,7 +154,7 @@ class Registration:
         before: the sample that these files were registered as before they changed; "" if there is none.
         """
         given = self._files.given([entry.path for entry in entries])
-        settings = self._settings({**given, **found.settings})
+        settings = self._settings(layered(given, found.settings))
         has_own = any(self._files.own(e.path, is_folder=e.is_folder) for e in entries) or found.settings
 
         def enter(name: str, *, replaces: bool = False) -> Sample:

@@ -13,6 +13,7 @@ work begins.
 import csv
 import dataclasses
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -185,6 +185,27 @@ def test_a_settings_file_beside_a_file_makes_a_variant_and_another_cutoff_other_
     assert (own.results / "run.json").exists()
 
 
+def test_variables_of_the_server_lie_between_its_file_and_the_files_of_the_inbox(
+    sensor: Sensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (sensor.platform.folder / "virnucpro.toml").write_text(
+        "region-min-support = 3\nmin-length = 1\ncutoff = 0.1\n"
+    )
+    monkeypatch.setenv("VIRNUCPRO_MIN_LENGTH", "2")
+    monkeypatch.setenv("VIRNUCPRO_CUTOFF", "0.2")
+    monkeypatch.setenv("VIRNUCPRO_PRESET", "")
+    sensor.drop("virnucpro.toml", b"cutoff = 0.3\n")
+    sensor.drop("s.toml", b"shard-rows = 7\n")
+    sensor.drop("s.fa", b">a\nACGT\n")
+    sensor.drop("t.toml", b"preset = 'relaxed'\nmin-length = 4\n")
+    sensor.drop("t.fa", b">t\nACGA\n")
+    sensor.tick()
+    sensor.tick(100)
+    s, t = (open_sample(sensor.platform.folder, name).settings for name in "st")
+    assert (s.region_min_support, s.min_length, s.cutoff, s.shard_rows) == (3, 2, 0.3, 7)
+    assert (t.region_min_support, t.min_length, t.cutoff, t.preset) == (3, 4, 0.5, "relaxed")
+
+
 def test_the_same_bytes_with_other_settings_are_run_and_said(sensor: Sensor, genomes: Path) -> None:
     sensor.drop("s.fa", genomes.read_bytes())
     sensor.tick()
