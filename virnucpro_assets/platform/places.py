@@ -4,6 +4,8 @@ import difflib
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,9 +19,12 @@ from virnucpro_assets.platform.environment import (
     models_folder,
 )
 from virnucpro_assets.platform.variable import Variable
-from virnucpro_core.errors import UsageError, printable
+from virnucpro_core.errors import UsageError, VirnucproError, printable
+from virnucpro_core.samples.settings import SampleSettings
 from virnucpro_core.samples.settings_file import NAME
 
+# Settings of samples that must fit the models, the device or each other. A profile is named in every such error.
+_TO_FIT = ("chunk_size", "classifier", "precision", "calibration", "prior", "preset", "min_open")
 _OURS = "VIRNUCPRO_"
 # What Kubernetes tells every pod of a service named virnucpro-...
 _OF_A_SERVICE = re.compile(r"_(SERVICE_HOST|SERVICE_PORT|PORT)(_[A-Z0-9_]+)?$")
@@ -84,6 +89,24 @@ def origin(variable: Variable) -> str:
         return variable.name
     given = given_settings(home_folder()) if variable.of_samples else configured(home_folder())
     return str(home_folder() / NAME) if variable.setting in given else "default"
+
+
+@contextmanager
+def origins_named(settings: SampleSettings) -> Iterator[None]:
+    """An error about these settings also says which variable, or the file, gave those of them that it mentions."""
+    try:
+        yield
+    except VirnucproError as error:
+        given, text = given_settings(home_folder()), str(error)
+        for variable in VARIABLES:
+            name, value = variable.setting, given.get(variable.setting)
+            if name not in _TO_FIT or value is None or value != getattr(settings, name):
+                continue
+            if re.search(rf"(?<![\w.])({name}|{re.escape(str(value))})(?!\w)", text):
+                whence = origin(variable)
+                is_variable = whence == variable.name
+                error.add(f"{whence} is {value}" if is_variable else f"{variable.key} is {value} in {whence}")
+        raise
 
 
 def check_outside_home(path: Path, *, whole: bool = False, models: bool = False) -> None:

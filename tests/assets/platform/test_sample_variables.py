@@ -15,7 +15,7 @@ from virnucpro_assets.platform.environment import VARIABLES, export, settings, v
 from virnucpro_assets.platform.places import unknown_variables
 from virnucpro_assets.platform.resource import platform_from_environment
 from virnucpro_assets.running.found import typed_settings
-from virnucpro_core.errors import UsageError
+from virnucpro_core.errors import UsageError, VirnucproError
 from virnucpro_core.samples.settings import SampleSettings
 
 # Three values of each setting: in the file, in the variable, and as an option. None of them is the default.
@@ -126,6 +126,40 @@ def test_a_wrong_value_names_the_variable(
         settings()
     assert says in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"MIN_OPEN": "400", "FRAMES": "open"}, "give a smaller --min-open; VIRNUCPRO_MIN_OPEN is 400"),
+        ({"CHUNK_SIZE": "400"}, "the classifier to use; VIRNUCPRO_CHUNK_SIZE is 400"),
+        ({"PRECISION": "fp8"}, "compute on a GPU; VIRNUCPRO_PRECISION is fp8"),
+        ({"PRESET": "relaxed"}, "leave the option out; VIRNUCPRO_PRESET is relaxed"),
+        ({"CLASSIFIER": "a"}, "model.safetensors; VIRNUCPRO_CLASSIFIER is "),
+    ],
+)
+def test_a_value_that_does_not_fit_the_others_names_the_variable(
+    given: dict[str, str], says: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "s.fa").write_text(">s\nACGT\n")
+    words = ["predict", str(home / "s.fa"), "--out", str(home / "out"), "--profile", "demo", "--check"]
+    (home / "virnucpro.toml").write_text("region-min-length = 400\n")
+    for name, value in given.items():
+        monkeypatch.setenv(f"VIRNUCPRO_{name}", value)
+    refused = CliRunner().invoke(app, words).exception
+    assert isinstance(refused, VirnucproError)
+    assert refused.exit_code == 2
+    assert says in str(refused)
+    assert "\n" not in str(refused)
+    for name in given:
+        monkeypatch.delenv(f"VIRNUCPRO_{name}")
+    keys = [
+        f"{name.lower().replace('_', '-')} = {value if value.isdecimal() else repr(value)}"
+        for name, value in given.items()
+    ]
+    (home / "virnucpro.toml").write_text("\n".join(keys))
+    in_file = str(CliRunner().invoke(app, words).exception)
+    assert in_file.endswith(f" in {home / 'virnucpro.toml'}")
 
 
 def test_other_processes_find_a_path_that_was_relative(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
