@@ -38,8 +38,9 @@ def samples(context: click.Context, *, as_json: bool) -> None:
     """List all samples, or show some in detail.
 
     The list has the state, finished shards, time left, disk use and last change of each sample, and why it failed.
-    For a variant, such as s-300, it has the settings that differ from those of its sample. With NAMES, these samples are
-    shown in detail. If a sample has the name of a command, use `samples show NAME`.
+    For a variant, such as s-300, it has the settings that differ from those of its sample.
+
+    With NAMES, these samples are shown in detail. If a sample has the name of a command, use `samples show NAME`.
 
     \b
     Examples:
