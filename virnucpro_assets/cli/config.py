@@ -49,10 +49,9 @@ def config(context: click.Context, *, as_json: bool) -> None:
 
 def _rows(context: click.Context) -> Iterator[dict[str, Any]]:
     from virnucpro_assets.cli.known_settings import known_settings
-    from virnucpro_assets.platform.environment import POSTGRES_URL, settings
+    from virnucpro_assets.platform.environment import POSTGRES_URL
     from virnucpro_assets.platform.places import origin
 
-    settings()  # says what is wrong with any of them
     for one in known_settings():
         variable = one.variable
         value, whence = variable.read(), origin(variable)
