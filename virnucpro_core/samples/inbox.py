@@ -30,6 +30,7 @@ from virnucpro_core.samples.removal import remove_sample
 from virnucpro_core.samples.sample import REJECTED, Sample, is_registered, open_sample, read_refusal
 from virnucpro_core.samples.settings import SampleSettings
 from virnucpro_core.samples.settings_file import NAME
+from virnucpro_core.samples.sheet import files_named
 from virnucpro_core.samples.sheet_faults import SheetError
 from virnucpro_core.sequences.names import Group, group_files, named_as_mate, sample_name
 
@@ -224,12 +225,12 @@ class _Looker:
                 yield Arrival("", (), (entry,))
             elif entry.is_folder and self._is_whole_folder(entry):
                 yield Arrival(sample_name(entry.path), entry.files, (entry,))
-            elif entry.tables and not entry.is_folder:
-                if entry.marked or entry.age >= self.stable:
-                    yield Arrival("", (), (entry,))
-                else:
-                    self._wait((entry,), "")
-        files = {e.path: e for e in entries if e.files and not e.is_folder}
+        claims = self._claims(entries)
+        for sheet, named in claims:
+            if self._is_whole_sheet(sheet, named, names):
+                yield Arrival("", (), (sheet,), claimed=named)
+        claimed = {entry.path for _, named in claims for entry in named}
+        files = {e.path: e for e in entries if e.files and not e.is_folder and e.path not in claimed}
         # Wait for a mate that cannot be read now or that still has a partial name.
         absent = {e.path for e in entries if e.trouble}
         absent |= {self.home / "inbox" / final_name(name) for name in names if is_partial(name)}
@@ -242,6 +243,29 @@ class _Looker:
                 missing = [p for p in group.files if p not in files]
                 if self._is_whole_group(group, present, missing):
                     yield Arrival(group.name, group.files, present, group.notes)
+
+    def _claims(self, entries: Sequence[Entry]) -> list[tuple[Entry, tuple[Entry, ...]]]:
+        """The files of the inbox that each new sheet names: they become its samples, not samples by themselves."""
+        inbox = (self.home / "inbox").resolve()
+        files = {e.path.name: e for e in entries if e.files and not e.is_folder and not e.trouble}
+        claims = []
+        for entry in entries:
+            if entry.tables and not (entry.is_folder or entry.is_handled or entry.trouble):
+                named = {file.name for file in files_named(entry.path) if file.parent.resolve() == inbox}
+                claims.append((entry, tuple(files[name] for name in sorted(named & files.keys()))))
+        return claims
+
+    def _is_whole_sheet(self, sheet: Entry, named: Sequence[Entry], names: Sequence[str]) -> bool:
+        self._wait(named, f"waits for {shown(sheet.row.name)}, which names it")
+        late = [
+            e.path.name for e in (sheet, *named) if not (e.is_handled or e.marked or e.age >= self.stable)
+        ]
+        wanted = {file.name for file in files_named(sheet.path)}
+        late += [name for name in names if is_partial(name) and final_name(name) in wanted]
+        if late:
+            first = shown(os.fsencode(late[0]))
+            self._wait((sheet,), "" if late == [sheet.path.name] else f"waits for {first}")
+        return not late
 
     def _is_whole_folder(self, entry: Entry) -> bool:
         if entry.partial:

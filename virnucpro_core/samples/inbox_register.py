@@ -4,7 +4,8 @@
     run/a_R1.fq run/a_R2.fq run/b.fa      sample run: a folder is one sample
     run/pat1_S1_L001_R1_001.fastq.gz ...  samples pat1, pat2, ...: a sequencer's run, as for `virnucpro predict run`
     run/samples.csv run/...               the samples of the sheet, with its settings
-    samples.csv                           the same; the files lie outside the inbox
+    samples.csv s.fa t.fa                 the same: files of the inbox that a sheet names are no samples by themselves
+    samples.csv                           the same; the files lie anywhere else
 
 Of a run or a sheet, one sample that cannot be read stops no other. A fault in a sheet stops all of it.
 """
@@ -40,17 +41,20 @@ from virnucpro_core.sequences.names import Group, run_samples
 
 NO_FILES = "no FASTA or FASTQ file in this folder"
 _SHOWN = 10
-_ELSEWHERE = "put sheet and files into one folder of the inbox, or name files outside the inbox"
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """Entries of the inbox that are complete and belong together: one folder, one sheet, or the files of one sample."""
+    """Entries of the inbox that are complete and belong together: one folder, one sheet, or the files of one sample.
+
+    claimed: the entries that a sheet names.
+    """
 
     name: str
     files: tuple[Path, ...]
     entries: tuple[Entry, ...]
     notes: tuple[str, ...] = ()
+    claimed: tuple[Entry, ...] = ()
 
     @property
     def is_marked(self) -> bool:
@@ -92,21 +96,35 @@ class Registration:
         if sheet is None and not entry.is_folder:
             yield from self._of_files(arrival)
             return
-        found = self._of_sheet(sheet, entry) if sheet else _of_folder(arrival)
+        found = self._of_sheet(sheet, arrival) if sheet else _of_folder(arrival)
         good, refused = _sorted_out(found, entry.path, look=sheet is None, may_wait=may_wait)
         before = _Before(self._home, entry.row.sample_names)
         samples: list[str] = []
         notes: list[str] = []
+        of_claimed = {file.path: (file, file.row.sample_names) for file in arrival.claimed}
         for one in good:
             earlier = before.of(one, is_chosen=sheet is not None, is_alone=len(found) == 1)
-            sample, note = self._named(one, (entry,), earlier, of_run=sheet is None and len(found) > 1)
+            claimed = self._claimed(arrival, one)
+            of_run = sheet is None and len(found) > 1
+            sample, note = self._named(one, (entry, *claimed), earlier, of_run=of_run)
             samples.append(sample.name)
+            for file in claimed:
+                of_claimed[file.path][1].append(sample.name)
             notes += [*filter(None, [note]), *(f"{one.name}: {text}" for text in one.notes)]
         if len(notes) > _SHOWN:
             notes = [*notes[:_SHOWN], f"and {len(notes) - _SHOWN:,} more notes of this kind"]
         if len(found) > 1:
             notes.insert(0, f"samples {some(samples)}")
         yield Registered((entry,), tuple(samples), (*notes, *_left_out(entry, found, sheet)), refused)
+        for file, names in of_claimed.values():
+            if names:
+                yield Registered((file,), tuple(dict.fromkeys(names)), ())
+
+    def _claimed(self, arrival: Arrival, found: FoundSample) -> tuple[Entry, ...]:
+        """The entries of which a sample of a sheet is made."""
+        inbox = (self._home / "inbox").resolve()
+        names = {file.name for file in found.files if file.parent.resolve() == inbox}
+        return tuple(entry for entry in arrival.claimed if entry.path.name in names)
 
     def _of_files(self, arrival: Arrival) -> Iterator[Registered]:
         for path in arrival.files:
@@ -114,27 +132,26 @@ class Registration:
         for group in told_apart(Group(arrival.name, arrival.files)):
             own = tuple(e for e in arrival.entries if e.path in group.files or e.path not in arrival.files)
             if not all(e.is_handled for e in own):
-                names = {entry.row.samples for entry in own}
-                before = names.pop() if len(names) == 1 else ""
-                sample, note = self._named(FoundSample(group.name, group.files), own, before)
+                found, before = FoundSample(group.name, group.files), ""
+                if len({entry.row.samples for entry in own}) == 1:
+                    names = own[0].row.sample_names
+                    before = _Before(self._home, names).of(found, is_chosen=False, is_alone=True)
+                sample, note = self._named(found, own, before)
                 yield Registered(own, (sample.name,), (*arrival.notes, *filter(None, [note])))
 
-    def _of_sheet(self, sheet: Path, entry: Entry) -> list[FoundSample]:
+    def _of_sheet(self, sheet: Path, arrival: Arrival) -> list[FoundSample]:
         """The samples of a sheet, all checked. Raises SheetError."""
-        faults = SheetFaults(sheet)
+        entry, faults = arrival.entries[0], SheetFaults(sheet)
         found = read_sheet(sheet, faults)
-        common, inbox = self._files.given([entry.path]), (self._home / "inbox").resolve()
-        own, before = entry.path.resolve(), _Before(self._home, entry.row.sample_names)
+        before = _Before(self._home, entry.row.sample_names)
         for one in found:
             if one.error is not None or faults.concern(one.rows):
                 continue
             with faults.of(one.name, one.rows):
-                for file in one.files:
-                    place = file.resolve()
-                    if inbox in place.parents and not (entry.is_folder and own in place.parents):
-                        what = f"{printable(file.name)} is an entry of the inbox by itself"
-                        raise UsageError(what, remedy=_ELSEWHERE)
-                settings = self._settings(layered(common, one.settings))
+                claimed = self._claimed(arrival, one)
+                self._check_places(one, entry, [file.path for file in claimed])
+                given = self._files.given([entry.path, *(file.path for file in claimed)])
+                settings = self._settings(layered(given, one.settings))
                 check_exclusive(one.settings)
                 check_of_use(one.settings, [(settings, one.files)])
                 check_open_frames(settings)
@@ -145,6 +162,19 @@ class Registration:
                     raise UsageError(what, remedy="give this sample another name")
         faults.tell()
         return found
+
+    def _check_places(self, found: FoundSample, entry: Entry, claimed: Sequence[Path]) -> None:
+        """Raises UsageError for a file of a sheet that belongs to another entry of the inbox."""
+        inbox, own = (self._home / "inbox").resolve(), entry.path.resolve()
+        mine = {path.name for path in claimed}
+        for file in found.files:
+            place = file.parent.resolve()
+            is_here = (place == inbox and file.name in mine) or (
+                entry.is_folder and own in (place, *place.parents)
+            )
+            if inbox in (place, *place.parents) and not is_here:
+                what = f"{printable(file.name)} is in another folder of the inbox"
+                raise UsageError(what, remedy="put the sheet into that folder")
 
     def _named(
         self, found: FoundSample, entries: Sequence[Entry], before: str, *, of_run: bool = False

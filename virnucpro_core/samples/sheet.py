@@ -106,6 +106,14 @@ def is_sheet(path: Path, *, certain: bool) -> bool:
     )
 
 
+def files_named(path: Path) -> list[Path]:
+    """The files that a sheet names, whatever else is wrong with it. Opens none of them."""
+    try:
+        return [file for row in _rows(path, []) for _, file in row.files]
+    except InputError:
+        return []
+
+
 def _faults_of_files(rows: Sequence[_Row]) -> Iterator[tuple[int, str]]:
     """What is wrong with the files of all rows, each thing once, however many rows name the file."""
     said: set[str] = set()

@@ -218,14 +218,58 @@ def test_a_sheet_by_itself_names_files_outside_the_inbox(inbox: Inbox, tmp_path:
     )
 
 
-def test_a_sheet_never_takes_the_entries_of_others(inbox: Inbox) -> None:
-    inbox.drop("x.fa")
-    inbox.drop("sheet.csv", b"sample,fasta\nmine,x.fa\n")
+def test_a_sheet_beside_its_files_names_them(inbox: Inbox) -> None:
+    inbox.drop("virnucpro.toml", b"move-taken = true")
+    for mate in (1, 2):
+        inbox.drop(f"x_R{mate}.fq", f"@r {mate}:N:0:A\nACG{'AC'[mate - 1]}\n+\nIIII\n".encode())
+    inbox.drop("y.fa")
+    inbox.drop("y.toml", b"cutoff = 0.3")
+    inbox.drop("other.fa", b">o\nTTTT\n")
+    inbox.look(0)
+    inbox.drop("sheet.csv", b"sample,fastq_1,fastq_2,fasta\nred,x_R1.fq,x_R2.fq,\nblue,,,y.fa\n")
+    inbox.drop("late.fa.part")
+    assert inbox.names(STABLE) == ["other"]
+    assert inbox.said()["y.fa"] == "waits for sheet.csv, which names it"
+    seen = inbox.look(2 * STABLE)
+    assert seen.registered == ["blue", "red"]
+    assert [n.entries for n in seen.news] == [(b"sheet.csv",)]
+    assert files_of(inbox, "red") == ["x_R1.fq", "x_R2.fq"]
+    assert (inbox.sample("blue").settings.cutoff, inbox.sample("red").settings.cutoff) == (0.3, 0.5)
+    for name in ("blue", "red", "other"):
+        chunk_sample(inbox.sample(name))
+    inbox.look(50)
+    assert sorted(f.name for f in inbox.folder.iterdir()) == ["late.fa.part", "virnucpro.toml"]
+    assert [f.path for f in inbox.sample("red").inputs] == [
+        inbox.home / "done" / f"x_R{n}.fq" for n in (1, 2)
+    ]
+
+
+def test_a_sheet_that_comes_after_its_files_makes_samples_of_its_own(inbox: Inbox) -> None:
+    file = inbox.drop("x.fa")
     assert arrive(inbox) == ["x"]
-    assert (
-        "row 2 (mine): x.fa is an entry of the inbox by itself; put sheet and files"
-        in inbox.said()["sheet.csv"]
-    )
+    chunk_sample(inbox.sample("x"))
+    inbox.drop("sheet.csv", b"sample,fasta\nmine,x.fa\n")
+    assert arrive(inbox, 100) == ["mine", "x"]
+    chunk_sample(inbox.sample("mine"))
+    assert list_samples(inbox.home) == ["mine", "x"]
+    file.write_bytes(FASTA * 2)
+    assert arrive(inbox, 200) == ["mine"]
+    assert "it became sample 'mine', which now stands for the later files" in inbox.said()["x.fa"]
+
+
+def test_a_sheet_takes_no_file_of_another_folder(inbox: Inbox) -> None:
+    inbox.drop("run/x.fa")
+    sheet = inbox.drop("sheet.csv", b"sample,fasta\nmine,run/x.fa\n")
+    assert arrive(inbox) == ["run"]
+    said = inbox.said()["sheet.csv"]
+    assert "row 2 (mine): x.fa is in another folder of the inbox; put the sheet into that folder" in said
+    sheet.write_bytes(b"sample,fasta\nmine,absent.fa\n")
+    inbox.drop("absent.fa.part")
+    inbox.look(100)
+    inbox.look(100 + STABLE)
+    assert inbox.said()["sheet.csv"] == "waits for absent.fa.part"
+    (inbox.folder / "absent.fa.part").rename(inbox.folder / "absent.fa")
+    assert arrive(inbox, 200) == ["mine"]
 
 
 @pytest.mark.parametrize(
