@@ -53,10 +53,8 @@ CALLS = topic(
     "Calls",
     option(
         "--cutoff",
-        default=0.5,
         type=click.FloatRange(0, 1),
-        show_default=True,
-        help="Score from which a record counts as called virus.",
+        help="Score from which a record counts as called virus.  [default: 0.5]",
     ),
     option(
         "--calibration",
@@ -92,7 +90,7 @@ MEASURED = (MODELS, COMPUTING, SAMPLE, MEASURES, OUTPUT)
 @click.command(cls=TopicCommand)
 @click.argument("fasta", nargs=-1, type=FILE)
 @with_options(SEQUENCES, LENGTHS, CALLS, *MEASURED)
-def evaluate(cutoff: float, **options: Any) -> None:
+def evaluate(**options: Any) -> None:
     """Measure how good the calls are, on labelled sequences.
 
     Give two FASTA files (--virus, --others), or FASTA with a table (--labels). The sequences go through the same
@@ -104,7 +102,7 @@ def evaluate(cutoff: float, **options: Any) -> None:
       virnucpro evaluate --virus v.fa --others o.fa --out evaluation
       virnucpro evaluate all.fa --labels t.tsv --lengths 500,1000 --out e
     """
-    work = _Work(options | {"cutoff": cutoff})
+    work = _Work(options)
     if work.overlap.shared:
         click.echo(
             f"{work.overlap.words} were in the training of this classifier: the figures will be too good",
@@ -186,10 +184,7 @@ class _Work:
         self.labelled: LabelledInput = LabelledInput(
             options.pop("virus"), options.pop("others"), options.pop("fasta"), options.pop("labels")
         )
-        cutoff = options.get("cutoff", 0.5)
-        self.settings: EvaluationSettings = EvaluationSettings(
-            cutoff, options.pop("length_bins"), options.pop("bootstrap"), options.pop("seed")
-        )
+        measuring = [options.pop(name) for name in ("length_bins", "bootstrap", "seed")]
         self.out: Path = options.pop("out")
         self.lengths: tuple[int, ...] = options.pop("lengths")
         self.fresh, self.force = options.pop("fresh"), options.pop("force")
@@ -198,12 +193,14 @@ class _Work:
             gpus=options.pop("gpus") or 0, device=options.pop("device") or ""
         )
         self.sample_settings = self.platform.sample_settings(**options)
+        self.settings = EvaluationSettings(self.sample_settings.cutoff, *measuring)
         self.profile: ResolvedProfile = self.platform.profile_of(self.sample_settings)
         about = [str(f.resolve()) for f in self.labelled.files], self.lengths, self.sample_settings.profile
         check_of_use({"min_open": options["min_open"]}, [(self.sample_settings, ())])
         check_open_frames(self.sample_settings)
         opened = [n] if (n := self.sample_settings.open_length) else []
-        key = sha256_json([*about, self.sample_settings.chunk_size, options["classifier"], *opened])
+        classifier = self.sample_settings.classifier or None
+        key = sha256_json([*about, self.sample_settings.chunk_size, classifier, *opened])
         self.name = check_key(name) if name else f"{sample_name(self.labelled.files[0])[:40]}-eval-{key[:6]}"
         self.files = [self.out / PIECES] if self.lengths else self.labelled.files
         keep_inputs(self.outputs, self._inputs())

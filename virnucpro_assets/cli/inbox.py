@@ -58,6 +58,9 @@ def inbox(*, show_all: bool, as_json: bool) -> None:
     far that is. Entries that were moved to set_aside/ or done/ come last. A sequencer's run and a sample sheet may be
     several samples: --json has a line for each of them.
 
+    A sample takes each setting from the nearest settings file: NAME.toml beside it, virnucpro.toml in its folder or in
+    the inbox. Else the environment of `virnucpro ui` or the daemon decides, else VIRNUCPRO_HOME/virnucpro.toml.
+
     \b
     Examples:
       virnucpro inbox

@@ -12,6 +12,7 @@ from typing import Any
 
 from virnucpro_assets.platform.databases import refuse_network
 from virnucpro_assets.platform.environment import dagster_home
+from virnucpro_assets.platform.places import origins_named
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.running.found import found_samples, typed_settings
 from virnucpro_core.errors import DeviceError, UsageError, VirnucproError, WeightsError
@@ -152,7 +153,7 @@ def _profiles(
         home = platform.folder / "samples" / one.name
         imported = None if fresh else imported_features(home, one.settings)
         if one.settings not in profiles or imported is None:
-            with faults.of(one.name, one.rows, is_own=one.has_own_settings):
+            with faults.of(one.name, one.rows, is_own=one.has_own_settings), origins_named(one.settings):
                 profiles[one.settings] = _ready(platform, one.settings, imported)
     return profiles
 
@@ -264,7 +265,8 @@ def samples_of(
             check_exclusive(typed | dict(one.settings))
             check_of_use(one.settings, [(settings, one.files)])
         if wanted and wanted[-1].name == one.name:
-            with faults.of(one.name, one.rows, is_own=bool(one.settings)):
-                check_open_frames(wanted[-1].settings)
+            settings = wanted[-1].settings
+            with faults.of(one.name, one.rows, is_own=bool(one.settings)), origins_named(settings):
+                check_open_frames(settings)
     check_of_use(typed, [(one.settings, one.files) for one in wanted])
     return wanted

@@ -19,7 +19,7 @@ from typing import Any
 
 from virnucpro_core.errors import IncompleteError, InputError, UsageError, VirnucproError, printable
 from virnucpro_core.files.digests import sha256_json
-from virnucpro_core.samples.combined import check_exclusive, check_of_use, check_open_frames
+from virnucpro_core.samples.combined import check_exclusive, check_of_use, check_open_frames, layered
 from virnucpro_core.samples.finding import FoundSample, find_samples, look_into, told_apart
 from virnucpro_core.samples.inbox_entry import Entry
 from virnucpro_core.samples.inbox_settings import SettingsFiles
@@ -143,8 +143,8 @@ class Registration:
     def _ready(self, found: FoundSample, entries: tuple[Entry, ...]) -> _Ready:
         """Raises UsageError for settings that exclude each other or cannot be used, InputError for the files."""
         paths = [entry.path for entry in entries]
-        own = {**self._files.given(paths, alone=True), **found.settings}
-        settings = self._settings({**self._files.given(paths), **own})
+        own = layered(self._files.given(paths, alone=True), found.settings)
+        settings = self._settings(layered(self._files.given(paths), own))
         check_exclusive(own)
         check_of_use(own, [(settings, found.files)])
         check_open_frames(settings)

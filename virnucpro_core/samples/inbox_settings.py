@@ -16,6 +16,7 @@ from typing import Any
 
 from virnucpro_core.errors import InputError, UsageError, VirnucproError
 from virnucpro_core.files.digests import sha256_json
+from virnucpro_core.samples.combined import layered
 from virnucpro_core.samples.settings import SampleSettings
 from virnucpro_core.samples.settings_file import NAME, read_settings_file
 from virnucpro_core.sequences.names import looks_like_sequence_file, names_of
@@ -63,7 +64,7 @@ class SettingsFiles:
             found.pop(name, None)
         for entry in entries:
             for file in self.own(entry, is_folder=entry.is_dir()):
-                found |= _read(file)
+                found = layered(found, _read(file))
         return found
 
     def moves_taken(self) -> bool:

@@ -17,13 +17,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from virnucpro_core.errors import EmptyFileError, InputError, UsageError, VirnucproError, printable
 from virnucpro_core.samples.finding import FoundSample
 from virnucpro_core.samples.inputs import passing_error
 from virnucpro_core.samples.naming import check_chosen
-from virnucpro_core.samples.settings import PATHS, SampleSettings
+from virnucpro_core.samples.settings import SampleSettings
+from virnucpro_core.samples.settings_text import no_path, setting_from_text
 from virnucpro_core.samples.sheet_faults import SheetFaults
 from virnucpro_core.samples.standard_input import STANDARD_INPUT
 from virnucpro_core.sequences.archives import stat_regular
@@ -37,8 +38,6 @@ IGNORED = ("group", "instrument_platform", "lane", "patient", "run_accession", "
 SETTINGS = {f.name: f for f in dataclasses.fields(SampleSettings)}
 _FORMATS = {"fastq_1": ("fastq",), "fastq_2": ("fastq",), "fasta": ("fasta", "genbank"), "bam": ("aligned",)}
 _NAMES = {"fastq": "FASTQ", "fasta": "FASTA", "genbank": "GenBank", "aligned": "BAM or CRAM"}
-_KINDS = {bool: "yes or no", int: "a whole number", float: "a number"}
-_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _MOST_BYTES = 64 << 20
 RELATIVE = "paths are relative to the folder of the sheet"
 
@@ -225,27 +224,17 @@ def _row(folder: Path, line: int, values: Mapping[str, str]) -> tuple[_Row, list
         faults.append(f"one of fastq_1, fasta and bam is needed, this row has {named}")
     elif "fastq_2" in given and "fastq_1" not in given:
         faults.append("fastq_2 without fastq_1")
-    wrong = {column: what for column, cell in given.items() if (what := _no_path(cell))}
+    wrong = {column: what for column, cell in given.items() if (what := no_path(cell))}
     faults += [f"{column}: {what}" for column, what in wrong.items()]
     files = [(column, folder / cell) for column, cell in given.items() if column not in wrong]
     row = _Row(line, name or f"row {line}", files)
     for name in SETTINGS:
         if values.get(name):
             try:
-                row.settings[name] = _setting(name, values[name], folder)
-                SampleSettings(**{name: row.settings[name]})
+                row.settings[name] = setting_from_text(name, values[name], folder)
             except UsageError as error:
                 faults.append(str(error))
     return row, faults
-
-
-def _no_path(cell: str) -> str:
-    """Why a cell cannot be a path on this machine; "" if it can."""
-    if "\0" in cell:
-        return "a path cannot hold the character NUL"
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", cell):
-        return f"{printable(cell)} is an address, not a path; fetch the file first and give its path"
-    return ""
 
 
 def _file_faults(row: _Row) -> list[str]:
@@ -269,24 +258,3 @@ def _file_faults(row: _Row) -> list[str]:
         one, two = (file for _, file in row.files)
         faults.append(str(disagreement(one, two, heads[0], heads[1])))
     return faults
-
-
-def _setting(name: str, text: str, folder: Path) -> Any:
-    """The value of a setting as it is written in a sheet. Raises UsageError."""
-    if name in PATHS:
-        if text == PATHS[name]:
-            return text
-        if what := _no_path(text):
-            raise UsageError(f"{name}: {what}")
-        place = (folder / text).resolve()
-        if not place.exists():
-            raise UsageError(f"{name}: no such folder or file: {printable(str(place))}")
-        return str(place)
-    kinds = {SETTINGS[name].type, *get_args(SETTINGS[name].type)}
-    for kind, wanted in _KINDS.items():
-        if kind in kinds:
-            try:
-                return _BOOLEANS[text.lower()] if kind is bool else kind(text)
-            except (KeyError, ValueError):
-                raise UsageError(f"{name} is {text!r}", remedy=f"give {wanted}") from None
-    return text
