@@ -46,11 +46,12 @@ RELATIVE = "paths are relative to the folder of the sheet"
 class _Row:
     """One row: the number of its line, its files as (column, path), and its settings as they are written.
 
-    empty: the error of a file without content.
+    is_named: False if its cell for the sample holds no valid name. empty: the error of a file without content.
     """
 
     line: int
     sample: str
+    is_named: bool
     files: list[tuple[str, Path]]
     settings: dict[str, Any] = field(default_factory=dict)
     empty: EmptyFileError | None = None
@@ -64,9 +65,10 @@ def read_sheet(path: Path, found: SheetFaults) -> list[FoundSample]:
     others go on. Raises InputError if the sheet itself cannot be read.
     """
     faults: list[tuple[int, str]] = []
+    names: dict[int, str] = {}
     if path == STANDARD_INPUT:
         raise UsageError("a sample sheet cannot come through a pipe", where="--sheet -", remedy="give a file")
-    rows = list(_rows(path, faults))
+    rows = list(_rows(path, faults, names))
     samples: dict[str, list[_Row]] = {}
     for row in rows:
         samples.setdefault(row.sample, []).append(row)
@@ -75,7 +77,7 @@ def read_sheet(path: Path, found: SheetFaults) -> list[FoundSample]:
     if not rows and not faults:
         faults.append((1, "no row below the header"))
     for line, what in faults:
-        found.add([line], what)
+        found.add([line], what, names.get(line, ""))
     return [
         FoundSample(
             name,
@@ -118,7 +120,8 @@ def _joined(own: Sequence[_Row], faults: list[tuple[int, str]]) -> dict[str, Any
     return {name: value for name, (value, _) in joined.items()}
 
 
-def _rows(path: Path, faults: list[tuple[int, str]]) -> Iterator[_Row]:
+def _rows(path: Path, faults: list[tuple[int, str]], names: dict[int, str]) -> Iterator[_Row]:
+    """The rows, while their faults and the names of their samples, by line, are added to `faults` and `names`."""
     text = _text(path)
     head = next(iter(text.splitlines()), "")
     comma = max(",\t;", key=head.count)
@@ -134,10 +137,14 @@ def _rows(path: Path, faults: list[tuple[int, str]]) -> Iterator[_Row]:
             if len(cells) != len(columns):
                 what = f"{len(cells)} cells, but the header has {len(columns)}"
                 faults.append((reader.line_num, what))
+                if columns[0] == "sample" and not _wrong_name(cells[0].strip()):
+                    names[reader.line_num] = cells[0].strip()  # the other cells may be those of other columns
                 continue
             values = dict(zip(columns, map(str.strip, cells), strict=True))
             row, wrong = _row(path.parent, reader.line_num, values)
             faults += [(reader.line_num, what) for what in wrong]
+            if row.is_named:
+                names[row.line] = row.sample
             yield row
     except csv.Error as error:
         faults.append((reader.line_num, f"not a table ({error})"))
@@ -186,11 +193,8 @@ def _header_faults(columns: Sequence[str]) -> list[str]:
 def _row(folder: Path, line: int, values: Mapping[str, str]) -> tuple[_Row, list[str]]:
     faults = []
     name = values.get("sample", "")
-    try:
-        if "sample" in values:
-            check_chosen(name)
-    except UsageError as error:
-        faults.append(f"{error.what}: {error.remedy.removesuffix(' (--sample NAME)')}")
+    if "sample" in values and (what := _wrong_name(name)):
+        faults.append(what)
     given = {name: values[name] for name in FILES if values.get(name)}
     kinds = [name for name in ("fastq_1", "fasta", "bam") if name in given]
     if len(kinds) != 1 and {"fastq_1", "fasta", "bam"} & {*values}:
@@ -201,7 +205,7 @@ def _row(folder: Path, line: int, values: Mapping[str, str]) -> tuple[_Row, list
     wrong = {column: what for column, cell in given.items() if (what := _no_path(cell))}
     faults += [f"{column}: {what}" for column, what in wrong.items()]
     files = [(column, folder / cell) for column, cell in given.items() if column not in wrong]
-    row = _Row(line, name or f"row {line}", files)
+    row = _Row(line, name or f"row {line}", not _wrong_name(name), files)
     for name in SETTINGS:
         if values.get(name):
             try:
@@ -210,6 +214,15 @@ def _row(folder: Path, line: int, values: Mapping[str, str]) -> tuple[_Row, list
             except UsageError as error:
                 faults.append(str(error))
     return row, faults
+
+
+def _wrong_name(name: str) -> str:
+    """Why this cannot be the name of a sample; "" if it can."""
+    try:
+        check_chosen(name)
+    except UsageError as error:
+        return f"{error.what}: {error.remedy.removesuffix(' (--sample NAME)')}"
+    return ""
 
 
 def _no_path(cell: str) -> str:
