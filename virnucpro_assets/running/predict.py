@@ -27,7 +27,7 @@ from virnucpro_core.files.locks import locked
 from virnucpro_core.pipeline.layers import open_layers
 from virnucpro_core.pipeline.pace import note as note_pace
 from virnucpro_core.pipeline.retention import is_cleaned
-from virnucpro_core.samples.naming import Planned, enter, planned
+from virnucpro_core.samples.naming import Planned, clashes, enter, planned
 from virnucpro_core.samples.products import EMBEDDINGS
 from virnucpro_core.samples.removal import remove_sample
 from virnucpro_core.samples.sample import NameTakenError, Sample, is_registered
@@ -80,9 +80,11 @@ def registered(
     """
     samples: dict[str, Sample] = {}
     failures = dict(request.failures)
-    if request.sheet is not None and not fresh:
-        check_names(request)
+    if request.several or request.sheet is not None:
+        failures |= check_names(request, fresh=fresh)
     for one in request.wanted:
+        if one.name in failures:
+            continue
         try:
             sample = samples[one.name] = enter(
                 request.platform.folder,
@@ -104,16 +106,32 @@ def registered(
     return samples, failures
 
 
-def check_names(request: Request) -> None:
-    """Raises SheetError with all samples of a sheet whose names stand for other sequences. Changes nothing."""
-    faults = SheetFaults(request.sheet)
+def check_names(request: Request, *, fresh: bool) -> dict[str, VirnucproError]:
+    """Look at the names of all samples of a command before the first one is registered. Changes nothing.
+
+    Returns the errors of samples that cannot be predicted beside another one. Those of a sheet are raised as
+    SheetError, also for names that stand for other sequences, unless `fresh`.
+    """
+    faults, plans = SheetFaults(request.sheet), dict[str, Planned]()
+    home, chosen = request.platform.folder, request.named
     for one in request.wanted:
-        with suppress(StoreError), faults.of(one.name, one.rows):
+        # What is wrong with a single sample is said when it is registered.
+        with suppress(VirnucproError if request.sheet is None else StoreError), faults.of(one.name, one.rows):
             try:
-                planned(request.platform.folder, one.name, one.files, one.settings, chosen=True)
+                plans[one.name] = planned(
+                    home, one.name, one.files, one.settings, chosen=chosen, fresh=fresh
+                )
             except NameTakenError as error:
                 raise UsageError(error.what, remedy="give another name in the column sample") from error
+    failures: dict[str, VirnucproError] = {}
+    for name, what in clashes(plans, chosen=chosen).items():
+        if request.sheet is not None:
+            rows = next(one.rows for one in request.wanted if one.name == name)
+            faults.add(rows, f"{what}; give another name in the column sample", name)
+        else:
+            failures[name] = UsageError(what, where=name, remedy="predict it in a command of its own")
     faults.tell()
+    return failures
 
 
 def planned_samples(request: Request, *, fresh: bool) -> tuple[dict[str, Planned], dict[str, VirnucproError]]:
@@ -124,9 +142,11 @@ def planned_samples(request: Request, *, fresh: bool) -> tuple[dict[str, Planned
     plans: dict[str, Planned] = {}
     failures = dict(request.failures)
     home, chosen = request.platform.folder, request.named
-    if request.sheet is not None and not fresh:
-        check_names(request)
+    if request.several or request.sheet is not None:
+        failures |= check_names(request, fresh=fresh)
     for one in request.wanted:
+        if one.name in failures:
+            continue
         try:
             plans[one.name] = planned(home, one.name, one.files, one.settings, chosen=chosen, fresh=fresh)
         except VirnucproError as error:
