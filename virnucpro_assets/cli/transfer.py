@@ -25,7 +25,7 @@ LINE_SECONDS = 10.0
 
 @contextlib.contextmanager
 def shown_transfer() -> Iterator[OnBytes]:
-    """Yield a function that shows how far a file is: bars in a terminal that can redraw, else a line every ten seconds."""
+    """Yield a function that shows how far a file is: bars in a terminal, else a line each ten seconds."""
     if not shows_escapes(sys.stderr):
         yield _Lines()
         return

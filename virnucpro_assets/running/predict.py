@@ -118,9 +118,7 @@ def check_names(request: Request, *, fresh: bool) -> dict[str, VirnucproError]:
         # What is wrong with a single sample is said when it is registered.
         with suppress(VirnucproError if request.sheet is None else StoreError), faults.of(one.name, one.rows):
             try:
-                plans[one.name] = planned(
-                    home, one.name, one.files, one.settings, chosen=chosen, fresh=fresh
-                )
+                plans[one.name] = planned(home, one.name, one.files, one.settings, chosen=chosen, fresh=fresh)
             except NameTakenError as error:
                 raise UsageError(error.what, remedy="give another name in the column sample") from error
     failures: dict[str, VirnucproError] = {}

@@ -89,7 +89,9 @@ def test_two_rows_that_become_one_sample_are_told_before_anything_begins(
     assert known == ["x", "x-300", "y"]
     request = _rows(platform, ("y", file, 500), ("x", file, 300), ("x-300", file, 300))
     for begin in (planned_samples, registered):
-        with pytest.raises(SheetError, match=r"row 4 \(x-300\): it would become sample 'x-300', and 'x' becomes"):
+        with pytest.raises(
+            SheetError, match=r"row 4 \(x-300\): it would become sample 'x-300', and 'x' becomes"
+        ):
             begin(request, fresh=fresh)
     assert list_samples(platform.folder) == known
 
@@ -99,7 +101,9 @@ def test_a_row_whose_sample_fresh_deletes_for_another_row_is_told(platform: Plat
     for size in (500, 300):
         registered(_rows(platform, ("x", file, size)), fresh=False)
     request = _rows(platform, ("x-300", file, 300), ("x", other, 500))
-    with pytest.raises(SheetError, match=r"row 2 \(x-300\): --fresh deletes sample 'x-300' for the new seq.*'x'"):
+    with pytest.raises(
+        SheetError, match=r"row 2 \(x-300\): --fresh deletes sample 'x-300' for the new seq.*'x'"
+    ):
         registered(request, fresh=True)
     assert [open_sample(platform.folder, "x").inputs[0].path, *list_samples(platform.folder)] == [
         file, "x", "x-300"
@@ -109,7 +113,9 @@ def test_a_row_whose_sample_fresh_deletes_for_another_row_is_told(platform: Plat
     assert (known["x"].inputs[0].path, failed) == (other, {})
 
 
-def test_a_file_that_vanished_is_told_for_all_rows_also_with_fresh(platform: Platform, tmp_path: Path) -> None:
+def test_a_file_that_vanished_is_told_for_all_rows_also_with_fresh(
+    platform: Platform, tmp_path: Path
+) -> None:
     file = fasta(tmp_path, "x.fa", "ACGT")
     registered(_rows(platform, ("x", file, 500)), fresh=False)
     request = _rows(platform, ("x", file, 500), ("gone", tmp_path / "gone.fa", 500))

@@ -80,8 +80,8 @@ def test_all_faults_are_told_each_with_its_row(folder: Path) -> None:
         "row 2: 'p q' is not a sample name: use 1 to 64 letters, digits, '_' and '-'",
         "row 3 (s): nofile.fq: no such file; paths are relative to the folder of the sheet",
         "rows 4 and 8 (s, v): one of fastq_1, fasta and bam is needed, this row has none",
-        "row 5 (t): b2.fq: not the mate of a1.fq: read 1 is 'b:1' here and 'a:1' there; put both files in the same order "
-        "(for example with `seqkit pair`), or predict each alone with --sample",
+        "row 5 (t): b2.fq: not the mate of a1.fq: read 1 is 'b:1' here and 'a:1' there; put both files in the same "
+        "order (for example with `seqkit pair`), or predict each alone with --sample",
         "row 5 (t): chunk_size is 'x'; give a whole number",
         "row 5 (t): pairs is 'either'; give any or both",
         "row 6 (u): x.fa in column fastq_1 is FASTA",
@@ -104,7 +104,10 @@ def test_all_faults_are_told_each_with_its_row(folder: Path) -> None:
         ("sample,fastq_1,fastq_2\nx,c.fq,./c.fq\n", "row 2 (x): fastq_1 and fastq_2 are the same file"),
         ("sample,fasta\n\n", "row 1: no row below the header"),
         ("", "row 1: there is no column 'sample'"),
-        ("sample,fasta,classifier\nx,x.fa,nowhere\n", "row 2 (x): classifier: no such folder or file: nowhere"),
+        (
+            "sample,fasta,classifier\nx,x.fa,nowhere\n",
+            "row 2 (x): classifier: no such folder or file: nowhere",
+        ),
         ("sample,fasta,interleaved\nx,x.fa,maybe\n", "row 2 (x): interleaved is 'maybe'; give yes or no"),
     ],
 )
@@ -184,7 +187,9 @@ def test_rubbish_below_the_header_is_told_row_by_row(text: str) -> None:
 
 def test_an_address_is_no_path(folder: Path) -> None:
     (told,) = faults(folder, "sample,fasta\na,s3://bucket/x.fa\n")
-    assert told.startswith("row 2 (a): fasta: s3://bucket/x.fa is an address, not a path; fetch the file first")
+    assert told.startswith(
+        "row 2 (a): fasta: s3://bucket/x.fa is an address, not a path; fetch the file first"
+    )
 
 
 def test_swapped_mates_are_told(folder: Path) -> None:
