@@ -353,6 +353,7 @@ class _Work:
         kept = {
             name: facts[name] for name in ("sample", "profile", "note", "settings", "versions", "digests")
         }
+        kept["sample"] = self.name  # of this evaluation, also if the home folder calls it a variant
         kept |= {name: facts[name] for name in ("frames_note",) if name in facts}
         return kept | {
             "about": about,

@@ -76,6 +76,7 @@ def test_results_and_their_names_from_the_first_command_to_a_removed_sample(shel
     for name in MULTIQC_FILES:
         assert set(json.loads((shell.folder / "o" / name).read_text())["data"]) == {"pat1", "pat2"}
         assert set(json.loads((shell.folder / "o" / "pat1" / name).read_text())["data"]) == {"pat1"}
+    assert "<title>pat1 · " in (shell.folder / "o" / "pat1" / "report.html").read_text()
 
     # What was refused leaves nothing, and the advice of its error works without a word about the earlier try.
     assert not list((home / "contents").rglob("bad"))
