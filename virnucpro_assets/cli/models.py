@@ -163,10 +163,10 @@ def bundle(names: tuple[str, ...], profile: str | None, out: Path, *, force: boo
     """
     from virnucpro_assets.cli.transfer import shown_transfer
     from virnucpro_core.errors import UsageError
+    from virnucpro_core.files.outputs import check_new_files, making_files
     from virnucpro_core.files.overwriting import keep_inputs
     from virnucpro_core.models.bundles import write_bundle
     from virnucpro_core.models.store import ModelStore
-    from virnucpro_core.results.delivery import check_new_files
 
     check_new_files([out], force=force)
     store = ModelStore(_store())
@@ -182,8 +182,8 @@ def bundle(names: tuple[str, ...], profile: str | None, out: Path, *, force: boo
         )
         raise UsageError("there is no model to write", where=_store(), remedy=remedy)
     keep_inputs([out], map(store.path, wanted))
-    with shown_transfer() as on_bytes:
-        sha256 = write_bundle(store, wanted, out, on_bytes=on_bytes)
+    with making_files([out], force=force) as check, shown_transfer() as on_bytes:
+        sha256 = write_bundle(store, wanted, out, on_bytes=on_bytes, check=check)
     click.echo(f"{sha256}  {out}")
 
 
@@ -228,13 +228,13 @@ def import_(kind: Any, path: Path, out: Path, chunk_size: int | None, *, force: 
     Example:
       virnucpro models import classifier m.pth --chunk-size 500 --out folder
     """
+    from virnucpro_core.files.outputs import making_folder
     from virnucpro_core.files.overwriting import keep_inputs
     from virnucpro_core.models.convert import import_model
-    from virnucpro_core.results.delivery import check_replaceable
 
     keep_inputs([out], [path])
-    check_replaceable(out, force=force)
-    click.echo(import_model(kind, path, out, chunk_size=chunk_size))
+    with making_folder(out, force=force) as check:
+        click.echo(import_model(kind, path, out, chunk_size=chunk_size, check=check))
 
 
 @models.command()

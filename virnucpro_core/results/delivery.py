@@ -171,29 +171,6 @@ def _is_of_samples(entry: Path) -> bool:
     return False
 
 
-def check_replaceable(out: Path, *, force: bool = False) -> None:
-    """Raises UsageError if a new folder cannot replace `out`, or must not because it has content and not `force`."""
-    check_writable(out)
-    if not force and out.is_dir() and any(out.iterdir()):
-        raise UsageError(
-            "already exists, and the whole folder would be replaced",
-            where=out,
-            remedy="give another --out, or --force to replace it",
-        )
-
-
-def check_new_files(files: Sequence[Path], *, force: bool = False) -> None:
-    """Raises UsageError if one of the files cannot be written, or exists and not `force`."""
-    for file in files:
-        check_writable(file.parent)
-        if file.is_dir():
-            raise UsageError("is a folder", where=file, remedy="give the name of a file")
-        if file.exists() and not force:
-            raise UsageError(
-                "already exists", where=file, remedy="give another --out, or --force to replace it"
-            )
-
-
 @contextmanager
 def only_writer(out: Path) -> Iterator[None]:
     """Keep other commands from writing results into this folder during the block. Waits for one that does.

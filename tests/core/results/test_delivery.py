@@ -18,7 +18,6 @@ from virnucpro_core.results.delivery import (
     UNFINISHED,
     Target,
     check_out,
-    check_replaceable,
     check_shared_out,
     deliver,
     deliver_to,
@@ -171,15 +170,6 @@ def test_a_folder_that_cannot_be_is_said_before_the_work(sample: Scored, tmp_pat
             check_out(bad, NAME, inputs, home=tmp_path, force=True)
     check_out(tmp_path / "new" / "below", NAME, inputs, home=tmp_path)
     assert not (tmp_path / "new").exists()
-
-
-def test_a_folder_that_would_be_replaced_as_a_whole_must_be_empty(tmp_path: Path) -> None:
-    check_replaceable(tmp_path / "new")
-    check_replaceable(tmp_path)
-    (tmp_path / "model.safetensors").touch()
-    with pytest.raises(UsageError, match="would be replaced; give another --out, or --force"):
-        check_replaceable(tmp_path)
-    check_replaceable(tmp_path, force=True)
 
 
 @pytest.mark.parametrize("name", [".", "new", *OWN])
