@@ -21,6 +21,7 @@ from virnucpro_core.files.digests import sha256_json
 from virnucpro_core.files.disk import bytes_below, disk_errors, shown_bytes
 from virnucpro_core.files.locks import locked
 from virnucpro_core.samples import index
+from virnucpro_core.samples.home import check_sample_folder
 from virnucpro_core.samples.inputs import digest_inputs, look_at_inputs
 from virnucpro_core.samples.occupancy import LOCKS
 from virnucpro_core.samples.removal import no_stream_left_of, remove_sample
@@ -228,8 +229,11 @@ def variant_name(sample: Sample, other: SampleSettings) -> str:
 
 def _planned(sample: Sample, *, chosen: bool, fresh: bool) -> Planned:
     placed = place(sample, chosen=chosen, fresh=fresh)
+    check_sample_folder(placed.folder)
     is_new = all(entry.name == LOCKS for entry in placed.folder.glob("*"))
     others = [] if not fresh or placed.variant_of else _of_other_sequences(placed)
+    for other in others:
+        check_sample_folder(other.folder)
     if not fresh or (is_new and not others):
         return Planned(placed, is_new)
     with disk_errors(placed.folder):

@@ -39,6 +39,8 @@ _NAMES = {"fastq": "FASTQ", "fasta": "FASTA", "genbank": "GenBank", "aligned": "
 _KINDS = {bool: "yes or no", int: "a whole number", float: "a number"}
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _MOST_BYTES = 64 << 20
+_HEAD_BYTES = 1 << 10
+_AS_CSV = "save the sheet as CSV in UTF-8"
 RELATIVE = "paths are relative to the folder of the sheet"
 
 
@@ -155,24 +157,36 @@ def _text(path: Path) -> str:
         raise InputError("too large for a sample sheet", path=path, remedy="give a table of samples")
     try:
         content = path.read_bytes()
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        what, remedy = _other_encoding(content, error.start)
-        raise InputError(what, path=path, remedy=remedy) from error
     except OSError as error:
         raise InputError(error.strerror or str(error), path=path, remedy="check its permissions") from error
+    if what := _other_format(content):
+        raise InputError(what, path=path, remedy=_AS_CSV)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        what = f"not UTF-8 text (byte {content[error.start]:#04x} in row {line:,})"
+        raise InputError(what, path=path, remedy=_AS_CSV) from error
 
 
-def _other_encoding(content: bytes, at: int) -> tuple[str, str]:
-    """What a file is that is not UTF-8, and what to do about it. at: the first byte that is none."""
+def _other_format(content: bytes) -> str:
+    """What a file is that is no CSV in UTF-8; "" if its beginning does not say so."""
     if content.startswith(b"PK\x03\x04"):
-        return "a spreadsheet (XLSX or ODS), not CSV", "save the sheet as CSV in UTF-8"
+        return "a spreadsheet (XLSX or ODS), not CSV"
     if content.startswith(b"\xd0\xcf\x11\xe0"):
-        return "a spreadsheet (XLS), not CSV", "save the sheet as CSV in UTF-8"
+        return "a spreadsheet (XLS), not CSV"
+    return "UTF-16 text, not UTF-8" if _is_utf16(content) else ""
+
+
+def _is_utf16(content: bytes) -> bool:
+    """Whether the bytes are UTF-16, also without the mark at the beginning: then they hold NUL for each letter.
+
+    A CSV file in UTF-8 has no NUL, but in a cell that is damaged.
+    """
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "UTF-16 text, not UTF-8", "save the sheet as CSV in UTF-8"
-    line = content[:at].count(b"\n") + 1
-    return f"not UTF-8 text (byte {content[at]:#04x} in row {line:,})", "save the sheet as CSV in UTF-8"
+        return True
+    head = content[:_HEAD_BYTES]
+    return any(head[odd::2].count(0) * 2 > len(head[odd::2]) for odd in (0, 1))
 
 
 def _header_faults(columns: Sequence[str]) -> list[str]:

@@ -155,6 +155,9 @@ def test_what_is_no_table(folder: Path) -> None:
             r"not UTF-8 text \(byte 0xe4 in row 2\); save the sheet as CSV in UTF-8",
         ),
         ("sample,fasta\n", "utf-16", "UTF-16 text, not UTF-8; save the sheet as CSV in UTF-8"),
+        ("sample,fasta\na,x.fa\n", "utf-16-le", "UTF-16 text, not UTF-8; save the sheet as CSV in UTF-8"),
+        ("sample,fasta\nä,x.fa\n", "utf-16-be", "UTF-16 text, not UTF-8; save the sheet as CSV in UTF-8"),
+        ("\xd0\xcf\x11\xe0" + 80 * "\0", "latin-1", r"a spreadsheet \(XLS\), not CSV"),
         ("PK\3\4\xff", "latin-1", "a spreadsheet .*, not CSV"),
     ):
         with pytest.raises(InputError, match=what):
