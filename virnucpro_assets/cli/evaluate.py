@@ -324,7 +324,7 @@ class _Work:
         with lasting_imports():
             from virnucpro_assets.cli.progress import show_predictions
             from virnucpro_assets.cli.said import Said
-            from virnucpro_assets.running.predict import registered
+            from virnucpro_assets.running.registration import registered
             from virnucpro_assets.running.request import Request, Wanted
             from virnucpro_core.evaluation.scores import read_scored
             from virnucpro_core.sequences.labelled import write_pieces

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from virnucpro_assets.platform.instance import open_instance
 from virnucpro_assets.platform.resource import Platform, platform_from_environment
-from virnucpro_assets.running.predict import RunFailedError, planned_samples, registered
+from virnucpro_assets.running.predict import RunFailedError
+from virnucpro_assets.running.registration import planned_samples, registered
 from virnucpro_assets.running.request import Request, Wanted
 from virnucpro_core.samples.sample import list_samples, open_sample
 from virnucpro_core.samples.settings import SampleSettings
@@ -59,6 +61,7 @@ def test_how_a_sample_is_named_is_said_once_and_as_planned(
 def platform(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Platform:
     monkeypatch.setenv("VIRNUCPRO_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("VIRNUCPRO_GPUS", "1")
+    monkeypatch.setenv("DAGSTER_HOME", "")
     return platform_from_environment()
 
 
@@ -109,8 +112,13 @@ def test_a_row_whose_sample_fresh_deletes_for_another_row_is_told(platform: Plat
         file, "x", "x-300"
     ]  # fmt: skip
     # What --fresh is for is not refused: other sequences under the name.
+    with open_instance() as instance:
+        instance.add_dynamic_partitions("sample", ["x", "x-300", "another"])
     known, failed = registered(_rows(platform, ("x", other, 500)), fresh=True)
     assert (known["x"].inputs[0].path, failed) == (other, {})
+    assert list_samples(platform.folder) == ["x"]
+    with open_instance() as instance:  # the key of the deleted variant is deleted, and only that
+        assert sorted(instance.get_dynamic_partitions("sample")) == ["another", "x"]
 
 
 def test_a_file_that_vanished_is_told_for_all_rows_also_with_fresh(
