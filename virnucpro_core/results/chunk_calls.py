@@ -179,7 +179,8 @@ def consensus_from_predictions(path: Path, out: Path, *, check: Callable[[], Non
     that are not from 0 to 1.
     """
     if not path.is_file():
-        raise InputError("no such file", path=path, remedy="give the path of a prediction_results.txt")
+        what = "not a regular file" if path.exists() else "no such file"
+        raise InputError(what, path=path, remedy="give the path of a prediction_results.txt")
     with publish(out, check) as temporary:
         calls = SortedRows(out.parent)
         for rows in _prediction_rows(path):
