@@ -1,8 +1,10 @@
 """`virnucpro inbox`: what became of every file of the inbox, in words."""
 
+import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,7 +15,7 @@ MOVED_SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one entry of the inbox.
+    """What became of one entry of the inbox; of a run or a sheet, what became of one of its samples.
 
     outcome: `waiting` (not seen by the daemon yet), `arriving`, `unreadable`, `failing`, `refused`, `registered`,
     `taken`, or `settings` for a settings file that holds for no entry. state: of its sample (`virnucpro samples`).
@@ -53,7 +55,8 @@ def inbox(*, show_all: bool, as_json: bool) -> None:
     """Show what became of every file in the inbox.
 
     The list has the latest outcome of each entry: what it waits for, why it was refused, or which sample it is and how
-    far that is. Entries that were moved to set_aside/ or done/ come last.
+    far that is. Entries that were moved to set_aside/ or done/ come last. A sequencer's run and a sample sheet may be
+    several samples: --json has a line for each of them.
 
     \b
     Examples:
@@ -68,19 +71,30 @@ def inbox(*, show_all: bool, as_json: bool) -> None:
         for one in (*present, *moved):
             click.echo(json.dumps(asdict(one)))
         return
-    shown = moved if show_all else moved[-MOVED_SHOWN:]
-    width = max((len(one.entry) for one in (*present, *shown)), default=0)
-    for one in (*present, *shown):
-        click.echo(f"{one.entry:{width}}  {_words(one)}")
-    hidden = f", {len(moved) - len(shown):,} of them not shown (--all)" if len(moved) > len(shown) else ""
-    away = f"; {len(moved):,} moved away{hidden}" if moved else ""
-    number = f"{len(present):,} {'entry' if len(present) == 1 else 'entries'}"
+    entries, gone = _by_entry(present), _by_entry(moved)
+    shown = gone if show_all else gone[-MOVED_SHOWN:]
+    width = max((len(own[0].entry) for own in (*entries, *shown)), default=0)
+    for own in (*entries, *shown):
+        click.echo(f"{own[0].entry:{width}}  {_words(own)}")
+    hidden = f", {len(gone) - len(shown):,} of them not shown (--all)" if len(gone) > len(shown) else ""
+    away = f"; {len(gone):,} moved away{hidden}" if gone else ""
+    number = f"{len(entries):,} {'entry' if len(entries) == 1 else 'entries'}"
     click.echo(f"{number} in {home / 'inbox'}{away}")
 
 
-def _words(one: Outcome) -> str:
+def _by_entry(outcomes: Iterable[Outcome]) -> list[list[Outcome]]:
+    """The outcomes of each entry, which follow each other."""
+    return [list(own) for _, own in itertools.groupby(outcomes, key=lambda one: (one.entry, one.moved_to))]
+
+
+def _words(outcomes: Sequence[Outcome]) -> str:
+    """What became of one entry, in a line."""
+    one = outcomes[0]
     line = WORDS[one.outcome]
-    if one.sample:
+    if len(outcomes) > 1:
+        states = Counter(own.state or "removed" for own in outcomes)
+        line = f"{len(outcomes):,} samples: {', '.join(f'{n:,} {state}' for state, n in states.items())}"
+    elif one.sample:
         line = f"sample {one.sample}: {one.state or 'removed'}"
     if one.why:
         line += f": {one.why}" if not one.sample else f" ({one.why})"
@@ -113,8 +127,8 @@ def _present(home: Path) -> Iterator[Outcome]:
             yield Outcome(printable(name), "waiting")
         else:
             is_sample = row.kind in ("registered", "taken")
-            sample = row.sample if is_sample else ""
-            yield Outcome(shown(row.name), row.kind, row.said, sample, _state(home, sample))
+            for sample in (is_sample and row.sample_names) or [""]:
+                yield Outcome(shown(row.name), row.kind, row.said, sample, _state(home, sample))
 
 
 def _moved(home: Path) -> Iterator[Outcome]:
@@ -123,9 +137,8 @@ def _moved(home: Path) -> Iterator[Outcome]:
 
     for one in moved_entries(home):
         place = printable(os.fsdecode(one.moved_to))
-        yield Outcome(
-            shown(one.name), one.kind, one.said, one.sample, _state(home, one.sample), place, one.at
-        )
+        for sample in one.sample_names or [""]:
+            yield Outcome(shown(one.name), one.kind, one.said, sample, _state(home, sample), place, one.at)
 
 
 def _state(home: Path, sample: str) -> str:

@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("names", metavar="[SAMPLES]...", nargs=-1)
 @out_option("Folder for summary.tsv, index.html, the reports and MultiQC's files.")
+@click.option(
+    "--entry", metavar="NAME", help="The samples of one entry of the inbox: a run folder or a sample sheet."
+)
 @click.option("--force", is_flag=True, help="Replace files in --out that VirNucPro did not write.")
-def summary(names: tuple[str, ...], out: Path, *, force: bool) -> None:
+def summary(names: tuple[str, ...], out: Path, *, entry: str | None, force: bool) -> None:
     """Write one table and one page for several samples.
 
     SAMPLES are names as `virnucpro samples` lists them; without names, all samples. The folder can be copied or sent:
@@ -28,6 +31,7 @@ def summary(names: tuple[str, ...], out: Path, *, force: bool) -> None:
     Examples:
       virnucpro summary --out overview
       virnucpro summary pat1 pat2 --out overview
+      virnucpro summary --entry run7 --out overview
     """
     from virnucpro_assets.platform.environment import home_folder
     from virnucpro_core.errors import UsageError
@@ -38,6 +42,8 @@ def summary(names: tuple[str, ...], out: Path, *, force: bool) -> None:
 
     home = home_folder()
     chosen = list(dict.fromkeys(names)) or list_samples(home)
+    if entry is not None:
+        chosen = _of_entry(home, entry, names)
     if not chosen:
         raise UsageError("there are no samples", where=home, remedy="predict one with `virnucpro predict`")
     check_writable(out)
@@ -47,6 +53,22 @@ def summary(names: tuple[str, ...], out: Path, *, force: bool) -> None:
     for line in _pages(out):
         click.echo(line)
     click.echo(f"{counted(len(rows), 'sample')}: {len(rows) - without:,} called, {without:,} without results")
+
+
+def _of_entry(home: Path, entry: str, names: tuple[str, ...]) -> list[str]:
+    """The samples that an entry of the inbox became, as far as they are still there."""
+    from virnucpro_core.errors import UsageError
+    from virnucpro_core.samples.inbox_state import batches
+    from virnucpro_core.samples.sample import is_registered
+
+    if names:
+        raise UsageError("SAMPLES and --entry cannot be used together", remedy="give one of them")
+    found = batches(home)
+    if entry not in found:
+        what = f"no run folder or sample sheet {entry!r} is known"
+        known = f"known are {', '.join(found)}" if found else "`virnucpro inbox` lists the entries"
+        raise UsageError(what, where=home / "inbox", remedy=known)
+    return sorted(name for name in found[entry] if is_registered(home, name))
 
 
 def end_of_batch(

@@ -1,8 +1,9 @@
 """Serves the results of the samples, read-only, at `/results/` beside the web UI.
 
-`/results/` lists the samples, `/results/SAMPLE/` its files, and `/results/SAMPLE/report.html` is one file. Only files
-that `run.json` lists are served: no folder, no link, nothing outside of the samples. A page of results is shown in a
-sandbox of its own, so that nothing in it can reach the web UI.
+`/results/` is the page across all samples, `/results/?entry=run7` across those of one entry of the inbox, and
+`/results/summary.tsv` its table. `/results/SAMPLE/` lists the files of a sample, and `/results/SAMPLE/report.html` is
+one file. Only files that `run.json` lists are served: no folder, no link, nothing outside of the samples. A page of
+results is shown in a sandbox of its own, so that nothing in it can reach the web UI.
 """
 
 import html
@@ -10,6 +11,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -18,8 +20,10 @@ from starlette.routing import Route, Router
 
 from virnucpro_core.errors import VirnucproError
 from virnucpro_core.files.disk import shown_bytes
+from virnucpro_core.pipeline.across import rows_of_home
+from virnucpro_core.results.batch import SUMMARY, BatchRow, batch_page, batch_table
 from virnucpro_core.results.finished import listed_files
-from virnucpro_core.results.folder import RUN
+from virnucpro_core.samples.inbox_state import batches
 from virnucpro_core.samples.sample import Sample, list_samples, open_sample
 
 # What a browser shall do with a file, by its last suffix. Others are downloaded.
@@ -45,9 +49,16 @@ HEADERS = {
 def results_app(home: Path) -> Router:
     """The ASGI application for the results of the samples in this VIRNUCPRO_HOME. It answers GET and HEAD."""
 
-    def index(_: Request) -> Response:
-        rows = [(f"{name}/", name, "") for name in list_samples(home) if _has_results(home, name)]
-        return _page("results", rows, empty="No sample has results yet.")
+    def index(request: Request) -> Response:
+        entry, rows = _across(home, request)
+        others = [(name, f"?{urlencode({'entry': name})}") for name in batches(home) if name != entry]
+        others[:0] = [("all samples", ".")] if entry else []
+        table = f"{SUMMARY}?{urlencode({'entry': entry})}" if entry else SUMMARY
+        return HTMLResponse(batch_page(rows, heading=entry, table=table, others=others), headers=HEADERS)
+
+    def table(request: Request) -> Response:
+        _, rows = _across(home, request)
+        return Response(batch_table(rows), media_type=_type(Path(SUMMARY)), headers=HEADERS)
 
     def folder(request: Request) -> Response:
         sample = _sample(home, request.path_params["sample"])
@@ -66,6 +77,7 @@ def results_app(home: Path) -> Router:
     return Router(
         [
             Route("/", index),
+            Route(f"/{SUMMARY}", table),
             Route("/{sample}", folder),
             Route("/{sample}/", folder),
             Route("/{sample}/{name}", file),
@@ -81,11 +93,19 @@ def _sample(home: Path, name: str) -> Sample:
         raise HTTPException(404, "there is no such sample") from error
 
 
-def _has_results(home: Path, name: str) -> bool:
+def _across(home: Path, request: Request) -> tuple[str, list[BatchRow]]:
+    """The entry of the inbox that was asked for, "" for all samples, and the rows of its samples."""
+    entry = request.query_params.get("entry", "")
     try:
-        return (open_sample(home, name).results / RUN).is_file()
-    except VirnucproError:
-        return False
+        known = list_samples(home)
+        if not entry:
+            return entry, rows_of_home(home, known)
+        found = batches(home)
+        if entry not in found:
+            raise HTTPException(404, "no entry of the inbox of this name has become several samples")
+        return entry, rows_of_home(home, sorted({*found[entry]} & {*known}))
+    except VirnucproError as error:  # a sample was removed just now, or the disk has a fault
+        raise HTTPException(503, str(error)) from error
 
 
 def _files(home: Path, sample: Sample) -> list[Path]:

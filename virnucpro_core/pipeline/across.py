@@ -36,9 +36,21 @@ def write_summary(home: Path, names: Sequence[str], out: Path, *, force: bool = 
     states = [overview(home, name) for name in names]
     with only_writer(out):
         check_pages_out(out, force=force)
-        rows = [_of_home(home, state, out / REPORTS) for state in states]
+        rows = [_with_report(home, _of_home(home, state), out / REPORTS) for state in states]
         write_batch(out, rows)
     return rows
+
+
+def rows_of_home(home: Path, names: Sequence[str]) -> list[BatchRow]:
+    """Rows of these samples, whose addresses lead to `NAME/` and the report in it. Copies and hashes nothing.
+
+    Raises UsageError for an unknown name.
+    """
+    rows = [_of_home(home, overview(home, name)) for name in names]
+    return [
+        replace(row, folder=f"{row.sample}/", report=f"{row.sample}/{REPORT}") if row.facts else row
+        for row in rows
+    ]
 
 
 def write_summary_of_folder(
@@ -65,23 +77,33 @@ def write_summary_of_folder(
     return rows
 
 
-def _of_home(home: Path, state: Overview, reports: Path) -> BatchRow:
+def _of_home(home: Path, state: Overview) -> BatchRow:
+    """The row of a sample of the home, without addresses."""
     name = state.name
     if state.state != "called":
         return BatchRow(name, state.state, seconds=_seconds(home, name, {}), reason=state.reason)
-    results = open_sample(home, name).results
     try:
-        facts = _facts(results / RUN)
-        whole = sha256_once(results / REPORT) == facts["files"][REPORT]["sha256"]
+        facts = _facts(open_sample(home, name).results / RUN)
     except _UNREADABLE:
+        return BatchRow(name, "damaged", reason=DAMAGED)
+    return BatchRow(name, "called", facts, _seconds(home, name, facts))
+
+
+def _with_report(home: Path, row: BatchRow, reports: Path) -> BatchRow:
+    """The row with a copy of the sample's report in `reports`, if that is whole."""
+    if not row.facts:
+        return row
+    report = open_sample(home, row.sample).results / REPORT
+    try:
+        whole = sha256_once(report) == row.facts["files"][REPORT]["sha256"]
+    except OSError:
         whole = False
     if not whole:
-        return BatchRow(name, "damaged", reason=DAMAGED)
-    target = reports / f"{name}.html"
+        return BatchRow(row.sample, "damaged", reason=DAMAGED)
+    target = reports / f"{row.sample}.html"
     with publish(target) as temporary:
-        shutil.copyfile(results / REPORT, temporary)
-    seconds = _seconds(home, name, facts)
-    return BatchRow(name, "called", facts, seconds, report=f"{REPORTS}/{quote(target.name)}")
+        shutil.copyfile(report, temporary)
+    return replace(row, report=f"{REPORTS}/{quote(target.name)}")
 
 
 def _of_folder(home: Path, file: Path) -> BatchRow:

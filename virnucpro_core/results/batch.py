@@ -60,7 +60,8 @@ class BatchRow:
     """One sample. state: `called`, or how far it is, or `failed`; `reason` says why there are no results.
 
     facts: the content of its `run.json`, {} without results. seconds: how long its lanes computed, None if unknown.
-    report: address of its report, relative to the folder of the pages; "" for none.
+    report: address of its report, relative to the folder of the pages; "" for none. folder: address of all its files,
+    "" if the page does not lead there.
     """
 
     sample: str
@@ -69,6 +70,7 @@ class BatchRow:
     seconds: float | None = None
     report: str = ""
     reason: str = ""
+    folder: str = ""
 
     def cells(self) -> dict[str, str]:
         """The values of all COLUMNS as text; empty where there are no results."""
@@ -99,10 +101,14 @@ def check_batch_out(out: Path, *, force: bool = False) -> None:
 
 def write_batch(out: Path, rows: Sequence[BatchRow]) -> None:
     """Publish the four files in `out`. The same rows give the same bytes. Raises StoreError for disk errors."""
-    lines = [_HEADER, *("\t".join(row.cells().values()) for row in rows)]
-    publish_bytes(out / SUMMARY, ("\n".join(lines) + "\n").encode())
+    publish_bytes(out / SUMMARY, batch_table(rows).encode())
     write_multiqc(out, {row.sample: row.facts["counts"] for row in rows if row.facts})
-    publish_bytes(out / INDEX, _page(rows).encode())
+    publish_bytes(out / INDEX, batch_page(rows).encode())
+
+
+def batch_table(rows: Sequence[BatchRow]) -> str:
+    """The text of `summary.tsv`: a line for each sample below COLUMNS."""
+    return "\n".join([_HEADER, *("\t".join(row.cells().values()) for row in rows)]) + "\n"
 
 
 def _cells_of(facts: dict[str, Any]) -> dict[str, str]:
@@ -132,7 +138,17 @@ def _fraction(part: int, whole: int) -> str:
     return f"{part / whole:.6f}" if whole else ""
 
 
-def _page(rows: Sequence[BatchRow]) -> str:
+def batch_page(
+    rows: Sequence[BatchRow],
+    *,
+    heading: str = "",
+    table: str = SUMMARY,
+    others: Sequence[tuple[str, str]] = (),
+) -> str:
+    """The HTML of `index.html`.
+
+    heading: what the samples have in common. table: address of `batch_table`. others: (text, address) of other pages.
+    """
     style = template_text("report.css")
     counts = [row.facts["counts"] for row in rows if row.facts]
     totals = {call: sum(c["calls"].get(call, 0) for c in counts) for call in CALLS}
@@ -142,6 +158,9 @@ def _page(rows: Sequence[BatchRow]) -> str:
         .render(
             policy=page_policy(style),
             style=style,
+            heading=printable(heading),
+            table=table,
+            others=[(printable(text), address) for text, address in others],
             rows=[_shown(row) for row in rows],
             called=len(counts),
             records=sum(totals.values()),
@@ -167,6 +186,7 @@ def _shown(row: BatchRow) -> dict[str, Any]:
         "sample": printable(row.sample),
         "state": row.state,
         "report": row.report,
+        "folder": row.folder,
         "reason": printable(row.reason),
         "seconds": "" if row.seconds is None else f"{row.seconds:,.0f}",
         "counts": counts,

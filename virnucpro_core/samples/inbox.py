@@ -2,9 +2,9 @@
 
 A scan ("look" in the names below) is short. It reads sizes, times and the beginning of new files; runs read the rest.
 A file is complete when its size and time have not changed for `stable_seconds` as seen by the scans, or at once when a
-file NAME.done lies next to it. A folder is one sample made of its sequence files. Two mates (R1, R2) are one sample; a
-single mate waits PATIENCE times as long for the other one. A folder with an unfinished file
-(NAME.part) waits for it. A problem with one entry is recorded in its row and does not affect the other entries.
+file NAME.done lies next to it. Two mates (R1, R2) are one sample; a single mate waits PATIENCE times as long for the
+other one. A folder with an unfinished file (NAME.part) waits for it. Which samples an entry makes says
+`inbox_register.py`. A problem with one entry is recorded in its row and does not affect the other entries.
 """
 
 import contextlib
@@ -16,37 +16,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from virnucpro_core.errors import IncompleteError, InputError, VirnucproError
-from virnucpro_core.files.digests import sha256_json
+from virnucpro_core.errors import IncompleteError, InputError, VirnucproError, printable
 from virnucpro_core.files.disk import disk_errors
 from virnucpro_core.files.locks import locked
-from virnucpro_core.samples.finding import told_apart
 from virnucpro_core.samples.inbox_entry import Entry, examine, final_name, is_partial
 from virnucpro_core.samples.inbox_moves import DONE, move_taken, set_aside
+from virnucpro_core.samples.inbox_register import NO_FILES, Arrival, Registered, Registration, sheet_of
 from virnucpro_core.samples.inbox_settings import SUFFIX, SettingsFiles, is_settings_file
 from virnucpro_core.samples.inbox_state import PROBLEMS, InboxState, Kind, Row, shown
-from virnucpro_core.samples.inputs import look_at_inputs, passing_error
-from virnucpro_core.samples.naming import enter_unread
+from virnucpro_core.samples.inputs import passing_error
 from virnucpro_core.samples.products import CHUNKS
 from virnucpro_core.samples.removal import remove_sample
-from virnucpro_core.samples.sample import (
-    REJECTED,
-    NameTakenError,
-    Sample,
-    is_registered,
-    open_sample,
-    read_refusal,
-    register_unread,
-)
+from virnucpro_core.samples.sample import REJECTED, Sample, is_registered, open_sample, read_refusal
 from virnucpro_core.samples.settings import SampleSettings
-from virnucpro_core.sequences.fasta import check_head
-from virnucpro_core.sequences.names import Group, group_files, named_as_mate, run_samples, sample_name
+from virnucpro_core.samples.settings_file import NAME
+from virnucpro_core.samples.sheet import files_named
+from virnucpro_core.samples.sheet_faults import SheetError
+from virnucpro_core.sequences.names import Group, group_files, named_as_mate, sample_name
 
 PATIENCE = 20
 # Dagster stops a scan after 60 s. Entries that are not registered within LOOK_SECONDS wait for the next scan.
 LOOK_SECONDS = 15.0
 _OPTION = re.compile(r"`--([a-z-]+) ([a-z0-9]+)`")
-_REFUSED = "no FASTA or FASTQ file in this folder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,24 +66,6 @@ class Look:
     removed: list[str] = field(default_factory=list)
     arriving: int = 0
     problems: list[Row] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class _Arrival:
-    name: str
-    files: tuple[Path, ...]
-    entries: tuple[Entry, ...]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def before(self) -> str:
-        """The sample that these entries were registered as before they changed; "" if there is none."""
-        names = {entry.row.sample for entry in self.entries}
-        return names.pop() if len(names) == 1 else ""
-
-    @property
-    def is_marked(self) -> bool:
-        return any(entry.marked for entry in self.entries)
 
 
 def look(
@@ -124,15 +97,18 @@ def look(
             names = sorted(os.listdir(inbox))  # noqa: PTH208 - names alone
         files = SettingsFiles(inbox, names)
         entries = list(_entries(inbox, names, state, now, files))
-        looker = _Looker(
-            home, lambda paths: settings(files.given(paths)), files, state, found, stable_seconds
-        )
+        looker = _Looker(home, settings, files, state, found, stable_seconds)
         looker.work(entries, names, time.monotonic() + seconds)
         rows = state.rows.values()
         found.arriving = sum(row.kind == "arriving" for row in rows)
         found.problems = [row for row in rows if row.kind in PROBLEMS]
         found.registered = sorted(
-            {r.sample for r in rows if r.kind in ("registered", "taken") and r.look > (heard or 0)}
+            {
+                name
+                for row in rows
+                if row.kind in ("registered", "taken") and row.look > (heard or 0)
+                for name in row.sample_names
+            }
         )
         return found
 
@@ -166,13 +142,14 @@ class _Looker:
     def __init__(
         self,
         home: Path,
-        settings: Callable[[Sequence[Path]], SampleSettings],
+        settings: Callable[[Mapping[str, Any]], SampleSettings],
         files: SettingsFiles,
         state: InboxState,
         found: Look,
         stable_seconds: float,
     ) -> None:
-        self.home, self.settings, self.files, self.state, self.found = home, settings, files, state, found
+        self.home, self.files, self.state, self.found = home, files, state, found
+        self.registration = Registration(home, settings, files)
         self.stable = stable_seconds
 
     def work(self, entries: Sequence[Entry], names: Sequence[str], deadline: float) -> None:
@@ -190,37 +167,48 @@ class _Looker:
                 self._take(arrival)
 
     def _follow(self, entries: Sequence[Entry]) -> None:
-        """See what became of the registered entries: refused by their run, or taken."""
+        """See what became of the registered entries: refused by their runs, or taken."""
         moves = self.files.moves_taken()
-        samples: dict[str, list[Entry]] = {}
+        together: dict[str, list[Entry]] = {}
         for entry in entries:
             if entry.row.kind == "registered" or (moves and entry.row.kind == "taken"):
-                samples.setdefault(entry.row.sample, []).append(entry)
-        for name, own in samples.items():
-            folder = self.home / "samples" / name
-            if (folder / CHUNKS).exists():
-                for entry in own:
-                    entry.row.kind = "taken"
-                if moves:
-                    self._move(name, own)
-            elif (folder / REJECTED).exists():
-                self._take_back(name, own)
+                together.setdefault(entry.row.samples, []).append(entry)
+        for names, own in together.items():
+            samples = [name for name in names.split() if is_registered(self.home, name)]
+            read = {name for name in samples if (self.home / "samples" / name / CHUNKS).exists()}
+            others = [name for name in samples if name not in read]
+            refused = [name for name in others if (self.home / "samples" / name / REJECTED).exists()]
+            if not samples or len(read) + len(refused) < len(samples):
+                continue
+            if refused == [names]:
+                self._take_back(names, own)
+                continue
+            if own[0].row.kind == "registered":
+                self._tell_refused({name: self._refusal(name, own[0]) for name in refused}, own)
+            for entry in own:
+                entry.row.kind = "taken"
+            if moves and not refused:  # what was refused may be corrected where it lies
+                self._move(samples, own)
+
+    def _refusal(self, name: str, entry: Entry) -> str:
+        """Why the run of a sample has refused its files. An option of `predict` is a line of a settings file here."""
+        file = f"{NAME} in the folder" if entry.is_folder else f"{name}{SUFFIX} beside the file"
+        return _OPTION.sub(rf'`\1 = "\2"` in {file}', read_refusal(open_sample(self.home, name)))
 
     def _take_back(self, name: str, entries: Sequence[Entry]) -> None:
         """Remove a sample that its run has refused, for which nothing was computed, and set its entries aside."""
         with contextlib.suppress(VirnucproError):  # a process works on it: the next scan does it
-            # The refusal names an option of `predict`; here it is a line in a file.
-            refusal, file = read_refusal(open_sample(self.home, name)), f"{name}{SUFFIX}"
-            reason = _OPTION.sub(rf'`\1 = "\2"` in {file} beside the file', refusal)
+            reason = self._refusal(name, entries[0])
             remove_sample(self.home, name)
             self.found.removed.append(name)
-            self._refuse(_Arrival(name, (), tuple(entries)), reason)
+            self._refuse(Arrival(name, (), tuple(entries)), reason)
 
-    def _move(self, name: str, entries: Sequence[Entry]) -> None:
+    def _move(self, names: Sequence[str], entries: Sequence[Entry]) -> None:
         try:
             own = {file for e in entries for file in self.files.own(e.path, is_folder=e.is_folder)}
             beside = [file for file in own if file.parent == entries[0].path.parent]
-            targets = move_taken(open_sample(self.home, name), [entry.path for entry in entries], beside)
+            samples = [open_sample(self.home, name) for name in names]
+            targets = move_taken(samples, [entry.path for entry in entries], beside)
         except (VirnucproError, OSError) as error:
             for entry in entries:
                 entry.row.said = f"not moved to {DONE}/: {error}"
@@ -228,16 +216,21 @@ class _Looker:
         for entry in entries:
             self.state.leave(entry.row, "taken", entry.row.said, targets[entry.path])
 
-    def _whole(self, entries: Sequence[Entry], names: Sequence[str]) -> Iterator[_Arrival]:
+    def _whole(self, entries: Sequence[Entry], names: Sequence[str]) -> Iterator[Arrival]:
         """Samples whose entries have stopped changing, or are marked as complete (NAME.done)."""
         for entry in entries:
             if entry.trouble or entry.is_handled:
                 continue
             if entry.refusal:
-                yield _Arrival("", (), (entry,))
+                yield Arrival("", (), (entry,))
             elif entry.is_folder and self._is_whole_folder(entry):
-                yield _Arrival(sample_name(entry.path), entry.files, (entry,))
-        files = {e.path: e for e in entries if not e.is_folder and not e.refusal and not e.trouble}
+                yield Arrival(sample_name(entry.path), entry.files, (entry,))
+        claims = self._claims(entries)
+        for sheet, named in claims:
+            if self._is_whole_sheet(sheet, named, names):
+                yield Arrival("", (), (sheet,), claimed=named)
+        claimed = {entry.path for _, named in claims for entry in named}
+        files = {e.path: e for e in entries if e.files and not e.is_folder and e.path not in claimed}
         # Wait for a mate that cannot be read now or that still has a partial name.
         absent = {e.path for e in entries if e.trouble}
         absent |= {self.home / "inbox" / final_name(name) for name in names if is_partial(name)}
@@ -249,7 +242,30 @@ class _Looker:
             if present and not all(e.is_handled for e in present):
                 missing = [p for p in group.files if p not in files]
                 if self._is_whole_group(group, present, missing):
-                    yield _Arrival(group.name, group.files, present, group.notes)
+                    yield Arrival(group.name, group.files, present, group.notes)
+
+    def _claims(self, entries: Sequence[Entry]) -> list[tuple[Entry, tuple[Entry, ...]]]:
+        """The files of the inbox that each new sheet names: they become its samples, not samples by themselves."""
+        inbox = (self.home / "inbox").resolve()
+        files = {e.path.name: e for e in entries if e.files and not e.is_folder and not e.trouble}
+        claims = []
+        for entry in entries:
+            if entry.tables and not (entry.is_folder or entry.is_handled or entry.trouble):
+                named = {file.name for file in files_named(entry.path) if file.parent.resolve() == inbox}
+                claims.append((entry, tuple(files[name] for name in sorted(named & files.keys()))))
+        return claims
+
+    def _is_whole_sheet(self, sheet: Entry, named: Sequence[Entry], names: Sequence[str]) -> bool:
+        self._wait(named, f"waits for {shown(sheet.row.name)}, which names it")
+        late = [
+            e.path.name for e in (sheet, *named) if not (e.is_handled or e.marked or e.age >= self.stable)
+        ]
+        wanted = {file.name for file in files_named(sheet.path)}
+        late += [name for name in names if is_partial(name) and final_name(name) in wanted]
+        if late:
+            first = shown(os.fsencode(late[0]))
+            self._wait((sheet,), "" if late == [sheet.path.name] else f"waits for {first}")
+        return not late
 
     def _is_whole_folder(self, entry: Entry) -> bool:
         if entry.partial:
@@ -260,8 +276,8 @@ class _Looker:
             self._wait((entry,), "")
         elif not entry.files and not entry.others and not entry.marked:
             self._wait((entry,), "an empty folder")
-        elif not entry.files and not entry.marked and entry.age < PATIENCE * self.stable:
-            self._wait((entry,), f"{_REFUSED}: waiting for more files")
+        elif not (entry.files or entry.marked or entry.age >= PATIENCE * self.stable or _has_sheet(entry)):
+            self._wait((entry,), f"{NO_FILES}: waiting for more files")
         else:
             return True
         return False
@@ -279,15 +295,18 @@ class _Looker:
             return False
         return True
 
-    def _take(self, arrival: _Arrival) -> None:
+    def _take(self, arrival: Arrival) -> None:
         """Register the arrival or record why that failed. An error here never stops the other arrivals."""
+        ages = [entry.age for entry in arrival.entries if not entry.is_handled]
+        may_wait = not arrival.is_marked and min(ages) < PATIENCE * self.stable
         try:
-            self._register(arrival)
+            for one in self.registration.register(arrival, may_wait=may_wait):
+                self._record(one)
         except (VirnucproError, OSError, ValueError) as error:
             passing, text = passing_error(error), str(error)
-            ages = [entry.age for entry in arrival.entries if not entry.is_handled]
-            patient = not arrival.is_marked and min(ages) < PATIENCE * self.stable
-            if isinstance(error, IncompleteError) and patient:
+            if isinstance(error, SheetError):
+                text = f"{printable(Path(error.where).name)}: {'; '.join(error.faults)}"
+            if isinstance(error, IncompleteError) and may_wait:
                 self._wait(arrival.entries, f"looks incomplete: {text}")
             elif not all(path.exists() for path in arrival.files):
                 self._wait(arrival.entries, "vanished during the scan")
@@ -297,69 +316,25 @@ class _Looker:
                 is_file = isinstance(error, (InputError, OSError))
                 self._note(arrival.entries, "unreadable" if is_file else "failing", text)
 
-    def _register(self, arrival: _Arrival) -> None:
-        entry = arrival.entries[0]
-        if entry.refusal or not arrival.files:
-            raise InputError(entry.refusal or _REFUSED, path=entry.path, remedy="give FASTA or FASTQ files")
-        for path in arrival.files:
-            check_head(path)
-        if entry.is_folder:
-            if len(several := run_samples(arrival.files)) > 1:
-                samples = f"{len(several):,} samples by their names, which are never mixed"
-                what = f"a run folder of {samples}: {_some(several)}"
-                remedy = "use `virnucpro predict FOLDER`, or put the files, or a folder for each sample, into the inbox"
-                raise InputError(what, path=entry.path, remedy=remedy)
-            self._register_sample(arrival)
-            return
-        for group in told_apart(Group(arrival.name, arrival.files)):
-            own = tuple(e for e in arrival.entries if e.path in group.files or e.path not in arrival.files)
-            if not all(e.is_handled for e in own):
-                self._register_sample(_Arrival(group.name, group.files, own, arrival.notes))
+    def _record(self, one: Registered) -> None:
+        """Note in the rows of its entries what an arrival became."""
+        said = "; ".join(one.notes)
+        for entry in one.entries:
+            row = entry.row
+            row.kind, row.said, row.samples = "registered", said, " ".join(one.samples)
+            row.look, row.marker = self.found.number, entry.marker or row.marker
+        if said:
+            self._tell(one.entries, "registered", said, one.samples[0] if len(one.samples) == 1 else "")
+        self._tell_refused({name: str(error) for name, error in one.refused.items()}, one.entries)
 
-    def _register_sample(self, arrival: _Arrival) -> None:
-        notes = [f"not sequence files, ignored: {_some(e.ignored)}" for e in arrival.entries if e.ignored]
-        notes += arrival.notes
-        sample, note = self._named(arrival)
-        notes += [note] if note else []
-        for one in arrival.entries:
-            one.row.kind, one.row.said, one.row.sample = "registered", "; ".join(notes), sample.name
-            one.row.look, one.row.marker = self.found.number, one.marker or one.row.marker
-        if notes:
-            self._tell(arrival.entries, "registered", "; ".join(notes), sample.name)
+    def _tell_refused(self, refused: Mapping[str, str], entries: Sequence[Entry]) -> None:
+        """Report samples of a run or a sheet that cannot be read, while the others go on."""
+        for name, reason in refused.items():
+            for entry in entries:
+                entry.row.said += f"{'; ' if entry.row.said else ''}{name} was refused: {reason}"
+            self._tell(entries, "refused", f"sample {name!r}: {reason}", "")
 
-    def _named(self, arrival: _Arrival) -> tuple[Sample, str]:
-        """Register the arrival under its own name or a free one. Returns the sample and a note on its name, or ""."""
-        settings = self.settings([entry.path for entry in arrival.entries])
-        has_own = any(self.files.own(e.path, is_folder=e.is_folder) for e in arrival.entries)
-
-        def enter(name: str, *, replaces: bool = False) -> Sample:
-            # A sample without settings of its own keeps those that it has, whatever holds for the inbox now.
-            enter_as = enter_unread if has_own or replaces else register_unread
-            return enter_as(self.home, name, arrival.files, settings, replaces=replaces)
-
-        name = arrival.name
-        if arrival.before and is_registered(self.home, arrival.before):
-            name = open_sample(self.home, arrival.before).base
-        try:
-            sample = enter(name)
-            is_variant = sample.variant_of and sample.name != arrival.before
-            return sample, f"other settings: a variant of sample {sample.variant_of!r}" if is_variant else ""
-        except NameTakenError as error:
-            known, files = open_sample(self.home, name), look_at_inputs(arrival.files)
-            # `unread`: an earlier scan was killed after it registered the sample and before it saved its row. No run
-            # has read the earlier files, so the changed files may replace them.
-            unread = not known.content and {f.path for f in known.inputs} & {f.path for f in files}
-            if arrival.before or unread:
-                sample = enter(name, replaces=True)
-                if sample.name != (arrival.before or name):
-                    return sample, f"changed, with other settings: a variant of sample {sample.variant_of!r}"
-                what = f"changed after it became sample {sample.name!r}, which now stands for the later files"
-                return sample, f"{what}; results of the earlier ones move to superseded/"
-            own = sha256_json([[str(f.path), f.bytes, f.mtime_ns] for f in files])[:8]
-            sample = enter(f"{name[:55]}-{own}")
-            return sample, f"{error.what}: this one is sample {sample.name!r}"
-
-    def _refuse(self, arrival: _Arrival, reason: str) -> None:
+    def _refuse(self, arrival: Arrival, reason: str) -> None:
         """Move entries that cannot become a sample to `set_aside`. If that fails, report it once and leave it."""
         for entry in arrival.entries:
             try:
@@ -369,7 +344,7 @@ class _Looker:
                 entry.row.marker = entry.marker or entry.row.marker
                 self._note((entry,), "refused", said)
             else:
-                entry.row.sample = ""
+                entry.row.samples = ""
                 self.state.leave(entry.row, "refused", reason, moved_to)
                 self.found.news.append(News("refused", (entry.row.name,), reason, moved_to=moved_to))
 
@@ -391,6 +366,8 @@ class _Looker:
         self.found.news.append(News(kind, tuple(e.row.name for e in entries), said, sample))
 
 
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 10:,} more" if len(names) > 10 else ""
-    return ", ".join(shown(os.fsencode(name)) for name in names[:10]) + more
+def _has_sheet(entry: Entry) -> bool:
+    try:
+        return sheet_of(entry) is not None
+    except VirnucproError:  # the registration says what is wrong
+        return True

@@ -1,4 +1,7 @@
-"""Examine one entry of the inbox: a file, a folder, or something else. Reads names, sizes and times, no contents."""
+"""Examine one entry of the inbox: a file, a folder, a sample sheet, or something else.
+
+Reads names, sizes and times, no contents.
+"""
 
 import contextlib
 import errno
@@ -16,13 +19,15 @@ from virnucpro_core.sequences.names import looks_like_sequence_file
 
 MARKER = ".done"
 UNFINISHED = (".part", ".partial", ".tmp", ".crdownload", ".filepart")
+TABLES = (".csv", ".tsv")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """An entry and its updated row. A change restarts the waiting time.
 
-    files: sequence files, sorted. partial: names of files in the folder that are still arriving. ignored: names of
+    files: sequence files, sorted. tables: files named .csv or .tsv, the file itself or those at the top of the folder,
+    one of which may be a sample sheet. partial: names of files in the folder that are still arriving. ignored: names of
     other files. others: whether the folder holds anything at all. age: seconds since the entry last changed.
     marker: identifies its NAME.done, "" for none. marked: there is a NAME.done that was not acted on yet.
     trouble: why the entry cannot be examined now. refusal: why it can never become a sample.
@@ -32,6 +37,7 @@ class Entry:
     row: Row
     is_folder: bool = False
     files: tuple[Path, ...] = ()
+    tables: tuple[Path, ...] = ()
     partial: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     others: bool = False
@@ -106,7 +112,10 @@ def _file_or_folder(path: Path, row: Row, settings: SettingsFiles) -> Entry:
     identity = f"{status.st_size} {status.st_mtime_ns}"
     identity = settings.marked(identity, path, row.identity, is_folder=False)
     _update(row, identity, identity)
-    return Entry(path, row, files=(path,), others=True)
+    is_table = path.name.lower().endswith(TABLES)
+    return Entry(
+        path, row, files=() if is_table else (path,), tables=(path,) if is_table else (), others=True
+    )
 
 
 def _update(row: Row, identity: str, activity: str) -> None:
@@ -119,7 +128,7 @@ def _update(row: Row, identity: str, activity: str) -> None:
 
 def _folder(path: Path, row: Row, settings: SettingsFiles) -> Entry:
     """The entry of a folder with all its files. Hidden files only show whether something is still being written."""
-    files, partial, ignored, facts, noise = [], [], [], [], []
+    files, tables, partial, ignored, facts, noise = [], [], [], [], [], []
     for file, status in _walk(path):
         name = str(file.relative_to(path))
         fact = [name, status.st_size, status.st_mtime_ns] if status else [name]
@@ -135,6 +144,9 @@ def _folder(path: Path, row: Row, settings: SettingsFiles) -> Entry:
         elif status and stat.S_ISREG(status.st_mode) and looks_like_sequence_file(file):
             files.append(file)
             facts.append(fact)
+        elif status and file.parent == path and name.lower().endswith(TABLES):
+            tables.append(file)
+            facts.append(fact)
         elif name != NAME:
             ignored.append(name)
     identity = settings.marked(sha256_json(facts), path, row.identity, is_folder=True)
@@ -144,6 +156,7 @@ def _folder(path: Path, row: Row, settings: SettingsFiles) -> Entry:
         row,
         is_folder=True,
         files=tuple(sorted(files)),
+        tables=tuple(sorted(tables)),
         partial=tuple(partial),
         ignored=tuple(sorted(ignored)),
         others=bool(noise),

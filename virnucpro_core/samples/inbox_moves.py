@@ -11,6 +11,7 @@ from pathlib import Path
 
 from virnucpro_core.errors import StoreError
 from virnucpro_core.files.publish import publish_bytes
+from virnucpro_core.samples.occupancy import exclusive_lock
 from virnucpro_core.samples.sample import Sample, registering, write
 
 ASIDE, DONE = "set_aside", "done"
@@ -30,18 +31,24 @@ def set_aside(home: Path, entry: Path, reason: str) -> Path:
     return target
 
 
-def move_taken(sample: Sample, entries: Sequence[Path], beside: Sequence[Path] = ()) -> dict[Path, Path]:
-    """Move the entries of a sample to `done/` and write their new place into the sample. Returns where each one is.
+def move_taken(
+    samples: Sequence[Sample], entries: Sequence[Path], beside: Sequence[Path] = ()
+) -> dict[Path, Path]:
+    """Move the entries of these samples to `done/` and write their new place into the samples. Returns where each is.
 
     beside: their settings files, which move too. If it is interrupted, the next call completes it. Raises StoreError
-    while a process works on the sample, OSError if an entry cannot be renamed.
+    while a process works on one of the samples, OSError if an entry cannot be renamed.
     """
-    done = sample.home.resolve() / DONE
-    targets = {entry: _begun(sample, done, entry) or _free(done, entry.name) for entry in entries}
-    inputs = tuple(replace(file, path=_moved(file.path, targets)) for file in sample.inputs)
-    with registering(sample):
-        busy = f"the files of sample {sample.name!r} are not moved, a process works on it"
-        write(replace(sample, inputs=inputs), sample, busy, is_new=False)
+    done = samples[0].home.resolve() / DONE
+    targets = {entry: _begun(samples, done, entry) or _free(done, entry.name) for entry in entries}
+    # The locks of hundreds of samples cannot be held together: this only sees whether they are free.
+    for sample in samples[1:]:
+        with exclusive_lock(sample.folder, _busy(sample)):
+            pass
+    for sample in samples:
+        inputs = tuple(replace(file, path=_moved(file.path, targets)) for file in sample.inputs)
+        with registering(sample):
+            write(replace(sample, inputs=inputs), sample, _busy(sample), is_new=False)
     for entry, target in targets.items():
         entry.rename(target)
         _forget_marker(entry)
@@ -50,9 +57,13 @@ def move_taken(sample: Sample, entries: Sequence[Path], beside: Sequence[Path] =
     return targets
 
 
-def _begun(sample: Sample, done: Path, entry: Path) -> Path | None:
+def _busy(sample: Sample) -> str:
+    return f"the files of sample {sample.name!r} are not moved, a process works on it"
+
+
+def _begun(samples: Sequence[Sample], done: Path, entry: Path) -> Path | None:
     """Where an earlier call, which was interrupted, was about to move the entry."""
-    for file in sample.inputs:
+    for file in (file for sample in samples for file in sample.inputs):
         if done in file.path.parents and not file.path.exists():
             target = done / file.path.relative_to(done).parts[0]
             if target.name == entry.name or target.name.endswith(f"-{entry.name}"):

@@ -32,8 +32,9 @@ class Row:
     its own settings files; activity: those of all its files. since: when this activity was first seen, in seconds of
     `clock`; None: before the last restart of the machine. kind: `arriving` while it changes or waits for something;
     `unreadable` and `failing` are tried again; `refused` stays where it is; `registered` is a sample, `taken` one whose
-    files were read. said: the reason, for people. sample: the sample that it became, also while changed files of the
-    same entry arrive. marker: the NAME.done that was acted on. look: number of the scan that registered it.
+    files were read. said: the reason, for people. samples: names of the samples that it became, separated by spaces,
+    also while changed files of the same entry arrive. marker: the NAME.done that was acted on. look: number of the scan
+    that registered it.
     """
 
     name: bytes
@@ -42,9 +43,14 @@ class Row:
     since: float | None = None
     kind: Kind = "arriving"
     said: str = ""
-    sample: str = ""
+    samples: str = ""
     marker: str = ""
     look: int = 0
+
+    @property
+    def sample_names(self) -> list[str]:
+        """Names of its samples."""
+        return self.samples.split()
 
     @property
     def handled(self) -> bool:
@@ -56,20 +62,25 @@ class Row:
 class Left:
     """An entry that left the inbox: what became of it, and where it is.
 
-    kind: `refused` or `taken`. at: seconds since 1970.
+    kind: `refused` or `taken`. samples: as in `Row`. at: seconds since 1970.
     """
 
     name: bytes
     kind: Kind
     said: str
-    sample: str
+    samples: str
     moved_to: bytes
     at: float
+
+    @property
+    def sample_names(self) -> list[str]:
+        """Names of its samples."""
+        return self.samples.split()
 
 
 _COLUMNS = tuple(f.name for f in fields(Row))
 _values = attrgetter(*_COLUMNS)
-_MOVED = "name BLOB PRIMARY KEY, kind TEXT, said TEXT, sample TEXT, moved_to BLOB, at REAL"
+_MOVED = "name BLOB PRIMARY KEY, kind TEXT, said TEXT, samples TEXT, moved_to BLOB, at REAL"
 
 
 def clock() -> float:
@@ -116,12 +127,12 @@ class InboxState:
     def leave(self, row: Row, kind: Kind, said: str, moved_to: Path) -> None:
         """Note that an entry was moved out of the inbox. Its row is dropped."""
         self.rows.pop(row.name, None)
-        self._left.append(Left(row.name, kind, said, row.sample, os.fsencode(moved_to), time.time()))
+        self._left.append(Left(row.name, kind, said, row.samples, os.fsencode(moved_to), time.time()))
 
     def _read(self) -> None:
         boots = dict(self._connection.execute("SELECT name, value FROM facts"))
         same_boot = boots.get("boot") == self._boot
-        for values in self._connection.execute(f"SELECT {', '.join(_COLUMNS)} FROM entries"):  # noqa: S608
+        for values in self._connection.execute("SELECT * FROM entries"):
             row = Row(*values)
             self._stored[row.name] = values
             if not same_boot:
@@ -157,8 +168,9 @@ def noted_problems(home: Path) -> list[Row]:
 def noted_entries(home: Path) -> list[Row]:
     """All entries that the latest scan saw in the inbox, sorted by name. Raises StoreError."""
     with _reading(home) as connection:
-        query = f"SELECT {', '.join(_COLUMNS)} FROM entries ORDER BY name"  # noqa: S608
-        return [Row(*values) for values in connection.execute(query)] if connection else []
+        if connection is None:
+            return []
+        return [Row(*values) for values in connection.execute("SELECT * FROM entries ORDER BY name")]
 
 
 def moved_entries(home: Path) -> list[Left]:
@@ -170,6 +182,16 @@ def moved_entries(home: Path) -> list[Left]:
         if not connection or not known:
             return []
         return [Left(*values) for values in connection.execute("SELECT * FROM moved ORDER BY name")]
+
+
+def batches(home: Path) -> dict[str, list[str]]:
+    """The samples of each entry that became several, by the entry's name for people. Raises StoreError.
+
+    Of entries of the same name, those of the latest. A sample among them may have been removed since.
+    """
+    entries: list[Row | Left] = [*moved_entries(home), *noted_entries(home)]
+    found = {shown(one.name): one.sample_names for one in entries}
+    return {name: samples for name, samples in sorted(found.items()) if len(samples) > 1}
 
 
 @contextlib.contextmanager

@@ -180,13 +180,20 @@ def place(sample: Sample, *, chosen: bool, fresh: bool = False) -> Sample:
     """
     if chosen:
         return _in_family(sample, fresh=fresh)
-    names = [_known_as(sample) or sample.name, *_joined(sample)]
-    for name in names:
-        named, members = _named(sample, name), family(sample.home, name)
-        is_free = not members and _is_free(sample.home, name)
-        if is_free or any(is_same(one, sample) for one in members) or _must_keep(named):
+    for name in (_known_as(sample) or sample.name, *_joined(sample)):
+        if _fits(named := _named(sample, name)):
             return _in_family(named, fresh=fresh)
     return _in_family(_with_digest(sample, sample.name, [f.sha256 for f in sample.inputs]), fresh=fresh)
+
+
+def name_beside(home: Path, name: str, paths: Sequence[Path]) -> str:
+    """The name for files that are not read: `name`, or one with the names of their folders if others have that.
+
+    If others have all of these: `name`.
+    """
+    sample = Sample(check_key(name), home / "samples" / name, look_at_inputs(paths), SampleSettings())
+    names = (name, *_joined(sample))
+    return next((one for one in names if _fits(_named(sample, one))), name)
 
 
 def family(home: Path, name: str) -> list[Sample]:
@@ -311,6 +318,13 @@ def _joined(sample: Sample) -> Iterator[str]:
         if longer != name:
             yield longer
         name = longer
+
+
+def _fits(sample: Sample) -> bool:
+    """Whether the sample's name is free, or stands for its sequences or for earlier bytes of its files."""
+    members = family(sample.home, sample.name)
+    is_free = not members and _is_free(sample.home, sample.name)
+    return is_free or any(is_same(one, sample) for one in members) or _must_keep(sample)
 
 
 def _must_keep(sample: Sample) -> bool:

@@ -21,6 +21,7 @@ from typing import Any, get_args
 
 from virnucpro_core.errors import EmptyFileError, InputError, UsageError, VirnucproError, printable
 from virnucpro_core.samples.finding import FoundSample
+from virnucpro_core.samples.inputs import passing_error
 from virnucpro_core.samples.naming import check_chosen
 from virnucpro_core.samples.settings import PATHS, SampleSettings
 from virnucpro_core.samples.sheet_faults import SheetFaults
@@ -90,6 +91,32 @@ def read_sheet(path: Path, found: SheetFaults) -> list[FoundSample]:
         )
         for name, own in samples.items()
     ]
+
+
+def is_sheet(path: Path, *, certain: bool) -> bool:
+    """Whether the header of a table is that of a sample sheet.
+
+    certain: it has a column `sample` and one with files. Else one known column is enough, and a file that is no text
+    counts, since `read_sheet` says what it is. Raises InputError for a file that cannot be read at this moment.
+    """
+    try:
+        head = next(iter(_text(path).splitlines()), "")
+    except InputError as error:
+        if passing_error(error) is not None:
+            raise
+        return not certain
+    columns = {name.strip(' "').lower() for name in re.split("[,\t;]", head)}
+    return (
+        ("sample" in columns and bool(columns & {*FILES})) if certain else bool(columns & {"sample", *FILES})
+    )
+
+
+def files_named(path: Path) -> list[Path]:
+    """The files that a sheet names, whatever else is wrong with it. Opens none of them."""
+    try:
+        return [file for row in _rows(path, []) for _, file in row.files]
+    except InputError:
+        return []
 
 
 def _faults_of_files(rows: Sequence[_Row]) -> Iterator[tuple[int, str]]:

@@ -226,6 +226,21 @@ def test_a_tick_whose_outcome_was_not_stored_is_made_good_by_the_next(sensor: Se
     assert sensor.tick().asset_events == []
 
 
+def test_a_run_folder_becomes_a_partition_for_each_sample(sensor: Sensor, genomes: Path) -> None:
+    (sensor.platform.inbox / "run").mkdir()
+    for number, name in enumerate(("pat1", "pat2", "pat3")):
+        text = f"@{name}\n{'ACGT' * 100}\n+\n{'I' * 400}\n"
+        (sensor.platform.inbox / "run" / f"{name}_S{number}_L001_R1_001.fastq").write_text(text)
+    sensor.drop("more.csv", f"sample,fasta,cutoff\nours,{genomes},0.7\n".encode())
+    sensor.tick(0)
+    result = sensor.tick(sensor.stable)
+    assert sensor.samples() == ["ours", "pat1", "pat2", "pat3"]
+    told = [event.metadata["files"].value for event in result.asset_events if "files" in event.metadata]
+    assert told == [["run"]]
+    assert {request.job_name for request in result.run_requests or []} == {"sequences"}
+    assert sensor.platform.sample("ours").settings.cutoff == 0.7
+
+
 def test_a_bad_file_is_reported_once_and_set_aside(sensor: Sensor) -> None:
     sensor.drop("protein.fa", b">p\nMKLFEILQ\n")
     sensor.tick()
@@ -275,7 +290,7 @@ def test_a_tick_costs_the_same_bytes_however_many_files_were_taken(sensor: Senso
         status = file.stat()
         identity = f"{status.st_size} {status.st_mtime_ns}"
         name = os.fsencode(file.name)
-        rows[name] = Row(name, identity, identity, 0.0, "taken", sample=file.stem, look=1)
+        rows[name] = Row(name, identity, identity, 0.0, "taken", samples=file.stem, look=1)
     with InboxState(sensor.platform.folder) as state:
         state.rows |= rows
     sensor.cursor = "1"

@@ -83,3 +83,37 @@ def test_what_was_moved_away_is_listed_with_its_sample(inbox: Inbox) -> None:
     every = said("--all")
     assert len(every) == 26
     assert every[0] == f"s00.fa  sample s00: chunked; moved to {inbox.home / DONE / 's00.fa'}"
+
+
+def test_a_run_is_one_line_for_people_and_one_per_sample_for_programs(inbox: Inbox) -> None:
+    inbox.drop("virnucpro.toml", b"move-taken = true")
+    for name in ("a_S1", "b_S2", "c_S3"):
+        inbox.drop(f"run/{name}_L001_R1_001.fastq", f"@{name}\nACGT\n+\nIIII\n".encode())
+    inbox.look(0)
+    names = inbox.names(STABLE)
+    chunk_sample(inbox.sample("a"))
+    lines = said()
+    assert lines[0].startswith("run  3 samples: 1 chunked, 2 registered (samples a, b, c; ")
+    assert lines[1].startswith("1 entry in ")
+    rows = [json.loads(line) for line in said("--json")]
+    assert [(row["entry"], row["sample"], row["state"]) for row in rows] == [
+        ("run", "a", "chunked"),
+        ("run", "b", "registered"),
+        ("run", "c", "registered"),
+    ]
+    for name in names[1:]:
+        chunk_sample(inbox.sample(name))
+    inbox.look(STABLE + 1)
+    inbox.drop("other.fa")
+    inbox.look(STABLE + 2)
+    inbox.look(2 * STABLE + 2)
+    out = str(inbox.home.with_name("pages"))
+    done = CliRunner().invoke(app, ["summary", "--entry", "run", "--out", out], catch_exceptions=False)
+    assert done.output.splitlines()[-1] == "3 samples: 0 called, 3 without results"
+    done = CliRunner().invoke(app, ["summary", "--entry", "rum", "--out", out])
+    assert "no run folder or sample sheet 'rum' is known; known are run" in str(done.exception)
+    (inbox.folder / "other.fa").unlink()
+    inbox.look(100)
+    assert said()[0].startswith("run  3 samples: 3 chunked")
+    assert said()[0].endswith(f"moved to {inbox.home / DONE / 'run'}")
+    assert said()[1] == f"0 entries in {inbox.folder}; 1 moved away"

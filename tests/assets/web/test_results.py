@@ -1,7 +1,9 @@
 """The results beside the web UI: what is served, as what, and that nothing else can be reached."""
 
+import html
 import http.client
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from virnucpro_assets.web.results import results_app
 from virnucpro_assets.web.server import check_port
 from virnucpro_core.errors import UsageError
 from virnucpro_core.results.folder import OPTIONAL_FILES, RESULT_FILES
+from virnucpro_core.samples.inbox_state import InboxState, Row
 
 ODD = ("../sample.json", "..%2fsample.json", "%2e%2e%2fsample.json", "..%5c..%5csample.json", "%00", ".", "..",
        "//etc/passwd", "%2fetc%2fpasswd", ".virnucpro-delivery.json", "report.html/", "REPORT.HTML", "%ff")  # fmt: skip
@@ -67,7 +70,12 @@ def test_results_are_served_as_they_are_and_nothing_else(finished: Finished, tmp
         assert kinds["run.json"] == "application/json"
         assert get(port, base + "contigs.tsv", Range="bytes=0-8")[2] == b"record_id"
 
-        assert f'href="{NAME}/"'.encode() in get(port, "/results/")[2]
+        page = get(port, "/results/")[2]
+        assert f'href="{NAME}/"'.encode() in page
+        assert f'href="{NAME}/report.html"'.encode() in page
+        status, headers, table = get(port, "/results/summary.tsv")
+        assert (status, headers["content-type"]) == (200, "text/tab-separated-values; charset=utf-8")
+        assert table.decode().splitlines()[1].startswith(f"{NAME}\tcalled\t")
         assert all(f'href="{name}"'.encode() in get(port, base)[2] for name in present)
         status, headers, _ = get(port, base.rstrip("/"))
         assert (status, headers["location"]) == (307, f"{NAME}/")
@@ -83,6 +91,27 @@ def test_results_are_served_as_they_are_and_nothing_else(finished: Finished, tmp
             assert b"root:" not in body
         for method in ("POST", "PUT", "DELETE"):
             assert get(port, base + "report.html", method)[0] == 405
+
+
+def test_a_run_of_the_inbox_has_a_page_of_its_own(finished: Finished, tmp_path: Path) -> None:
+    home = finished.platform.folder
+    odd = "<b>run & 7</b>"
+    with InboxState(home) as state:
+        state.rows[odd.encode()] = Row(odd.encode(), kind="taken", samples=f"{NAME} removed_since")
+        state.rows[b"alone.fa"] = Row(b"alone.fa", kind="taken", samples=NAME)
+    with served(home) as port:
+        page = get(port, "/results/")[2].decode()
+        assert "alone.fa" not in page
+        address = html.unescape(re.findall(r'href="(\?entry=[^"]+)"', page)[0])
+        status, headers, body = get(port, f"/results/{address}")
+        assert status == 200
+        assert "sandbox" in headers["content-security-policy"]
+        assert "<bdi>&lt;b&gt;run &amp; 7&lt;/b&gt;</bdi>: 1 sample" in body.decode()
+        table = html.unescape(re.findall(r'href="(summary.tsv[^"]+)"', body.decode())[0])
+        lines = get(port, f"/results/{table}")[2].decode().splitlines()
+        assert [line.split("\t")[0] for line in lines] == ["sample", NAME]
+        for entry in ("absent", "alone.fa"):
+            assert get(port, f"/results/?entry={entry}")[0] == 404
 
 
 def test_no_link_leads_out_of_the_results(finished: Finished, tmp_path: Path) -> None:

@@ -211,20 +211,6 @@ def test_a_folder_without_sequence_files_leaves_no_sample_and_stops_nobody(inbox
     assert inbox.said().keys() == {"copying", "empty", "good.fa"}
 
 
-def test_a_run_folder_of_several_patients_is_never_one_sample(inbox: Inbox) -> None:
-    for name in ("Undetermined_S0_L001_R1_001", "Proj X/pat1_S1_L001_R1_001", "Proj X/pat2_S2_L001_R1_001"):
-        inbox.drop(f"run/{name}.fastq", FASTQ)
-    for lane in (1, 2):
-        inbox.drop(f"one/pat3_S3_L00{lane}_R1_001.fastq", FASTQ.replace(b"r", b"l%d" % lane))
-    inbox.look(0)
-    seen = inbox.look(STABLE)
-    assert list_samples(inbox.home) == ["one"]
-    (news,) = [n for n in seen.news if n.entries == (b"run",)]
-    assert "a run folder of 3 samples by their names, which are never mixed: " in news.said
-    assert "virnucpro predict FOLDER" in news.said
-    assert (inbox.home / "set_aside" / "run" / "Proj X" / "pat2_S2_L001_R1_001.fastq").exists()
-
-
 @pytest.mark.parametrize("beside", ["", "a.fa"])
 @pytest.mark.parametrize(
     "name",

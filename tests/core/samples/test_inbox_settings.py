@@ -115,7 +115,7 @@ def test_what_was_taken_moves_away_when_it_is_asked_for(inbox: Inbox) -> None:
         done / "run" / "below" / f"m_R{n}.fq" for n in (1, 2)
     ]
     assert (done / "s.toml").exists()
-    assert [(m.name, m.sample, m.kind) for m in moved_entries(inbox.home)] == [
+    assert [(m.name, m.samples, m.kind) for m in moved_entries(inbox.home)] == [
         (b"run", "run", "taken"),
         (b"s.fa", "s", "taken"),
     ]
@@ -168,4 +168,4 @@ def test_what_a_run_refuses_is_set_aside_and_its_sample_removed(inbox: Inbox) ->
     )
     assert list_samples(inbox.home) == []
     (left,) = moved_entries(inbox.home)
-    assert (left.name, left.kind, left.sample) == (b"s.fa", "refused", "")
+    assert (left.name, left.kind, left.samples) == (b"s.fa", "refused", "")

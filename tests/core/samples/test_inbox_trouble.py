@@ -17,10 +17,10 @@ import pytest
 from tests.support.inbox import FASTA, FASTQ, SETTINGS, STABLE, Inbox
 from virnucpro_core.errors import StoreError
 from virnucpro_core.files.locks import locked
-from virnucpro_core.samples import inbox as module
+from virnucpro_core.samples import inbox_register as module
 from virnucpro_core.samples.content import with_content
 from virnucpro_core.samples.inbox import PATIENCE
-from virnucpro_core.samples.inbox_state import FILE, InboxState, noted_problems
+from virnucpro_core.samples.inbox_state import FILE, InboxState, Row, noted_problems
 from virnucpro_core.samples.sample import Sample, list_samples, register
 
 
@@ -342,9 +342,8 @@ def test_a_look_over_ten_thousand_known_files_is_short_and_writes_nothing(inbox:
         status = file.stat()
         rows[os.fsencode(file.name)] = f"{status.st_size} {status.st_mtime_ns}"
     with InboxState(inbox.home) as state:
-        inbox_row = module.Row
         for name, identity in rows.items():
-            state.rows[name] = inbox_row(name, identity, identity, 0.0, "registered", "", "s", "", 1)
+            state.rows[name] = Row(name, identity, identity, 0.0, "registered", "", "s", "", 1)
     before = (inbox.home / FILE).stat().st_mtime_ns
     inbox.heard = 1
     began = time.monotonic()
