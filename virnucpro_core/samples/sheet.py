@@ -114,7 +114,7 @@ def is_sheet(path: Path, *, certain: bool) -> bool:
 def files_named(path: Path) -> list[Path]:
     """The files that a sheet names, whatever else is wrong with it. Opens none of them."""
     try:
-        return [file for row in _rows(path, []) for _, file in row.files]
+        return [file for row in _rows(path, [], {}) for _, file in row.files]
     except InputError:
         return []
 
