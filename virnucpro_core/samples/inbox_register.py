@@ -1,8 +1,9 @@
 """Turn what has arrived in the inbox into registered samples.
 
     s.fa                                  sample s
-    run/a_R1.fq run/a_R2.fq run/b.fa      sample run: a folder is one sample
-    run/pat1_S1_L001_R1_001.fastq.gz ...  samples pat1, pat2, ...: a sequencer's run, as for `virnucpro predict run`
+    run/1.fq run/2.fq run/3.fa            sample run: a folder is one sample
+    run/a_R1.fq run/a_R2.fq run/b_R1.fq   samples a, b: names tell several apart, as for `virnucpro predict run`
+    run/pat1_S1_L001_R1_001.fastq.gz ...  samples pat1, pat2, ...: a sequencer's run
     run/samples.csv run/...               the samples of the sheet, with its settings
     samples.csv s.fa t.fa                 the same: files of the inbox that a sheet names are no samples by themselves
     samples.csv                           the same; the files lie anywhere else
@@ -37,7 +38,7 @@ from virnucpro_core.samples.settings import SampleSettings
 from virnucpro_core.samples.sheet import is_sheet, read_sheet
 from virnucpro_core.samples.sheet_faults import SheetFaults
 from virnucpro_core.sequences.fasta import check_head
-from virnucpro_core.sequences.names import Group, run_samples
+from virnucpro_core.sequences.names import Group, group_files, told_by_names
 
 NO_FILES = "no FASTA or FASTQ file in this folder"
 _SHOWN = 10
@@ -110,7 +111,7 @@ class Registration:
             samples.append(sample.name)
             for file in claimed:
                 of_claimed[file.path][1].append(sample.name)
-            notes += [*filter(None, [note]), *(f"{one.name}: {text}" for text in one.notes)]
+            notes += [*filter(None, [note]), *(f"{one.name}: {text}" if len(found) > 1 else text for text in one.notes)]
         if len(notes) > _SHOWN:
             notes = [*notes[:_SHOWN], f"and {len(notes) - _SHOWN:,} more notes of this kind"]
         if len(found) > 1:
@@ -239,10 +240,12 @@ def some(names: Sequence[str]) -> str:
 
 
 def _of_folder(arrival: Arrival) -> list[FoundSample]:
-    """One sample, or those of a sequencer's run, which are never mixed."""
-    if len(run_samples(arrival.files)) > 1:
+    """One sample, or several that names tell apart, which are never mixed."""
+    if len(told_by_names(arrival.files)) > 1:
         return find_samples(arrival.files)
-    return [FoundSample(arrival.name, arrival.files)]
+    by_names = len(group_files(arrival.files))
+    note = f"one sample of {len(arrival.files):,} files; `virnucpro predict FOLDER` makes {by_names:,} of them"
+    return [FoundSample(arrival.name, arrival.files, notes=(note,) if by_names > 1 else ())]
 
 
 def _sorted_out(

@@ -54,10 +54,10 @@ def test_a_run_is_the_samples_that_predict_makes_of_it(inbox: Inbox) -> None:
     named = [one.name for one in find_samples([inbox.folder / "run"])]
     inbox.look(0)
     seen = inbox.look(STABLE)
-    assert seen.registered == sorted(named) == ["Undetermined", "pat1_S1", "pat1_S3", "pat2"]
-    assert files_of(inbox, "pat1_S1") == ["pat1_S1_L001_R1_001.fastq", "pat1_S1_L002_R1_001.fastq"]
+    assert seen.registered == sorted(named) == ["ProjX_pat1", "ProjY_pat1", "Undetermined", "pat2"]
+    assert files_of(inbox, "ProjX_pat1") == ["pat1_S1_L001_R1_001.fastq", "pat1_S1_L002_R1_001.fastq"]
     (news,) = seen.news
-    assert "samples pat1_S1, pat2, pat1_S3, Undetermined" in news.said
+    assert "samples ProjX_pat1, pat2, ProjY_pat1, Undetermined" in news.said
     assert "not sequence files, ignored: SampleSheet.csv, patients.csv" in news.said
     assert inbox.look(100).news == []
     # Another run has a patient of the same name, who is another sample.
@@ -90,7 +90,7 @@ def test_one_bad_file_stops_no_other_sample_of_the_run(inbox: Inbox) -> None:
     assert inbox.names(STABLE) == []  # an empty file may still be coming
     assert "looks incomplete" in inbox.said()["run"]
     inbox.look(PATIENCE * STABLE)
-    assert list_samples(inbox.home) == ["Undetermined", "pat1_S1", "pat1_S3", "pat2"]
+    assert list_samples(inbox.home) == ["ProjX_pat1", "ProjY_pat1", "Undetermined", "pat2"]
     said = inbox.said()["run"]
     assert "bad was refused: " in said
     assert "control was refused: " in said
@@ -135,7 +135,7 @@ def test_a_sample_that_its_run_refuses_stays_beside_the_others(inbox: Inbox) -> 
     chunk_sample(inbox.sample("twice"))
     inbox.look(300)
     assert [(m.name, m.kind, m.sample_names) for m in moved_entries(inbox.home)] == [
-        (b"run", "taken", ["pat1_S1", "pat2", "pat1_S3", "Undetermined", "twice"])
+        (b"run", "taken", ["ProjX_pat1", "pat2", "ProjY_pat1", "Undetermined", "twice"])
     ]
 
 
