@@ -106,9 +106,13 @@ def named_as_read(path: Path) -> bool:
 
 
 def told_by_names(files: Sequence[Path]) -> list[str]:
-    """The samples of which the names leave no doubt: of a sequencer's run (`pat1_S1_L001_R1_001.fastq`), or two mates."""
+    """The samples of which the names leave no doubt: those of a sequencer's run, of two mates, or of an R1 alone."""
     marks, paired = read_names(files)
-    sure = {path for path, mark in marks.items() if path in paired or (mark is not None and mark.by_lane)}
+    sure = {
+        path
+        for path, mark in marks.items()
+        if path in paired or (mark is not None and (mark.by_lane or mark.level == 0))
+    }
     return [group.name for group in group_files(files) if sure & {*group.files}]
 
 
