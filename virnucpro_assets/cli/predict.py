@@ -114,7 +114,7 @@ def _asked(files: tuple[Path, ...], out: Path, options: "Mapping[str, Any]", sai
 def _check(request: "Request", *, fresh: bool, said: Said) -> None:
     """Say what the samples would be called. Changes nothing."""
     from virnucpro_assets.cli.before import planned_lines
-    from virnucpro_assets.running.predict import planned_samples
+    from virnucpro_assets.running.registration import planned_samples
 
     plans, failures = planned_samples(request, fresh=fresh)
     for line in planned_lines(request, plans, as_json=said.as_json):
@@ -127,7 +127,7 @@ def _predict(request: "Request", out: Path, said: Said, crew: "Crew", *, fresh: 
     """Register and predict the samples. Raises the error of the only sample, or one for all that failed."""
     with lasting_imports():
         from virnucpro_assets.cli.progress import show_predictions
-        from virnucpro_assets.running.predict import registered
+        from virnucpro_assets.running.registration import registered
         from virnucpro_core.samples.asked import asking
 
     known, failures = registered(request, fresh=fresh, note=said.note)

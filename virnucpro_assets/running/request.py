@@ -33,7 +33,7 @@ from virnucpro_core.results.delivery import Owner, Target, check_out, check_shar
 from virnucpro_core.results.folder import RUN
 from virnucpro_core.samples.combined import check_exclusive, check_of_use, check_open_frames
 from virnucpro_core.samples.finding import look_into, stray_files
-from virnucpro_core.samples.home import check_home, check_outside
+from virnucpro_core.samples.home import check_home, check_outside, check_sample_folder
 from virnucpro_core.samples.products import CHUNKS
 from virnucpro_core.samples.settings import SampleSettings
 from virnucpro_core.samples.sheet_faults import SheetFaults
@@ -113,6 +113,7 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
         try:
             if one.error is not None:
                 raise one.error
+            check_sample_folder(platform.folder / "samples" / one.name)
             if faults.concern(one.rows):
                 continue
             hints: tuple[str, ...] = ()
@@ -127,7 +128,8 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
     if len(wanted) == 1 and failures:
         faults.tell()
         return Request(platform, (), failures, outs=outs)
-    profiles = _profiles(wanted, platform, faults, fresh=options["fresh"])
+    looked_at = [one for one in wanted if one.name not in failures]
+    profiles = _profiles(looked_at, platform, faults, fresh=options["fresh"])
     faults.tell()
     named = options.get("sample") is not None or options.get("sheet") is not None
     notes = tuple(stray_files(paths))
