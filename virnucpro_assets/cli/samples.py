@@ -56,7 +56,7 @@ def samples(context: click.Context, *, as_json: bool) -> None:
 
     home = home_folder()
     found = list(overviews(home))
-    failures = _failures([o for o in found if o.state != "called"])
+    failures = failures_of([o for o in found if o.state != "called"])
     if as_json:
         _as_json(found, failures)
         return
@@ -100,7 +100,7 @@ def show(context: click.Context, names: tuple[str, ...], *, as_json: bool) -> No
     if "" in names:
         raise UsageError("'' is not a sample name", remedy="see `virnucpro samples`")
     found = [overview(home_folder(), name, exact=True) for name in names]
-    failures = _failures(found)
+    failures = failures_of(found)
     if as_json or context.obj:
         _as_json(found, failures)
         return
@@ -330,7 +330,7 @@ def _record(name: str, policy: Any, released: Any) -> None:
         instance.report_runless_asset_event(retained(name, policy, released))
 
 
-def _failures(found: "list[Overview]") -> dict[str, str]:
+def failures_of(found: "list[Overview]") -> dict[str, str]:
     """Sample -> why its latest run failed. Empty if there is no Dagster instance yet, or none that can be read.
 
     Dagster takes long to import. It is used only for samples whose folders do not explain their state, and if its

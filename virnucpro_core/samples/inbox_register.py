@@ -132,7 +132,7 @@ class Registration:
             before_it = f"{sample.name}: " if len(found) > 1 else ""
             notes += [before_it + text for text in (*filter(None, [note]), *one.found.notes)]
             hints += [before_it + text for text in one.hints]
-        notes = [*_shortened(notes), *_left_out(entry, found, sheet)]
+        notes = [*_shortened(notes), *_left_out(entry, found, sheet), *self._stay([entry], samples)]
         if len(found) > 1:
             notes.insert(0, f"samples {some(samples)}")
         yield Registered((entry,), tuple(samples), tuple(notes), _shortened(hints), refused)
@@ -174,6 +174,18 @@ class Registration:
             raise InputError(what, path=entry.path, remedy="give FASTA or FASTQ files")
         return good, refused
 
+    def _stay(self, entries: Sequence[Entry], samples: Sequence[str]) -> list[str]:
+        """A note on samples that these entries were before they changed, and are no more."""
+        before = {name for entry in entries for name in entry.row.sample_names} - {*samples}
+        names = sorted(name for name in before if is_registered(self._home, name))
+        if not names:
+            return []
+        one = len(names) == 1
+        what = (
+            f"earlier sample{'' if one else 's'} {some(names)}, of other files, {'stays' if one else 'stay'}"
+        )
+        return [f"{what}; `virnucpro samples remove {names[0]}` deletes {'it' if one else 'one'}"]
+
     def _claimed(self, arrival: Arrival, found: FoundSample) -> tuple[Entry, ...]:
         """The entries of which a sample of a sheet is made."""
         inbox = (self._home / "inbox").resolve()
@@ -190,7 +202,7 @@ class Registration:
                     before = _Before(self._home, names).of(found, is_chosen=False, is_alone=True)
                 ready = self._ready(found, own)
                 sample, note = self._named(ready, before)
-                notes = (*arrival.notes, *filter(None, [note]))
+                notes = (*arrival.notes, *filter(None, [note]), *self._stay(own, [sample.name]))
                 yield Registered(own, (sample.name,), notes, ready.hints)
 
     def _of_sheet(self, sheet: Path, arrival: Arrival) -> list[FoundSample]:

@@ -305,7 +305,12 @@ def test_the_state_of_an_earlier_version_is_read(inbox: Inbox) -> None:
     assert arrive(inbox) == ["s"]
     with closing(sqlite3.connect(inbox.home / FILE)) as connection, connection:
         connection.execute("ALTER TABLE entries RENAME COLUMN samples TO sample")
+        connection.execute("CREATE TABLE moved (name PRIMARY KEY, kind, said, sample, moved_to, at)")
+        connection.execute("INSERT INTO moved VALUES (?, 'taken', '', 'u', ?, 7.0)", (b"u.fa", b"/done/u.fa"))
     assert [row.sample_names for row in noted_entries(inbox.home)] == [["s"]]
     inbox.drop("t.fa", FASTA * 2)
     assert arrive(inbox, 100) == ["t"]
     assert [row.sample_names for row in noted_entries(inbox.home)] == [["s"], ["t"]]
+    assert [(one.name, one.sample_names, one.at) for one in moved_entries(inbox.home)] == [
+        (b"u.fa", ["u"], 7.0)
+    ]

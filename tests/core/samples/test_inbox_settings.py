@@ -128,6 +128,7 @@ def test_what_was_taken_moves_away_when_it_is_asked_for(inbox: Inbox) -> None:
     inbox.call(name)
     inbox.look(200)
     assert inbox.sample(name).inputs[0].path == done / "2-s.fa"
+    assert [m.sample_names for m in moved_entries(inbox.home)] == [["run"], ["s"], [name]]
     assert all(f.path.exists() for n in list_samples(inbox.home) for f in open_sample(inbox.home, n).inputs)
 
 
