@@ -17,7 +17,7 @@ DEMO := virnucpro_core/demo
 export VIRNUCPRO_HOME ?= $(CURDIR)/.virnucpro
 export DAGSTER_HOME ?= $(VIRNUCPRO_HOME)/dagster
 
-.PHONY: help demo ui test ray slurm torture audit lint docs package architecture bench screenshots clean
+.PHONY: help demo ui test ray slurm torture audit lint docs package architecture settings bench screenshots clean
 .DEFAULT_GOAL := help
 
 help:  ## these verbs
@@ -58,6 +58,9 @@ package: $(VENV)/.dev  ## build the source archive and the wheel into dist/, and
 
 architecture: $(VENV)/.dev  ## draw the picture of the rooms in docs/architecture.md from the imports
 	$(BIN)/python docs/rooms.py
+
+settings: $(VENV)/.dev  ## write the table of all settings in docs/operations.md from the options and variables
+	$(BIN)/python docs/settings.py
 
 audit: $(VENV)/.dev  ## pinned versions against requirements-advisories.md, and pip-audit's database if it can be reached
 	$(BIN)/python -m pytest tests/test_advisories.py

@@ -20,6 +20,11 @@ class VirnucproError(Exception):
         self.what, self.where, self.remedy = what, str(where), remedy
         super().__init__(one_line(self.where, what, remedy))
 
+    def add(self, said: str) -> None:
+        """Say this, too, at the end of the line."""
+        self.remedy = "; ".join(filter(None, (self.remedy, said)))
+        self.args = (one_line(self.where, self.what, self.remedy),)
+
 
 class InputError(VirnucproError):
     """A file of the user cannot be read, or does not have the expected content."""

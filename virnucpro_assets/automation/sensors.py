@@ -1,6 +1,8 @@
 """Sensors: `inbox` registers new samples, `follow` starts their next steps, `dead_runs` marks runs that have died."""
 
 import json
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import dagster as dg
 
@@ -16,7 +18,7 @@ from virnucpro_core.results.folder import RUN
 from virnucpro_core.samples.inbox import Look, News, look, was_begun
 from virnucpro_core.samples.inbox_state import clock, shown
 from virnucpro_core.samples.sample import Sample
-from virnucpro_core.samples.settings import shown_settings
+from virnucpro_core.samples.settings import SampleSettings, shown_settings
 
 WORDS = {
     "registered": "registered",
@@ -53,7 +55,7 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.
     heard = int(cursor) if cursor.isdecimal() else None
     found = look(
         platform.folder,
-        lambda given: platform.sample_settings(**given),
+        _settings_of(platform),
         now=clock(),
         stable_seconds=platform.inbox_stable_seconds,
         heard=heard,
@@ -80,6 +82,22 @@ def inbox_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.
         asset_events=events,
         run_requests=[group_request("sequences", share, rank, order) for rank, share in together],
     )
+
+
+def _settings_of(platform: Platform) -> Callable[[Mapping[str, Any]], SampleSettings]:
+    """Makes the settings of a sample. Raises UsageError, WeightsError or DeviceError if they cannot be computed."""
+    checked: set[SampleSettings] = set()
+
+    def settings_of(given: Mapping[str, Any]) -> SampleSettings:
+        settings = platform.sample_settings(**given)
+        if settings not in checked:
+            if platform.executor == IN_PROCESS:  # on a cluster, this machine says nothing about the others
+                platform.check_device(settings)
+            platform.profile_of(settings)
+            checked.add(settings)
+        return settings
+
+    return settings_of
 
 
 def _observation(context: dg.SensorEvaluationContext, news: News) -> dg.AssetObservation:

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from virnucpro_assets.cli.console import console
 from virnucpro_assets.cli.words import counted
 from virnucpro_core.errors import VirnucproError
 from virnucpro_core.results.finished import first_calls
@@ -39,20 +39,20 @@ ORDER = ("record_id", "length", "call", "score", *CALIBRATED, "chunks", "chunks_
 
 def print_calls(out: Path) -> None:
     """Print the calls of the first records in `out`, as wide as the terminal; in a pipe or file nothing is cut."""
-    console = Console(highlight=False)
+    shown_on = console()
     rows = first_calls(out, SHOWN_RECORDS)
     shown = [name for name in COLUMNS if name not in OPTIONAL or any(row.get(name) for row in rows)]
-    widest = console.options.update(max_width=MOST_COLUMNS)
-    width = console.width if console.is_terminal else MOST_COLUMNS
-    while len(shown) > 3 and console.measure(_table(rows, shown), options=widest).maximum > width:
+    widest = shown_on.options.update(max_width=MOST_COLUMNS)
+    width = shown_on.width if shown_on.is_terminal else MOST_COLUMNS
+    while len(shown) > 3 and shown_on.measure(_table(rows, shown), options=widest).maximum > width:
         shown.pop()
     table = _table(rows, shown)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=console.measure(table, options=widest).maximum)
-    console.print(table)
+    if not shown_on.is_terminal:
+        shown_on = console(width=shown_on.measure(table, options=widest).maximum)
+    shown_on.print(table)
     records = read_counts(out)["records"]
     if records > len(rows):
-        console.print(f"... and {records - len(rows):,} more in {CONTIGS}")
+        shown_on.print(f"... and {records - len(rows):,} more in {CONTIGS}")
 
 
 def print_json(sample: str, name: str, out: Path, seconds: float) -> None:

@@ -1,7 +1,7 @@
 """The commands `evaluate` and `calibrate`: measure how good the calls are, and what the scores stand for."""
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,10 +53,8 @@ CALLS = topic(
     "Calls",
     option(
         "--cutoff",
-        default=0.5,
         type=click.FloatRange(0, 1),
-        show_default=True,
-        help="Score from which a record counts as called virus.",
+        help="Score from which a record counts as called virus.  [default: 0.5]",
     ),
     option(
         "--calibration",
@@ -92,7 +90,7 @@ MEASURED = (MODELS, COMPUTING, SAMPLE, MEASURES, OUTPUT)
 @click.command(cls=TopicCommand)
 @click.argument("fasta", nargs=-1, type=FILE)
 @with_options(SEQUENCES, LENGTHS, CALLS, *MEASURED)
-def evaluate(cutoff: float, **options: Any) -> None:
+def evaluate(**options: Any) -> None:
     """Measure how good the calls are, on labelled sequences.
 
     Give two FASTA files (--virus, --others), or FASTA with a table (--labels). The sequences go through the same
@@ -104,7 +102,7 @@ def evaluate(cutoff: float, **options: Any) -> None:
       virnucpro evaluate --virus v.fa --others o.fa --out evaluation
       virnucpro evaluate all.fa --labels t.tsv --lengths 500,1000 --out e
     """
-    work = _Work(options | {"cutoff": cutoff})
+    work = _Work(options)
     if work.overlap.shared:
         click.echo(
             f"{work.overlap.words} were in the training of this classifier: the figures will be too good",
@@ -115,8 +113,8 @@ def evaluate(cutoff: float, **options: Any) -> None:
             f"the calibration was fitted to these very data: {work.fitted_on}; its probabilities will look too good",
             err=True,
         )
-    scored = work.scored()
-    work.finish(work.evaluated(scored))
+    with work.alone():
+        work.finish(work.evaluated(work.scored()))
 
 
 @click.command(cls=TopicCommand)
@@ -127,7 +125,8 @@ def calibrate(method: Any, save: Path | None, *, allow_training_data: bool, **op
 
     Takes labelled sequences as `evaluate` does, but not those that the classifier was trained on. One curve is fitted
     for each length bin. The calibration is written beside the classifier, and `predict` then adds the columns
-    `probability` and `fdr`. The evaluation in --out shows how well it does on groups that it was not fitted to.
+    `probability` and `fdr`. The evaluation in --out shows how well it does on groups that it was not fitted to. The
+    same command resumes, and can be repeated.
 
     \b
     Example:
@@ -136,27 +135,32 @@ def calibrate(method: Any, save: Path | None, *, allow_training_data: bool, **op
     work = _Work(options | {"calibration": "none"})
     if not allow_training_data:
         work.refuse_training_data()
-    target = work.calibration_target(save)
     from virnucpro_core.evaluation.calibrating import check_enough, fit_calibration, held_out
+    from virnucpro_core.evaluation.calibration_file import Made, check_calibration_file, save_calibration
     from virnucpro_core.evaluation.evaluation import length_ranges
     from virnucpro_core.evaluation.fitted_on import SEQUENCES, digests_text
 
     ranges = length_ranges(work.settings.length_bins)
-    check_enough(work.examined, work.lengths, ranges)
-    scored = work.scored()
-    out_of_fold = held_out(scored.records, ranges, method, work.settings.seed)
-    facts = work.run("") | {"held_out": out_of_fold.facts, SEQUENCES: digests_text(work.examined.digests)}
-    made = fit_calibration(
-        scored.records,
-        ranges,
-        method=method,
-        classifier=work.profile.classifier_fingerprint,
-        chunk_size=work.profile.chunk_size,
-        facts=facts,
-        min_open=work.sample_settings.open_length,
+    known: dict[str, Any] = {
+        "classifier": work.profile.classifier_fingerprint,
+        "chunk_size": work.profile.chunk_size,
+        "min_open": work.sample_settings.open_length,
+    }
+    digests = digests_text(work.examined.digests)
+    target = work.calibration_target(save)
+    check_calibration_file(
+        target,
+        Made(**known, method=method, sample=work.name, sequences=digests, ranges=ranges),
+        force=work.force,
     )
-    made.save(target)
-    work.finish(work.evaluated(scored, out_of_fold))
+    check_enough(work.examined, work.lengths, ranges)
+    with work.alone(target):
+        scored = work.scored()
+        out_of_fold = held_out(scored.records, ranges, method, work.settings.seed)
+        facts = work.run("") | {"held_out": out_of_fold.facts, SEQUENCES: digests}
+        made = fit_calibration(scored.records, ranges, method=method, facts=facts, **known)
+        work.finish(work.evaluated(scored, out_of_fold))
+        save_calibration(made, target, force=work.force)  # last, so that it stands for a complete evaluation
     for curve in made.curves:
         if curve.reason:
             click.echo(f"{curve.words}: not calibrated: {curve.reason}")
@@ -172,7 +176,7 @@ class _Work:
             from virnucpro_assets.platform.resource import platform_from_environment
             from virnucpro_core.evaluation.evaluation import EvaluationSettings
             from virnucpro_core.evaluation.fitted_on import fitted_on
-            from virnucpro_core.evaluation.folder import PIECES, check_folder
+            from virnucpro_core.evaluation.folder import PIECES
             from virnucpro_core.files.digests import sha256_json
             from virnucpro_core.files.overwriting import keep_inputs
             from virnucpro_core.models.training_data import Overlap, overlap
@@ -186,10 +190,7 @@ class _Work:
         self.labelled: LabelledInput = LabelledInput(
             options.pop("virus"), options.pop("others"), options.pop("fasta"), options.pop("labels")
         )
-        cutoff = options.get("cutoff", 0.5)
-        self.settings: EvaluationSettings = EvaluationSettings(
-            cutoff, options.pop("length_bins"), options.pop("bootstrap"), options.pop("seed")
-        )
+        measuring = [options.pop(name) for name in ("length_bins", "bootstrap", "seed")]
         self.out: Path = options.pop("out")
         self.lengths: tuple[int, ...] = options.pop("lengths")
         self.fresh, self.force = options.pop("fresh"), options.pop("force")
@@ -198,16 +199,18 @@ class _Work:
             gpus=options.pop("gpus") or 0, device=options.pop("device") or ""
         )
         self.sample_settings = self.platform.sample_settings(**options)
+        self.settings = EvaluationSettings(self.sample_settings.cutoff, *measuring)
         self.profile: ResolvedProfile = self.platform.profile_of(self.sample_settings)
         about = [str(f.resolve()) for f in self.labelled.files], self.lengths, self.sample_settings.profile
         check_of_use({"min_open": options["min_open"]}, [(self.sample_settings, ())])
         check_open_frames(self.sample_settings)
         opened = [n] if (n := self.sample_settings.open_length) else []
-        key = sha256_json([*about, self.sample_settings.chunk_size, options["classifier"], *opened])
+        classifier = self.sample_settings.classifier or None
+        key = sha256_json([*about, self.sample_settings.chunk_size, classifier, *opened])
         self.name = check_key(name) if name else f"{sample_name(self.labelled.files[0])[:40]}-eval-{key[:6]}"
         self.files = [self.out / PIECES] if self.lengths else self.labelled.files
         keep_inputs(self.outputs, self._inputs())
-        check_folder(self.out, self.name, force=self.force)
+        self._check_folder()
         check_home(self.platform.folder, dagster_home())
         if not self.lengths:
             self._check_predictions(self.files)
@@ -280,10 +283,9 @@ class _Work:
         return self.out / PREDICTIONS
 
     def calibration_target(self, save: Path | None) -> Path:
-        """Where the calibration will be written. Raises UsageError if it must not or cannot be written there."""
+        """Where the calibration will be written. Raises UsageError for a file of another kind."""
         from virnucpro_core.errors import UsageError
         from virnucpro_core.files.overwriting import keep_inputs
-        from virnucpro_core.files.writable import check_writable
         from virnucpro_core.models.profiles import DEMO
         from virnucpro_core.results.calibration import calibration_file
 
@@ -297,21 +299,29 @@ class _Work:
         keep_inputs([target], self._inputs(), remedy="give another --save FILE")
         if target.resolve() in {file.resolve() for file in self.outputs}:
             raise UsageError("is a file of the evaluation", where=target, remedy="give another --save FILE")
-        if target.is_dir():
-            raise UsageError("is a folder", where=target, remedy="give --save the name of a file")
-        if os.path.lexists(target) and not self.force:
-            raise UsageError(
-                "already exists", where=target, remedy="give --force to replace it, or --save FILE"
-            )
-        check_writable(target.parent)
         return target
+
+    @contextmanager
+    def alone(self, *more: Path) -> Iterator[None]:
+        """Keep other commands from writing into --out, and the files `more`, during the block."""
+        from virnucpro_core.evaluation.evaluation import JSON
+        from virnucpro_core.files.outputs import one_command
+
+        with one_command([self.out / JSON, *more]):
+            self._check_folder()  # another command may have ended in between
+            yield
+
+    def _check_folder(self) -> None:
+        from virnucpro_core.evaluation.folder import check_folder
+
+        check_folder(self.out, self.name, force=self.force)
 
     def scored(self) -> "Scored":
         """Predict the sample, or resume it, and read its scores. Raises the sample's error."""
         with lasting_imports():
             from virnucpro_assets.cli.progress import show_predictions
             from virnucpro_assets.cli.said import Said
-            from virnucpro_assets.running.predict import registered
+            from virnucpro_assets.running.registration import registered
             from virnucpro_assets.running.request import Request, Wanted
             from virnucpro_core.evaluation.scores import read_scored
             from virnucpro_core.sequences.labelled import write_pieces
@@ -353,6 +363,7 @@ class _Work:
         kept = {
             name: facts[name] for name in ("sample", "profile", "note", "settings", "versions", "digests")
         }
+        kept["sample"] = self.name  # of this evaluation, also if the home folder calls it a variant
         kept |= {name: facts[name] for name in ("frames_note",) if name in facts}
         return kept | {
             "about": about,
@@ -369,10 +380,11 @@ class _Work:
         return evaluate_scores(scored, self.settings, self.run(about), held_out)
 
     def finish(self, evaluation: "Evaluation") -> None:
-        """Write the evaluation and print its main figures."""
+        """Write the evaluation, unless another one is in --out by now, and print its main figures."""
         from virnucpro_core.evaluation.evaluation import PAGE, save
         from virnucpro_core.evaluation.page import write_page
 
+        self._check_folder()
         save(evaluation, self.out)
         write_page(self.out / PAGE, evaluation)
         show_evaluation(evaluation)

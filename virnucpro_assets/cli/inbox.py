@@ -1,11 +1,12 @@
 """`virnucpro inbox`: what became of every file of the inbox, in words."""
 
+import contextlib
 import itertools
 import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import click
@@ -19,6 +20,7 @@ class Outcome:
 
     outcome: `waiting` (not seen by the daemon yet), `arriving`, `unreadable`, `failing`, `refused`, `registered`,
     `taken`, or `settings` for a settings file that holds for no entry. state: of its sample (`virnucpro samples`).
+    failure: why the latest run of the sample failed, "" if it did not.
     moved_to: where the entry is now, if it was moved out of the inbox. at: when, in seconds since 1970.
     """
 
@@ -27,6 +29,7 @@ class Outcome:
     why: str = ""
     sample: str = ""
     state: str = ""
+    failure: str = ""
     moved_to: str = ""
     at: float = 0.0
 
@@ -58,6 +61,9 @@ def inbox(*, show_all: bool, as_json: bool) -> None:
     far that is. Entries that were moved to set_aside/ or done/ come last. A sequencer's run and a sample sheet may be
     several samples: --json has a line for each of them.
 
+    A sample takes each setting from the nearest settings file: NAME.toml beside it, virnucpro.toml in its folder or in
+    the inbox. Else the environment of `virnucpro ui` or the daemon decides, else VIRNUCPRO_HOME/virnucpro.toml.
+
     \b
     Examples:
       virnucpro inbox
@@ -66,7 +72,8 @@ def inbox(*, show_all: bool, as_json: bool) -> None:
     from virnucpro_assets.platform.environment import home_folder
 
     home = home_folder()
-    present, moved = list(_present(home)), sorted(_moved(home), key=lambda one: one.at)
+    found = _with_states(home, [*_present(home), *sorted(_moved(home), key=lambda one: one.at)])
+    present, moved = ([one for one in found if bool(one.moved_to) == away] for away in (False, True))
     if as_json:
         for one in (*present, *moved):
             click.echo(json.dumps(asdict(one)))
@@ -92,10 +99,12 @@ def _words(outcomes: Sequence[Outcome]) -> str:
     one = outcomes[0]
     line = WORDS[one.outcome]
     if len(outcomes) > 1:
-        states = Counter(own.state or "removed" for own in outcomes)
+        states = Counter("failed" if own.failure else own.state or "removed" for own in outcomes)
         line = f"{len(outcomes):,} samples: {', '.join(f'{n:,} {state}' for state, n in states.items())}"
+        line += "".join(f"; {own.sample} failed: {own.failure}" for own in outcomes if own.failure)
     elif one.sample:
         line = f"sample {one.sample}: {one.state or 'removed'}"
+        line += f", failed: {one.failure}" if one.failure else ""
     if one.why:
         line += f": {one.why}" if not one.sample else f" ({one.why})"
     return f"{line}; moved to {one.moved_to}" if one.moved_to else line
@@ -128,7 +137,7 @@ def _present(home: Path) -> Iterator[Outcome]:
         else:
             is_sample = row.kind in ("registered", "taken")
             for sample in (is_sample and row.sample_names) or [""]:
-                yield Outcome(shown(row.name), row.kind, row.said, sample, _state(home, sample))
+                yield Outcome(shown(row.name), row.kind, row.said, sample)
 
 
 def _moved(home: Path) -> Iterator[Outcome]:
@@ -138,17 +147,22 @@ def _moved(home: Path) -> Iterator[Outcome]:
     for one in moved_entries(home):
         place = printable(os.fsdecode(one.moved_to))
         for sample in one.sample_names or [""]:
-            yield Outcome(shown(one.name), one.kind, one.said, sample, _state(home, sample), place, one.at)
+            yield Outcome(shown(one.name), one.kind, one.said, sample, moved_to=place, at=one.at)
 
 
-def _state(home: Path, sample: str) -> str:
-    """How far the sample is; "" if there is none (any more)."""
+def _with_states(home: Path, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The outcomes with how far their samples are, and why their runs failed."""
+    from virnucpro_assets.cli.samples import failures_of
     from virnucpro_core.errors import VirnucproError
-    from virnucpro_core.pipeline.overview import overview
+    from virnucpro_core.pipeline.overview import Overview, overview
 
-    if not sample:
-        return ""
-    try:
-        return overview(home, sample).state
-    except VirnucproError:
-        return ""
+    seen: dict[str, Overview] = {}
+    for name in {one.sample for one in outcomes if one.sample}:
+        with contextlib.suppress(VirnucproError):  # it was removed
+            seen[name] = overview(home, name)
+    failures = failures_of([one for one in seen.values() if one.state != "called"])
+    states = {name: one.state for name, one in seen.items()}
+    return [
+        replace(one, state=states.get(one.sample, ""), failure=failures.get(one.sample, ""))
+        for one in outcomes
+    ]

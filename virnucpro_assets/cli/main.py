@@ -111,13 +111,15 @@ def embed(kind: Any, fasta: Path, weights: Path, out: Path, *, force: bool, **op
         from virnucpro_core.devices.cuda import usable_device
         from virnucpro_core.encoders.embed_fasta import embed_fasta
         from virnucpro_core.encoders.encoder import load_encoder
+        from virnucpro_core.files.outputs import making_files
         from virnucpro_core.files.overwriting import keep_inputs
-        from virnucpro_core.results.delivery import check_new_files
 
     keep_inputs([out], [fasta, weights])
-    check_new_files([out], force=force)
     precision = options["precision"]
-    with platform_from_environment().compute_on(options["device"]).held() as device:
+    with (
+        making_files([out], force=force) as check,
+        platform_from_environment().compute_on(options["device"]).held() as device,
+    ):
         encoder = load_encoder(
             kind,
             weights,
@@ -125,7 +127,7 @@ def embed(kind: Any, fasta: Path, weights: Path, out: Path, *, force: bool, **op
             dtype=precision,
             attention=options["attention"],
         )
-        written = embed_fasta(encoder, fasta, out, token_budget=options["token_budget"] or 0)
+        written = embed_fasta(encoder, fasta, out, token_budget=options["token_budget"] or 0, check=check)
     if written.stops:
         click.echo(
             f"{counted(written.stops, 'protein')} with a stop (*) at the end: the stop was left out", err=True
@@ -157,9 +159,9 @@ def export_translations(sample: str, out: Path, *, force: bool) -> None:
       virnucpro export translations sampleA --out frames
     """
     from virnucpro_assets.platform.environment import home_folder
+    from virnucpro_core.files.outputs import making_files
     from virnucpro_core.files.overwriting import keep_inputs
     from virnucpro_core.pipeline.steps import chunk_sample, translate_sample
-    from virnucpro_core.results.delivery import check_new_files
     from virnucpro_core.samples.sample import open_sample
     from virnucpro_core.sequences.export import export_translations as write
     from virnucpro_core.sequences.export import exported_files
@@ -167,10 +169,10 @@ def export_translations(sample: str, out: Path, *, force: bool) -> None:
     known = open_sample(home_folder(), sample)
     files = exported_files(out, sample, known.settings.chunk_size)
     keep_inputs(files, [file.path for file in known.inputs])
-    check_new_files(files, force=force)
-    chunks = chunk_sample(known)
-    for path in write(chunks, translate_sample(known), out, sample):
-        click.echo(path)
+    with making_files(files, force=force) as check:
+        chunks = chunk_sample(known)
+        for path in write(chunks, translate_sample(known), out, sample, check=check):
+            click.echo(path)
 
 
 @app.command()
@@ -186,13 +188,14 @@ def consensus(predictions: Path, out: Path, *, force: bool) -> None:
     Example:
       virnucpro consensus prediction_results.txt --out chunks.tsv
     """
+    from virnucpro_core.files.outputs import making_files
     from virnucpro_core.files.overwriting import keep_inputs
     from virnucpro_core.results.chunk_calls import consensus_from_predictions
-    from virnucpro_core.results.delivery import check_new_files
 
     keep_inputs([out], [predictions])
-    check_new_files([out], force=force)
-    click.echo(f"{counted(consensus_from_predictions(predictions, out), 'chunk')} in {out}")
+    with making_files([out], force=force) as check:
+        chunks = consensus_from_predictions(predictions, out, check=check)
+    click.echo(f"{counted(chunks, 'chunk')} in {out}")
 
 
 add_places(app)

@@ -77,13 +77,17 @@ def _described(folder: Path) -> str:
 @click.option(
     "--golden/--no-golden", default=True, help="Run the golden self-check at the end.  [default: run]"
 )
-def fetch(names: tuple[str, ...], profile: str | None, place: str, *, golden: bool) -> None:
+@click.option(
+    "--force", is_flag=True, help="Replace models of these names that you imported or made yourself."
+)
+def fetch(names: tuple[str, ...], profile: str | None, place: str, *, golden: bool, force: bool) -> None:
     """Download published weights and convert them.
 
     NAMES are those of `virnucpro models list`. The revisions are pinned. Size and sha256 of the encoders' weights are
     checked while they arrive. No sha256 is published of the classifiers, nor of ESM-2's small JSON files: a line names
     each such file. Every .pth and .bin file must be whole (CRC-32). A download that broke off is resumed by the same
-    command. HF_ENDPOINT names a server in place of huggingface.co; proxies are those of HTTPS_PROXY and NO_PROXY.
+    command. A model that the store has is not fetched again, and another one of that name is not replaced.
+    HF_ENDPOINT names a server in place of huggingface.co; proxies are those of HTTPS_PROXY and NO_PROXY.
 
     \b
     Examples:
@@ -95,7 +99,7 @@ def fetch(names: tuple[str, ...], profile: str | None, place: str, *, golden: bo
     from virnucpro_core.files.disk import shown_bytes
     from virnucpro_core.files.overwriting import keep_inputs
     from virnucpro_core.models.downloads import files_from
-    from virnucpro_core.models.fetching import fetch_model
+    from virnucpro_core.models.fetching import fetch_model, to_fetch
     from virnucpro_core.models.sources import SOURCES
     from virnucpro_core.models.store import ModelStore, fetchable
 
@@ -105,13 +109,15 @@ def fetch(names: tuple[str, ...], profile: str | None, place: str, *, golden: bo
         fetchable(name, store.path(name))
         if place:
             keep_inputs([store.path(name)], [Path(place) / name], remedy="give --from another folder")
+    for name in wanted:
+        to_fetch(store, name, force=force)
     click.echo(
         f"{counted(len(wanted), 'model')}, {shown_bytes(sum(SOURCES[n].size for n in wanted))}", err=True
     )
     with shown_transfer() as on_bytes:
         files = files_from(place, endpoint=hub_endpoint(), on_bytes=on_bytes)
         for name in wanted:
-            click.echo(f"{name}: {fetch_model(store, name, files)}")
+            click.echo(f"{name}: {fetch_model(store, name, files, force=force)}")
             if loose := [file.name for file in SOURCES[name].files if file.sha256 is None]:
                 click.echo(f"{name}: no sha256 is published of {', '.join(loose)}: not compared", err=True)
     if golden:
@@ -163,10 +169,10 @@ def bundle(names: tuple[str, ...], profile: str | None, out: Path, *, force: boo
     """
     from virnucpro_assets.cli.transfer import shown_transfer
     from virnucpro_core.errors import UsageError
+    from virnucpro_core.files.outputs import check_new_files, making_files
     from virnucpro_core.files.overwriting import keep_inputs
     from virnucpro_core.models.bundles import write_bundle
     from virnucpro_core.models.store import ModelStore
-    from virnucpro_core.results.delivery import check_new_files
 
     check_new_files([out], force=force)
     store = ModelStore(_store())
@@ -182,8 +188,8 @@ def bundle(names: tuple[str, ...], profile: str | None, out: Path, *, force: boo
         )
         raise UsageError("there is no model to write", where=_store(), remedy=remedy)
     keep_inputs([out], map(store.path, wanted))
-    with shown_transfer() as on_bytes:
-        sha256 = write_bundle(store, wanted, out, on_bytes=on_bytes)
+    with making_files([out], force=force) as check, shown_transfer() as on_bytes:
+        sha256 = write_bundle(store, wanted, out, on_bytes=on_bytes, check=check)
     click.echo(f"{sha256}  {out}")
 
 
@@ -228,13 +234,13 @@ def import_(kind: Any, path: Path, out: Path, chunk_size: int | None, *, force: 
     Example:
       virnucpro models import classifier m.pth --chunk-size 500 --out folder
     """
+    from virnucpro_core.files.outputs import making_folder
     from virnucpro_core.files.overwriting import keep_inputs
     from virnucpro_core.models.convert import import_model
-    from virnucpro_core.results.delivery import check_replaceable
 
     keep_inputs([out], [path])
-    check_replaceable(out, force=force)
-    click.echo(import_model(kind, path, out, chunk_size=chunk_size))
+    with making_folder(out, force=force) as check:
+        click.echo(import_model(kind, path, out, chunk_size=chunk_size, check=check))
 
 
 @models.command()

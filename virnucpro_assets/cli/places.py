@@ -6,6 +6,8 @@ import click
 
 from virnucpro_assets.platform.places import check_configuration, use_home, use_scratch
 
+# Variable -> its options.
+PLACES = {"VIRNUCPRO_HOME": ("--home",), "DAGSTER_HOME": ("--scratch",)}
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 

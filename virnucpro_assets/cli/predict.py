@@ -1,6 +1,5 @@
 """`virnucpro predict`: checks what it is asked to do, says it in one line, and does it."""
 
-import json
 import shlex
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ from virnucpro_assets.cli.options import GivenPath, TopicCommand, with_options
 from virnucpro_assets.cli.predict_options import PREDICT
 from virnucpro_assets.cli.said import Said
 from virnucpro_assets.cli.summary import end_of_batch
-from virnucpro_assets.cli.words import counted
 from virnucpro_assets.platform.startup import lasting_imports
 from virnucpro_core.errors import UsageError, VirnucproError, printable
 
@@ -23,9 +21,6 @@ if TYPE_CHECKING:
 
     from virnucpro_assets.running.request import Request
     from virnucpro_assets.running.workers import Crew
-    from virnucpro_core.samples.naming import Planned
-
-SHOWN_NAMES = 3
 
 
 @click.command(cls=TopicCommand)
@@ -49,7 +44,10 @@ def predict(
     `virnucpro ui` shows the runs.
 
     Everything that can be known is checked before the work begins. Progress is printed on standard error, the calls on
-    standard output.
+    standard output. If samples of a command have other settings than others, it says which, with --verbose for each.
+
+    Settings that are not given here come from environment variables (VIRNUCPRO_CHUNK_SIZE=300 is --chunk-size 300),
+    else from VIRNUCPRO_HOME/virnucpro.toml. `virnucpro config` shows them.
 
     \b
     Examples:
@@ -103,21 +101,23 @@ def sheet_faults_told() -> "Iterator[None]":
 def _asked(files: tuple[Path, ...], out: Path, options: "Mapping[str, Any]", said: Said) -> "Request":
     """What is asked, after all checks; said in one line, with what a person should know."""
     with lasting_imports():
+        from virnucpro_assets.cli.before import notes, plan_lines
         from virnucpro_assets.platform.resource import platform_from_environment
         from virnucpro_assets.running.request import checked
 
     request = checked(files, out, platform_from_environment(), options)
-    for line in (*_plan(request, out), *_notes(request)):
+    for line in (*plan_lines(request, out, verbose=said.verbose), *notes(request)):
         said.note(line)
     return request
 
 
 def _check(request: "Request", *, fresh: bool, said: Said) -> None:
     """Say what the samples would be called. Changes nothing."""
-    from virnucpro_assets.running.predict import planned_samples
+    from virnucpro_assets.cli.before import planned_lines
+    from virnucpro_assets.running.registration import planned_samples
 
     plans, failures = planned_samples(request, fresh=fresh)
-    for line in _planned(request, plans, as_json=said.as_json):
+    for line in planned_lines(request, plans, as_json=said.as_json):
         click.echo(line) if said.as_json else said.note(line)
     _show_failed(request, failures, {}, said)
     _raise(request, failures)
@@ -127,7 +127,7 @@ def _predict(request: "Request", out: Path, said: Said, crew: "Crew", *, fresh: 
     """Register and predict the samples. Raises the error of the only sample, or one for all that failed."""
     with lasting_imports():
         from virnucpro_assets.cli.progress import show_predictions
-        from virnucpro_assets.running.predict import registered
+        from virnucpro_assets.running.registration import registered
         from virnucpro_core.samples.asked import asking
 
     known, failures = registered(request, fresh=fresh, note=said.note)
@@ -168,65 +168,3 @@ def _raise(request: "Request", failures: "Mapping[str, VirnucproError]") -> None
         raise several_failed(failures, len(request.wanted) + len(request.failures))
     for error in failures.values():
         raise error
-
-
-def _notes(request: "Request") -> Iterator[str]:
-    """What a person should know about the samples, each thing once."""
-    yield from request.notes
-    notes: dict[str, list[str]] = {}
-    for one in request.wanted:
-        for note in one.notes:
-            notes.setdefault(note, []).append(one.name)
-    for note, names in notes.items():
-        more = f" and {len(names) - SHOWN_NAMES:,} more" if len(names) > SHOWN_NAMES else ""
-        yield f"{', '.join(names[:SHOWN_NAMES])}{more}: {printable(note)}"
-
-
-def _planned(request: "Request", plans: "Mapping[str, Planned]", *, as_json: bool) -> Iterator[str]:
-    """How each sample will be called, where its results will be, and what --fresh would delete."""
-    for one in request.wanted:
-        if one.name not in plans:
-            continue
-        plan = plans[one.name]
-        sample, discards = plan.sample, plan.discards
-        if as_json:
-            facts = {
-                "sample": sample.name,
-                "name": one.name,
-                "variant_of": sample.variant_of,
-                "is_new": plan.is_new,
-            }
-            deleted = {} if discards is None else {"fresh_deletes_bytes": discards.bytes}
-            yield json.dumps(facts | {"out": str(one.out.resolve())} | deleted)
-            continue
-        variant = f", a variant of {sample.variant_of}" if sample.variant_of else ""
-        state = (
-            "new"
-            if plan.is_new
-            else "known already, its work is kept"
-            if discards is None
-            else "known already"
-        )
-        yield f"{sample.name}: {state}{variant}; results in {one.out}"
-        if discards is not None:
-            yield f"--fresh would delete {discards.in_words}"
-
-
-def _plan(request: "Request", out: Path) -> Iterator[str]:
-    """One line that says what will be done, if anything will."""
-    from virnucpro_core.files.disk import shown_bytes
-
-    if not request.wanted:
-        return
-    platform = request.platform
-    lanes = f"{counted(platform.gpus, 'lane')} on the"
-    kinds = {
-        f"profile {s.profile}, chunks of {s.chunk_size}, "
-        f"{f'open frames of {s.open_length} or more amino acids, ' if s.open_length else ''}{lanes} "
-        f"{'CPU' if platform.device_of(s.profile) == 'cpu' else 'GPU'} in {s.precision}"
-        for s in (one.settings for one in request.wanted)
-    }
-    files = [file for one in request.wanted for file in one.files if file.is_file()]
-    size = shown_bytes(sum(file.stat().st_size for file in files))
-    what = f"{counted(len(request.wanted), 'sample')} ({counted(len(files), 'file')}, {size})"
-    yield f"{what}: {'; '.join(sorted(kinds))}; results in {out}"

@@ -1,7 +1,8 @@
 """The options of `virnucpro predict`, topic by topic. A new option goes into its topic here.
 
 An option that is a setting of the sample has the name of a field of `SampleSettings` and no default here: if it is not
-given, the configuration decides (`virnucpro config`). `predict.py` passes all of them on by that name.
+given, the environment or the configuration file decides (`virnucpro config`). `predict.py` passes all of them on by
+that name. The help ends with `[default: ...]`; it is also the setting's text in docs/operations.md (`make settings`).
 """
 
 import click
@@ -18,16 +19,16 @@ INPUT = topic(
         "setting, such as chunk_size. A setting in a row is before the same option here.",
     ),
     option(
-        "--interleaved",
-        is_flag=True,
+        "--interleaved/--no-interleaved",
         default=None,
-        help="In each FASTQ file mate 1 and mate 2 follow each other. A read without its mate is refused.",
+        help="In each FASTQ file mate 1 and mate 2 follow each other. A read without its mate is refused.  "
+        "[default: no]",
     ),
     option(
-        "--unmapped-only",
-        is_flag=True,
+        "--unmapped-only/--no-unmapped-only",
         default=None,
-        help="Of BAM and CRAM take only the reads that are not aligned, such as those left over by a host.",
+        help="Of BAM and CRAM take only the reads that are not aligned, such as those left over by a host.  "
+        "[default: no]",
     ),
     option(
         "--min-length",
@@ -63,7 +64,8 @@ MODELS = (
         option(
             "--classifier",
             type=click.Path(exists=True, file_okay=False, resolve_path=True),
-            help="Folder of another classifier, such as one made by `virnucpro train`.",
+            help="Folder of another classifier, such as one made by `virnucpro train`.  "
+            "[default: the profile's]",
         ),
         option(
             "--overlong",

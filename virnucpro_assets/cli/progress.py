@@ -1,7 +1,7 @@
 """Shows the progress of a prediction on standard error, then the calls on standard output.
 
-On a terminal there is one bar for each lane and encoder. In a file, a pipe or a terminal that cannot redraw
-(TERM=dumb), there are lines.
+On a terminal there is one bar for each lane and encoder. In a file, a pipe, with NO_COLOR, or in a terminal
+that cannot redraw (TERM=dumb), there are lines.
 """
 
 import sys
@@ -15,8 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from virnucpro_assets.cli.calls_table import calls_in_words, print_calls, print_json, read_run
+from virnucpro_assets.cli.console import console
 from virnucpro_assets.cli.said import Said
 from virnucpro_assets.cli.words import counted
+from virnucpro_assets.platform.escapes import shows_escapes
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.running.predict import FINISHED, Watch, predict
 from virnucpro_assets.running.workers import Crew
@@ -199,11 +201,10 @@ class _Verbose:
 
 
 def _view(said: Said, *, named: bool) -> _Quiet:
-    console = Console(stderr=True, highlight=False)
     if said.quiet:
         return _Quiet()
-    if console.is_terminal and not console.is_dumb_terminal:
-        return _Bars(console, named=named)
+    if shows_escapes(sys.stderr):
+        return _Bars(console(stderr=True), named=named)
     return _Lines(named=named)
 
 

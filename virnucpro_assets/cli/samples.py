@@ -38,6 +38,8 @@ def samples(context: click.Context, *, as_json: bool) -> None:
     """List all samples, or show some in detail.
 
     The list has the state, finished shards, time left, disk use and last change of each sample, and why it failed.
+    For a variant, such as s-300, it has the settings that differ from those of its sample.
+
     With NAMES, these samples are shown in detail. If a sample has the name of a command, use `samples show NAME`.
 
     \b
@@ -54,7 +56,7 @@ def samples(context: click.Context, *, as_json: bool) -> None:
 
     home = home_folder()
     found = list(overviews(home))
-    failures = _failures([o for o in found if o.state != "called"])
+    failures = failures_of([o for o in found if o.state != "called"])
     if as_json:
         _as_json(found, failures)
         return
@@ -98,7 +100,7 @@ def show(context: click.Context, names: tuple[str, ...], *, as_json: bool) -> No
     if "" in names:
         raise UsageError("'' is not a sample name", remedy="see `virnucpro samples`")
     found = [overview(home_folder(), name, exact=True) for name in names]
-    failures = _failures(found)
+    failures = failures_of(found)
     if as_json or context.obj:
         _as_json(found, failures)
         return
@@ -268,13 +270,26 @@ def _line(one: "Overview", widths: tuple[int, int], why: str) -> str:
     disk = f"{'~' if one.estimated else ''}{shown_bytes(one.total_bytes)}"
     when = _when(one.changed)
     name = f"{one.name:{widths[0]}} {one.settings:{widths[1]}}"
-    why = why or (f"variant of {one.variant_of}" if one.variant_of else "")
+    why = why or _variant(one)
     return f"{name} {one.state:11} {records:>11} {shards:>11} {left:>9} {disk:>10}  {when}  {why}".rstrip()
+
+
+def _variant(one: "Overview", *, detailed: bool = False) -> str:
+    """`variant of s: chunk size 300`, detailed `chunk size 300 instead of 500`; "" for a sample that is none."""
+    from virnucpro_core.errors import printable
+    from virnucpro_core.samples.settings import setting_in_words
+
+    differs = []
+    for name, (there, here) in one.differs.items():
+        other = setting_in_words(name, there).removeprefix(f"{name.replace('_', ' ')} ")
+        differs.append(setting_in_words(name, here) + (f" instead of {other}" if detailed else ""))
+    about = f": {printable(', '.join(differs))}" if differs else ""
+    return f"variant of {one.variant_of}{about}" if one.variant_of else ""
 
 
 def _detail(one: "Overview", why: str) -> Iterator[str]:
     yield f"{one.name}: {one.state}{f', {why}' if why else ''}"
-    yield f"  settings {one.settings or '?'}{f', a variant of {one.variant_of}' if one.variant_of else ''}"
+    yield f"  settings {one.settings or '?'}{f', a {_variant(one, detailed=True)}' if one.variant_of else ''}"
     yield f"  registered {_when(one.since)}, last change {_when(one.changed)}"
     if one.records is not None:
         yield f"  {counted(one.records, 'record')}"
@@ -315,7 +330,7 @@ def _record(name: str, policy: Any, released: Any) -> None:
         instance.report_runless_asset_event(retained(name, policy, released))
 
 
-def _failures(found: "list[Overview]") -> dict[str, str]:
+def failures_of(found: "list[Overview]") -> dict[str, str]:
     """Sample -> why its latest run failed. Empty if there is no Dagster instance yet, or none that can be read.
 
     Dagster takes long to import. It is used only for samples whose folders do not explain their state, and if its

@@ -88,12 +88,12 @@ def train(out: Path, *, force: bool, **options: Any) -> None:
         from virnucpro_assets.platform.resource import platform_from_environment
         from virnucpro_core.evaluation.evaluation import EvaluationSettings
         from virnucpro_core.evaluation.trained import publish_trained
+        from virnucpro_core.files.outputs import making_folder
         from virnucpro_core.files.overwriting import keep_inputs
         from virnucpro_core.models.fitting import Recipe
         from virnucpro_core.models.profiles import note_of
         from virnucpro_core.models.training import TrainingSettings
         from virnucpro_core.models.training import train as train_seeds
-        from virnucpro_core.results.delivery import check_replaceable
         from virnucpro_core.samples.combined import check_of_use, check_open_frames
         from virnucpro_core.samples.settings import SampleSettings
         from virnucpro_core.sequences.labelled import LabelledInput
@@ -116,15 +116,18 @@ def train(out: Path, *, force: bool, **options: Any) -> None:
     keep_inputs([out], read)
     check_of_use(given, [(frames, ())])
     check_open_frames(frames)
-    check_replaceable(out, force=force)
-    with platform_from_environment().compute_on(options.pop("device")).held() as device:
-        settings = TrainingSettings(device=device, recipe=recipe, min_open=frames.open_length, **options)
-        trained = train_seeds(labelled, dnabert, esm2, settings)
+    device = platform_from_environment().compute_on(options.pop("device"))
+    with making_folder(out, force=force) as check:
+        with device.held() as held:
+            settings = TrainingSettings(device=held, recipe=recipe, min_open=frames.open_length, **options)
+            trained = train_seeds(labelled, dnabert, esm2, settings)
+        note = note_of(trained.facts["trained_on"])
+        evaluation = publish_trained(trained, out, measuring, note=note, check=check)
     for k, one in enumerate(trained.facts["seeds"]):
         kept = ", kept" if k == trained.best else ""
         click.echo(
             f"seed {one['seed']}: loss {one['held_out_loss']:.4f} after {one['best_epoch']} epochs{kept}"
         )
     click.echo("on groups that were held out:")
-    show_evaluation(publish_trained(trained, out, measuring, note=note_of(trained.facts["trained_on"])))
+    show_evaluation(evaluation)
     click.echo(f"classifier: {out}")

@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Iterator
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -16,6 +15,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from virnucpro_assets.cli.console import console
+from virnucpro_assets.platform.escapes import shows_escapes
 from virnucpro_core.errors import printable
 from virnucpro_core.models.downloads import OnBytes
 
@@ -24,8 +25,8 @@ LINE_SECONDS = 10.0
 
 @contextlib.contextmanager
 def shown_transfer() -> Iterator[OnBytes]:
-    """Yield a function that shows how far a file is: bars in a terminal, else a line every ten seconds."""
-    if not sys.stderr.isatty():
+    """Yield a function that shows how far a file is: bars in a terminal, else a line each ten seconds."""
+    if not shows_escapes(sys.stderr):
         yield _Lines()
         return
     columns = (
@@ -35,7 +36,7 @@ def shown_transfer() -> Iterator[OnBytes]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True, highlight=False)) as progress:
+    with Progress(*columns, console=console(stderr=True)) as progress:
         tasks: dict[str, TaskID] = {}
 
         def on_bytes(file: str, done: int, total: int | None) -> None:

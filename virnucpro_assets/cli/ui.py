@@ -23,6 +23,9 @@ def ui(host: str, port: int, *, read_only: bool, no_daemon: bool, verbose: bool)
     Runs Dagster's web server and its daemon until interrupted. The results of the samples are at /results/ on the same
     host and port, read-only. VIRNUCPRO_URL_PREFIX is the path below which a proxy shows all of it.
 
+    Samples from the inbox take each setting from the nearest settings file in the inbox, else from this command's
+    environment (VIRNUCPRO_CHUNK_SIZE=300), else from VIRNUCPRO_HOME/virnucpro.toml.
+
     \b
     Example:
       virnucpro ui --port 3001

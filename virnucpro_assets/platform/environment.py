@@ -1,27 +1,28 @@
 """Reads the settings of this installation from environment variables. Only `places` beside it reads them, too.
 
 Beneath a variable the configuration file `VIRNUCPRO_HOME/virnucpro.toml` holds, beneath that the default. Options of a
-command are above all of them. `VARIABLES` lists every variable. The platform's settings, the environment of steps on
-other machines and the table in docs/operations.md all follow this list. Imports neither Dagster nor torch, so that
-short commands stay fast.
+command are above all of them. `VARIABLES` lists every variable; those of samples follow the fields of `SampleSettings`.
+The platform's settings, the configuration file, the environment of steps on other machines and the table in
+docs/operations.md all follow this list. Imports neither Dagster nor torch, so that short commands stay fast.
 """
 
-import functools
-import math
 import os
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from virnucpro_assets.platform.variable import IN_FILE, Variable
+from virnucpro_assets.platform.variable import Variable, choice, number, seconds_or_days
 from virnucpro_assets.platform.zones import is_zone, own_zone
 from virnucpro_core.devices.leases import FOLDER
 from virnucpro_core.devices.visible import Device, boards, choose
 from virnucpro_core.errors import DeviceError, UsageError
 from virnucpro_core.models.sources import HUGGING_FACE
-from virnucpro_core.samples.settings import SampleSettings
+from virnucpro_core.samples.combined import check_exclusive, layered
+from virnucpro_core.samples.settings import PATHS, SampleSettings
 from virnucpro_core.samples.settings_file import NAME, read_settings_file
+from virnucpro_core.samples.settings_text import setting_from_text
 
 _VISIBLE = os.environ.get("CUDA_VISIBLE_DEVICES")  # its value before a lease reduces it to one GPU
 # NVML numbers the GPUs in this order; CUDA's default would put the fastest first.
@@ -38,7 +39,7 @@ POSTGRES_URL = "VIRNUCPRO_POSTGRES_URL"
 # tick never sees it, and the assets that depend on it are never started. With this variable Dagster waits before it
 # reads, so that open transactions can end. Dagster's default is no wait.
 SETTLE, SETTLE_SECONDS = "DAGSTER_AUTOMATION_TICK_SETTLE_SECONDS", "2"
-FILE_KEYS = frozenset(IN_FILE) | frozenset(SampleSettings.__dataclass_fields__)
+OF_SAMPLES = SampleSettings.__dataclass_fields__
 
 
 def home_folder() -> Path:
@@ -63,7 +64,8 @@ def dagster_home() -> Path:
 def configured(home: Path) -> Mapping[str, Any]:
     """What the configuration file of this home folder sets, by name; empty if there is no file.
 
-    Keys are the settings of samples (options of `predict`) and those in `IN_FILE`. Raises InputError for a wrong file.
+    Keys are the settings of samples (options of `predict`) and those of `VARIABLES` that have a `kind`. Raises
+    InputError for a wrong file.
     """
     file = home / NAME
     try:
@@ -73,16 +75,37 @@ def configured(home: Path) -> Mapping[str, Any]:
     return _read_file(file, status.st_mtime_ns, status.st_size)
 
 
-@functools.lru_cache(maxsize=8)
+@lru_cache(maxsize=8)
 def _read_file(file: Path, _mtime_ns: int, _size: int) -> Mapping[str, Any]:
-    return read_settings_file(file, IN_FILE)
+    return read_settings_file(file, {v.setting: v.kind for v in VARIABLES if v.kind and not v.of_samples})
 
 
-def origin(name: str, setting: str) -> str:
-    """From where a setting comes: the variable of this name, the configuration file, or "default"."""
-    if name and os.environ.get(name):
-        return name
-    return NAME if setting in configured(home_folder()) else "default"
+def variable_of(setting: str) -> str:
+    """The variable of a setting of samples: VIRNUCPRO_CHUNK_SIZE for `chunk_size`."""
+    return f"VIRNUCPRO_{setting.upper()}"
+
+
+def sample_variables() -> dict[str, Any]:
+    """What the environment says of the settings of samples, by their names. Raises UsageError that names a variable."""
+    texts = {name: text for name in OF_SAMPLES if (text := os.environ.get(variable_of(name), ""))}
+    found = {name: setting_from_text(name, text, Path(), variable_of(name)) for name, text in texts.items()}
+    check_exclusive(found, lambda name, _: f"{variable_of(name)}={texts[name]}")
+    return found
+
+
+def given_settings(home: Path) -> dict[str, Any]:
+    """The settings of samples that somebody has set for this installation: by variables, and in the file beneath them.
+
+    Raises UsageError or InputError for one that is not valid.
+    """
+    in_file = {name: value for name, value in configured(home).items() if name in OF_SAMPLES}
+    found = layered(in_file, sample_variables())
+    if "profile" in found:
+        from virnucpro_core.models.profiles import PROFILES
+
+        if found["profile"] not in PROFILES:
+            raise _wrong("VIRNUCPRO_PROFILE", found["profile"], f"give one of {', '.join(PROFILES)}")
+    return found
 
 
 def _given(name: str) -> str:
@@ -102,11 +125,6 @@ def _wrong(name: str, value: str, remedy: str) -> UsageError:
     return UsageError(
         f"{_setting(name).replace('_', '-')} is {value!r}", where=home_folder() / NAME, remedy=remedy
     )
-
-
-def unknown_variables() -> list[str]:
-    """Variables that are named like ours and that no part of the program reads, such as misspelled ones, sorted."""
-    return sorted({n for n in os.environ if n.startswith("VIRNUCPRO_")} - {v.name for v in VARIABLES})
 
 
 def hub_endpoint() -> str:
@@ -169,8 +187,9 @@ def settings() -> dict[str, Any]:
 
     Raises UsageError that names the variable, if a value is not valid.
     """
-    found = {variable.setting: variable.read() for variable in VARIABLES if variable.setting}
-    if found["executor"] != IN_PROCESS and not _number("VIRNUCPRO_GPUS", 0):
+    given_settings(home_folder())  # what is wrong with one of them is said now
+    found = {variable.setting: variable.read() for variable in PASSED_ON}
+    if found["executor"] != IN_PROCESS and not _GPUS():
         what = f"VIRNUCPRO_EXECUTOR is {found['executor']!r} and VIRNUCPRO_GPUS is not set"
         raise UsageError(
             what, remedy="set it to the number of GPUs of the cluster, the same for every process"
@@ -183,15 +202,17 @@ def environment_of(platform: Any) -> dict[str, str]:
 
     platform: an object with one attribute for each setting.
     """
-    return {v.name: str(getattr(platform, v.setting)) for v in VARIABLES if v.setting}
+    return {v.name: str(getattr(platform, v.setting)) for v in PASSED_ON}
 
 
 def export(platform: Any) -> None:
     """Write the platform's settings and DAGSTER_HOME to this process's environment, for Dagster and child processes.
 
-    Call this before `virnucpro_assets.definitions` is imported: the partition keys depend on the number of GPUs.
+    Call this before `virnucpro_assets.definitions` is imported: the partition keys depend on the number of GPUs. Paths
+    of the settings of samples become absolute.
     """
-    os.environ.update(environment_of(platform), DAGSTER_HOME=str(dagster_home()))
+    paths = {variable_of(name): value for name, value in sample_variables().items() if name in PATHS}
+    os.environ.update(paths | environment_of(platform), DAGSTER_HOME=str(dagster_home()))
     os.environ.setdefault(SETTLE, SETTLE_SECONDS)
 
 
@@ -203,49 +224,24 @@ def _folder(name: str, default: Path | str) -> Path:
         raise UsageError(f"{asked}: HOME is not set", remedy=f"set {name}, or give --home") from None
 
 
-def _text(name: str, default: str = "") -> Callable[[], str]:
-    return lambda: _given(name) or default
+def _read(name: str, parse: Callable[[str], Any]) -> Callable[[], Any]:
+    """Read the variable, else the configuration file. parse: gives the value of a text, and the default for ""."""
 
-
-def _choice(name: str, *known: str) -> Callable[[], str]:
-    """Read one of the known words; the first one is the default."""
-
-    def read() -> str:
-        text = _given(name) or known[0]
-        if text not in known:
-            raise _wrong(name, text, f"give one of {', '.join(filter(None, known))}")
-        return text
-
-    return read
-
-
-def _number(name: str, default: int, least: int = 0) -> int:
-    text = _given(name) or str(default)
-    try:
-        value = int(text)
-    except ValueError:
-        value = least - 1
-    if value < least:
-        raise _wrong(name, text, f"give a whole number, {least} or more")
-    return value
-
-
-def _time(name: str, default: float) -> Callable[[], float]:
-    """Read a number of seconds or days, 0 or more."""
-
-    def read() -> float:
-        text = _given(name) or str(default)
+    def read() -> Any:
+        text = _given(name)
         try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not 0 <= value < math.inf:
-            raise _wrong(name, text, "give a number, 0 or more")
-        return value
+            return parse(text)
+        except ValueError as error:
+            raise _wrong(name, text, str(error)) from None
 
     return read
 
 
+def _sample_setting(name: str) -> Any:
+    return given_settings(home_folder()).get(name, OF_SAMPLES[name].default)
+
+
+_GPUS = _read("VIRNUCPRO_GPUS", number(0))
 VARIABLES = (
     Variable(
         "VIRNUCPRO_HOME", "home", "inbox, samples, models", "`~/.virnucpro`", lambda: str(home_folder())
@@ -269,56 +265,48 @@ VARIABLES = (
         "gpus",
         "number of lanes, and so of the keys of `gpu_rank`",
         "visible GPUs, at least 1",
-        lambda: _number("VIRNUCPRO_GPUS", 0) or visible_gpus(),
+        lambda: _GPUS() or visible_gpus(),
+        int,
     ),
     Variable(
         "VIRNUCPRO_DEVICE",
         "device",
         "`cuda` or `cpu`",
         "the profile's",
-        _choice("VIRNUCPRO_DEVICE", "", "cuda", "cpu"),
-    ),
-    Variable(
-        "VIRNUCPRO_PROFILE",
-        "profile",
-        "profile of samples from the inbox",
-        "`esm2-3b`",
-        _text("VIRNUCPRO_PROFILE", "esm2-3b"),
-    ),
-    Variable(
-        "VIRNUCPRO_CHUNK_SIZE",
-        "chunk_size",
-        "chunk size of samples from the inbox, bases",
-        "500",
-        functools.partial(_number, "VIRNUCPRO_CHUNK_SIZE", 500, 6),
+        _read("VIRNUCPRO_DEVICE", choice("", "cuda", "cpu")),
+        Literal["cuda", "cpu"],
     ),
     Variable(
         "VIRNUCPRO_ATTENTION",
         "attention",
         "attention kernel; `virnucpro doctor` lists them",
         "by device",
-        _text("VIRNUCPRO_ATTENTION"),
+        _read("VIRNUCPRO_ATTENTION", str),
+        str,
     ),
     Variable(
         "VIRNUCPRO_TOKEN_BUDGET",
         "token_budget",
         "tokens in a batch",
         "by device",
-        functools.partial(_number, "VIRNUCPRO_TOKEN_BUDGET", 0),
+        _read("VIRNUCPRO_TOKEN_BUDGET", number(0)),
+        int,
     ),
     Variable(
         "VIRNUCPRO_WORKERS",
         "workers",
         "loader processes of each lane",
         "by device",
-        functools.partial(_number, "VIRNUCPRO_WORKERS", -1, -1),
+        _read("VIRNUCPRO_WORKERS", number(-1, -1)),
+        int,
     ),
     Variable(
         "VIRNUCPRO_EXECUTOR",
         "executor",
         "where steps run: `in_process`, `slurm`, `ray` or `kubernetes` ([clusters](clusters.md))",
         "`in_process`",
-        _choice("VIRNUCPRO_EXECUTOR", *EXECUTORS),
+        _read("VIRNUCPRO_EXECUTOR", choice(*EXECUTORS)),
+        Literal["in_process", "slurm", "ray", "kubernetes"],
     ),
     Variable(
         "VIRNUCPRO_SLURM",
@@ -333,7 +321,7 @@ VARIABLES = (
         "address of the PostgreSQL database for Dagster's records ([below](#postgresql)); a secret, so each "
         "machine has it in its own environment",
         "none: SQLite",
-        _text(POSTGRES_URL),
+        _read(POSTGRES_URL, str),
     ),
     Variable(
         "VIRNUCPRO_LEASES",
@@ -341,27 +329,31 @@ VARIABLES = (
         "folder of the locks on GPUs; the same one for everybody who shares the GPUs",
         f"`{FOLDER}`",
         lambda: str(Path(_given("VIRNUCPRO_LEASES") or FOLDER).expanduser().resolve()),
+        str,
     ),
     Variable(
         "VIRNUCPRO_INBOX_STABLE_SECONDS",
         "inbox_stable_seconds",
         "how long a dropped file must not change",
         "30",
-        _time("VIRNUCPRO_INBOX_STABLE_SECONDS", 30),
+        _read("VIRNUCPRO_INBOX_STABLE_SECONDS", seconds_or_days(30)),
+        float,
     ),
     Variable(
         "VIRNUCPRO_KEEP",
         "keep",
         "what stays of a finished sample: `all`, `scores` or `results`",
         "`all`",
-        _choice("VIRNUCPRO_KEEP", "all", "scores", "results"),
+        _read("VIRNUCPRO_KEEP", choice("all", "scores", "results")),
+        Literal["all", "scores", "results"],
     ),
     Variable(
         "VIRNUCPRO_KEEP_DAYS",
         "keep_days",
         "how many days after its results the rest is deleted",
         "0",
-        _time("VIRNUCPRO_KEEP_DAYS", 0),
+        _read("VIRNUCPRO_KEEP_DAYS", seconds_or_days(0)),
+        float,
     ),
     Variable(
         "VIRNUCPRO_TIMEZONE",
@@ -369,6 +361,7 @@ VARIABLES = (
         "time zone of the nightly schedules (02:00 and 03:00), such as `Europe/Berlin`",
         "this machine's",
         time_zone,
+        str,
     ),
     Variable(
         "VIRNUCPRO_URL_PREFIX",
@@ -376,6 +369,7 @@ VARIABLES = (
         "path below which a proxy shows the web UI ([below](#sharing-the-web-ui)), such as `/virnucpro`",
         "none",
         url_prefix,
+        str,
     ),
     Variable(
         HUB,
@@ -390,6 +384,14 @@ VARIABLES = (
         "seconds that the daemon's sensor `follow` waits before it looks at new events; Dagster's default of 0 can "
         "overlook a sample, [see below](#as-a-service)",
         f"{SETTLE_SECONDS} under `virnucpro ui`",
-        _text(SETTLE, SETTLE_SECONDS),
+        _read(SETTLE, lambda text: text or SETTLE_SECONDS),
     ),
+    *(
+        Variable(variable_of(name), name, "", "", partial(_sample_setting, name), field.type, of_samples=True)
+        for name, field in OF_SAMPLES.items()
+    ),
+)
+# Those that are fields of `Platform`: steps on other machines get them. A sample's settings are in its folder.
+PASSED_ON = tuple(
+    v for v in VARIABLES if v.setting and (not v.of_samples or v.setting in ("profile", "chunk_size"))
 )

@@ -11,7 +11,7 @@ import dagster as dg
 from virnucpro_assets.platform.environment import (
     IN_PROCESS,
     MODELS,
-    configured,
+    given_settings,
     home_folder,
     settings,
     usable_cores,
@@ -29,6 +29,7 @@ from virnucpro_core.models.store import ModelStore
 from virnucpro_core.pipeline.imported import imported_features
 from virnucpro_core.pipeline.lane import Lane, sample_calibration
 from virnucpro_core.pipeline.retention import Keep, check_keep
+from virnucpro_core.samples.combined import layered
 from virnucpro_core.samples.products import DNABERT, ESM, PRODUCTS
 from virnucpro_core.samples.sample import Sample, open_sample
 from virnucpro_core.samples.settings import SampleSettings
@@ -119,12 +120,10 @@ class Platform(dg.ConfigurableResource):  # type: ignore[type-arg]
     def sample_settings(self, **given: Any) -> SampleSettings:
         """Settings of a new sample: the given ones, else this platform's. None means not given.
 
-        The platform's are those of the configuration file, and its own profile and chunk size.
+        The platform's are those of the environment and the configuration file, and its own profile and chunk size.
         """
-        fields = SampleSettings.__dataclass_fields__
-        settings: dict[str, Any] = {k: v for k, v in configured(self.folder).items() if k in fields}
-        settings |= {"profile": self.profile, "chunk_size": self.chunk_size}
-        settings |= {name: value for name, value in given.items() if value is not None}
+        own = {"profile": self.profile, "chunk_size": self.chunk_size}
+        settings = layered(given_settings(self.folder), own, given)
         precision = "float16" if self.device_of(settings["profile"]) == "cuda" else "float32"
         return SampleSettings(**{"precision": precision} | settings)
 

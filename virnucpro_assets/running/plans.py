@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from virnucpro_assets.platform.places import origins_named
 from virnucpro_assets.platform.resource import Platform, largest_model
 from virnucpro_assets.running.request import samples_of
 from virnucpro_core.devices.fitness import CONTEXT_BYTES
@@ -70,7 +71,8 @@ def plans(paths: Sequence[Path], platform: Platform, options: Mapping[str, Any])
             raise one.error
         look_into(one.files, one.settings)
         if one.settings not in profiles:
-            profiles[one.settings] = platform.profile_of(one.settings, None)
+            with origins_named(one.settings):
+                profiles[one.settings] = platform.profile_of(one.settings, None)
         profile, device = profiles[one.settings], platform.device_of(one.settings.profile)
         kind = kind_of(one.settings, device)
         planned = plan_sample(one.files, one.settings, profile, pace=pace, kind=kind, lanes=platform.gpus)

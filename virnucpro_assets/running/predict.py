@@ -4,7 +4,6 @@ Each layer of a sample is a run on the Dagster instance. The manifests say what 
 after any interruption. A sample that fails in a run of several is tried once more alone. The others go on.
 """
 
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +16,7 @@ from virnucpro_assets.platform.instance import database_errors, open_instance
 from virnucpro_assets.platform.presence import hold_driver, mark_dead_runs, mark_orphans
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.platform.tags import driver_tags, samples_in
-from virnucpro_assets.running.request import Request
+from virnucpro_assets.running.registration import say
 from virnucpro_assets.running.schedule import Group, Schedule, groups
 from virnucpro_assets.running.tasks import Task
 from virnucpro_assets.running.workers import Crew, Worker, at_work
@@ -27,11 +26,9 @@ from virnucpro_core.files.locks import locked
 from virnucpro_core.pipeline.layers import open_layers
 from virnucpro_core.pipeline.pace import note as note_pace
 from virnucpro_core.pipeline.retention import is_cleaned
-from virnucpro_core.samples.naming import Planned, enter, planned
 from virnucpro_core.samples.products import EMBEDDINGS
 from virnucpro_core.samples.removal import remove_sample
-from virnucpro_core.samples.sample import NameTakenError, Sample, is_registered
-from virnucpro_core.samples.sheet_faults import SheetFaults
+from virnucpro_core.samples.sample import Sample
 from virnucpro_core.sequences.frames import Frames
 
 if TYPE_CHECKING:
@@ -63,78 +60,6 @@ class Watch:
     layer: Callable[[Sample, str], None]
     lanes: Callable[[Sample, list[Progress]], None]
     done: Callable[[Sample], None]
-
-
-def _on_stderr(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
-
-
-def registered(
-    request: Request, *, fresh: bool, note: Callable[[str], None] = _on_stderr
-) -> tuple[dict[str, Sample], dict[str, VirnucproError]]:
-    """Register the wanted samples, each under its name or beside what has it already (`samples/naming.py`).
-
-    Returns the samples, and the errors of those that cannot be predicted. Both are by the names in the request. If
-    there are several samples, each error is also printed at once. `note` is called with lines for a person: a name that
-    is not as wanted, and what `fresh` deletes.
-    """
-    samples: dict[str, Sample] = {}
-    failures = dict(request.failures)
-    if request.sheet is not None and not fresh:
-        check_names(request)
-    for one in request.wanted:
-        try:
-            sample = samples[one.name] = enter(
-                request.platform.folder,
-                one.name,
-                one.files,
-                one.settings,
-                chosen=request.named,
-                fresh=fresh,
-                on_discard=lambda found: note(f"--fresh deleted {found.in_words}"),
-            )
-        except VirnucproError as error:
-            failures[one.name] = error
-            continue
-        if line := _how_named(sample, one.name):
-            note(line)
-    if request.several:
-        for failure in failures.values():
-            _say(str(failure))
-    return samples, failures
-
-
-def check_names(request: Request) -> None:
-    """Raises SheetError with all samples of a sheet whose names stand for other sequences. Changes nothing."""
-    faults = SheetFaults(request.sheet)
-    for one in request.wanted:
-        with suppress(StoreError), faults.of(one.name, one.rows):
-            try:
-                planned(request.platform.folder, one.name, one.files, one.settings, chosen=True)
-            except NameTakenError as error:
-                raise UsageError(error.what, remedy="give another name in the column sample") from error
-    faults.tell()
-
-
-def planned_samples(request: Request, *, fresh: bool) -> tuple[dict[str, Planned], dict[str, VirnucproError]]:
-    """What `registered` would do, and the errors of what it would refuse, by the names in the request.
-
-    Changes nothing. If there are several samples, each error is also printed at once.
-    """
-    plans: dict[str, Planned] = {}
-    failures = dict(request.failures)
-    home, chosen = request.platform.folder, request.named
-    if request.sheet is not None and not fresh:
-        check_names(request)
-    for one in request.wanted:
-        try:
-            plans[one.name] = planned(home, one.name, one.files, one.settings, chosen=chosen, fresh=fresh)
-        except VirnucproError as error:
-            failures[one.name] = error
-    if request.several:
-        for failure in failures.values():
-            _say(str(failure))
-    return plans, failures
 
 
 def predict(
@@ -238,7 +163,7 @@ class _Prediction:
                 return
             del self._at[worker]
             if outcome.died and group.together:
-                _say(f"{worker.name}: {outcome.failure}")
+                say(f"{worker.name}: {outcome.failure}")
             self._schedule.report(group, task, outcome)
             if not (group.together or group.open_lanes or outcome.failure):
                 group.spent[task.job] = time.time() - group.began
@@ -298,7 +223,7 @@ class _Prediction:
             else:
                 self.failures[sample.name] = error
                 if self._several:
-                    _say(str(error))
+                    say(str(error))
 
     def _done(self, group: Group, sample: Sample) -> VirnucproError | None:
         try:
@@ -355,19 +280,3 @@ def _forget_refused(samples: Sequence[Sample], instance: "DagsterInstance", driv
         for run in instance.get_runs(failed):
             if removed.issuperset(samples_in(run.tags)):
                 instance.delete_run(run.run_id)
-
-
-def _how_named(sample: Sample, wanted: str) -> str:
-    """Says how a sample is named; "" if it is named as wanted."""
-    if sample.variant_of:
-        return f"these settings are a variant of sample {sample.variant_of!r}: it is named {sample.name!r}"
-    if sample.name == wanted:
-        return ""
-    if not is_registered(sample.home, wanted):
-        return f"these files are sample {sample.name!r} already"
-    return f"the name {wanted!r} stands for other sequences: this sample is named {sample.name!r}"
-
-
-def _say(line: str) -> None:
-    """Print an error or a warning."""
-    _on_stderr(f"virnucpro: {line}")

@@ -12,6 +12,7 @@ from typing import Any
 
 from virnucpro_assets.platform.databases import refuse_network
 from virnucpro_assets.platform.environment import dagster_home
+from virnucpro_assets.platform.places import origins_named
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.running.found import found_samples, typed_settings
 from virnucpro_core.errors import DeviceError, UsageError, VirnucproError, WeightsError
@@ -32,7 +33,7 @@ from virnucpro_core.results.delivery import Owner, Target, check_out, check_shar
 from virnucpro_core.results.folder import RUN
 from virnucpro_core.samples.combined import check_exclusive, check_of_use, check_open_frames
 from virnucpro_core.samples.finding import look_into, stray_files
-from virnucpro_core.samples.home import check_home, check_outside
+from virnucpro_core.samples.home import check_home, check_outside, check_sample_folder
 from virnucpro_core.samples.products import CHUNKS
 from virnucpro_core.samples.settings import SampleSettings
 from virnucpro_core.samples.sheet_faults import SheetFaults
@@ -112,6 +113,7 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
         try:
             if one.error is not None:
                 raise one.error
+            check_sample_folder(platform.folder / "samples" / one.name)
             if faults.concern(one.rows):
                 continue
             hints: tuple[str, ...] = ()
@@ -126,7 +128,8 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
     if len(wanted) == 1 and failures:
         faults.tell()
         return Request(platform, (), failures, outs=outs)
-    profiles = _profiles(wanted, platform, faults, fresh=options["fresh"])
+    looked_at = [one for one in wanted if one.name not in failures]
+    profiles = _profiles(looked_at, platform, faults, fresh=options["fresh"])
     faults.tell()
     named = options.get("sample") is not None or options.get("sheet") is not None
     notes = tuple(stray_files(paths))
@@ -152,7 +155,7 @@ def _profiles(
         home = platform.folder / "samples" / one.name
         imported = None if fresh else imported_features(home, one.settings)
         if one.settings not in profiles or imported is None:
-            with faults.of(one.name, one.rows, is_own=one.has_own_settings):
+            with faults.of(one.name, one.rows, is_own=one.has_own_settings), origins_named(one.settings):
                 profiles[one.settings] = _ready(platform, one.settings, imported)
     return profiles
 
@@ -264,7 +267,8 @@ def samples_of(
             check_exclusive(typed | dict(one.settings))
             check_of_use(one.settings, [(settings, one.files)])
         if wanted and wanted[-1].name == one.name:
-            with faults.of(one.name, one.rows, is_own=bool(one.settings)):
-                check_open_frames(wanted[-1].settings)
+            settings = wanted[-1].settings
+            with faults.of(one.name, one.rows, is_own=bool(one.settings)), origins_named(settings):
+                check_open_frames(settings)
     check_of_use(typed, [(one.settings, one.files) for one in wanted])
     return wanted

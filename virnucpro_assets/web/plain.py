@@ -5,7 +5,7 @@ import re
 import sys
 import threading
 
-from virnucpro_assets.platform.environment import variable
+from virnucpro_assets.platform.escapes import shows_escapes
 
 COLOURS = re.compile(rb"\x1b\[[0-9;]*m")
 
@@ -13,11 +13,11 @@ COLOURS = re.compile(rb"\x1b\[[0-9;]*m")
 def print_plainly() -> None:
     """From now on, standard output and error go through a filter, also those of child processes started later.
 
-    Dagster colours its log lines even in files. A stream that is a terminal keeps them, unless NO_COLOR is set.
+    Dagster colours its log lines even in files. A terminal keeps them, unless NO_COLOR or TERM=dumb is set.
     """
     for stream in (sys.stdout, sys.stderr):
         handle = stream.fileno()
-        if os.isatty(handle) and not variable("NO_COLOR"):
+        if shows_escapes(stream):
             continue
         stream.flush()
         target = os.dup(handle)

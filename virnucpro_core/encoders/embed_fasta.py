@@ -3,7 +3,7 @@
 import io
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from virnucpro_core.encoders.encoder import BLOCK_SEQUENCES, Encoder, Kind, without_stops
 from virnucpro_core.errors import InputError, SequenceError
-from virnucpro_core.files.publish import publish
+from virnucpro_core.files.publish import no_check, publish
 from virnucpro_core.sequences.archives import stat_regular
 from virnucpro_core.sequences.fasta import line_of, read_entries
 from virnucpro_core.sequences.record import AMINO_ACIDS_ONLY, PROTEIN_SHARE
@@ -39,17 +39,24 @@ class EmbeddedFile:
     stops: int
 
 
-def embed_fasta(encoder: Encoder, fasta: Path, out: Path, *, token_budget: int = 0) -> EmbeddedFile:
+def embed_fasta(
+    encoder: Encoder,
+    fasta: Path,
+    out: Path,
+    *,
+    token_budget: int = 0,
+    check: Callable[[], None] = no_check,
+) -> EmbeddedFile:
     """Write `embeddings` (n, dim) float32 and `ids` (n,) UTF-8 in input order to an HDF5 file.
 
-    Rows are those of `Encoder.embed`. Raises InputError, with id and line, for a file that is not FASTA or FASTQ,
-    holds the other alphabet (see `check_alphabet`) or a letter without a token; what `Encoder.embed` raises for the
-    device; StoreError for the disk.
+    check: called just before the file appears. Rows are those of `Encoder.embed`. Raises InputError, with id and
+    line, for a file that is not FASTA or FASTQ, holds the other alphabet (see `check_alphabet`) or a letter without
+    a token; what `Encoder.embed` raises for the device; StoreError for the disk.
     """
     stat_regular(fasta)
     count = stops = 0
     with (
-        publish(out) as temporary,
+        publish(out, check) as temporary,
         _Watched(temporary) as stream,
         h5py.File(stream, "w", libver="v110") as file,
     ):

@@ -1,6 +1,6 @@
 """Publish a trained classifier as one folder: weights, manifest, model card, and an evaluation on held-out groups."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from virnucpro_core.evaluation.evaluation import (
 from virnucpro_core.evaluation.metrics import Measure, Rows
 from virnucpro_core.evaluation.page import MEASURES, shown, write_page
 from virnucpro_core.evaluation.scores import Scored
-from virnucpro_core.files.publish import publish_bytes, publish_folder
+from virnucpro_core.files.publish import no_check, publish_bytes, publish_folder
 from virnucpro_core.models.convert import Origin, write_model_manifest
 from virnucpro_core.models.store import TRAINING_SEQUENCES
 from virnucpro_core.models.training import PARTS, Trained
@@ -32,11 +32,17 @@ _ABOUT = "The records are of held-out groups: neither training nor the choice of
 
 
 def publish_trained(
-    trained: Trained, out: Path, settings: EvaluationSettings, *, note: str = ""
+    trained: Trained,
+    out: Path,
+    settings: EvaluationSettings,
+    *,
+    note: str = "",
+    check: Callable[[], None] = no_check,
 ) -> Evaluation:
     """Publish the model folder `out`, replacing what is there. Returns the evaluation of the held-out groups.
 
-    note: printed wherever figures are shown, for encoders without meaning. The same training gives the same bytes.
+    note: printed wherever figures are shown, for encoders without meaning. check: called just before the folder
+    appears. The same training gives the same bytes.
     """
     classifier = trained.classifier
     evaluation = evaluate(scored(trained), settings, _run(trained, out.name, note))
@@ -48,7 +54,7 @@ def publish_trained(
         **trained.facts,
         "held_out": _headline(evaluation),
     }
-    with publish_folder(out) as folder:
+    with publish_folder(out, check) as folder:
         classifier.save(folder)
         write_training_sequences(folder, trained.digests)
         write_model_manifest(folder, "classifier", Origin("trained here", note=note), numbers)

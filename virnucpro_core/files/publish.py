@@ -11,7 +11,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,15 @@ SYNCED_TOGETHER = 4
 _NAME = re.compile(re.escape(TEMPORARY) + r"[0-9a-f]{16}(\..+)?")
 
 
+def no_check() -> None:
+    """Anything may be replaced."""
+
+
 @contextlib.contextmanager
-def publish(path: Path) -> Iterator[Path]:
+def publish(path: Path, check: Callable[[], None] = no_check) -> Iterator[Path]:
     """Yield an empty temporary file for the block to fill; then sync it and rename it to `path`.
+
+    check: called just before that; if it raises, nothing is replaced.
 
     Write into this file; do not replace it, since a new file would not be locked. If the block raises, the temporary
     file is deleted. Raises StoreError, with the free space of the disk, on a disk error.
@@ -37,12 +43,15 @@ def publish(path: Path) -> Iterator[Path]:
         with _temporary_file(path.parent, path.suffix) as temporary:
             yield temporary
             sync(temporary)
+            check()
             temporary.replace(path)
         sync(path.parent)
 
 
 @contextlib.contextmanager
-def publish_together(folder: Path, names: Sequence[str]) -> Iterator[dict[str, Path]]:
+def publish_together(
+    folder: Path, names: Sequence[str], check: Callable[[], None] = no_check
+) -> Iterator[dict[str, Path]]:
     """As `publish`, for several files of one folder: yields name -> temporary file. None appears before the block ends.
 
     The files are synced side by side, so the delay of the disk counts once and not for each of them.
@@ -53,6 +62,7 @@ def publish_together(folder: Path, names: Sequence[str]) -> Iterator[dict[str, P
         yield files
         with ThreadPoolExecutor(SYNCED_TOGETHER) as threads:
             list(threads.map(sync, files.values()))
+        check()
         for name, file in files.items():
             file.replace(folder / name)
         sync(folder)
@@ -86,8 +96,11 @@ def json_text(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def publish_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder. It replaces `path` when the block ends without an exception."""
+def publish_folder(path: Path, check: Callable[[], None] = no_check) -> Iterator[Path]:
+    """Yield a temporary folder. It replaces `path` when the block ends without an exception.
+
+    check: as in `publish`.
+    """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary_folder(path.parent) as temporary:
@@ -95,6 +108,7 @@ def publish_folder(path: Path) -> Iterator[Path]:
             for file in sorted(temporary.rglob("*")):
                 sync(file)
             sync(temporary)
+            check()
             if path.exists():
                 _exchange(path, temporary)
             else:

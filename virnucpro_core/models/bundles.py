@@ -27,7 +27,7 @@ from virnucpro_core.files.disk import make_sure_of_room
 from virnucpro_core.files.foreign_json import parse_json, whole_number
 from virnucpro_core.files.manifest import MANIFEST, read_manifest, verify
 from virnucpro_core.files.overwriting import keep_inputs
-from virnucpro_core.files.publish import publish, publish_bytes, publish_folder, temporary_folder
+from virnucpro_core.files.publish import no_check, publish, publish_bytes, publish_folder, temporary_folder
 from virnucpro_core.models.downloads import OnBytes, silent
 from virnucpro_core.models.store import MODEL_FILES, ModelStore
 
@@ -50,10 +50,18 @@ class Unbundled:
     written: tuple[str, ...]
 
 
-def write_bundle(store: ModelStore, names: Iterable[str], out: Path, *, on_bytes: OnBytes = silent) -> str:
+def write_bundle(
+    store: ModelStore,
+    names: Iterable[str],
+    out: Path,
+    *,
+    on_bytes: OnBytes = silent,
+    check: Callable[[], None] = no_check,
+) -> str:
     """Write the models to the archive `out`, each after its files were verified. Returns the archive's sha256.
 
-    Equal models give equal bytes. Raises WeightsError if a model is missing or damaged, StoreError for disk errors.
+    check: called just before it appears. Equal models give equal bytes. Raises WeightsError if a model is missing
+    or damaged, StoreError for disk errors.
     """
     models = {name: _listed(store.require(name)) for name in sorted(set(names))}
     for name, files in models.items():
@@ -67,7 +75,7 @@ def write_bundle(store: ModelStore, names: Iterable[str], out: Path, *, on_bytes
         for name, files in models.items()
     }
     text = json.dumps({"format": _FORMAT, "models": shown}, indent=1).encode() + b"\n"
-    with publish(out) as temporary, temporary.open("wb") as stream:
+    with publish(out, check) as temporary, temporary.open("wb") as stream:
         written = _Hashed(stream, lambda done: on_bytes(out.name, done, max(total, done)))
         with tarfile.open(fileobj=written, mode="w|", format=tarfile.PAX_FORMAT) as archive:  # type: ignore[call-overload]
             archive.addfile(_member(BUNDLE, len(text)), io.BytesIO(text))

@@ -6,7 +6,7 @@ same weights give the same bytes, whichever layout they were published in.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from virnucpro_core.errors import WeightsError
 from virnucpro_core.files import manifest
 from virnucpro_core.files.digests import sha256_file
 from virnucpro_core.files.foreign_json import parse_json
-from virnucpro_core.files.publish import publish_folder, publish_json
+from virnucpro_core.files.publish import no_check, publish_folder, publish_json
 from virnucpro_core.files.safetensors import TensorSource, write_tensors
 from virnucpro_core.models.checkpoints import attributes, read_checkpoint, read_sources
 from virnucpro_core.models.classifier import Classifier, load_classifier
@@ -72,15 +72,17 @@ def import_model(
     dtype: torch.dtype | None = None,
     origin: Origin | None = None,
     chunk_size: int | None = None,
+    check: Callable[[], None] = no_check,
 ) -> Path:
     """Convert `path` (a file or a folder) into the model folder `out`, and return `out`.
 
     `dtype` of the stored encoder weights: as in the file if None. `chunk_size`: bases that a classifier was
-    trained on. Raises WeightsError naming file and tensor: missing, extra, of another shape, not finite.
+    trained on. `check`: called just before the folder appears. Raises WeightsError naming file and tensor: missing,
+    extra, of another shape, not finite.
     """
     if not path.exists():
         raise WeightsError("no such file or folder", where=path)
-    with publish_folder(out) as folder:
+    with publish_folder(out, check) as folder:
         if kind == "classifier":
             classifier = _read_classifier(path, chunk_size)
             classifier.save(folder)

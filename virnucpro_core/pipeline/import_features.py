@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from virnucpro_core.errors import InputError, UsageError, printable
 from virnucpro_core.files.digests import sha256_file
 from virnucpro_core.files.disk import make_sure_of_room
+from virnucpro_core.files.folders import folders_below
 from virnucpro_core.models.feature_files import (
     SUFFIXES,
     WIDTHS,
@@ -79,9 +80,9 @@ def find_features(paths: Sequence[Path]) -> Found:
     """The feature files below the folders `paths`, and the FASTA files there.
 
     Merged files hold both encoders' vectors; if there are any, the separate files are not read. Raises UsageError if
-    there are none, or those of one encoder only, or if one is no regular file.
+    there are none, or those of one encoder only, or if one is no regular file; InputError if a folder cannot be read.
     """
-    files = sorted({file for path in paths for file in (path.rglob("*") if path.is_dir() else [path])})
+    files = sorted({file for path in paths for file in (_all_below(path) if path.is_dir() else [path])})
     known = tuple((file, kind) for file in files if (kind := kind_of(file)) is not None)
     if (odd := next((file for file, _ in known if not file.is_file()), None)) is not None:
         raise UsageError("is no regular file", where=odd, remedy="take it out of the folder, or rename it")
@@ -97,6 +98,11 @@ def find_features(paths: Sequence[Path]) -> Found:
     fasta = tuple(f for f in files if f.is_file() and (looks_like_sequence_file(f) or f.suffix == ".faa"))
     origin = printable(", ".join(path.resolve().name for path in paths))
     return Found(features, fasta, origin, has_unread=len(features) < len(known))
+
+
+def _all_below(folder: Path) -> Iterator[Path]:
+    for here, folders, names in folders_below(folder):
+        yield from (here / name for name in (*folders, *names))
 
 
 def import_features(

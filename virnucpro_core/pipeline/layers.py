@@ -6,7 +6,7 @@ from virnucpro_core.errors import StoreError
 from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.retention import is_cleaned, require_results
 from virnucpro_core.samples.content import made_from
-from virnucpro_core.samples.products import PREDICTIONS
+from virnucpro_core.samples.products import PREDICTIONS, still_valid
 from virnucpro_core.sequences.chunks import Chunks
 
 Layer = Literal["sequences", "lane", "results"]
@@ -29,7 +29,7 @@ def open_layers(lane: Lane, *, recorded: bool = False) -> tuple[Layer, ...]:
 
 
 def _has_results(lane: Lane) -> bool:
-    """Whether every result file verifies, and the results were made as they would be made now."""
+    """Whether every result file verifies, and the results were made as now, or by a version whose results are kept."""
     try:
         facts = require_results(lane.sample)
     except StoreError:
@@ -37,7 +37,7 @@ def _has_results(lane: Lane) -> bool:
     calibration = lane.calibration.digest if lane.calibration else ""
     return (
         lane.models.items() <= facts["digests"].items()
-        and facts.get("products") == lane.recipes
+        and still_valid(facts.get("products")) == lane.recipes
         and facts.get("calibration", {}).get("sha256", "") == calibration
     )
 

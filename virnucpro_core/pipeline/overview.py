@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from virnucpro_core.engine.shards import RELEASED_ENTRY, lane_shards
 from virnucpro_core.engine.telemetry import Progress, read_progress
@@ -20,8 +20,8 @@ from virnucpro_core.pipeline.pace import Pace, kind_of
 from virnucpro_core.results.folder import RUN
 from virnucpro_core.samples.occupancy import workers
 from virnucpro_core.samples.products import EMBEDDINGS, PREDICTIONS, SHARDED
-from virnucpro_core.samples.sample import Sample, open_sample, read_refusal
-from virnucpro_core.samples.settings import settings_in_words
+from virnucpro_core.samples.sample import Sample, is_registered, open_sample, read_refusal
+from virnucpro_core.samples.settings import OF_RESULTS, differing, settings_in_words
 from virnucpro_core.sequences.chunks import Chunks
 from virnucpro_core.sequences.frames import Frames
 
@@ -60,7 +60,8 @@ class Overview:
     was registered; changed: when its results were written, or if there are none when it was registered (seconds since
     1970). reason: why its input was refused, or what is damaged. seconds_left: until the results are there, by the pace
     of the running lanes and, for what follows them, that of an earlier sample (pace.py).
-    settings: in words. variant_of: the sample of which this is a variant.
+    settings: in words. variant_of: the sample of which this is a variant. differs: the settings that are not the same
+    in both, by name, as (the value there, the value here); empty also if the other sample is not there any more.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Overview:
     workers: dict[str, str] = field(default_factory=dict)
     settings: str = ""
     variant_of: str = ""
+    differs: dict[str, tuple[Any, Any]] = field(default_factory=dict)
 
     @property
     def total_bytes(self) -> int:
@@ -149,7 +151,21 @@ def _overview(sample: Sample, *, exact: bool) -> Overview:
         workers=busy,
         settings=printable(settings_in_words(sample.settings)),
         variant_of=sample.variant_of,
+        differs=_differs(sample),
     )
+
+
+def _differs(sample: Sample) -> dict[str, tuple[Any, Any]]:
+    """Settings that the sample and the one of which it is a variant do not share; none if that one cannot be read."""
+    if not sample.variant_of or not is_registered(sample.home, sample.variant_of):
+        return {}
+    try:
+        there, here = open_sample(sample.home, sample.variant_of).settings, sample.settings
+    except VirnucproError:  # it is listed as damaged
+        return {}
+    return {
+        name: (getattr(there, name), getattr(here, name)) for name in differing(there, here, also=OF_RESULTS)
+    }
 
 
 def _state(shards: dict[str, tuple[int, int]], chunks: Chunks | None) -> SampleState:

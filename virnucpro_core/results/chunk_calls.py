@@ -11,7 +11,7 @@ import bisect
 import itertools
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from virnucpro_core.errors import InputError, StoreError
 from virnucpro_core.files.columns import Array
-from virnucpro_core.files.publish import publish
+from virnucpro_core.files.publish import no_check, publish
 from virnucpro_core.results.rows import Cell, Cells, Column, joined, words
 
 PREDICTIONS_HEADER = b"Sequence_ID\tPrediction\tscore1\tscore2\n"
@@ -171,15 +171,17 @@ def write_chunk_calls(rows: SortedRows, stream: BinaryIO) -> int:
     return number
 
 
-def consensus_from_predictions(path: Path, out: Path) -> int:
+def consensus_from_predictions(path: Path, out: Path, *, check: Callable[[], None] = no_check) -> int:
     """Write the table of chunk calls `out` from a predictions table, ours or one of the published tool.
 
-    Rows may come in any order. Returns the number of chunks. Raises InputError with the line number for a malformed
-    table: wrong header, an id that does not end in a frame, scores that are not from 0 to 1.
+    check: called just before the table appears. Rows may come in any order. Returns the number of chunks. Raises
+    InputError with the line number for a malformed table: wrong header, an id that does not end in a frame, scores
+    that are not from 0 to 1.
     """
     if not path.is_file():
-        raise InputError("no such file", path=path, remedy="give the path of a prediction_results.txt")
-    with publish(out) as temporary:
+        what = "not a regular file" if path.exists() else "no such file"
+        raise InputError(what, path=path, remedy="give the path of a prediction_results.txt")
+    with publish(out, check) as temporary:
         calls = SortedRows(out.parent)
         for rows in _prediction_rows(path):
             calls.add(rows)

@@ -2,7 +2,8 @@
 
 `run.json` in the folder says which sample, with which settings, its results belong to. Other files in it are never
 touched. A person may know the sample under another name than the home folder does: `pat1` where the sample is
-`flat_pat1`, since another `pat1` was there before. The files for MultiQC then have the name that the person knows.
+`flat_pat1`, since another `pat1` was there before. The report and the files for MultiQC then have the name that the
+person knows.
 """
 
 import hashlib
@@ -20,8 +21,9 @@ from virnucpro_core.files.locks import locked
 from virnucpro_core.files.publish import json_text, publish, publish_json, publish_together, sweep
 from virnucpro_core.files.writable import check_writable
 from virnucpro_core.results.batch import ACROSS, check_batch_out, check_none_lost
-from virnucpro_core.results.folder import NAME, RESULT_FILES, RUN
+from virnucpro_core.results.folder import NAME, REPORT, RESULT_FILES, RUN
 from virnucpro_core.results.multiqc import multiqc_texts
+from virnucpro_core.results.report import renamed_report
 from virnucpro_core.samples.home import check_outside
 from virnucpro_core.samples.inputs import content_digest, digest_inputs
 from virnucpro_core.samples.naming import is_named_from, planned
@@ -181,29 +183,6 @@ def _is_of_samples(entry: Path) -> bool:
     return False
 
 
-def check_replaceable(out: Path, *, force: bool = False) -> None:
-    """Raises UsageError if a new folder cannot replace `out`, or must not because it has content and not `force`."""
-    check_writable(out)
-    if not force and out.is_dir() and any(out.iterdir()):
-        raise UsageError(
-            "already exists, and the whole folder would be replaced",
-            where=out,
-            remedy="give another --out, or --force to replace it",
-        )
-
-
-def check_new_files(files: Sequence[Path], *, force: bool = False) -> None:
-    """Raises UsageError if one of the files cannot be written, or exists and not `force`."""
-    for file in files:
-        check_writable(file.parent)
-        if file.is_dir():
-            raise UsageError("is a folder", where=file, remedy="give the name of a file")
-        if file.exists() and not force:
-            raise UsageError(
-                "already exists", where=file, remedy="give another --out, or --force to replace it"
-            )
-
-
 @contextmanager
 def only_writer(out: Path) -> Iterator[None]:
     """Keep other commands from writing results into this folder during the block. Waits for one that does.
@@ -280,7 +259,7 @@ def deliver(results: Path, out: Path, name: str = "") -> None:
     for file in (RUN, *RESULT_FILES):  # files of earlier results that these ones do not have, such as reads
         if file == RUN or not (results / file).exists():
             (out / file).unlink(missing_ok=True)
-    own = _own_texts(facts, name)
+    own = _own_texts(results, facts, name)
     files = [f.name for f in results.iterdir() if f.is_file() and not _is_hidden(f) and f.name != RUN]
     with publish_together(out, sorted(files)) as copies:
         for file, copy in copies.items():
@@ -299,13 +278,16 @@ def _copy(source: Path, copy: Path, final: Path, text: str | None) -> None:
             copy.write_text(text, encoding="utf-8")
 
 
-def _own_texts(facts: Mapping[str, Any], name: str) -> dict[str, str]:
+def _own_texts(results: Path, facts: Mapping[str, Any], name: str) -> dict[str, str]:
     """Text of the files that have the name under which a person knows the sample; {} if that is the sample's own."""
     if name in ("", facts["sample"]):
         return {}
     texts = {
         file: text for file, text in multiqc_texts({name: facts["counts"]}).items() if file in facts["files"]
     }
+    if REPORT in facts["files"]:
+        page = (results / REPORT).read_text("utf-8")
+        texts[REPORT] = renamed_report(page, facts["sample"], name)
     changed = {
         file: {"bytes": len(text.encode()), "sha256": hashlib.sha256(text.encode()).hexdigest()}
         for file, text in texts.items()

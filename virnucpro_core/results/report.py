@@ -293,6 +293,16 @@ def write_report(path: Path, summary: ResultSummary, run: RunInfo, selection: Se
     publish_bytes(path, page.encode())
 
 
+def renamed_report(page: str, sample: str, name: str) -> str:
+    """The page of a sample as it is if the sample is called `name`: in its title and its headline.
+
+    Text of the sample cannot look like them, because its `<` are escaped.
+    """
+    for around in ("<title>{} ·", "<h1><bdi>{}</bdi></h1>"):
+        page = page.replace(around.format(sample), around.format(name), 1)
+    return page
+
+
 def script_json(value: Any) -> Markup:
     """JSON that may stand inside a script element: ASCII only, without <, > and & that could end it."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))

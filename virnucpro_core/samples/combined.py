@@ -1,10 +1,10 @@
-"""Which settings exclude each other, or are of no use: the rules that the command line and the sample sheet share.
+"""Which settings exclude each other, or are of no use, and which one holds if several places give it.
 
-They are about settings that a person gives for these samples. The configuration file may hold settings that some
-samples make no use of.
+What is of no use is about settings that a person gives for these samples. The configuration file and the environment
+may hold settings that some samples make no use of.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,49 @@ from virnucpro_core.errors import UsageError, VirnucproError
 from virnucpro_core.samples.settings import SampleSettings
 from virnucpro_core.sequences.formats import format_of
 
+# Pairs that cannot be used together. `calibration` is meant if it is "none".
+_EXCLUSIVE = (("calibration", "preset"), ("calibration", "prior"), ("cutoff", "preset"))
 
-def check_exclusive(given: Mapping[str, Any]) -> None:
-    """Raises UsageError for two settings that cannot be used together, spelt as options. None means not given."""
-    names = [f"--{given['preset']}"] if given.get("preset") else []
-    if given.get("calibration") == "none":
-        other = names or (["--prior"] if given.get("prior") is not None else [])
-        refused = ["--calibration none", *other]
-    else:
-        refused = ["--cutoff", *names] if given.get("cutoff") is not None else []
-    if len(refused) > 1:
-        raise UsageError(f"{refused[0]} and {refused[1]} cannot be used together", remedy="give one of them")
+
+def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of all layers; each layer is above those before it. None means not given.
+
+    A setting also removes what it excludes from the layers beneath: `cutoff` of an option removes `preset` of a file.
+    """
+    found: dict[str, Any] = {}
+    for layer in layers:
+        given = {name: value for name, value in layer.items() if value is not None}
+        beneath = {name: value for name, value in found.items() if not _excluded(name, value, given)}
+        found = beneath | given
+    return found
+
+
+def _excluded(name: str, value: Any, given: Mapping[str, Any]) -> bool:
+    try:
+        check_exclusive({name: value} | dict(given))
+    except UsageError:
+        return True
+    return False
+
+
+def _as_option(name: str, value: Any) -> str:
+    if name == "preset":
+        return f"--{value}"
+    return f"--{name}{' none' if name == 'calibration' else ''}"
+
+
+def check_exclusive(given: Mapping[str, Any], spelt: Callable[[str, Any], str] = _as_option) -> None:
+    """Raises UsageError for two settings that cannot be used together. None means not given.
+
+    spelt: how a setting and its value are written there; as options if it is not given.
+    """
+    has = {name for name in ("cutoff", "prior") if given.get(name) is not None}
+    has |= {"preset"} if given.get("preset") else set()
+    has |= {"calibration"} if given.get("calibration") == "none" else set()
+    for pair in _EXCLUSIVE:
+        if has.issuperset(pair):
+            one, other = (spelt(name, given[name]) for name in pair)
+            raise UsageError(f"{one} and {other} cannot be used together", remedy="give one of them")
 
 
 def check_of_use(given: Mapping[str, Any], samples: Sequence[tuple[SampleSettings, Sequence[Path]]]) -> None:

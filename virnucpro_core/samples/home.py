@@ -58,6 +58,23 @@ def check_outside(
             raise UsageError(what, where=path, remedy=remedy)
 
 
+def check_sample_folder(folder: Path) -> None:
+    """Raises UsageError if the folder of a known sample, or of one of its products, cannot be read and written."""
+    if not folder.exists():
+        return
+    _check_permitted(folder)
+    with os.scandir(folder) as entries:
+        below = [Path(entry.path) for entry in entries if entry.is_dir()]
+    for place in sorted(below):
+        _check_permitted(place)
+
+
+def _check_permitted(folder: Path) -> None:
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        what = "cannot be read and written: no permission, or the disk is read-only"
+        raise UsageError(what, where=folder, remedy="give your user the permission, or another --home")
+
+
 def check_home(home: Path, dagster_home: Path) -> None:
     """Raises UsageError if the home folder, or what a prediction writes in it, cannot be written. Makes nothing."""
     for folder in (home, dagster_home, *(home / name for name in _WRITTEN)):

@@ -22,7 +22,7 @@ from virnucpro_core.files.locks import locked
 from virnucpro_core.samples.inbox_entry import Entry, examine, final_name, is_partial
 from virnucpro_core.samples.inbox_moves import DONE, move_taken, set_aside
 from virnucpro_core.samples.inbox_register import NO_FILES, Arrival, Registered, Registration, sheet_of
-from virnucpro_core.samples.inbox_settings import SUFFIX, SettingsFiles, is_settings_file
+from virnucpro_core.samples.inbox_settings import SUFFIX, SettingsFiles, in_a_settings_file, is_settings_file
 from virnucpro_core.samples.inbox_state import PROBLEMS, InboxState, Kind, Row, shown
 from virnucpro_core.samples.inputs import passing_error
 from virnucpro_core.samples.products import CHUNKS
@@ -37,6 +37,9 @@ from virnucpro_core.sequences.names import Group, group_files, named_as_mate, sa
 PATIENCE = 20
 # Dagster stops a scan after 60 s. Entries that are not registered within LOOK_SECONDS wait for the next scan.
 LOOK_SECONDS = 15.0
+# In a sample's folder: it has been called.
+RESULTS = "results/run.json"
+_NOT_MOVED = f"; not moved to {DONE}/: "
 _OPTION = re.compile(r"`--([a-z-]+) ([a-z0-9]+)`")
 
 
@@ -187,7 +190,8 @@ class _Looker:
                 self._tell_refused({name: self._refusal(name, own[0]) for name in refused}, own)
             for entry in own:
                 entry.row.kind = "taken"
-            if moves and not refused:  # what was refused may be corrected where it lies
+            # What was refused, or has failed, may be corrected where it lies.
+            if moves and all((self.home / "samples" / name / RESULTS).exists() for name in samples):
                 self._move(samples, own)
 
     def _refusal(self, name: str, entry: Entry) -> str:
@@ -211,9 +215,10 @@ class _Looker:
             targets = move_taken(samples, [entry.path for entry in entries], beside)
         except (VirnucproError, OSError) as error:
             for entry in entries:
-                entry.row.said = f"not moved to {DONE}/: {error}"
+                entry.row.said = f"{_without_move(entry.row.said)}{_NOT_MOVED}{error}"
             return
         for entry in entries:
+            entry.row.said = _without_move(entry.row.said)
             self.state.leave(entry.row, "taken", entry.row.said, targets[entry.path])
 
     def _whole(self, entries: Sequence[Entry], names: Sequence[str]) -> Iterator[Arrival]:
@@ -303,7 +308,7 @@ class _Looker:
             for one in self.registration.register(arrival, may_wait=may_wait):
                 self._record(one)
         except (VirnucproError, OSError, ValueError) as error:
-            passing, text = passing_error(error), str(error)
+            passing, text = passing_error(error), in_a_settings_file(str(error))
             if isinstance(error, SheetError):
                 text = f"{printable(Path(error.where).name)}: {'; '.join(error.faults)}"
             if isinstance(error, IncompleteError) and may_wait:
@@ -321,7 +326,8 @@ class _Looker:
         said = "; ".join(one.notes)
         for entry in one.entries:
             row = entry.row
-            row.kind, row.said, row.samples = "registered", said, " ".join(one.samples)
+            row.kind, row.samples = "registered", " ".join(one.samples)
+            row.said = "; ".join((*one.notes, *map(in_a_settings_file, one.hints)))
             row.look, row.marker = self.found.number, entry.marker or row.marker
         if said:
             self._tell(one.entries, "registered", said, one.samples[0] if len(one.samples) == 1 else "")
@@ -364,6 +370,11 @@ class _Looker:
 
     def _tell(self, entries: Sequence[Entry], kind: Kind, said: str, sample: str) -> None:
         self.found.news.append(News(kind, tuple(e.row.name for e in entries), said, sample))
+
+
+def _without_move(said: str) -> str:
+    """What was said of an entry, without why it was not moved."""
+    return said.partition(_NOT_MOVED)[0]
 
 
 def _has_sheet(entry: Entry) -> bool:

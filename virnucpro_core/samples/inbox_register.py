@@ -1,8 +1,9 @@
 """Turn what has arrived in the inbox into registered samples.
 
     s.fa                                  sample s
-    run/a_R1.fq run/a_R2.fq run/b.fa      sample run: a folder is one sample
-    run/pat1_S1_L001_R1_001.fastq.gz ...  samples pat1, pat2, ...: a sequencer's run, as for `virnucpro predict run`
+    run/1.fq run/2.fq run/3.fa            sample run: a folder is one sample
+    run/a_R1.fq run/a_R2.fq run/b_R1.fq   samples a, b: names tell several apart, as for `virnucpro predict run`
+    run/pat1_S1_L001_R1_001.fastq.gz ...  samples pat1, pat2, ...: a sequencer's run
     run/samples.csv run/...               the samples of the sheet, with its settings
     samples.csv s.fa t.fa                 the same: files of the inbox that a sheet names are no samples by themselves
     samples.csv                           the same; the files lie anywhere else
@@ -18,7 +19,7 @@ from typing import Any
 
 from virnucpro_core.errors import IncompleteError, InputError, UsageError, VirnucproError, printable
 from virnucpro_core.files.digests import sha256_json
-from virnucpro_core.samples.combined import check_exclusive, check_of_use, check_open_frames
+from virnucpro_core.samples.combined import check_exclusive, check_of_use, check_open_frames, layered
 from virnucpro_core.samples.finding import FoundSample, find_samples, look_into, told_apart
 from virnucpro_core.samples.inbox_entry import Entry
 from virnucpro_core.samples.inbox_settings import SettingsFiles
@@ -36,8 +37,7 @@ from virnucpro_core.samples.sample import (
 from virnucpro_core.samples.settings import SampleSettings
 from virnucpro_core.samples.sheet import is_sheet, read_sheet
 from virnucpro_core.samples.sheet_faults import SheetFaults
-from virnucpro_core.sequences.fasta import check_head
-from virnucpro_core.sequences.names import Group, run_samples
+from virnucpro_core.sequences.names import Group, group_files, told_by_names
 
 NO_FILES = "no FASTA or FASTQ file in this folder"
 _SHOWN = 10
@@ -64,12 +64,32 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """What some entries became. refused: samples of them that cannot be read, and why."""
+    """What some entries became.
+
+    notes: what a person is told. hints: what the list of the inbox says as well. refused: samples of them that cannot
+    be read, and why.
+    """
 
     entries: tuple[Entry, ...]
     samples: tuple[str, ...]
     notes: tuple[str, ...]
+    hints: tuple[str, ...] = ()
     refused: Mapping[str, VirnucproError] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A sample whose settings, and the beginning of whose files, were checked.
+
+    entries: those that it is made of. has_own: whether settings were given for it alone. hints: what a person should
+    know about its files.
+    """
+
+    found: FoundSample
+    entries: tuple[Entry, ...]
+    settings: SampleSettings
+    has_own: bool
+    hints: tuple[str, ...]
 
 
 class Registration:
@@ -97,28 +117,74 @@ class Registration:
             yield from self._of_files(arrival)
             return
         found = self._of_sheet(sheet, arrival) if sheet else _of_folder(arrival)
-        good, refused = _sorted_out(found, entry.path, look=sheet is None, may_wait=may_wait)
+        good, refused = self._sorted_out(found, arrival, may_wait=may_wait)
         before = _Before(self._home, entry.row.sample_names)
         samples: list[str] = []
         notes: list[str] = []
+        hints: list[str] = []
         of_claimed = {file.path: (file, file.row.sample_names) for file in arrival.claimed}
         for one in good:
-            earlier = before.of(one, is_chosen=sheet is not None, is_alone=len(found) == 1)
-            claimed = self._claimed(arrival, one)
-            of_run = sheet is None and len(found) > 1
-            sample, note = self._named(one, (entry, *claimed), earlier, of_run=of_run)
+            earlier = before.of(one.found, is_chosen=sheet is not None, is_alone=len(found) == 1)
+            sample, note = self._named(one, earlier, of_run=sheet is None and len(found) > 1)
             samples.append(sample.name)
-            for file in claimed:
+            for file in one.entries[1:]:
                 of_claimed[file.path][1].append(sample.name)
-            notes += [*filter(None, [note]), *(f"{one.name}: {text}" for text in one.notes)]
-        if len(notes) > _SHOWN:
-            notes = [*notes[:_SHOWN], f"and {len(notes) - _SHOWN:,} more notes of this kind"]
+            before_it = f"{sample.name}: " if len(found) > 1 else ""
+            notes += [before_it + text for text in (*filter(None, [note]), *one.found.notes)]
+            hints += [before_it + text for text in one.hints]
+        notes = [*_shortened(notes), *_left_out(entry, found, sheet), *self._stay([entry], samples)]
         if len(found) > 1:
             notes.insert(0, f"samples {some(samples)}")
-        yield Registered((entry,), tuple(samples), (*notes, *_left_out(entry, found, sheet)), refused)
+        yield Registered((entry,), tuple(samples), tuple(notes), _shortened(hints), refused)
         for file, names in of_claimed.values():
             if names:
                 yield Registered((file,), tuple(dict.fromkeys(names)), ())
+
+    def _ready(self, found: FoundSample, entries: tuple[Entry, ...]) -> _Ready:
+        """Raises UsageError for settings that exclude each other or cannot be used, InputError for the files."""
+        paths = [entry.path for entry in entries]
+        own = layered(self._files.given(paths, alone=True), found.settings)
+        settings = self._settings(layered(self._files.given(paths), own))
+        check_exclusive(own)
+        check_of_use(own, [(settings, found.files)])
+        check_open_frames(settings)
+        has_own = bool(found.settings) or any(self._files.own(e.path, is_folder=e.is_folder) for e in entries)
+        return _Ready(found, entries, settings, has_own, look_into(found.files, settings))
+
+    def _sorted_out(
+        self, found: Sequence[FoundSample], arrival: Arrival, *, may_wait: bool
+    ) -> tuple[list[_Ready], dict[str, VirnucproError]]:
+        """The samples whose files can be read, and why the others cannot. Raises the error if none can."""
+        entry = arrival.entries[0]
+        good: list[_Ready] = []
+        refused: dict[str, VirnucproError] = {}
+        for one in found:
+            try:
+                if one.error is not None:
+                    raise one.error
+                good.append(self._ready(one, (entry, *self._claimed(arrival, one))))
+            except InputError as error:
+                is_passing = passing_error(error) is not None
+                if len(found) == 1 or is_passing or (may_wait and isinstance(error, IncompleteError)):
+                    raise
+                refused[one.name] = error
+        if not good:
+            name, first = next(iter(refused.items()))
+            what = f"none of its {len(found):,} samples can be read; {name}: {first}"
+            raise InputError(what, path=entry.path, remedy="give FASTA or FASTQ files")
+        return good, refused
+
+    def _stay(self, entries: Sequence[Entry], samples: Sequence[str]) -> list[str]:
+        """A note on samples that these entries were before they changed, and are no more."""
+        before = {name for entry in entries for name in entry.row.sample_names} - {*samples}
+        names = sorted(name for name in before if is_registered(self._home, name))
+        if not names:
+            return []
+        one = len(names) == 1
+        what = (
+            f"earlier sample{'' if one else 's'} {some(names)}, of other files, {'stays' if one else 'stay'}"
+        )
+        return [f"{what}; `virnucpro samples remove {names[0]}` deletes {'it' if one else 'one'}"]
 
     def _claimed(self, arrival: Arrival, found: FoundSample) -> tuple[Entry, ...]:
         """The entries of which a sample of a sheet is made."""
@@ -127,8 +193,6 @@ class Registration:
         return tuple(entry for entry in arrival.claimed if entry.path.name in names)
 
     def _of_files(self, arrival: Arrival) -> Iterator[Registered]:
-        for path in arrival.files:
-            check_head(path)
         for group in told_apart(Group(arrival.name, arrival.files)):
             own = tuple(e for e in arrival.entries if e.path in group.files or e.path not in arrival.files)
             if not all(e.is_handled for e in own):
@@ -136,8 +200,10 @@ class Registration:
                 if len({entry.row.samples for entry in own}) == 1:
                     names = own[0].row.sample_names
                     before = _Before(self._home, names).of(found, is_chosen=False, is_alone=True)
-                sample, note = self._named(found, own, before)
-                yield Registered(own, (sample.name,), (*arrival.notes, *filter(None, [note])))
+                ready = self._ready(found, own)
+                sample, note = self._named(ready, before)
+                notes = (*arrival.notes, *filter(None, [note]), *self._stay(own, [sample.name]))
+                yield Registered(own, (sample.name,), notes, ready.hints)
 
     def _of_sheet(self, sheet: Path, arrival: Arrival) -> list[FoundSample]:
         """The samples of a sheet, all checked. Raises SheetError."""
@@ -150,12 +216,7 @@ class Registration:
             with faults.of(one.name, one.rows):
                 claimed = self._claimed(arrival, one)
                 self._check_places(one, entry, [file.path for file in claimed])
-                given = self._files.given([entry.path, *(file.path for file in claimed)])
-                settings = self._settings({**given, **one.settings})
-                check_exclusive(one.settings)
-                check_of_use(one.settings, [(settings, one.files)])
-                check_open_frames(settings)
-                look_into(one.files, settings)
+                self._ready(one, (entry, *claimed))
                 is_new = not before.of(one, is_chosen=True)
                 if is_new and name_beside(self._home, one.name, one.files) != one.name:
                     what = taken(open_sample(self._home, one.name)).what
@@ -176,20 +237,16 @@ class Registration:
                 what = f"{printable(file.name)} is in another folder of the inbox"
                 raise UsageError(what, remedy="put the sheet into that folder")
 
-    def _named(
-        self, found: FoundSample, entries: Sequence[Entry], before: str, *, of_run: bool = False
-    ) -> tuple[Sample, str]:
+    def _named(self, ready: _Ready, before: str, *, of_run: bool = False) -> tuple[Sample, str]:
         """Register a sample under its own name or a free one. Returns the sample and a note on its name, or "".
 
         before: the sample that these files were registered as before they changed; "" if there is none.
         """
-        given = self._files.given([entry.path for entry in entries])
-        settings = self._settings({**given, **found.settings})
-        has_own = any(self._files.own(e.path, is_folder=e.is_folder) for e in entries) or found.settings
+        found, settings = ready.found, ready.settings
 
         def enter(name: str, *, replaces: bool = False) -> Sample:
             # A sample without settings of its own keeps those that it has, whatever holds for the inbox now.
-            enter_as = enter_unread if has_own or replaces else register_unread
+            enter_as = enter_unread if ready.has_own or replaces else register_unread
             return enter_as(self._home, name, found.files, settings, replaces=replaces)
 
         name, note = found.name, ""
@@ -238,39 +295,20 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(shown(os.fsencode(name)) for name in names[:_SHOWN]) + more
 
 
+def _shortened(texts: Sequence[str]) -> tuple[str, ...]:
+    more = (f"and {len(texts) - _SHOWN:,} more of this kind",) if len(texts) > _SHOWN else ()
+    return (*texts[:_SHOWN], *more)
+
+
 def _of_folder(arrival: Arrival) -> list[FoundSample]:
-    """One sample, or those of a sequencer's run, which are never mixed."""
-    if len(run_samples(arrival.files)) > 1:
+    """One sample, or several that names tell apart, which are never mixed."""
+    if len(told_by_names(arrival.files)) > 1:
         return find_samples(arrival.files)
-    return [FoundSample(arrival.name, arrival.files)]
-
-
-def _sorted_out(
-    found: Sequence[FoundSample], entry: Path, *, look: bool, may_wait: bool
-) -> tuple[list[FoundSample], dict[str, VirnucproError]]:
-    """The samples whose files can be read, and why the others cannot. Raises the error if none can.
-
-    look: look at the beginning of each file. may_wait: as for `Registration.register`.
-    """
-    good: list[FoundSample] = []
-    refused: dict[str, VirnucproError] = {}
-    for one in found:
-        try:
-            if one.error is not None:
-                raise one.error
-            for path in one.files if look else ():
-                check_head(path)
-            good.append(one)
-        except InputError as error:
-            is_passing = passing_error(error) is not None or (may_wait and isinstance(error, IncompleteError))
-            if len(found) == 1 or is_passing:
-                raise
-            refused[one.name] = error
-    if not good:
-        name, first = next(iter(refused.items()))
-        what = f"none of its {len(found):,} samples can be read; {name}: {first}"
-        raise InputError(what, path=entry, remedy="give FASTA or FASTQ files")
-    return good, refused
+    by_names = len(group_files(arrival.files))
+    note = (
+        f"one sample of {len(arrival.files):,} files; `virnucpro predict FOLDER` makes {by_names:,} of them"
+    )
+    return [FoundSample(arrival.name, arrival.files, notes=(note,) if by_names > 1 else ())]
 
 
 def _left_out(entry: Entry, found: Sequence[FoundSample], sheet: Path | None) -> list[str]:

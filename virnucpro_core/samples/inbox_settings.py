@@ -9,12 +9,15 @@ with these settings. A change of the file for all holds for what arrives later.
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from virnucpro_core.errors import InputError, UsageError, VirnucproError
 from virnucpro_core.files.digests import sha256_json
+from virnucpro_core.samples.combined import layered
+from virnucpro_core.samples.settings import SampleSettings
 from virnucpro_core.samples.settings_file import NAME, read_settings_file
 from virnucpro_core.sequences.names import looks_like_sequence_file, names_of
 
@@ -53,15 +56,18 @@ class SettingsFiles:
         stats = [(file.name, file.stat()) for file in own]
         return identity + _MARK + sha256_json([[name, s.st_size, s.st_mtime_ns] for name, s in stats])[:16]
 
-    def given(self, entries: Sequence[Path]) -> Mapping[str, Any]:
-        """The settings for a sample of these entries. Raises UsageError, StoreError for a file with a fault."""
+    def given(self, entries: Sequence[Path], *, alone: bool = False) -> Mapping[str, Any]:
+        """The settings for a sample of these entries. Raises UsageError, StoreError for a file with a fault.
+
+        alone: only those that hold for these entries alone, not those of the file for all.
+        """
         common = self._inbox / NAME
-        found = dict(_read(common, OF_INBOX)) if common.exists() else {}
+        found = dict(_read(common, OF_INBOX)) if common.exists() and not alone else {}
         for name in OF_INBOX:
             found.pop(name, None)
         for entry in entries:
             for file in self.own(entry, is_folder=entry.is_dir()):
-                found |= _read(file)
+                found = layered(found, _read(file))
         return found
 
     def moves_taken(self) -> bool:
@@ -80,6 +86,17 @@ def is_settings_file(name: str) -> bool:
 def _of(name: str) -> str:
     """What a settings file of this name is for: `run7` for `run7.toml` and `run7.TOML`."""
     return name[: -len(SUFFIX)]
+
+
+def in_a_settings_file(text: str) -> str:
+    """An error's text with the keys that settings have in a file: `--min-open` is `min-open` there."""
+    keys = SampleSettings.__dataclass_fields__
+    flags = {f"--{word}": f'preset = "{word}"' for word in ("conservative", "relaxed")}
+
+    def key(option: re.Match[str]) -> str:
+        return flags.get(option[0]) or (option[1] if option[1].replace("-", "_") in keys else option[0])
+
+    return re.sub(r"--([a-z][a-z-]*)", key, text)
 
 
 def lonely(names: Sequence[str], entries: Sequence[bytes]) -> list[str]:

@@ -80,7 +80,7 @@ class Left:
 
 _COLUMNS = tuple(f.name for f in fields(Row))
 _values = attrgetter(*_COLUMNS)
-_MOVED = "name BLOB PRIMARY KEY, kind TEXT, said TEXT, samples TEXT, moved_to BLOB, at REAL"
+_MOVED = "name BLOB, kind TEXT, said TEXT, samples TEXT, moved_to BLOB PRIMARY KEY, at REAL"
 
 
 def clock() -> float:
@@ -150,7 +150,7 @@ class InboxState:
             self._connection.executemany("DELETE FROM entries WHERE name = ?", gone)
             self._connection.executemany(f"INSERT OR REPLACE INTO entries VALUES ({places})", changed)  # noqa: S608
             left = [astuple(one) for one in self._left]
-            self._connection.executemany("INSERT OR REPLACE INTO moved VALUES (?, ?, ?, ?, ?, ?)", left)
+            self._connection.executemany("INSERT OR REPLACE INTO moved_away VALUES (?, ?, ?, ?, ?, ?)", left)
 
     def _put_aside(self) -> None:
         self.damaged = True
@@ -174,14 +174,18 @@ def noted_entries(home: Path) -> list[Row]:
 
 
 def moved_entries(home: Path) -> list[Left]:
-    """Entries that were moved out of the inbox, the latest of each name, sorted by name. Raises StoreError."""
+    """Entries that were moved out of the inbox, sorted by name, then by time. Raises StoreError."""
     with _reading(home) as connection:
-        known = (
-            connection and connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'moved'").fetchone()
-        )
-        if not connection or not known:
+        if connection is None:
             return []
-        return [Left(*values) for values in connection.execute("SELECT * FROM moved ORDER BY name")]
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master")]
+        found = [
+            Left(*values)
+            for table in ("moved", "moved_away")
+            if table in tables
+            for values in connection.execute(f"SELECT * FROM {table}")  # noqa: S608
+        ]
+        return sorted(found, key=lambda one: (one.name, one.at))
 
 
 def batches(home: Path) -> dict[str, list[str]]:
@@ -221,7 +225,11 @@ def _open(file: Path) -> sqlite3.Connection:
         names = ", ".join(f"{name} BLOB PRIMARY KEY" if name == "name" else name for name in _COLUMNS)
         with connection:
             connection.execute(f"CREATE TABLE IF NOT EXISTS entries ({names})")
-            connection.execute(f"CREATE TABLE IF NOT EXISTS moved ({_MOVED})")
+            connection.execute(f"CREATE TABLE IF NOT EXISTS moved_away ({_MOVED})")
+            # An earlier version kept one entry of each name, in a table with the same columns.
+            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'moved'").fetchone():
+                connection.execute("INSERT OR REPLACE INTO moved_away SELECT * FROM moved")
+                connection.execute("DROP TABLE moved")
             connection.execute("CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT)")
     except BaseException:
         connection.close()

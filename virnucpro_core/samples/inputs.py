@@ -1,7 +1,6 @@
 """Find, check and hash the sequence files of a sample. Reads their bytes, not their records."""
 
 import errno
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from virnucpro_core.errors import InputError, StoreError, UsageError, printable
 from virnucpro_core.files.digests import sha256_json, sha256_once
+from virnucpro_core.files.folders import folders_below
 from virnucpro_core.sequences.archives import stat_regular
 from virnucpro_core.sequences.formats import GIVE
 from virnucpro_core.sequences.names import in_order, looks_like_sequence_file
@@ -41,7 +41,7 @@ def files_of(paths: Sequence[Path]) -> list[Path]:
     """The paths, with each folder replaced by its sequence files at any depth. Hidden ones are left out.
 
     Also left out are folders that this software writes: results, and its home. Raises InputError for a folder without
-    any sequence file.
+    any sequence file, and for subfolders that cannot be read.
     """
     found: list[Path] = []
     for path in paths:
@@ -70,17 +70,13 @@ def ignored_in(paths: Sequence[Path]) -> list[Path]:
 
 def _files_below(folder: Path) -> list[Path]:
     """The files of the folder, then those of each subfolder, by name. Links to folders are not followed."""
-    found: list[Path] = []
-    for place, folders, names in os.walk(folder):
-        here = Path(place)
-        folders[:] = sorted(n for n in folders if not n.startswith(".") and not _is_written_here(here / n))
-        found += [here / name for name in sorted(names)]
-    return found
+    places = folders_below(folder, hidden=False, enter=_is_of_user)
+    return [here / name for here, _, names in places for name in names]
 
 
-def _is_written_here(folder: Path) -> bool:
-    """Whether the folder holds results, or is a home folder, of this software."""
-    return any((folder / name).exists() for name in _OWN_FILES)
+def _is_of_user(folder: Path) -> bool:
+    """Whether the folder neither holds results of this software, nor is a home folder."""
+    return not any((folder / name).exists() for name in _OWN_FILES)
 
 
 def check_inputs(paths: Sequence[Path]) -> None:

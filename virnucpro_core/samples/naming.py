@@ -11,7 +11,7 @@ other settings.
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from virnucpro_core.files.digests import sha256_json
 from virnucpro_core.files.disk import bytes_below, disk_errors, shown_bytes
 from virnucpro_core.files.locks import locked
 from virnucpro_core.samples import index
+from virnucpro_core.samples.home import check_sample_folder
 from virnucpro_core.samples.inputs import digest_inputs, look_at_inputs
 from virnucpro_core.samples.occupancy import LOCKS
 from virnucpro_core.samples.removal import no_stream_left_of, remove_sample
@@ -91,6 +92,25 @@ def planned(
     if not fresh:
         check_name(plan.sample)
     return plan
+
+
+def clashes(plans: Mapping[str, Planned], *, chosen: bool) -> dict[str, str]:
+    """What is wrong with samples that one command cannot have beside another one, by the names that were asked for.
+
+    Two would become the same sample, or one is a variant that `fresh` deletes for the new sequences of another one.
+    Names that nobody has chosen are changed where they are taken, so only the same sequences are the same sample.
+    """
+    found, first = dict[str, str](), dict[str, tuple[str, Planned]]()
+    for name, plan in plans.items():
+        other, earlier = first.setdefault(plan.sample.name, (name, plan))
+        if other != name and (chosen or is_same(earlier.sample, plan.sample)):
+            found[name] = f"it would become sample {plan.sample.name!r}, and {other!r} becomes that as well"
+    for name, plan in plans.items():
+        for variant in plan.discards.variants if plan.discards else ():
+            if variant in first and first[variant][0] != name:
+                deleted = f"--fresh deletes sample {variant!r} for the new sequences of {name!r}"
+                found.setdefault(first[variant][0], f"{deleted}, and this is that sample")
+    return found
 
 
 def enter(
@@ -216,8 +236,11 @@ def variant_name(sample: Sample, other: SampleSettings) -> str:
 
 def _planned(sample: Sample, *, chosen: bool, fresh: bool) -> Planned:
     placed = place(sample, chosen=chosen, fresh=fresh)
+    check_sample_folder(placed.folder)
     is_new = all(entry.name == LOCKS for entry in placed.folder.glob("*"))
     others = [] if not fresh or placed.variant_of else _of_other_sequences(placed)
+    for other in others:
+        check_sample_folder(other.folder)
     if not fresh or (is_new and not others):
         return Planned(placed, is_new)
     with disk_errors(placed.folder):

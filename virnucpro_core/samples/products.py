@@ -5,6 +5,7 @@ assets and of the folders (except the results, which are in `results`).
 
 **The version is part of a product's identity**, together with precision and attention kernel for an encoder's product.
 Raise it whenever the same input would give other bytes. Products of older versions are computed again, never mixed.
+Finished results stay as they are if what changed is not worth that: then the older version is in `kept`.
 """
 
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ class Product:
     "" for a product without shards. columns: number of columns of these rows, if the encoder does not define it; a
     virtual product shows its sources' rows side by side and has no columns of its own. classifier: whether the
     classifier makes it; its rows are then probabilities. frames: whether it is the frames, full or open. released_by:
-    the retention policies that delete its data.
+    the retention policies that delete its data. kept: older versions whose finished results are not made again.
 
     For an encoder's product only: `encoder`; `label`, its name for people; whether it can compute in fp8 (if not, it
     uses float16 where fp8 was asked for); `settings`, the sample's settings that change its rows.
@@ -42,6 +43,7 @@ class Product:
     classifier: bool = False
     frames: bool = False
     released_by: tuple[Literal["scores", "results"], ...] = ()
+    kept: tuple[str, ...] = ()
     encoder: Literal["dnabert-s", "esm2"] | None = None
     label: str = ""
     fp8: bool = False
@@ -95,11 +97,26 @@ PRODUCTS: dict[str, Product] = {
             classifier=True,
             released_by=("results",),
         ),
-        Product(CONSENSUS, "2", (PREDICTIONS,)),
+        # 2: pairs.tsv names pairs of SRA reads `SRR5.0.1`, since 3 `SRR5.0`.
+        Product(CONSENSUS, "3", (PREDICTIONS,), kept=("2",)),
     )
 }
 SHARDED = tuple(name for name, product in PRODUCTS.items() if product.dataset)
 EMBEDDINGS: tuple[Embedding, ...] = (DNABERT, ESM)
+
+
+def still_valid(recipes: object) -> object:
+    """How finished results were made (`products` in run.json), with the present version for those that are kept."""
+    if not isinstance(recipes, dict):
+        return recipes
+    return {
+        name: recipe | {"version": product.version}
+        if (product := PRODUCTS.get(name))
+        and isinstance(recipe, dict)
+        and recipe.get("version") in product.kept
+        else recipe
+        for name, recipe in recipes.items()
+    }
 
 
 def is_current(attrs: Mapping[str, Any], product: str) -> bool:

@@ -1,6 +1,6 @@
 """The settings of a sample: everything its results depend on, apart from its sequences."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import PurePath
 from typing import Any, Literal
@@ -10,6 +10,8 @@ from virnucpro_core.sequences.record import ReadOptions
 
 # Settings that are a path, and the word that such a setting may hold instead ("" for none).
 PATHS: Mapping[str, str] = {"classifier": "", "calibration": "none"}
+# Those of them that are folders. The others are files.
+FOLDERS = ("classifier",)
 # Settings that only the encoders use: they do not matter for a sample with imported embeddings.
 OF_ENCODERS = ("precision", "overlong")
 # Settings that only the last step uses, in seconds. All others make a variant of the sample, with work of its own.
@@ -119,18 +121,37 @@ def settings_in_words(settings: SampleSettings) -> str:
     return " ".join(words)
 
 
+# What it means that such a setting is empty.
+_EMPTY = {
+    "classifier": "the profile's classifier",
+    "calibration": "the classifier's calibration",
+    "prior": "the prior is estimated",
+    "preset": "no preset",
+}
+
+
+def setting_in_words(name: str, value: Any) -> str:
+    """One setting for a person: `chunk size 300`, `interleaved`, `not interleaved`, `classifier models/ours`."""
+    words = name.replace("_", " ")
+    if isinstance(value, bool):
+        return words if value else f"not {words}"
+    return _EMPTY[name] if value in ("", None) else f"{words} {_short(name, value)}"
+
+
 def _short(name: str, value: Any) -> Any:
     """The end of a path: `classifier/calibration-300.json`. A whole path would not fit into a table."""
     return "/".join(PurePath(value).parts[-2:]) if name in PATHS else value
 
 
-def differing(one: SampleSettings, other: SampleSettings) -> tuple[str, ...]:
+def differing(one: SampleSettings, other: SampleSettings, also: Sequence[str] = ()) -> tuple[str, ...]:
     """The names of the settings, other than OF_RESULTS, whose values differ. The chunk size comes first.
 
-    `min_open` differs only if both have open frames, or if it is not the default beside frames that differ.
+    also: those of OF_RESULTS that are compared, too. `min_open` differs only if both have open frames, or if it is not
+    the default beside frames that differ.
     """
     names = ["chunk_size", *(field.name for field in fields(one) if field.name != "chunk_size")]
-    found = [n for n in names if n not in OF_RESULTS and getattr(one, n) != getattr(other, n)]
+    left_out = set(OF_RESULTS) - set(also)
+    found = [n for n in names if n not in left_out and getattr(one, n) != getattr(other, n)]
     lengths = {one.open_length, other.open_length}
     if "min_open" in found and (len(lengths) == 1 or lengths == {0, SampleSettings().min_open}):
         found.remove("min_open")

@@ -9,6 +9,7 @@ A key is the name of a `predict` option without its dashes. What the file does n
 """
 
 import difflib
+import json
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from typing import Any, Literal
 
 from virnucpro_core.errors import InputError, UsageError, one_line, printable
 from virnucpro_core.files.disk import disk_errors
+from virnucpro_core.samples.combined import check_exclusive
 from virnucpro_core.samples.settings import PATHS, SampleSettings
 
 NAME = "virnucpro.toml"
@@ -50,11 +52,12 @@ def read_settings_file(path: Path, also: Mapping[str, Any] | None = None) -> Map
         if name in found:
             raise InputError(f"the setting {_option(name)} is given twice", path=path, remedy="give it once")
         found[name] = _checked(path, name, value, known[name])
-    for name in found.keys() & set(hints):
-        try:
+    try:
+        for name in found.keys() & set(hints):
             SampleSettings(**{name: found[name]})
-        except UsageError as error:
-            raise InputError(error.what, path=path, remedy=error.remedy) from None
+        check_exclusive(found, lambda name, value: f"{_option(name)} = {json.dumps(value)}")
+    except UsageError as error:
+        raise InputError(error.what, path=path, remedy=error.remedy) from None
     return found
 
 

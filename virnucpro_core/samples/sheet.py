@@ -17,13 +17,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from virnucpro_core.errors import EmptyFileError, InputError, UsageError, VirnucproError, printable
 from virnucpro_core.samples.finding import FoundSample
 from virnucpro_core.samples.inputs import passing_error
 from virnucpro_core.samples.naming import check_chosen
-from virnucpro_core.samples.settings import PATHS, SampleSettings
+from virnucpro_core.samples.settings import SampleSettings
+from virnucpro_core.samples.settings_text import no_path, setting_from_text
 from virnucpro_core.samples.sheet_faults import SheetFaults
 from virnucpro_core.samples.standard_input import STANDARD_INPUT
 from virnucpro_core.sequences.archives import stat_regular
@@ -37,9 +38,9 @@ IGNORED = ("group", "instrument_platform", "lane", "patient", "run_accession", "
 SETTINGS = {f.name: f for f in dataclasses.fields(SampleSettings)}
 _FORMATS = {"fastq_1": ("fastq",), "fastq_2": ("fastq",), "fasta": ("fasta", "genbank"), "bam": ("aligned",)}
 _NAMES = {"fastq": "FASTQ", "fasta": "FASTA", "genbank": "GenBank", "aligned": "BAM or CRAM"}
-_KINDS = {bool: "yes or no", int: "a whole number", float: "a number"}
-_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _MOST_BYTES = 64 << 20
+_HEAD_BYTES = 1 << 10
+_AS_CSV = "save the sheet as CSV in UTF-8"
 RELATIVE = "paths are relative to the folder of the sheet"
 
 
@@ -47,11 +48,12 @@ RELATIVE = "paths are relative to the folder of the sheet"
 class _Row:
     """One row: the number of its line, its files as (column, path), and its settings as they are written.
 
-    empty: the error of a file without content.
+    is_named: False if its cell for the sample holds no valid name. empty: the error of a file without content.
     """
 
     line: int
     sample: str
+    is_named: bool
     files: list[tuple[str, Path]]
     settings: dict[str, Any] = field(default_factory=dict)
     empty: EmptyFileError | None = None
@@ -65,9 +67,10 @@ def read_sheet(path: Path, found: SheetFaults) -> list[FoundSample]:
     others go on. Raises InputError if the sheet itself cannot be read.
     """
     faults: list[tuple[int, str]] = []
+    names: dict[int, str] = {}
     if path == STANDARD_INPUT:
         raise UsageError("a sample sheet cannot come through a pipe", where="--sheet -", remedy="give a file")
-    rows = list(_rows(path, faults))
+    rows = list(_rows(path, faults, names))
     samples: dict[str, list[_Row]] = {}
     for row in rows:
         samples.setdefault(row.sample, []).append(row)
@@ -76,7 +79,7 @@ def read_sheet(path: Path, found: SheetFaults) -> list[FoundSample]:
     if not rows and not faults:
         faults.append((1, "no row below the header"))
     for line, what in faults:
-        found.add([line], what)
+        found.add([line], what, names.get(line, ""))
     return [
         FoundSample(
             name,
@@ -110,7 +113,7 @@ def is_sheet(path: Path, *, certain: bool) -> bool:
 def files_named(path: Path) -> list[Path]:
     """The files that a sheet names, whatever else is wrong with it. Opens none of them."""
     try:
-        return [file for row in _rows(path, []) for _, file in row.files]
+        return [file for row in _rows(path, [], {}) for _, file in row.files]
     except InputError:
         return []
 
@@ -145,7 +148,8 @@ def _joined(own: Sequence[_Row], faults: list[tuple[int, str]]) -> dict[str, Any
     return {name: value for name, (value, _) in joined.items()}
 
 
-def _rows(path: Path, faults: list[tuple[int, str]]) -> Iterator[_Row]:
+def _rows(path: Path, faults: list[tuple[int, str]], names: dict[int, str]) -> Iterator[_Row]:
+    """The rows, while their faults and the names of their samples, by line, are added to `faults` and `names`."""
     text = _text(path)
     head = next(iter(text.splitlines()), "")
     comma = max(",\t;", key=head.count)
@@ -161,10 +165,14 @@ def _rows(path: Path, faults: list[tuple[int, str]]) -> Iterator[_Row]:
             if len(cells) != len(columns):
                 what = f"{len(cells)} cells, but the header has {len(columns)}"
                 faults.append((reader.line_num, what))
+                if columns[0] == "sample" and not _wrong_name(cells[0].strip()):
+                    names[reader.line_num] = cells[0].strip()  # the other cells may be those of other columns
                 continue
             values = dict(zip(columns, map(str.strip, cells), strict=True))
             row, wrong = _row(path.parent, reader.line_num, values)
             faults += [(reader.line_num, what) for what in wrong]
+            if row.is_named:
+                names[row.line] = row.sample
             yield row
     except csv.Error as error:
         faults.append((reader.line_num, f"not a table ({error})"))
@@ -175,24 +183,36 @@ def _text(path: Path) -> str:
         raise InputError("too large for a sample sheet", path=path, remedy="give a table of samples")
     try:
         content = path.read_bytes()
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        what, remedy = _other_encoding(content, error.start)
-        raise InputError(what, path=path, remedy=remedy) from error
     except OSError as error:
         raise InputError(error.strerror or str(error), path=path, remedy="check its permissions") from error
+    if what := _other_format(content):
+        raise InputError(what, path=path, remedy=_AS_CSV)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        what = f"not UTF-8 text (byte {content[error.start]:#04x} in row {line:,})"
+        raise InputError(what, path=path, remedy=_AS_CSV) from error
 
 
-def _other_encoding(content: bytes, at: int) -> tuple[str, str]:
-    """What a file is that is not UTF-8, and what to do about it. at: the first byte that is none."""
+def _other_format(content: bytes) -> str:
+    """What a file is that is no CSV in UTF-8; "" if its beginning does not say so."""
     if content.startswith(b"PK\x03\x04"):
-        return "a spreadsheet (XLSX or ODS), not CSV", "save the sheet as CSV in UTF-8"
+        return "a spreadsheet (XLSX or ODS), not CSV"
     if content.startswith(b"\xd0\xcf\x11\xe0"):
-        return "a spreadsheet (XLS), not CSV", "save the sheet as CSV in UTF-8"
+        return "a spreadsheet (XLS), not CSV"
+    return "UTF-16 text, not UTF-8" if _is_utf16(content) else ""
+
+
+def _is_utf16(content: bytes) -> bool:
+    """Whether the bytes are UTF-16, also without the mark at the beginning: then they hold NUL for each letter.
+
+    A CSV file in UTF-8 has no NUL, but in a cell that is damaged.
+    """
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "UTF-16 text, not UTF-8", "save the sheet as CSV in UTF-8"
-    line = content[:at].count(b"\n") + 1
-    return f"not UTF-8 text (byte {content[at]:#04x} in row {line:,})", "save the sheet as CSV in UTF-8"
+        return True
+    head = content[:_HEAD_BYTES]
+    return any(head[odd::2].count(0) * 2 > len(head[odd::2]) for odd in (0, 1))
 
 
 def _header_faults(columns: Sequence[str]) -> list[str]:
@@ -213,11 +233,8 @@ def _header_faults(columns: Sequence[str]) -> list[str]:
 def _row(folder: Path, line: int, values: Mapping[str, str]) -> tuple[_Row, list[str]]:
     faults = []
     name = values.get("sample", "")
-    try:
-        if "sample" in values:
-            check_chosen(name)
-    except UsageError as error:
-        faults.append(f"{error.what}: {error.remedy.removesuffix(' (--sample NAME)')}")
+    if "sample" in values and (what := _wrong_name(name)):
+        faults.append(what)
     given = {name: values[name] for name in FILES if values.get(name)}
     kinds = [name for name in ("fastq_1", "fasta", "bam") if name in given]
     if len(kinds) != 1 and {"fastq_1", "fasta", "bam"} & {*values}:
@@ -225,26 +242,25 @@ def _row(folder: Path, line: int, values: Mapping[str, str]) -> tuple[_Row, list
         faults.append(f"one of fastq_1, fasta and bam is needed, this row has {named}")
     elif "fastq_2" in given and "fastq_1" not in given:
         faults.append("fastq_2 without fastq_1")
-    wrong = {column: what for column, cell in given.items() if (what := _no_path(cell))}
+    wrong = {column: what for column, cell in given.items() if (what := no_path(cell))}
     faults += [f"{column}: {what}" for column, what in wrong.items()]
     files = [(column, folder / cell) for column, cell in given.items() if column not in wrong]
-    row = _Row(line, name or f"row {line}", files)
+    row = _Row(line, name or f"row {line}", not _wrong_name(name), files)
     for name in SETTINGS:
         if values.get(name):
             try:
-                row.settings[name] = _setting(name, values[name], folder)
-                SampleSettings(**{name: row.settings[name]})
+                row.settings[name] = setting_from_text(name, values[name], folder)
             except UsageError as error:
                 faults.append(str(error))
     return row, faults
 
 
-def _no_path(cell: str) -> str:
-    """Why a cell cannot be a path on this machine; "" if it can."""
-    if "\0" in cell:
-        return "a path cannot hold the character NUL"
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", cell):
-        return f"{printable(cell)} is an address, not a path; fetch the file first and give its path"
+def _wrong_name(name: str) -> str:
+    """Why this cannot be the name of a sample; "" if it can."""
+    try:
+        check_chosen(name)
+    except UsageError as error:
+        return f"{error.what}: {error.remedy.removesuffix(' (--sample NAME)')}"
     return ""
 
 
@@ -269,24 +285,3 @@ def _file_faults(row: _Row) -> list[str]:
         one, two = (file for _, file in row.files)
         faults.append(str(disagreement(one, two, heads[0], heads[1])))
     return faults
-
-
-def _setting(name: str, text: str, folder: Path) -> Any:
-    """The value of a setting as it is written in a sheet. Raises UsageError."""
-    if name in PATHS:
-        if text == PATHS[name]:
-            return text
-        if what := _no_path(text):
-            raise UsageError(f"{name}: {what}")
-        place = (folder / text).resolve()
-        if not place.exists():
-            raise UsageError(f"{name}: no such folder or file: {printable(str(place))}")
-        return str(place)
-    kinds = {SETTINGS[name].type, *get_args(SETTINGS[name].type)}
-    for kind, wanted in _KINDS.items():
-        if kind in kinds:
-            try:
-                return _BOOLEANS[text.lower()] if kind is bool else kind(text)
-            except (KeyError, ValueError):
-                raise UsageError(f"{name} is {text!r}", remedy=f"give {wanted}") from None
-    return text

@@ -1,10 +1,10 @@
 """Writes chunks and frames as the three FASTA files of the published tool, byte for byte the same."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from virnucpro_core.files.columns import Strings
-from virnucpro_core.files.publish import publish
+from virnucpro_core.files.publish import no_check, publish_together
 from virnucpro_core.sequences.chunks import Chunks
 from virnucpro_core.sequences.frames import Frames
 
@@ -22,10 +22,12 @@ def exported_files(out: Path, name: str, chunk_size: int) -> list[Path]:
     return [out / file for file in names]
 
 
-def export_translations(chunks: Chunks, frames: Frames, out: Path, name: str) -> list[Path]:
+def export_translations(
+    chunks: Chunks, frames: Frames, out: Path, name: str, *, check: Callable[[], None] = no_check
+) -> list[Path]:
     """Write `NAME_chunkedN.fa`, `NAME_identified_nucleotide.fa` and `NAME_identified_protein.faa` into `out`.
 
-    Returns their paths. Raises StoreError.
+    check: called just before the files appear, all together. Returns their paths. Raises StoreError.
     """
     files = exported_files(out, name, chunks.chunk_size)
     texts = (
@@ -33,9 +35,10 @@ def export_translations(chunks: Chunks, frames: Frames, out: Path, name: str) ->
         _frame_entries(chunks, frames, frames.nucleotides),
         _frame_entries(chunks, frames, frames.proteins),
     )
-    for file, entries in zip(files, texts, strict=True):
-        with publish(file) as temporary, temporary.open("wb") as stream:
-            stream.writelines(entries)
+    with publish_together(out, [file.name for file in files], check) as made:
+        for file, entries in zip(files, texts, strict=True):
+            with made[file.name].open("wb") as stream:
+                stream.writelines(entries)
     return files
 
 

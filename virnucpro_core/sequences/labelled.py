@@ -82,7 +82,7 @@ class Examined:
 class LabelledInput:
     """Files whose records are labelled: either `virus` and `others`, or `fasta` with the table `labels`.
 
-    Raises UsageError if it is neither, or a mixture.
+    Raises UsageError if it is neither, or a mixture, or one is a pipe: they are read more than once.
     """
 
     virus: tuple[Path, ...] = ()
@@ -103,8 +103,18 @@ class LabelledInput:
         elif not by_table and not by_file:
             what = "labelled sequences are needed"
         else:
+            self._check_regular()
             return
         raise UsageError(what, remedy="give --virus FASTA --others FASTA, or FASTA --labels TABLE")
+
+    def _check_regular(self) -> None:
+        tables = () if self.labels is None else (self.labels,)
+        ways = {"--virus": self.virus, "--others": self.others, "FASTA": self.fasta, "--labels": tables}
+        for option, paths in ways.items():
+            for path in paths:
+                if path.exists() and not path.is_file():
+                    what = f"{option} is read more than once, and {path} is a pipe or no regular file"
+                    raise UsageError(what, remedy="write it to a file first, and give that")
 
     @property
     def files(self) -> list[Path]:

@@ -10,40 +10,21 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from virnucpro_core.errors import InputError, UsageError
-
-_FASTQ_SUFFIXES = (".fastq", ".fq")
-_FASTA_SUFFIXES = (".fasta", ".fa", ".fna", ".ffn", ".fas", ".fsa")
-_ALIGNED_SUFFIXES = (".bam", ".cram")
-_SUFFIXES = (*_FASTA_SUFFIXES, *_FASTQ_SUFFIXES, *_ALIGNED_SUFFIXES, ".gb", ".gbk", ".gbff", ".genbank")
-_PACKED_SUFFIXES = (".gz", ".bgz", ".bgzf", ".bz2", ".xz", ".zst", ".zstd")
-# How a name says which mate a file has, most certain first; group 1 is the mate. Only the first kind is said by nothing
-# but mates. The last kind, a number inside the name, counts only if there are files with both.
-_MATES = tuple(
-    re.compile(pattern, re.IGNORECASE)
-    for pattern in (
-        r"(?:^|(?<=[._-]))R([12])(?=[._-]|$)",
-        r"(?:^|(?<=[._-]))read([12])(?=[._-]|$)",
-        r"(?:^|(?<=[._-]))(forward|reverse|fwd|rev)(?=[._-]|$)",
-        r"(?<=[._-])([12])P(?=[._-]|$)",  # Trimmomatic
-        r"(?<=[._-])([12])_val_\1$",  # Trim Galore
-        r"(?<=[._-])([12])$",
-        r"(?<=[._-])([12])(?=[._-])",
-    )
+from virnucpro_core.sequences.mates import (
+    ALIGNED_SUFFIXES,
+    FASTQ_SUFFIXES,
+    PACKED_SUFFIXES,
+    Mark,
+    mark_of,
+    read_names,
+    stem_of,
 )
-_MATE_WORDS = {"forward": 1, "fwd": 1, "reverse": 2, "rev": 2}
-# bcl2fastq and BCL Convert: sample, sample number, lane, read (I: index), part. Programs may add more, as Trim Galore's
-# `_val_1`.
-_ILLUMINA = re.compile(
-    r"(?P<sample>.+?)(?P<library>_S\d+)?(?P<lane>_L\d{3})?[._](?P<read>[RrIi])(?P<mate>[12])(?P<part>_\d{3})?"
-    r"(?P<rest>(?!.*[._-][RrIi][12](?:[._-]|$))[._-].*)?"
-)
-_MATE_AT_THE_END = re.compile(r"[._-][12]$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +58,6 @@ class Group:
         return tuple(notes)
 
 
-@dataclass(frozen=True, slots=True)
-class _Mark:
-    """What the name of a FASTQ file says. `library`: equal for all files of a sample. `unit`: equal for two mates.
-
-    is_alone_said: whether a file without its mate is worth a word.
-    """
-
-    sample: str
-    library: tuple[Path, str]
-    unit: tuple[Path, str]
-    mate: int
-    by_lane: bool
-    is_index: bool
-    is_alone_said: bool = True
-
-
 def in_order(paths: Sequence[Path]) -> list[Path]:
     """The files of a sample in the given order.
 
@@ -115,36 +80,40 @@ def in_order(paths: Sequence[Path]) -> list[Path]:
 def name_pairs(paths: Sequence[Path]) -> list[tuple[int, int]]:
     """Indices of the files that are named as mates, (mate 1, mate 2).
 
-    Mates have a FASTQ suffix, and their names differ only in what says the mate: see `_MATES`.
+    Mates have a FASTQ suffix, and their names differ only in what says the mate: see `mates.py`.
     """
+    places = {path: index for index, path in enumerate(paths)}
     units: dict[tuple[Path, str], dict[int, int]] = {}
-    for index, path in enumerate(paths):
-        mark = _mark(path)
-        if mark is not None and not mark.is_index:
-            units.setdefault(mark.unit, {})[mark.mate] = index
-    return [(unit[1], unit[2]) for unit in units.values() if len(unit) == 2]
+    for path, mark in read_names(paths)[1].items():
+        units.setdefault(mark.unit, {})[mark.mate] = places[path]
+    return [(unit[1], unit[2]) for unit in units.values()]
 
 
 def named_as_fastq(path: Path) -> bool:
     """Whether the suffix is that of FASTQ, compressed or not."""
-    return _stem(path)[1] in _FASTQ_SUFFIXES
+    return stem_of(path)[1] in FASTQ_SUFFIXES
 
 
 def named_as_mate(path: Path) -> bool:
     """Whether the name of a FASTQ file says that it is one of two mates. A number inside the name does not."""
-    mark = _mark(path)
+    mark = mark_of(path)
     return mark is not None and mark.is_alone_said
 
 
 def named_as_read(path: Path) -> bool:
     """Whether the name says R1 or R2, which nothing but mates has. A 1 or 2 at the end may be any number."""
-    return named_as_mate(path) and re.search(r"[._-][Rr][12](?:[._-]|$)", _stem(path)[0]) is not None
+    return named_as_mate(path) and re.search(r"[._-][Rr][12](?:[._-]|$)", stem_of(path)[0]) is not None
 
 
-def run_samples(files: Sequence[Path]) -> list[str]:
-    """The samples of a sequencer's run that FASTQ files have in their names, such as `pat1_S1_L001_R1_001.fastq`."""
-    marks = [mark for path in files if (mark := _mark(path)) is not None and mark.by_lane]
-    return list(dict.fromkeys(mark.sample for mark in marks))
+def told_by_names(files: Sequence[Path]) -> list[str]:
+    """The samples of which the names leave no doubt: those of a sequencer's run, of two mates, or of an R1 alone."""
+    marks, paired = read_names(files)
+    sure = {
+        path
+        for path, mark in marks.items()
+        if path in paired or (mark is not None and (mark.by_lane or mark.level == 0))
+    }
+    return [group.name for group in group_files(files) if sure & {*group.files}]
 
 
 def sample_name(path: Path) -> str:
@@ -153,13 +122,13 @@ def sample_name(path: Path) -> str:
     Characters other than `[A-Za-z0-9_-]` become `_`; at most 64 characters. Raises InputError if the file name
     consists of suffixes only.
     """
-    return _clean(_stem(path)[0], path)
+    return _clean(stem_of(path)[0], path)
 
 
 def names_of(path: Path) -> list[str]:
     """The names that people give to the files beside this one: without suffixes, and for a mate without R1 or R2."""
-    stem = _stem(path)[0]
-    mark = _mark(path)
+    stem = stem_of(path)[0]
+    mark = mark_of(path)
     return [name for name in dict.fromkeys((mark.sample if mark else stem, stem)) if name]
 
 
@@ -210,7 +179,7 @@ def _with_digest(group: Group, text: str) -> Group:
 
 def with_suffix(name: str, file: Path) -> str:
     """The name with the suffixes of the file after it: `a_fq`, `a_fq_gz`. At most 64 characters."""
-    suffixes = file.name[len(_stem(file)[0]) :].strip(".")
+    suffixes = file.name[len(stem_of(file)[0]) :].strip(".")
     after = re.sub(r"[^A-Za-z0-9_-]", "_", suffixes)
     return f"{name[: 63 - len(after)]}_{after}" if after else name
 
@@ -225,22 +194,23 @@ def with_folder(name: str, file: Path, level: int) -> str:
 
 def group_files(files: Sequence[Path]) -> list[Group]:
     """As `group_samples`, but without its errors: names may repeat, and `files` may be empty."""
-    marks = {path: _mark(path) for path in files}
-    pairs = [(files[i], files[j]) for i, j in name_pairs(files)]
-    paired = {path for pair in pairs for path in pair}
+    marks, paired = read_names(files)
     runs = {(path.parent, mark.sample): mark.library for path in paired if (mark := marks[path])}
     found: dict[object, list[Path]] = {}
     for path in files:
-        mark, stem = marks[path], _stem(path)
+        mark, stem = marks[path], stem_of(path)
         key: object = path
         if mark is not None and (mark.by_lane or path in paired):
             key = mark.library
-        elif stem[1] in _FASTQ_SUFFIXES and (path.parent, stem[0]) in runs:
+        elif stem[1] in FASTQ_SUFFIXES and (path.parent, stem[0]) in runs:
             key = runs[path.parent, stem[0]]  # reads of the run that have no mate
         found.setdefault(key, []).append(path)
-    named = [_group(own, marks, paired) for own in found.values()]
-    names = Counter(group.name for group in named)
-    return [_with_number(group, marks[group.files[0]]) if names[group.name] > 1 else group for group in named]
+    named = [_group(own, marks, paired) for own in _lanes_joined(list(found.values()), marks)]
+    names = Counter((group.name, group.files[0].parent) for group in named)
+    return [
+        _with_number(group, marks[group.files[0]]) if names[group.name, group.files[0].parent] > 1 else group
+        for group in named
+    ]
 
 
 def without_index_reads(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -252,15 +222,36 @@ def without_index_reads(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 def looks_like_sequence_file(path: Path) -> bool:
     """Whether the suffix is that of a format that is read, compressed or not, and the file is not hidden."""
-    return _stem(path)[1] != "" and not path.name.startswith(".")
+    return stem_of(path)[1] != "" and not path.name.startswith(".")
 
 
 def is_packed(path: Path) -> bool:
     """Whether the suffix is that of a compressed file."""
-    return path.name.lower().endswith((*_PACKED_SUFFIXES, *_ALIGNED_SUFFIXES))
+    return path.name.lower().endswith((*PACKED_SUFFIXES, *ALIGNED_SUFFIXES))
 
 
-def _group(own: list[Path], marks: dict[Path, _Mark | None], paired: set[Path]) -> Group:
+def _lanes_joined(groups: Sequence[list[Path]], marks: Mapping[Path, Mark | None]) -> list[list[Path]]:
+    """The groups, with the lanes of one library joined that lie in folders side by side, as BaseSpace has them.
+
+    The same lane in two of the folders is another run.
+    """
+    joined: dict[object, list[Path]] = {}
+    lanes: dict[object, set[str]] = {}
+    for number, own in enumerate(groups):
+        mark = marks[own[0]]
+        here = {m.lane for path in own if (m := marks[path]) is not None}
+        key: object = number
+        if mark is not None and mark.by_lane and mark.lane and "" not in here:
+            key = (own[0].parent.parent, mark.library[1])
+            if lanes.setdefault(key, set()) & here:
+                key = number
+            else:
+                lanes[key] |= here
+        joined.setdefault(key, []).extend(own)
+    return list(joined.values())
+
+
+def _group(own: list[Path], marks: Mapping[Path, Mark | None], paired: Mapping[Path, Mark]) -> Group:
     """The group of files that belong together: two mates follow each other, whatever the given order."""
     reads = [path for path in own if (mark := marks[path]) is None or not mark.is_index]
     if not reads:
@@ -272,7 +263,7 @@ def _group(own: list[Path], marks: dict[Path, _Mark | None], paired: set[Path]) 
         units.setdefault(key, []).append((mate, path))
     files = tuple(path for unit in units.values() for _, path in sorted(unit))
     mark = next((m for path in files if (m := marks[path]) and (m.by_lane or path in paired)), None)
-    name = _stem(files[0])[0] if mark is None or (reads is own and mark.is_index) else mark.sample
+    name = stem_of(files[0])[0] if mark is None or (reads is own and mark.is_index) else mark.sample
     lone = tuple(
         p for p in files if (m := marks[p]) and m.is_alone_said and not m.is_index and p not in paired
     )
@@ -280,7 +271,7 @@ def _group(own: list[Path], marks: dict[Path, _Mark | None], paired: set[Path]) 
     return Group(_clean(name, own[0]), files, left_out, lone, name)
 
 
-def _with_number(group: Group, mark: _Mark | None) -> Group:
+def _with_number(group: Group, mark: Mark | None) -> Group:
     """The group with the sample number of bcl2fastq in its name: two libraries of one sample in one folder."""
     if mark is None or not mark.by_lane:
         return group
@@ -294,51 +285,3 @@ def _clean(stem: str, path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9_-]|^-", "_", stem)[
         :64
     ]  # a name with - before it would be taken for an option
-
-
-def _stem(path: Path) -> tuple[str, str]:
-    """Name without suffixes, and the suffix of the sequence format, or ""."""
-    name = path.name
-    for suffix in _PACKED_SUFFIXES:
-        if name.lower().endswith(suffix):
-            name = name[: -len(suffix)]
-            break
-    for suffix in _SUFFIXES:
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)], suffix
-    return name, ""
-
-
-def _mark(path: Path) -> _Mark | None:
-    """What the name of a FASTQ file says; None if it says nothing."""
-    stem, suffix = _stem(path)
-    if suffix not in _FASTQ_SUFFIXES:
-        return None
-    ending = path.name[len(stem) :]
-    lane = _ILLUMINA.fullmatch(stem)
-    if lane and (lane["library"] or lane["lane"] or lane["part"]):
-        rest = _MATE_AT_THE_END.sub("", lane["rest"] or "")
-        library = f"{lane['sample']}{lane['library'] or ''}{rest}"
-        return _Mark(
-            sample=lane["sample"] + rest,
-            library=(path.parent, f"{library}/"),
-            unit=(path.parent, f"{library}/{lane['lane'] or ''}{lane['part'] or ''}/{ending}"),
-            mate=int(lane["mate"]),
-            by_lane=True,
-            is_index=lane["read"] in "Ii",
-        )
-    for pattern in _MATES:
-        if matches := list(pattern.finditer(stem)):
-            return _marked(path, stem, ending, matches[-1], is_alone_said=pattern is not _MATES[-1])
-    return None
-
-
-def _marked(path: Path, stem: str, ending: str, match: re.Match[str], *, is_alone_said: bool) -> _Mark:
-    """What a name says that has such a mark of the mate. A name of nothing else is that of its folder."""
-    before, after = stem[: match.start()], stem[match.end() :]
-    mate = _MATE_WORDS.get(match[1].lower()) or int(match[1])
-    token = re.sub(r"[12]", "?", match[0]) if match[1].isdecimal() else "?"
-    unit = (path.parent, f"{before}{token}{after}/{ending}")
-    sample = re.sub(r"[._-]{2,}", lambda run: run[0][0], before + after).strip("._-")
-    sample = sample or path.resolve().parent.name or stem
-    return _Mark(sample, unit, unit, mate, by_lane=False, is_index=False, is_alone_said=is_alone_said)

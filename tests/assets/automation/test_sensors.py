@@ -22,7 +22,7 @@ from virnucpro_assets.graph.partitions import SAMPLES, lane_key
 from virnucpro_assets.platform.environment import SETTLE, export
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.platform.tags import DRIVER_TAG
-from virnucpro_core.samples.inbox_state import FILE, InboxState, Row
+from virnucpro_core.samples.inbox_state import FILE, InboxState, Row, noted_problems
 from virnucpro_core.samples.sample import Sample, list_samples, open_sample, read_refusal, register
 
 ASSETS = (
@@ -185,6 +185,30 @@ def test_a_settings_file_beside_a_file_makes_a_variant_and_another_cutoff_other_
     assert (own.results / "run.json").exists()
 
 
+def test_variables_of_the_server_lie_between_its_file_and_the_files_of_the_inbox(
+    sensor: Sensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (sensor.platform.folder / "virnucpro.toml").write_text(
+        "region-min-support = 3\nmin-length = 1\ncutoff = 0.1\n"
+    )
+    monkeypatch.setenv("VIRNUCPRO_MIN_LENGTH", "2")
+    monkeypatch.setenv("VIRNUCPRO_CUTOFF", "0.2")
+    monkeypatch.setenv("VIRNUCPRO_PRESET", "")
+    sensor.drop("virnucpro.toml", b"cutoff = 0.3\n")
+    sensor.drop("s.toml", b"shard-rows = 7\n")
+    sensor.drop("s.fa", b">a\nACGT\n")
+    sensor.drop("t.toml", b"min-length = 4\n")
+    sensor.drop("t.fa", b">t\nACGA\n")
+    sensor.tick()
+    sensor.tick(100)
+    s, t = (open_sample(sensor.platform.folder, name).settings for name in "st")
+    assert (s.region_min_support, s.min_length, s.cutoff, s.shard_rows) == (3, 2, 0.3, 7)
+    assert (t.region_min_support, t.min_length, t.cutoff) == (3, 4, 0.3)
+    # A preset is above the cut-offs beneath it.
+    preset = sensor.platform.sample_settings(preset="relaxed")
+    assert (preset.min_length, preset.cutoff, preset.preset) == (2, 0.5, "relaxed")
+
+
 def test_the_same_bytes_with_other_settings_are_run_and_said(sensor: Sensor, genomes: Path) -> None:
     sensor.drop("s.fa", genomes.read_bytes())
     sensor.tick()
@@ -224,6 +248,34 @@ def test_a_tick_whose_outcome_was_not_stored_is_made_good_by_the_next(sensor: Se
     assert run("sequences", "s", sensor.instance, sensor.platform).success
     sensor.cursor = '{"s.fa": {"signature": [], "since": 0, "handled": true}}'  # of an earlier version
     assert sensor.tick().asset_events == []
+
+
+def test_settings_that_cannot_be_computed_are_said_before_there_is_a_sample(
+    sensor: Sensor, genomes: Path
+) -> None:
+    wrong = {
+        "chunks": ("chunk-size = 301", "301"),
+        "weights": ('profile = "esm2-3b"', "virnucpro models fetch"),
+        "preset": ('preset = "conservative"', 'preset = "conservative" needs'),
+        "device": ('precision = "fp8"', "fp8"),
+    }
+    for name, (text, _) in wrong.items():
+        sensor.drop(f"{name}.fa", genomes.read_bytes() + f">{name}\nACGT\n".encode())
+        sensor.drop(f"{name}.toml", text.encode())
+    sensor.tick(0)
+    result = sensor.tick(sensor.stable)
+    assert sensor.samples() == []
+    assert [event.description.split(":")[0] for event in result.asset_events] == [
+        "cannot be registered now, will be tried again"
+    ] * len(wrong)
+    said = {row.name.decode(): row.said for row in noted_problems(sensor.platform.folder)}
+    for name, (_, why) in wrong.items():
+        assert why in said[f"{name}.fa"], said[f"{name}.fa"]
+        assert "--" not in said[f"{name}.fa"]
+        sensor.drop(f"{name}.toml", b"")
+    sensor.tick(0)
+    sensor.tick(sensor.stable)
+    assert sensor.samples() == sorted(wrong)
 
 
 def test_a_run_folder_becomes_a_partition_for_each_sample(sensor: Sensor, genomes: Path) -> None:

@@ -1,13 +1,18 @@
 """The table of calls at any width and in a pipe, and progress on a terminal that cannot redraw."""
 
-import re
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support import ROOT
+from tests.support.terminals import terminal
 from virnucpro_assets.cli.calls_table import print_calls
 from virnucpro_assets.cli.progress import Said, _Bars, _Lines, _Quiet, _tail, _view
+from virnucpro_assets.cli.transfer import shown_transfer
 from virnucpro_core.engine.telemetry import Progress
 from virnucpro_core.results.record_calls import CONTIGS_HEADER, shown_score
 
@@ -32,15 +37,17 @@ def out(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
 def test_a_narrow_terminal_shows_whole_ids_and_drops_columns(
-    out: Path, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    out: Path, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    monkeypatch.setenv("FORCE_COLOR", "1")  # for rich, this is a terminal
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "1")
-    print_calls(out)
-    printed = capsys.readouterr().out
-    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", printed)
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", printed).splitlines()
+    with terminal() as shown:
+        monkeypatch.setattr(sys, "stdout", shown.stream)
+        print_calls(out)
+        printed = shown.printed()
+    assert "\x1b" not in printed
+    lines = printed.splitlines()
     assert max(len(line.rstrip()) for line in lines) <= width
     assert "…" not in printed
     first = "".join(line.split(" ")[0] for line in lines[1:-1])
@@ -88,9 +95,74 @@ def test_a_score_is_cut_and_not_rounded(score: float, shown: str) -> None:
 def test_a_dumb_terminal_gets_lines(
     term: str, said: Said, kind: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", term)
-    assert type(_view(said, named=False)) is kind
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    with terminal() as shown:
+        monkeypatch.setattr(sys, "stderr", shown.stream)
+        assert type(_view(said, named=False)) is kind
+
+
+def _with_progress(out: Path) -> None:
+    """Prints all that a command may decorate: progress, transfer and the table of calls."""
+    view = _view(Said(), named=False)
+    with view:
+        view.print("reading ...")
+    with shown_transfer() as on_bytes:
+        on_bytes("model.safetensors", 10, 10)
+    print_calls(out)
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_plain"),
+    [
+        ({"TERM": "xterm"}, False),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, True),
+        ({"TERM": "xterm", "NO_COLOR": "1", "FORCE_COLOR": "1"}, True),
+        ({"TERM": "dumb"}, True),
+        ({"TERM": "dumb", "FORCE_COLOR": "1"}, True),
+    ],
+)
+def test_no_escape_code_with_no_color_or_in_a_dumb_terminal(
+    out: Path, variables: dict[str, str], *, is_plain: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with terminal() as shown:
+        monkeypatch.setattr(sys, "stdout", shown.stream)
+        monkeypatch.setattr(sys, "stderr", shown.stream)
+        _with_progress(out)
+        printed = shown.printed()
+    assert "virus" in printed
+    assert "model.safetensors" in printed
+    assert ("\x1b" not in printed) == is_plain
+
+
+def test_no_escape_code_without_a_terminal(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    _with_progress(out)
+    said = capsys.readouterr()
+    assert "virus" in said.out
+    assert "\x1b" not in said.out + said.err
+
+
+@pytest.mark.parametrize("words", [["predict", "--help"], ["predict", "--nope"]])
+def test_help_and_errors_are_plain_text(words: list[str]) -> None:
+    command = [sys.executable, "-m", "virnucpro_assets.cli.main", *words]
+    with terminal() as shown:
+        environment = {**os.environ, "NO_COLOR": "1", "TERM": "xterm"}
+        done = subprocess.run(
+            command, env=environment, cwd=ROOT, check=False, timeout=60,
+            stdout=subprocess.PIPE, stderr=shown.stream,
+        )  # fmt: skip
+        printed = done.stdout.decode() + shown.printed()
+    assert "--help" in printed
+    assert "\x1b" not in printed
 
 
 def test_a_lane_that_failed_is_not_called_done() -> None:

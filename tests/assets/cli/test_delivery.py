@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.assets.cli.test_main import Shell
+from tests.support.rights import without_rights
 from virnucpro_assets.cli.main import app
 from virnucpro_core.errors import StoreError
 from virnucpro_core.results.multiqc import MULTIQC_FILES
@@ -76,6 +77,7 @@ def test_results_and_their_names_from_the_first_command_to_a_removed_sample(shel
     for name in MULTIQC_FILES:
         assert set(json.loads((shell.folder / "o" / name).read_text())["data"]) == {"pat1", "pat2"}
         assert set(json.loads((shell.folder / "o" / "pat1" / name).read_text())["data"]) == {"pat1"}
+    assert "<title>pat1 · " in (shell.folder / "o" / "pat1" / "report.html").read_text()
 
     # What was refused leaves nothing, and the advice of its error works without a word about the earlier try.
     assert not list((home / "contents").rglob("bad"))
@@ -124,6 +126,43 @@ def test_a_home_that_cannot_be_written_is_told_before_the_work(shell: Shell) -> 
         said = shell.refused("predict", "a.fa", "-o", "out", *check)
         assert said.startswith("virnucpro: /proc: cannot be written")
         assert "give another --home (VIRNUCPRO_HOME)" in said
+
+
+def test_folders_without_permission_are_told_before_the_work(shell: Shell) -> None:
+    def told(*words: object) -> tuple[int, str]:
+        done = subprocess.run(
+            without_rights(shell.command("predict", *words)),
+            cwd=shell.folder, env=shell.environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stderr.splitlines()[-1]
+
+    fasta(shell.folder / "in" / "a.fa", 0)
+    fasta(shell.folder / "in" / "sub" / "b.fa", 3)
+    fasta(shell.folder / "in" / "deep" / "er" / "c.fa", 6)
+    (shell.folder / "in" / ".hidden").mkdir(mode=0)
+    shut = [shell.folder / "in" / "sub", shell.folder / "in" / "deep" / "er"]
+    shut[0].chmod(0)
+    shut[1].chmod(0o444)  # its names can be read, its files not
+    for check in ((), ("--check",)):
+        code, said = told("in", "-o", "out", *check)
+        assert (code, said.partition(":")[0]) == (2, "virnucpro")
+        assert "in/deep/er, in/sub: cannot be read: Permission denied; check the permissions, or give" in said
+    assert not (shell.folder / "out").exists()
+    for folder in shut:
+        folder.chmod(0o755)
+
+    shell.good("predict", "in", "-o", "out")
+    samples = shell.folder / "home" / "samples"
+    for place, mode in ((samples / "a", 0), (samples / "a", 0o555), (samples / "a" / "results", 0o555)):
+        before = place.stat().st_mode
+        place.chmod(mode)
+        code, said = told("in/a.fa", "-o", "out/a", "--check")
+        assert code == 2
+        assert f"{place}: cannot be read and written: no permission, or the disk is read-only; give" in said
+        code, said = told("in", "-o", "out", "--check")  # the other samples are not stopped by it
+        assert (code, said) == (2, "virnucpro: a: 1 of 3 samples failed")
+        place.chmod(before)
+    assert told("in", "-o", "out", "--check")[0] == 0
 
 
 def test_a_wrong_configuration_ends_every_command(shell: Shell) -> None:

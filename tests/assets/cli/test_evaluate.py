@@ -14,7 +14,8 @@ import pytest
 from tests.assets.cli.test_main import Shell
 from tests.support.genomes import LABELS_TABLE, write_genomes
 from virnucpro_assets.cli.main import app
-from virnucpro_core.errors import VirnucproError
+from virnucpro_core.errors import StoreError, VirnucproError
+from virnucpro_core.files.outputs import one_command
 from virnucpro_core.models.classifier import load_classifier
 from virnucpro_core.models.profiles import DEMO, NO_MEANING
 from virnucpro_core.results.calibration import read_calibration
@@ -79,6 +80,35 @@ def test_a_calibration_lies_beside_the_classifier_and_reuses_the_scores(site: Si
     facts = json.loads((site.folder / "calibration" / "evaluation.json").read_text())
     assert [one["name"][:8] for one in facts["confusion"]] == ["cut-off ", "conserva", "relaxed "]
     assert [one["name"] for one in facts["reliability"]] == ["score", "probability, held-out groups"]
+
+
+def test_a_calibration_whose_evaluation_failed_is_completed_by_the_same_command(site: Site) -> None:
+    file, page = site.folder / "classifier/calibration-300.json", site.folder / "calibration/evaluation.html"
+    before = (file.read_bytes(), page.read_bytes())
+    page.unlink()
+    (site.folder / "calibration" / "evaluation.json").unlink()
+    (site.folder / "calibration" / "evaluation.tsv").unlink()
+    site.shell.good("calibrate", *site.words, "--out", "calibration")
+    assert (file.read_bytes(), page.read_bytes()) == before
+
+
+def test_two_commands_with_one_out_are_not_mixed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(site.folder)
+    for name, value in site.shell.environment.items():
+        monkeypatch.setenv(name, value)
+    data = ("--virus", "virus.fa", "--others", "others.fa")
+    models = ("--dnabert", DEMO / "dnabert_s", "--esm2", DEMO / "esm2", "--device", "cpu")
+    save = ("--save", "mine.json", "--lengths", "300")
+    for busy, words in (
+        ("e/evaluation.json", ("evaluate", *data, "--profile", "demo", "--out", "e")),
+        ("e/evaluation.json", ("calibrate", *data, "--profile", "demo", *save, "--out", "e")),
+        ("mine.json", ("calibrate", *data, "--profile", "demo", *save, "--out", "another")),
+        ("t", ("train", *data, *models, "--out", "t")),
+        ("e.h5", ("embed", "esm2", "virus.fa", "--weights", DEMO / "esm2", "--out", "e.h5")),
+    ):
+        with one_command([site.folder / busy]), pytest.raises(StoreError, match="another command writes"):
+            app([str(word) for word in words], standalone_mode=False)
+        assert not (site.folder / busy).exists()
 
 
 def test_an_evaluation_on_the_data_of_the_calibration_says_so(site: Site) -> None:
@@ -199,7 +229,7 @@ def test_what_cannot_be_is_refused_before_work_begins(
             "needs 20 records of each class from 2 groups; the fullest, 3,000 to 9,999 bases, has 5 oth"
             in line
         )
-    said = refused("calibrate", *site.words, "--out", "calibration")
+    said = refused("calibrate", *site.words, "--method", "platt", "--out", "calibration")
     assert "calibration-300.json: already exists; give --force to replace it, or --save FILE" in said
     assert not (tmp_path / "no").exists()
 

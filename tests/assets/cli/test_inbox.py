@@ -11,6 +11,12 @@ from virnucpro_assets.cli.main import app
 from virnucpro_core.pipeline.steps import chunk_sample
 from virnucpro_core.samples.inbox_moves import DONE
 
+# What is said of the tiny records here.
+SHORT = (
+    "records of about 8 bases in chunks of 500: short records score less reliably; chunk-size 300 fits better, "
+    "min-length N leaves short ones uncalled"
+)
+
 
 @pytest.fixture
 def inbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Inbox:
@@ -50,8 +56,8 @@ def test_every_entry_has_its_latest_outcome(inbox: Inbox) -> None:
         "late.fa.part", "lonely.toml", "new.fa", "odd\\n\\x1b[31m.fa", "pair_R1.fq", "protein.fa", "registered.fa",
         "taken.fa", "twice.fa", "wrong.fa",
     }  # fmt: skip
-    assert found["taken.fa"] == "sample taken: chunked"
-    assert found["registered.fa"] == "sample registered: registered"
+    assert found["taken.fa"] == "sample taken: chunked (" + SHORT + ")"
+    assert found["registered.fa"] == "sample registered: registered (" + SHORT.replace("8", "4") + ")"
     assert found["late.fa.part"] == "still arriving: its name says that it is not complete"
     assert found["new.fa"].startswith("not seen yet")
     assert found["pair_R1.fq"].startswith("still arriving")
@@ -75,14 +81,14 @@ def test_what_was_moved_away_is_listed_with_its_sample(inbox: Inbox) -> None:
         inbox.drop(f"s{number:02}.fa", FASTA.replace(b">a", b">%d" % number))
     inbox.look(0)
     for name in inbox.names(STABLE):
-        chunk_sample(inbox.sample(name))
+        inbox.call(name)
     inbox.look(STABLE + 1)
     lines = said()
     assert len(lines) == 21
     assert lines[-1] == f"0 entries in {inbox.folder}; 25 moved away, 5 of them not shown (--all)"
     every = said("--all")
     assert len(every) == 26
-    assert every[0] == f"s00.fa  sample s00: chunked; moved to {inbox.home / DONE / 's00.fa'}"
+    assert every[0] == f"s00.fa  sample s00: called ({SHORT}); moved to {inbox.home / DONE / 's00.fa'}"
 
 
 def test_a_run_is_one_line_for_people_and_one_per_sample_for_programs(inbox: Inbox) -> None:
@@ -91,18 +97,18 @@ def test_a_run_is_one_line_for_people_and_one_per_sample_for_programs(inbox: Inb
         inbox.drop(f"run/{name}_L001_R1_001.fastq", f"@{name}\nACGT\n+\nIIII\n".encode())
     inbox.look(0)
     names = inbox.names(STABLE)
-    chunk_sample(inbox.sample("a"))
+    inbox.call("a")
     lines = said()
-    assert lines[0].startswith("run  3 samples: 1 chunked, 2 registered (samples a, b, c; ")
+    assert lines[0].startswith("run  3 samples: 1 called, 2 registered (samples a, b, c; ")
     assert lines[1].startswith("1 entry in ")
     rows = [json.loads(line) for line in said("--json")]
     assert [(row["entry"], row["sample"], row["state"]) for row in rows] == [
-        ("run", "a", "chunked"),
+        ("run", "a", "called"),
         ("run", "b", "registered"),
         ("run", "c", "registered"),
     ]
     for name in names[1:]:
-        chunk_sample(inbox.sample(name))
+        inbox.call(name)
     inbox.look(STABLE + 1)
     inbox.drop("other.fa")
     inbox.look(STABLE + 2)
@@ -114,6 +120,6 @@ def test_a_run_is_one_line_for_people_and_one_per_sample_for_programs(inbox: Inb
     assert "no run folder or sample sheet 'rum' is known; known are run" in str(done.exception)
     (inbox.folder / "other.fa").unlink()
     inbox.look(100)
-    assert said()[0].startswith("run  3 samples: 3 chunked")
+    assert said()[0].startswith("run  3 samples: 3 called")
     assert said()[0].endswith(f"moved to {inbox.home / DONE / 'run'}")
     assert said()[1] == f"0 entries in {inbox.folder}; 1 moved away"

@@ -36,12 +36,14 @@ def test_a_sheet_with_faults_begins_nothing_and_tells_them_all(shell: Shell) -> 
     done = shell.run("predict", "--sheet", "s.csv", "-o", "out")
     assert done.returncode == 2
     told, lines = done.stderr, done.stderr.splitlines()
-    assert lines[0].startswith("virnucpro: s.csv, row 2: none.fq: no such file")
-    assert "row 3: chunk_size is 'many'; give a whole number" in told
+    assert lines[0].startswith("virnucpro: s.csv, row 2 (a): none.fq: no such file")
+    assert "row 3 (b): chunk_size is 'many'; give a whole number" in told
     assert lines[-1] == "virnucpro: s.csv: 3 faults in the sample sheet; nothing was begun"
     (shell.folder / "one.csv").write_text("sample,fasta\na,none.fa\n")
     said = shell.refused("predict", "--sheet", "one.csv", "-o", "out")  # one line, not two
-    assert said.startswith("virnucpro: one.csv: one fault in the sample sheet: row 2: none.fa: no such file;")
+    assert said.startswith(
+        "virnucpro: one.csv: one fault in the sample sheet: row 2 (a): none.fa: no such file;"
+    )
     assert not (shell.folder / "out").exists()
     assert not (shell.folder / "home" / "samples").exists()
     together = shell.refused("predict", "x.fa", "--sheet", "s.csv", "-o", "out")

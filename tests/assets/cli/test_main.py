@@ -488,15 +488,22 @@ def test_check_says_what_would_be_done_and_does_nothing(shell: Shell, tmp_path: 
         e["setting"]: (e["value"], e["from"])
         for e in map(json.loads, shell.good("config", "--json").splitlines())
     }
-    assert held["profile"] == ("demo", "virnucpro.toml")
+    file = str(tmp_path / "home" / "virnucpro.toml")
+    assert held["profile"] == ("demo", file)
     assert held["chunk-size"] == (500, "VIRNUCPRO_CHUNK_SIZE")
-    assert held["shard-rows"] == (7, "virnucpro.toml")
+    assert held["shard-rows"] == (7, file)
+    other = shell.good("config", "--home", tmp_path / "other")
+    assert re.search(
+        rf"^VIRNUCPRO_HOME +{re.escape(str(tmp_path / 'other'))}  \(--home\)$", other, re.MULTILINE
+    )
     assert held["cutoff"] == (0.5, "default")
     assert held["token-budget"] == held["workers"] == ("by device", "default")
     assert {"VIRNUCPRO_HOME", "VIRNUCPRO_MODELS"} < held.keys()  # no keys of the file, so not in lower case
     assert not {"home", "weights"} & held.keys()
     shell.environment["VIRNUCPRO_CHUNKSIZE"] = "300"
-    assert "VIRNUCPRO_CHUNKSIZE is set, but there is no variable of this name" in shell.good("config")
+    said = shell.good("config")
+    assert "VIRNUCPRO_CHUNKSIZE is set, but there is no variable of this name" in said
+    assert "do you mean VIRNUCPRO_CHUNK_SIZE?" in said
     (tmp_path / "home" / "virnucpro.toml").write_text("chunksize = 300\n")
     assert "virnucpro.toml: unknown setting 'chunksize'" in shell.refused("config")
     assert "do you mean chunk-size?" in shell.refused("predict", "a.fa", "-o", "out")

@@ -247,6 +247,30 @@ def test_what_cannot_be_fetched_is_said_before_the_first_byte(
     assert "home/models/esm2-3b: is read by this command, and would be replaced; give --from another" in line
 
 
+def test_another_model_of_the_name_is_told_before_the_first_byte(
+    run: Run, published: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "home/models"
+    run(
+        "models",
+        "import",
+        "classifier",
+        published / "virnucpro-500/500_model.pth",
+        "--out",
+        store / "virnucpro-300",
+    )
+    kept = verify(store / "virnucpro-300")
+    line = refused(run, "models", "fetch", "esm2-3b", "virnucpro-300", "--from", published, "--no-golden")
+    assert (
+        "virnucpro-300: another model virnucpro-300 is there and intact (imported by hand); give --force"
+        in line
+    )
+    assert [path.name for path in store.iterdir()] == ["virnucpro-300"]
+    assert verify(store / "virnucpro-300") == kept
+    run("models", "fetch", "virnucpro-300", "--from", published, "--no-golden", "--force")
+    assert verify(store / "virnucpro-300")["revision"]
+
+
 def test_without_network_one_line_says_what_to_do(
     run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

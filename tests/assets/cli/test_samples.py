@@ -4,20 +4,26 @@ import json
 import os
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
 import pytest
+from click.testing import CliRunner
 
 from tests.assets.conftest import NAME, Finished, run
+from virnucpro_assets.cli.main import app
 from virnucpro_assets.graph.partitions import lane_key
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.running.runs import _why, latest_failure, latest_failures
 from virnucpro_core.files.locks import locked
 from virnucpro_core.pipeline.overview import overview, overviews
+from virnucpro_core.samples.naming import enter
 from virnucpro_core.samples.occupancy import shared_lock
 from virnucpro_core.samples.products import DNABERT, ESM, MERGED, PREDICTIONS
+from virnucpro_core.samples.removal import remove_sample
 from virnucpro_core.samples.sample import Sample, register
+from virnucpro_core.samples.settings import SampleSettings
 
 
 def test_the_states_of_a_sample_from_its_last_to_its_first(finished: Finished) -> None:
@@ -83,6 +89,26 @@ def test_a_damaged_store_is_not_counted_as_there(finished: Finished, damaged: st
     (finished.sample.folder / damaged / "store.json").write_text("{")
     expected = {"chunks": "scored", "translations": "chunked"}[damaged]
     assert overview(finished.platform.folder, NAME).state == expected
+
+
+def test_a_variant_is_listed_with_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIRNUCPRO_HOME", str(tmp_path))
+    monkeypatch.setenv("DAGSTER_HOME", "")
+    (tmp_path / "c.fa").write_text(">c\nACGT\n")
+    own = SampleSettings(profile="demo")
+    for settings in (own, replace(own, chunk_size=300, min_length=301, cutoff=0.7)):
+        enter(tmp_path, "c", [tmp_path / "c.fa"], settings)
+    listed = CliRunner().invoke(app, ["samples"]).output
+    assert "  variant of c: chunk size 300, cutoff 0.7, min length 301\n" in listed
+    shown = CliRunner().invoke(app, ["samples", "c-300-from301"]).output
+    assert (
+        "a variant of c: chunk size 300 instead of 500, cutoff 0.7 instead of 0.5, min length 301 instead of 0"
+        in shown
+    )
+    _, facts = map(json.loads, CliRunner().invoke(app, ["samples", "--json"]).output.splitlines())
+    assert facts["differs"] == {"chunk_size": [500, 300], "min_length": [0, 301], "cutoff": [0.5, 0.7]}
+    remove_sample(tmp_path, "c")
+    assert "  variant of c\n" in CliRunner().invoke(app, ["samples"]).output
 
 
 DAMAGE = {

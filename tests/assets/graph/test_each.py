@@ -13,7 +13,7 @@ from tests.assets.automation.test_sensors import ASSETS, requested
 from tests.assets.conftest import SHARD_ROWS, whole_graph
 from tests.assets.graph.test_materialize import bytes_of, materialization
 from virnucpro_assets.definitions import defs
-from virnucpro_assets.graph import embeddings, sequences
+from virnucpro_assets.graph import checks, embeddings, sequences
 from virnucpro_assets.graph.partitions import LANES, SAMPLES, keys_of, lane_key
 from virnucpro_assets.platform.resource import Platform
 from virnucpro_assets.platform.tags import (
@@ -28,6 +28,9 @@ from virnucpro_assets.platform.tags import (
 from virnucpro_assets.running.runs import QUIET
 from virnucpro_core.encoders import loaded
 from virnucpro_core.errors import DeviceLostError
+from virnucpro_core.pipeline.lane import Lane
+from virnucpro_core.pipeline.precision import Audited
+from virnucpro_core.samples.products import ESM, Embedding
 from virnucpro_core.samples.sample import Sample, register
 
 
@@ -159,6 +162,37 @@ def test_a_check_that_fails_stops_its_sample_and_no_other(
     assert result.success
     assert set(failures_of(instance, result)) == {"first"}
     assert instance.get_materialized_partitions(dg.AssetKey("translations")) == {"second"}
+
+
+def test_a_lane_whose_rows_cannot_be_compared_with_float32_fails_alone(
+    platform: Platform, instance: dg.DagsterInstance, genomes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk changes the proteins of one sample in the moment before all lanes share one float32 pass."""
+    samples_of(genomes, platform, instance)
+    assert shared_run("sequences", ["first", "second"], instance, platform).success
+    read, damaged = checks.rows_to_audit, []
+
+    def read_and_damage(lane: Lane, product: Embedding) -> Audited:
+        rows = read(lane, product)
+        if (lane.sample.name, product) == ("second", ESM):
+            file = lane.sample.translations / "proteins.bin"
+            with file.open("r+b") as stream:  # in place: the lane has the file open
+                stream.write(b"\xff" * file.stat().st_size)
+            damaged.append(lane.rank)
+        return rows
+
+    monkeypatch.setattr(checks, "rows_to_audit", read_and_damage)
+    result = shared_run("lane", lanes_of("first", "second"), instance, platform)
+    assert result.success
+    assert damaged
+    failed = failures_of(instance, result)
+    assert set(failed) == {"second"}
+    assert "column proteins is damaged" in failed["second"]
+    compared = [c for c in result.get_asset_check_evaluations() if c.check_name == "precision_holds"]
+    assert all(c.passed for c in compared)
+    esm = {str(c.partition) for c in compared if c.asset_key == dg.AssetKey(ESM)}
+    assert {name.partition("|")[2] for name in esm} == {"first"}
+    assert instance.get_materialized_partitions(dg.AssetKey("predictions")) == {*lanes_of("first")}
 
 
 @pytest.mark.parametrize(

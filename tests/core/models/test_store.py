@@ -21,6 +21,7 @@ from virnucpro_core.encoders.model_folder import fingerprint
 from virnucpro_core.encoders.packing import pack
 from virnucpro_core.errors import StoreError, UsageError, WeightsError
 from virnucpro_core.files import manifest
+from virnucpro_core.files.digests import sha256_file
 from virnucpro_core.files.manifest import verify
 from virnucpro_core.models import sources
 from virnucpro_core.models.classifier import load_classifier
@@ -324,6 +325,52 @@ def test_fetch_converts_and_leaves_no_download(
     assert files.asked
     assert store.verify("esm2-8m") == folder
     assert fingerprint(folder) == fingerprint(import_model("esm2", hugging_face, tmp_path / "by_hand"))
+
+
+def test_fetch_does_not_replace_a_model_that_was_imported_by_hand(
+    hugging_face: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ModelStore(tmp_path / "models")
+    files = hub(hugging_face, monkeypatch, "esm2-8m")
+    folder = import_model("esm2", hugging_face, store.path("esm2-8m"), dtype=torch.float16)
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    with pytest.raises(
+        UsageError, match=r"another model esm2-8m is there and intact \(imported by hand\); .*--force"
+    ):
+        fetch_model(store, "esm2-8m", files)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    assert files.asked == []
+    fetch_model(store, "esm2-8m", files, force=True)
+    assert verify(folder)["revision"] == SOURCES["esm2-8m"].revision
+
+    # Imported by hand from the files that are pinned: it is the model that would be fetched.
+    pinned = tuple(
+        one if "index" in one.name else replace(one, sha256=sha256_file(hugging_face / one.name))
+        for one in sources.SOURCES["esm2-8m"].files
+        if one.name != "generation_config.json"
+    )
+    monkeypatch.setitem(sources.SOURCES, "esm2-8m", replace(SOURCES["esm2-8m"], size=1000, files=pinned))
+    import_model("esm2", hugging_face, folder)
+    files.asked.clear()
+    fetch_model(store, "esm2-8m", files)
+    assert (files.asked, verify(folder)["source"]) == ([], "imported by hand")
+
+
+def test_fetch_deletes_no_file_that_is_not_of_the_model(
+    hugging_face: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ModelStore(tmp_path / "models")
+    files = hub(hugging_face, monkeypatch, "esm2-8m")
+    folder = shutil.copytree(hugging_face, store.path("esm2-8m"))
+    with pytest.raises(UsageError, match="esm2-8m: holds files that are no model of the store; give --force"):
+        fetch_model(store, "esm2-8m", files)
+    fetch_model(store, "esm2-8m", files, force=True)
+    (folder / "calibration-500.json").write_text("mine")
+    fetch_model(store, "esm2-8m", files)  # it is there
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"is damaged, and calibration-500\.json would be deleted with it"):
+        fetch_model(store, "esm2-8m", files)
+    assert (folder / "calibration-500.json").read_text() == "mine"
 
 
 def test_fetch_of_the_published_classifier(

@@ -13,7 +13,7 @@ from virnucpro_core.errors import StoreError
 from virnucpro_core.pipeline.embed import embed_lane
 from virnucpro_core.pipeline.lane import Lane
 from virnucpro_core.pipeline.layers import EVERYTHING, open_layers
-from virnucpro_core.pipeline.retention import release
+from virnucpro_core.pipeline.retention import Keep, release
 from virnucpro_core.pipeline.score import merge_lane, score_lane
 from virnucpro_core.pipeline.steps import chunk_sample, frames_note, translate_sample
 from virnucpro_core.samples.products import (
@@ -136,6 +136,27 @@ def test_a_shard_and_the_results_say_what_made_them(pipeline: Pipeline) -> None:
         "attention": "reference",
     }
     assert products[CONSENSUS] == {"version": PRODUCTS[CONSENSUS].version}
+
+
+@pytest.mark.parametrize("keep", ["all", "scores", "results"])
+def test_finished_results_of_a_kept_version_stay_and_new_ones_carry_the_new_version(
+    pipeline: Pipeline, keep: Keep
+) -> None:
+    assert PRODUCTS[CONSENSUS].kept == ("2",)
+    assert PRODUCTS[CONSENSUS].version == "3"
+    lane = lane_of(pipeline)
+    release(lane.sample, keep)
+    file = lane.sample.results / "run.json"
+    facts = json.loads(file.read_bytes())
+    assert facts["products"][CONSENSUS] == {"version": "3"}
+    for version, stays in (("2", True), ("1", False), ("4", False)):
+        facts["products"][CONSENSUS]["version"] = version
+        file.write_text(json.dumps(facts))
+        assert (open_layers(lane, recorded=True) == ()) == stays
+    # Another difference is not excused by it.
+    facts["products"] |= {CONSENSUS: {"version": "2"}, ESM: facts["products"][ESM] | {"version": "2"}}
+    file.write_text(json.dumps(facts))
+    assert open_layers(lane, recorded=True) != ()
 
 
 @pytest.mark.parametrize("name", PRODUCTS)

@@ -117,6 +117,8 @@ def test_a_malformed_table_is_refused_with_its_line(tmp_path: Path, text: str, l
 def test_a_missing_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         consensus_from_predictions(tmp_path / "none.txt", tmp_path / "out.csv")
+    with pytest.raises(InputError, match="not a regular file"):
+        consensus_from_predictions(tmp_path, tmp_path / "out.csv")
 
 
 def test_line_ends_of_windows_are_read(tmp_path: Path) -> None:

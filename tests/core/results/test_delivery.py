@@ -18,13 +18,12 @@ from virnucpro_core.results.delivery import (
     UNFINISHED,
     Target,
     check_out,
-    check_replaceable,
     check_shared_out,
     deliver,
     deliver_to,
 )
 from virnucpro_core.results.finished import read_results
-from virnucpro_core.results.folder import OPTIONAL_FILES, RESULT_FILES, RUN
+from virnucpro_core.results.folder import OPTIONAL_FILES, REPORT, RESULT_FILES, RUN
 from virnucpro_core.results.multiqc import MULTIQC_FILES
 from virnucpro_core.samples.home import OWN
 from virnucpro_core.samples.inputs import content_digest, digest_inputs
@@ -173,15 +172,6 @@ def test_a_folder_that_cannot_be_is_said_before_the_work(sample: Scored, tmp_pat
     assert not (tmp_path / "new").exists()
 
 
-def test_a_folder_that_would_be_replaced_as_a_whole_must_be_empty(tmp_path: Path) -> None:
-    check_replaceable(tmp_path / "new")
-    check_replaceable(tmp_path)
-    (tmp_path / "model.safetensors").touch()
-    with pytest.raises(UsageError, match="would be replaced; give another --out, or --force"):
-        check_replaceable(tmp_path)
-    check_replaceable(tmp_path, force=True)
-
-
 @pytest.mark.parametrize("name", [".", "new", *OWN])
 def test_the_homes_own_folders_are_no_place_for_results(name: str, sample: Scored, tmp_path: Path) -> None:
     inputs, home = results_of(sample, tmp_path / "results"), tmp_path / "home"
@@ -247,7 +237,9 @@ def test_what_came_into_the_folder_during_the_work_is_not_replaced(sample: Score
     deliver_to(replace(target, force=True), entered)
 
 
-def test_files_for_multiqc_have_the_name_that_a_person_knows(sample: Scored, tmp_path: Path) -> None:
+def test_report_and_files_for_multiqc_have_the_name_that_a_person_knows(
+    sample: Scored, tmp_path: Path
+) -> None:
     results_of(sample, tmp_path / "results")
     deliver(tmp_path / "results", tmp_path / "same", NAME)
     deliver(tmp_path / "results", tmp_path / "out", "pat1")
@@ -257,9 +249,18 @@ def test_files_for_multiqc_have_the_name_that_a_person_knows(sample: Scored, tmp
         assert (tmp_path / "same" / file.name).read_bytes() == file.read_bytes()
         if file.name in MULTIQC_FILES:
             assert list(json.loads((tmp_path / "out" / file.name).read_text())["data"]) == ["pat1"]
-            assert facts["files"][file.name]["sha256"] == sha256_file(tmp_path / "out" / file.name)
+        elif file.name == REPORT:
+            page, own = file.read_text(), (tmp_path / "out" / REPORT).read_text()
+            assert "<title>pat1 · VirNucPro</title>" in own
+            assert "<h1><bdi>pat1</bdi></h1>" in own
+            # All else is the same.
+            assert own.replace("pat1", NAME) == page
         elif file.name != RUN:
             assert (tmp_path / "out" / file.name).read_bytes() == file.read_bytes()
+        if file.name != RUN:
+            assert facts["files"][file.name]["sha256"] == sha256_file(tmp_path / "out" / file.name)
+    written = [*(tmp_path / "out").iterdir()]
+    assert [file.name for file in written if NAME in file.read_text(errors="ignore")] == [RUN]
     if "settings" in facts:
         assert read_results(tmp_path / "out")["name"] == "pat1"
 

@@ -280,6 +280,8 @@ def test_a_mate_that_comes_after_all_makes_the_pair(inbox: Inbox) -> None:
     inbox.look(1000)
     assert inbox.names(1000 + STABLE) == ["t"]
     assert len(inbox.sample("t").inputs) == 2
+    said = "earlier sample t_R1, of other files, stays; `virnucpro samples remove t_R1` deletes it"
+    assert all(inbox.said()[f"t_R{mate}.fastq"].startswith(said) for mate in (1, 2))
 
 
 def reads(*ids: str, mate: int = 0) -> bytes:

@@ -54,10 +54,10 @@ def test_a_run_is_the_samples_that_predict_makes_of_it(inbox: Inbox) -> None:
     named = [one.name for one in find_samples([inbox.folder / "run"])]
     inbox.look(0)
     seen = inbox.look(STABLE)
-    assert seen.registered == sorted(named) == ["Undetermined", "pat1_S1", "pat1_S3", "pat2"]
-    assert files_of(inbox, "pat1_S1") == ["pat1_S1_L001_R1_001.fastq", "pat1_S1_L002_R1_001.fastq"]
+    assert seen.registered == sorted(named) == ["ProjX_pat1", "ProjY_pat1", "Undetermined", "pat2"]
+    assert files_of(inbox, "ProjX_pat1") == ["pat1_S1_L001_R1_001.fastq", "pat1_S1_L002_R1_001.fastq"]
     (news,) = seen.news
-    assert "samples pat1_S1, pat2, pat1_S3, Undetermined" in news.said
+    assert "samples ProjX_pat1, pat2, ProjY_pat1, Undetermined" in news.said
     assert "not sequence files, ignored: SampleSheet.csv, patients.csv" in news.said
     assert inbox.look(100).news == []
     # Another run has a patient of the same name, who is another sample.
@@ -90,7 +90,7 @@ def test_one_bad_file_stops_no_other_sample_of_the_run(inbox: Inbox) -> None:
     assert inbox.names(STABLE) == []  # an empty file may still be coming
     assert "looks incomplete" in inbox.said()["run"]
     inbox.look(PATIENCE * STABLE)
-    assert list_samples(inbox.home) == ["Undetermined", "pat1_S1", "pat1_S3", "pat2"]
+    assert list_samples(inbox.home) == ["ProjX_pat1", "ProjY_pat1", "Undetermined", "pat2"]
     said = inbox.said()["run"]
     assert "bad was refused: " in said
     assert "control was refused: " in said
@@ -117,12 +117,12 @@ def test_a_sample_that_its_run_refuses_stays_beside_the_others(inbox: Inbox) -> 
     twice = inbox.drop("run/twice_S8_L001_R1_001.fastq", reads("a") + reads("b") + reads("a"))
     names = arrive(inbox)
     with pytest.raises(Exception, match="the same id"):
-        chunk_sample(inbox.sample("twice"))
+        inbox.call("twice")
     seen = inbox.look(100)
     assert (seen.news, seen.removed) == ([], [])  # the others are not read yet
     for name in names:
         if name != "twice":
-            chunk_sample(inbox.sample(name))
+            inbox.call(name)
     seen = inbox.look(110)
     assert [(n.kind, n.sample) for n in seen.news] == [("refused", "")]
     assert "sample 'twice': " in seen.news[0].said
@@ -132,10 +132,10 @@ def test_a_sample_that_its_run_refuses_stays_beside_the_others(inbox: Inbox) -> 
     assert "twice" in list_samples(inbox.home)
     twice.write_bytes(reads("corrected"))
     arrive(inbox, 200)
-    chunk_sample(inbox.sample("twice"))
+    inbox.call("twice")
     inbox.look(300)
     assert [(m.name, m.kind, m.sample_names) for m in moved_entries(inbox.home)] == [
-        (b"run", "taken", ["pat1_S1", "pat2", "pat1_S3", "Undetermined", "twice"])
+        (b"run", "taken", ["ProjX_pat1", "pat2", "ProjY_pat1", "Undetermined", "twice"])
     ]
 
 
@@ -144,10 +144,10 @@ def test_a_run_that_was_read_moves_away_as_a_whole(inbox: Inbox, monkeypatch: py
     drop_run(inbox, "run")
     names = arrive(inbox)
     for name in names[1:]:
-        chunk_sample(inbox.sample(name))
+        inbox.call(name)
     inbox.look(50)
     assert (inbox.folder / "run").exists()  # one sample is not read
-    chunk_sample(inbox.sample(names[0]))
+    inbox.call(names[0])
     with monkeypatch.context() as patch:
 
         def killed(*_: object) -> None:
@@ -205,7 +205,7 @@ def test_a_sheet_by_itself_names_files_outside_the_inbox(inbox: Inbox, tmp_path:
     inbox.drop("samples.csv", f"sample,fasta\none,{data}/a.fa\ntwo,{data}/b.fa\n".encode())
     assert arrive(inbox) == ["one", "two"]
     for name in ("one", "two"):
-        chunk_sample(inbox.sample(name))
+        inbox.call(name)
     inbox.drop("virnucpro.toml", b"move-taken = true")
     inbox.look(60)
     assert sorted(f.name for f in (inbox.home / "done").iterdir()) == ["samples.csv"]
@@ -236,7 +236,7 @@ def test_a_sheet_beside_its_files_names_them(inbox: Inbox) -> None:
     assert files_of(inbox, "red") == ["x_R1.fq", "x_R2.fq"]
     assert (inbox.sample("blue").settings.cutoff, inbox.sample("red").settings.cutoff) == (0.3, 0.5)
     for name in ("blue", "red", "other"):
-        chunk_sample(inbox.sample(name))
+        inbox.call(name)
     inbox.look(50)
     assert sorted(f.name for f in inbox.folder.iterdir()) == ["late.fa.part", "virnucpro.toml"]
     assert [f.path for f in inbox.sample("red").inputs] == [
@@ -305,7 +305,12 @@ def test_the_state_of_an_earlier_version_is_read(inbox: Inbox) -> None:
     assert arrive(inbox) == ["s"]
     with closing(sqlite3.connect(inbox.home / FILE)) as connection, connection:
         connection.execute("ALTER TABLE entries RENAME COLUMN samples TO sample")
+        connection.execute("CREATE TABLE moved (name PRIMARY KEY, kind, said, sample, moved_to, at)")
+        connection.execute("INSERT INTO moved VALUES (?, 'taken', '', 'u', ?, 7.0)", (b"u.fa", b"/done/u.fa"))
     assert [row.sample_names for row in noted_entries(inbox.home)] == [["s"]]
     inbox.drop("t.fa", FASTA * 2)
     assert arrive(inbox, 100) == ["t"]
     assert [row.sample_names for row in noted_entries(inbox.home)] == [["s"], ["t"]]
+    assert [(one.name, one.sample_names, one.at) for one in moved_entries(inbox.home)] == [
+        (b"u.fa", ["u"], 7.0)
+    ]

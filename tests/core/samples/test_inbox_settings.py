@@ -103,7 +103,7 @@ def test_what_was_taken_moves_away_when_it_is_asked_for(inbox: Inbox) -> None:
     inbox.look(50)
     assert (inbox.folder / "s.fa").exists()  # nobody has read it
     for name in ("s", "run"):
-        chunk_sample(inbox.sample(name))
+        inbox.call(name)
     with locked(inbox.sample("s").lock("driver"), busy=""):
         inbox.look(60)
     assert (inbox.folder / "s.fa").exists()
@@ -121,14 +121,15 @@ def test_what_was_taken_moves_away_when_it_is_asked_for(inbox: Inbox) -> None:
         (b"s.fa", "s", "taken"),
     ]
     assert noted_entries(inbox.home) == []
-    chunk_sample(inbox.sample("s"))
+    inbox.call("s")
     # Another file of this name is another sample, and does not replace the first one in done/.
     inbox.drop("s.fa", b">other\nACGA\n")
     (name,) = arrive(inbox, 100)
     assert name.startswith("s-")
-    chunk_sample(inbox.sample(name))
+    inbox.call(name)
     inbox.look(200)
     assert inbox.sample(name).inputs[0].path == done / "2-s.fa"
+    assert [m.sample_names for m in moved_entries(inbox.home)] == [["run"], ["s"], [name]]
     assert all(f.path.exists() for n in list_samples(inbox.home) for f in open_sample(inbox.home, n).inputs)
 
 
@@ -136,7 +137,7 @@ def test_a_move_that_was_killed_half_way_is_completed(inbox: Inbox, monkeypatch:
     inbox.drop("virnucpro.toml", b"move-taken = true")
     inbox.drop("s.fa")
     arrive(inbox)
-    chunk_sample(inbox.sample("s"))
+    inbox.call("s")
     (inbox.home / "done").mkdir()
     (inbox.home / "done" / "s.fa").touch()
 
@@ -151,7 +152,7 @@ def test_a_move_that_was_killed_half_way_is_completed(inbox: Inbox, monkeypatch:
     inbox.look(60)
     assert inbox.sample("s").inputs[0].path == inbox.home / "done" / "2-s.fa"
     assert inbox.sample("s").inputs[0].path.read_bytes() == FASTA
-    chunk_sample(inbox.sample("s"))
+    inbox.call("s")
 
 
 def test_what_a_run_refuses_is_set_aside_and_its_sample_removed(inbox: Inbox) -> None:

@@ -17,6 +17,7 @@ import pytest
 from tests.support.inbox import FASTA, FASTQ, SETTINGS, STABLE, Inbox
 from virnucpro_core.errors import StoreError
 from virnucpro_core.files.locks import locked
+from virnucpro_core.samples import finding
 from virnucpro_core.samples import inbox_register as module
 from virnucpro_core.samples.content import with_content
 from virnucpro_core.samples.inbox import PATIENCE
@@ -253,14 +254,14 @@ def test_files_that_vanish_during_the_look_are_no_matter(
     second = inbox.drop("a_R2.fastq", FASTQ)
     inbox.drop("b.fa")
     inbox.look(0)
-    real = module.check_head
+    real = finding.check_head
 
-    def vanish(path: Path) -> None:
+    def vanish(path: Path, *options: Any) -> Any:
         second.unlink(missing_ok=True)
-        real(path)
+        return real(path, *options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "check_head", vanish)
+        patch.setattr(finding, "check_head", vanish)
         assert inbox.names(STABLE) == ["b"]
     assert (inbox.folder / "a_R1.fastq").exists()
 
@@ -276,13 +277,13 @@ def test_a_look_ends_in_time_and_the_next_goes_on(inbox: Inbox) -> None:
 def test_what_failed_before_comes_after_what_is_new(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def refuse(path: Path) -> None:
+    def refuse(path: Path, *_: Any) -> None:
         asked.append(path.name)
         raise OSError(errno.EIO, "Input/output error")
 
     inbox.drop("a.fa")
     inbox.look(0)
-    monkeypatch.setattr(module, "check_head", refuse)
+    monkeypatch.setattr(finding, "check_head", refuse)
     inbox.look(STABLE)
     inbox.drop("b.fa")
     inbox.look(20)

@@ -187,7 +187,7 @@ def test_the_subfolders_of_a_run_folder_are_taken_and_results_and_homes_are_not(
         (tmp_path / name).write_text("@r\nACGT\n+\nIIII\n")
     (tmp_path / "Proj X" / "loop").symlink_to(tmp_path)
     assert files_of([tmp_path]) == [tmp_path / name for name in kept]
-    assert {one.name for one in find_samples([tmp_path])} == {"u", "p1_S1", "p2", "p1_S3"}
+    assert {one.name for one in find_samples([tmp_path])} == {"u", "Proj_X_p1", "p2", "deep_p1"}
     said = list(stray_files([tmp_path]))
     assert said == [
         f"{tmp_path}: 3 of 4 sequence files are in subfolders",

@@ -78,19 +78,19 @@ def test_all_faults_are_told_each_with_its_row(folder: Path) -> None:
     )
     assert found == (
         "row 2: 'p q' is not a sample name: use 1 to 64 letters, digits, '_' and '-'",
-        "row 3: nofile.fq: no such file; paths are relative to the folder of the sheet",
-        "rows 4 and 8: one of fastq_1, fasta and bam is needed, this row has none",
-        "row 5: b2.fq: not the mate of a1.fq: read 1 is 'b:1' here and 'a:1' there; put both files in the same order "
-        "(for example with `seqkit pair`), or predict each alone with --sample",
-        "row 5: chunk_size is 'x'; give a whole number",
-        "row 5: pairs is 'either'; give any or both",
-        "row 6: x.fa in column fastq_1 is FASTA",
-        "row 7: chunk_size is 500, and 300 in row 6 of the same sample",
-        "row 9: c.fq is given in row 2, too",
-        "row 9: chunk_size is 2; give 6 to 1,000,000 bases",
-        "row 9: one of fastq_1, fasta and bam is needed, this row has fastq_1 and fasta",
-        "row 9: x.fa is given in row 6, too",
-        "row 10: 7 cells, but the header has 6",
+        "row 3 (s): nofile.fq: no such file; paths are relative to the folder of the sheet",
+        "rows 4 and 8 (s, v): one of fastq_1, fasta and bam is needed, this row has none",
+        "row 5 (t): b2.fq: not the mate of a1.fq: read 1 is 'b:1' here and 'a:1' there; put both files in the same "
+        "order (for example with `seqkit pair`), or predict each alone with --sample",
+        "row 5 (t): chunk_size is 'x'; give a whole number",
+        "row 5 (t): pairs is 'either'; give any or both",
+        "row 6 (u): x.fa in column fastq_1 is FASTA",
+        "row 7 (u): chunk_size is 500, and 300 in row 6 of the same sample",
+        "row 9 (w): c.fq is given in row 2, too",
+        "row 9 (w): chunk_size is 2; give 6 to 1,000,000 bases",
+        "row 9 (w): one of fastq_1, fasta and bam is needed, this row has fastq_1 and fasta",
+        "row 9 (w): x.fa is given in row 6, too",
+        "row 10 (x): 7 cells, but the header has 6",
     )
 
 
@@ -101,11 +101,14 @@ def test_all_faults_are_told_each_with_its_row(folder: Path) -> None:
         ("name,fasta\nx,x.fa\n", "row 1: there is no column 'sample'"),
         ("sample,chunk_size\nx,300\n", "row 1: there is no column with files"),
         ("sample,fasta,fasta\n", "row 1: the column 'fasta' is there twice"),
-        ("sample,fastq_1,fastq_2\nx,c.fq,./c.fq\n", "row 2: fastq_1 and fastq_2 are the same file"),
+        ("sample,fastq_1,fastq_2\nx,c.fq,./c.fq\n", "row 2 (x): fastq_1 and fastq_2 are the same file"),
         ("sample,fasta\n\n", "row 1: no row below the header"),
         ("", "row 1: there is no column 'sample'"),
-        ("sample,fasta,classifier\nx,x.fa,nowhere\n", "row 2: classifier: no such folder or file: nowhere"),
-        ("sample,fasta,interleaved\nx,x.fa,maybe\n", "row 2: interleaved is 'maybe'; give yes or no"),
+        (
+            "sample,fasta,classifier\nx,x.fa,nowhere\n",
+            "row 2 (x): classifier: no such folder or file: nowhere",
+        ),
+        ("sample,fasta,interleaved\nx,x.fa,maybe\n", "row 2 (x): interleaved is 'maybe'; give yes or no"),
     ],
 )
 def test_one_fault(folder: Path, text: str, fault: str) -> None:
@@ -119,9 +122,9 @@ def test_a_fault_of_the_header_hides_no_other(folder: Path) -> None:
     )
     assert [one.split("; known")[0] for one in found] == [
         "row 1: unknown columns 'fastq1', 'sex'",
-        "row 2: chunk_size is 'many'; give a whole number",
-        "row 3: none.fa: no such file; paths are relative to the folder of the sheet",
-        "row 4: none.fa is given in row 3, too (and in row 5)",
+        "row 2 (s): chunk_size is 'many'; give a whole number",
+        "row 3 (t): none.fa: no such file; paths are relative to the folder of the sheet",
+        "row 4 (u): none.fa is given in row 3, too (and in row 5)",
     ]
     first, second, third = faults(folder, "name,fasta\nx,none.fa\ny,x.fa\n")
     assert first == "row 1: there is no column 'sample'"
@@ -131,10 +134,10 @@ def test_a_fault_of_the_header_hides_no_other(folder: Path) -> None:
 
 
 def test_a_file_of_two_samples_is_told_once(folder: Path) -> None:
-    assert faults(folder, "sample,fasta\na,x.fa\nb,./x.fa\n") == ("row 3: x.fa is given in row 2, too",)
+    assert faults(folder, "sample,fasta\na,x.fa\nb,./x.fa\n") == ("row 3 (b): x.fa is given in row 2, too",)
     assert faults(folder, "sample,fastq_1,fastq_2\na,a1.fq,b2.fq\nb,a1.fq,b2.fq\n")[1:] == (
-        "row 3: a1.fq is given in row 2, too",
-        "row 3: b2.fq is given in row 2, too",
+        "row 3 (b): a1.fq is given in row 2, too",
+        "row 3 (b): b2.fq is given in row 2, too",
     )
 
 
@@ -152,6 +155,9 @@ def test_what_is_no_table(folder: Path) -> None:
             r"not UTF-8 text \(byte 0xe4 in row 2\); save the sheet as CSV in UTF-8",
         ),
         ("sample,fasta\n", "utf-16", "UTF-16 text, not UTF-8; save the sheet as CSV in UTF-8"),
+        ("sample,fasta\na,x.fa\n", "utf-16-le", "UTF-16 text, not UTF-8; save the sheet as CSV in UTF-8"),
+        ("sample,fasta\nä,x.fa\n", "utf-16-be", "UTF-16 text, not UTF-8; save the sheet as CSV in UTF-8"),
+        ("\xd0\xcf\x11\xe0" + 80 * "\0", "latin-1", r"a spreadsheet \(XLS\), not CSV"),
         ("PK\3\4\xff", "latin-1", "a spreadsheet .*, not CSV"),
     ):
         with pytest.raises(InputError, match=what):
@@ -164,10 +170,10 @@ def test_what_is_no_table(folder: Path) -> None:
 
 def test_a_path_with_a_nul_is_told(folder: Path) -> None:
     assert faults(folder, "sample,fasta\na,x\0.fa\n") == (
-        "row 2: fasta: a path cannot hold the character NUL",
+        "row 2 (a): fasta: a path cannot hold the character NUL",
     )
     (told,) = faults(folder, "sample,fasta,classifier\na,x.fa,c\0\n")
-    assert told.startswith("row 2: classifier: a path cannot hold the character NUL")
+    assert told.startswith("row 2 (a): classifier: a path cannot hold the character NUL")
 
 
 @given(st.text(max_size=60))
@@ -184,13 +190,15 @@ def test_rubbish_below_the_header_is_told_row_by_row(text: str) -> None:
 
 def test_an_address_is_no_path(folder: Path) -> None:
     (told,) = faults(folder, "sample,fasta\na,s3://bucket/x.fa\n")
-    assert told.startswith("row 2: fasta: s3://bucket/x.fa is an address, not a path; fetch the file first")
+    assert told.startswith(
+        "row 2 (a): fasta: s3://bucket/x.fa is an address, not a path; fetch the file first"
+    )
 
 
 def test_swapped_mates_are_told(folder: Path) -> None:
     (told,) = faults(folder, "sample,fastq_1,fastq_2\na,a2.fq,a1.fq\n")
     assert told.startswith(
-        "row 2: a1.fq: R1 and R2 are swapped: this file holds mate 1, and a2.fq holds mate 2"
+        "row 2 (a): a1.fq: R1 and R2 are swapped: this file holds mate 1, and a2.fq holds mate 2"
     )
 
 

@@ -1,6 +1,8 @@
 """Labels and groups of records, and parts that never share a group."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,6 +116,28 @@ def test_half_an_input_is_refused(given_: dict[str, int]) -> None:
     parts = {name: Path("x") if name == "labels" else (Path("x"),) for name in given_}
     with pytest.raises(UsageError, match="give --virus FASTA --others FASTA, or FASTA --labels TABLE"):
         LabelledInput(**parts)
+
+
+def test_a_pipe_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    """`--labels <(...)`: the table is read, and its digest is computed."""
+    file = fasta(tmp_path / "x.fa", a=A)
+    end, start = os.pipe()
+    try:
+        os.write(start, b"id\tlabel\na\tvirus\n")
+        pipe = Path(f"/dev/fd/{end}")
+        ways: tuple[dict[str, Any], ...] = (
+            {"fasta": (file,), "labels": pipe},
+            {"virus": (pipe,), "others": (file,)},
+        )
+        for given_, option in zip(ways, ("--labels", "--virus"), strict=True):
+            with pytest.raises(
+                UsageError, match=f"{option} is read more than once, and {pipe} is a pipe or no"
+            ):
+                LabelledInput(**given_)
+        assert os.read(end, 100)  # nothing was taken from it
+    finally:
+        os.close(end)
+        os.close(start)
 
 
 def test_pieces_have_the_label_and_the_group_of_their_record(tmp_path: Path) -> None:

@@ -50,7 +50,11 @@ def groups(*names: str) -> dict[str, list[str]]:
         ("pat1_L002_R?.fq", "pat1"),
         ("pat1_R?_001.fq", "pat1"),
         ("pat_R1_S1_L001_R?_001.fastq", "pat_R1"),
-        ("pat1_S1_L001_R?_001_val_?.fq.gz", "pat1_val"),
+        ("pat1_S1_L001_R?_001_val_?.fq.gz", "pat1"),
+        ("q_S1_R1_001_kneaddata_paired_?.fastq", "q_kneaddata_paired"),
+        ("q_R1_001_kneaddata_paired_?.fastq", "q_kneaddata_paired"),
+        ("q_R1_kneaddata_paired_?.fastq", "q_R1_kneaddata_paired"),
+        ("GH_mate?.fq", "GH"),
         ("pat1_S1_L001_R?_001.trimmed.fq.gz", "pat1_trimmed"),
         ("SRR1_?.fastq", "SRR1"),
         ("a.R?.trimmed.fq", "a_trimmed"),
@@ -79,6 +83,29 @@ def test_two_mates_are_a_sample_without_r1_in_its_name(name: str, sample: str) -
 )
 def test_mates_that_words_or_their_folder_name(one: str, two: str, sample: str | None) -> None:
     assert groups(one, two) == ({sample: [one, two]} if sample else {"1": [one], "2": [two]})
+
+
+def test_a_number_after_the_mate_is_a_part_if_all_parts_are_there() -> None:
+    parts = [f"pt_S1_L001_R{mate}_001_{part}.fastq" for part in (1, 2) for mate in (1, 2)]
+    assert groups(*parts) == {"pt": parts}
+    assert name_pairs([*map(Path, parts)]) == [(0, 1), (2, 3)]
+
+
+def test_lanes_in_folders_side_by_side_are_one_sample() -> None:
+    lanes = [f"run/b_L00{k}-ds.x{k}/b_S1_L00{k}_R{mate}_001.fastq.gz" for k in (1, 2) for mate in (1, 2)]
+    assert groups(*lanes) == {"b": lanes}
+    # The same lane twice is another run, and another sample number another library.
+    again = [name.replace("b_L001-ds.x1", "later").replace("b_L002-ds.x2", "later") for name in lanes]
+    assert groups(*lanes, *again) == {"b_L001-ds_x1_b": lanes, "later_b": again}
+    other = [lanes[0], lanes[1], lanes[2].replace("b_S1", "b_S2"), lanes[3].replace("b_S1", "b_S2")]
+    assert {*groups(*other)} == {"b_L001-ds_x1_b", "b_L002-ds_x2_b"}
+
+
+def test_letters_and_words_are_mates_if_there_are_both() -> None:
+    for one, two, sample in (("AB_F.fq", "AB_R.fq", "AB"), ("cut_f1.fq", "cut_r2.fq", "cut")):
+        assert groups(one, two) == {sample: [one, two]}
+        assert groups(one) == {Path(one).stem: [one]}
+        assert group_samples([Path(one)])[0].notes == ()
 
 
 def test_a_number_inside_the_name_of_a_lone_file_says_nothing() -> None:
