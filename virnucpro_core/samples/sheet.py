@@ -156,6 +156,7 @@ def _rows(path: Path, faults: list[tuple[int, str]], names: dict[int, str]) -> I
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=comma)
     try:
         columns = [name.strip().lower().replace("-", "_") for name in next(reader, [])]
+        _check_sheet(path, text)
         faults += [(1, what) for what in _header_faults(columns)]
         if not {*columns} & {"sample", *FILES, *SETTINGS}:
             return  # no sheet at all: a fault in each row would say nothing new
@@ -176,6 +177,17 @@ def _rows(path: Path, faults: list[tuple[int, str]], names: dict[int, str]) -> I
             yield row
     except csv.Error as error:
         faults.append((reader.line_num, f"not a table ({error})"))
+
+
+def _check_sheet(path: Path, text: str) -> None:
+    """Raises InputError for tables and files that are often taken for a sample sheet, and says what to give."""
+    if text.startswith("PK\x03\x04"):
+        what, remedy = "a spreadsheet (XLSX or ODS), not CSV", "save the sheet as CSV in UTF-8"
+        raise InputError(what, path=path, remedy=remedy)
+    if re.match(r'"?\[(header|data|reads|bclconvert_\w+)\]', text.lstrip(), re.IGNORECASE):
+        what = "a sample sheet of an Illumina sequencer, which names no FASTQ files"
+        remedy = "give the folder with the FASTQ files, or a table with the columns sample, fastq_1, fastq_2"
+        raise InputError(what, path=path, remedy=remedy)
 
 
 def _text(path: Path) -> str:

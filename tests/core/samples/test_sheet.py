@@ -221,3 +221,20 @@ def test_faults_of_settings_are_told_with_all_their_rows(folder: Path) -> None:
     )
     with pytest.raises(UsageError, match="--min-open"), SheetFaults(None).of("a", []):
         raise UsageError("--min-open is wrong")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "[Header],,\nIEMFileVersion,4,\n[Data],,\n",
+            "Illumina sequencer.*; give the folder with the FASTQ files",
+        ),
+        ("PK\x03\x04junk\n", r"a spreadsheet \(XLSX or ODS\), not CSV; save the sheet as CSV"),
+    ],
+)
+def test_what_is_often_taken_for_a_sheet_is_told(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "SampleSheet.csv"
+    file.write_text(text)
+    with pytest.raises(InputError, match=said):
+        read_sheet(file)
