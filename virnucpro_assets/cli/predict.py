@@ -138,7 +138,7 @@ def _predict(request: "Request", out: Path, said: Said, crew: "Crew", *, fresh: 
             failed = show_predictions(samples, request.platform, lambda one: targets[one.name], said, crew)
         failures |= {targets[name].name: error for name, error in failed.items()}
     _show_failed(request, failures, {name: one.name for name, one in known.items()}, said)
-    if request.several:
+    if request.batch:
         total = len(request.wanted) + len(request.failures)
         for line in end_of_batch(request.platform.folder, out, total, failures, force=request.force):
             said.note(line)

@@ -127,7 +127,7 @@ COMPUTING = topic(
 
 OUTPUT = topic(
     "Output",
-    out("Folder for the results. Several samples get a subfolder each."),
+    out("Folder for the results. With a folder, a sheet or several samples, each sample gets a subfolder."),
     option(
         "--force",
         is_flag=True,

@@ -93,8 +93,8 @@ def end_of_batch(
     return [*map(_gone, gone), *_pages(out), f"{samples - len(failures):,} called, {len(failures):,} failed"]
 
 
-def _gone(report: Path) -> str:
-    return f"deleted {report}: the page does not show this report any more"
+def _gone(file: Path) -> str:
+    return f"deleted {file}: it was of results that are no more shown here"
 
 
 def _pages(out: Path) -> list[str]:

@@ -68,7 +68,8 @@ class Request:
 
     named: a person has chosen the samples' names, by --sample or in a sheet. notes: lines for a person that are not
     about one of the samples. sheet: the sample sheet, None for none. force: what is at --out is replaced. outs: the
-    folders of all samples by their names, also of those that cannot be predicted.
+    folders of all samples by their names, also of those that cannot be predicted. batch: each sample has a subfolder of
+    --out, and there are pages across them (`is_batch`).
     """
 
     platform: Platform
@@ -79,6 +80,7 @@ class Request:
     sheet: Path | None = None
     force: bool = False
     outs: Mapping[str, Path] = dataclasses.field(default_factory=dict)
+    batch: bool = False
 
     @property
     def several(self) -> bool:
@@ -87,7 +89,7 @@ class Request:
 
     def target(self, one: Wanted) -> Target:
         """Where the results of one of the samples go, and what may be replaced there."""
-        return Target(one.out, one.name, shared=self.several, earlier=one.earlier, force=self.force)
+        return Target(one.out, one.name, shared=self.batch, earlier=one.earlier, force=self.force)
 
 
 def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mapping[str, Any]) -> Request:
@@ -106,7 +108,8 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
     check_home(platform.folder, dagster_home())
     _keep_inputs(wanted, out, options)
     refuse_network(dagster_home())
-    if len(wanted) > 1:
+    batch = is_batch(paths, options, len(wanted))
+    if batch:
         check_shared_out(out, [one.name for one in wanted], force=options["force"])
     good, failures = [], {}
     for one in wanted:
@@ -134,7 +137,7 @@ def checked(paths: Sequence[Path], out: Path, platform: Platform, options: Mappi
     named = options.get("sample") is not None or options.get("sheet") is not None
     notes = tuple(stray_files(paths))
     request = Request(
-        platform, tuple(good), failures, named, notes, options.get("sheet"), options["force"], outs
+        platform, tuple(good), failures, named, notes, options.get("sheet"), options["force"], outs, batch
     )
     _check_disk(request, out, profiles)
     for settings, profile in profiles.items():
@@ -164,7 +167,7 @@ def _keep_inputs(wanted: Sequence[Wanted], out: Path, options: Mapping[str, Any]
     """Raises UsageError if results of the command would replace a file that it reads."""
     given = {str(options.get("sheet") or ""), *(one.settings.calibration for one in wanted)}
     read = {file for one in wanted for file in one.files} | {Path(p) for p in given - {"", NO_CALIBRATION}}
-    pages = pages_across(out) if len(wanted) > 1 else []
+    pages = pages_across(out) if any(one.out != out for one in wanted) else []
     keep_inputs([*pages, *(file for one in wanted for file in delivered_files(one.out))], read)
 
 
@@ -241,10 +244,19 @@ def _sizes(files: Sequence[Path]) -> tuple[int, int]:
     return plain, packed
 
 
+def is_batch(paths: Sequence[Path], options: Mapping[str, Any], samples: int) -> bool:
+    """Whether the results get subfolders and pages across them: for a sample sheet, a folder, and several samples.
+
+    A sheet or a folder with one sample may have more of them the next time.
+    """
+    has_folder = options.get("sample") is None and any(path.is_dir() for path in paths)
+    return samples > 1 or options.get("sheet") is not None or has_folder
+
+
 def samples_of(
     paths: Sequence[Path], out: Path, platform: Platform, options: Mapping[str, Any], faults: SheetFaults
 ) -> list[Wanted]:
-    """The samples that were asked for, with their settings. Several samples get a subfolder each.
+    """The samples that were asked for, with their settings. Those of a batch get a subfolder each.
 
     A setting in a row of a sample sheet is before the same option of the command. Settings of rows that do not fit
     together are added to `faults`. Raises UsageError if those that were typed do not.
@@ -253,12 +265,12 @@ def samples_of(
     check_exclusive(typed)
     platform.sample_settings(**typed)  # what is wrong with these is no row's fault
     found = found_samples(paths, out, platform, options, faults)
-    several = len(found) > 1
+    batch = is_batch(paths, options, len(found))
     wanted = []
     for one in found:
         with faults.of(one.name, one.rows):
             settings = platform.sample_settings(**typed | dict(one.settings))
-            place = out / one.name if several else out
+            place = out / one.name if batch else out
             wanted.append(
                 Wanted(
                     one.name, one.files, settings, place, one.rows, one.notes, one.error, bool(one.settings)

@@ -19,7 +19,7 @@ from virnucpro_core.files.digests import sha256_once
 from virnucpro_core.files.publish import publish
 from virnucpro_core.pipeline.overview import Overview, overview
 from virnucpro_core.results.batch import REPORTS, BatchRow, discard_reports, write_batch
-from virnucpro_core.results.delivery import check_pages_of_folder, check_pages_out, only_writer
+from virnucpro_core.results.delivery import check_pages_of_folder, check_pages_out, discard_own, only_writer
 from virnucpro_core.results.folder import NAME, REPORT, RUN
 from virnucpro_core.samples.sample import is_registered, open_sample
 
@@ -74,11 +74,13 @@ def write_summary_of_folder(
     """Write the pages of all samples whose results are in subfolders of `out`, and of those that have just failed.
 
     Samples have the names under which a person knows them; if two have the same one, the names that the home gave them.
-    failures: by the names that a person knows. With `force`, copies of reports of other samples are deleted, and
-    `on_discard` is called with each. Raises what `write_summary` raises.
+    failures: by the names that a person knows. With `force`, copies of reports of other samples, and results of one
+    sample in `out` itself, are deleted, and `on_discard` is called with each. Raises what `write_summary` raises.
     """
     with only_writer(out):
         check_pages_of_folder(out, failures, force=force)
+        for file in discard_own(out) if force else ():
+            on_discard(file)
         rows = [_of_folder(home, file) for file in sorted(out.glob(f"*/{RUN}"))]
         times = Counter(row.sample for row in rows)
         rows = [

@@ -202,6 +202,21 @@ def delivered_files(out: Path) -> list[Path]:
     return [out / name for name in (RUN, UNFINISHED, *RESULT_FILES)]
 
 
+def discard_own(out: Path) -> list[Path]:
+    """Delete the results of one sample that lie in `out` itself, where samples get subfolders now. Returns what went.
+
+    Pages across samples stay.
+    """
+    if _owner(out) is None:
+        return []
+    found = [file for file in delivered_files(out) if file.is_file() and file.name not in ACROSS]
+    for file in found:  # run.json, which says whose they are, goes last
+        if file.name != RUN:
+            file.unlink()
+    (out / RUN).unlink(missing_ok=True)
+    return found
+
+
 def deliver_to(target: Target, sample: Sample) -> None:
     """Copy the sample's results to its folder, unless another command has written there since that was checked.
 
@@ -236,9 +251,11 @@ def _check_again(target: Target, sample: Sample) -> None:
 
 
 def _check_no_owner(out: Path) -> None:
-    """Raises UsageError if the folder for several samples holds the results of one sample."""
+    """Raises UsageError if the folder for a subfolder of each sample holds the results of one sample itself."""
     if (owner := _owner(out)) is not None:
-        what = f"holds the results of sample {owner.sample!r}, and several samples need a folder of their own"
+        what = (
+            f"holds the results of sample {owner.sample!r} itself; pages across samples need another folder"
+        )
         raise UsageError(what, where=out, remedy="give another --out")
 
 

@@ -195,3 +195,36 @@ def test_all_paths_that_cannot_be_read_are_told(shell: Shell) -> None:
     )
     assert "not a regular file: /dev/null" in said
     assert "cannot be used together" in shell.refused("predict", "ok.fa", "-q", "-v", "-o", "out")
+
+
+def test_a_folder_and_a_sheet_have_one_layout_however_many_samples_they_have(shell: Shell) -> None:
+    grow = shell.folder / "grow"
+    grow.mkdir()
+    (grow / "g1.fa").write_text(f">a\n{LETTERS[:400]}\n")
+    (shell.folder / "one.csv").write_text("sample,fasta\ng1,grow/g1.fa\n")
+    predict = ("predict", "--profile", "demo", "--chunk-size", "300", "-o")
+    assert shell.run(*predict, "by_name", "grow/g1.fa").returncode == 0
+    assert (shell.folder / "by_name" / "contigs.tsv").exists()
+    for out, given in (("o", ("grow",)), ("s", ("--sheet", "one.csv"))):
+        assert shell.run(*predict, out, *given).returncode == 0
+        assert (shell.folder / out / "g1" / "contigs.tsv").exists()
+        rows = (shell.folder / out / "summary.tsv").read_text().splitlines()[1:]
+        assert [row.split("\t")[0] for row in rows] == ["g1"]
+    (grow / "g2.fa").write_text(f">b\n{LETTERS[7:400]}\n")
+    assert shell.run(*predict, "o", "grow").returncode == 0
+    (grow / "g1.fa").unlink()
+    done = shell.run(*predict, "o", "grow")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, "1 called, 0 failed")
+    assert [file.name for file in sorted((shell.folder / "o").glob("*/run.json"), key=str)] == [
+        "run.json"
+    ] * 2
+    # Results of one sample in the folder itself are not mixed with subfolders.
+    said = shell.refused(*predict, "by_name", "grow")
+    assert (
+        "by_name: holds the results of sample 'g1' itself; pages across samples need another folder" in said
+    )
+    done = shell.run(*predict, "by_name", "grow", "--force")
+    assert f"deleted {Path('by_name') / 'contigs.tsv'}: it was of results" in done.stderr
+    assert sorted(file.name for file in (shell.folder / "by_name").iterdir() if file.name[0] != ".") == [
+        "g2", "index.html", "summary.tsv", "virnucpro_calls_mqc.json", "virnucpro_general_mqc.json",
+    ]  # fmt: skip

@@ -78,7 +78,7 @@ def test_a_damaged_report_is_not_copied_and_what_is_foreign_not_replaced(
     assert summary("--out", out, "--force").exit_code == 0
     deliver(site.sample.results, tmp_path / "one")
     done = summary("--out", tmp_path / "one")  # it would replace that sample's own files for MultiQC
-    assert f"holds the results of sample '{NAME}', and several samples need" in str(done.exception)
+    assert f"holds the results of sample '{NAME}' itself; pages across samples need" in str(done.exception)
     row = rows_of(out)[NAME]
     assert (row["state"], row["records"]) == ("damaged", "")
     assert "predict the sample again" in row["reason"]
@@ -101,7 +101,7 @@ def test_pages_and_reports_of_other_samples_are_neither_replaced_nor_sent_along(
     assert summary(NAME, "-o", out).exit_code == 0  # the other one had no results on the page
     (out / "reports" / "mine.txt").write_text("mine")
     done = summary("other", "-o", out, "--force")
-    assert f"deleted {out}/reports/{NAME}.html: the page does not show" in done.output
+    assert f"deleted {out}/reports/{NAME}.html: it was of results" in done.output
     assert [file.name for file in (out / "reports").iterdir()] == ["mine.txt"]
     assert list(rows_of(out)) == ["other"]
 

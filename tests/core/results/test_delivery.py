@@ -159,7 +159,9 @@ def test_several_samples_are_not_mixed_with_one_or_with_what_others_wrote(
     with pytest.raises(UsageError, match="holds two/, which VirNucPro did not write"):
         check_shared_out(out, ["three"])
     check_shared_out(out, ["three"], force=True)
-    with pytest.raises(UsageError, match="holds the results of sample 'a_sample', and several samples need"):
+    with pytest.raises(
+        UsageError, match="holds the results of sample 'a_sample' itself; pages across samples need"
+    ):
         check_shared_out(out / "one", ["three"])
 
 
@@ -225,7 +227,7 @@ def test_what_came_into_the_folder_during_the_work_is_not_replaced(sample: Score
         with pytest.raises(UsageError, match="by now: another command has written them during this one"):
             deliver_to(target, entered)
         assert (out / RUN).read_bytes() == kept
-    with pytest.raises(UsageError, match="several samples need a folder of their own"):
+    with pytest.raises(UsageError, match="pages across samples need another folder"):
         deliver_to(Target(out / "below", NAME, shared=True), entered)
     assert sorted(f.name for f in out.iterdir() if f.name.startswith(".") or f.is_dir()) == []
     replaced = check_out(out, NAME, inputs, home=home, settings=ours, force=True)
