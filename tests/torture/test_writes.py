@@ -42,7 +42,7 @@ def _virnucpro(folder: Path, *words: object, **fault: object) -> "subprocess.Com
     )
 
 
-@pytest.mark.parametrize("call", [2, 9])
+@pytest.mark.parametrize("call", [2, 11, 12, 14])
 def test_embeddings_on_a_full_disk_are_refused_and_never_zeros(tmp_path: Path, call: int) -> None:
     (tmp_path / "a.fa").write_text(">a\nMKV\n>b\nMLK\n")
     out = tmp_path / "out" / "a.h5"

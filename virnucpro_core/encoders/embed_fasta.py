@@ -1,9 +1,10 @@
 """Writes the embeddings of a FASTA file to an HDF5 file, without a sample, shards or Dagster."""
 
+import contextlib
 import io
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,30 +83,47 @@ def embed_fasta(
             ids.resize(count + len(block), axis=0)
             rows[count:], ids[count:] = values_ND, names
             count += len(block)
+            file.flush()
+            stream.raise_error()
     return EmbeddedFile(count, stops)
 
 
 class _Watched(io.FileIO):
-    """A new file that remembers its first write error and raises it on closing: HDF5 may not report the error."""
+    """A new file that keeps its first write error and raises it when asked, and on closing.
+
+    HDF5 may not report an error, and crashes the process at its end if it could not close a file. So it never sees one.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "w+")
         self._error: OSError | None = None
 
+    def raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
     def write(self, data: Any) -> int:
-        try:
+        with self._kept():
             rest = memoryview(data).cast("B")
             while rest:
                 rest = rest[super().write(rest) :]
+        return len(data)
+
+    def truncate(self, size: int | None = None) -> int:
+        with self._kept():
+            super().truncate(size)
+        return self.tell() if size is None else size
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             self._error = self._error or error
-            raise
-        return len(data)
 
     def __exit__(self, *_: object) -> None:
         self.close()
-        if self._error is not None:
-            raise self._error
+        self.raise_error()
 
 
 def _rows(
