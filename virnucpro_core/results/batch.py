@@ -42,6 +42,7 @@ COLUMNS = (
     "versions",
     "seconds",
     "reason",
+    "files",
 )
 _HEADER = "\t".join(COLUMNS)
 # What each file of ours contains near its beginning or its end; a file of this name without it is somebody else's. The
@@ -167,6 +168,7 @@ def _cells_of(facts: dict[str, Any]) -> dict[str, str]:
         "cutoff": facts["cutoff"],
     }
     texts = {name: json.dumps(facts[name], sort_keys=True) for name in ("settings", "versions")}
+    texts["files"] = json.dumps([file["name"] for file in facts.get("inputs", [])], ensure_ascii=False)
     return {name: printable(str(value)) for name, value in (numbers | texts).items()}
 
 
