@@ -71,6 +71,7 @@ def test_a_row_has_the_numbers_of_its_run(batch: Path) -> None:
         assert int(row["regions"]) == len((batch / row["sample"] / "regions.bed").read_text().splitlines())
         assert json.loads(row["settings"]) == facts["settings"]
         assert json.loads(row["versions"]) == facts["versions"]
+        assert json.loads(row["files"]) == [file["name"] for file in facts["inputs"]]
     assert [row["seconds"] for row in rows] == ["36.8", "61.2", ""]
 
 
