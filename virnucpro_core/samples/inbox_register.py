@@ -40,7 +40,7 @@ from virnucpro_core.samples.sheet_faults import SheetFaults
 from virnucpro_core.sequences.names import Group, group_files, told_by_names
 
 NO_FILES = "no FASTA or FASTQ file in this folder"
-_SHOWN = 10
+_SHOWN, _NOTES = 10, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,8 +296,9 @@ def some(names: Sequence[str]) -> str:
 
 
 def _shortened(texts: Sequence[str]) -> tuple[str, ...]:
-    more = (f"and {len(texts) - _SHOWN:,} more of this kind",) if len(texts) > _SHOWN else ()
-    return (*texts[:_SHOWN], *more)
+    """The first notes of many samples, and how many more there are."""
+    more = (f"and {len(texts) - _NOTES:,} more notes",) if len(texts) > _NOTES else ()
+    return (*texts[:_NOTES], *more)
 
 
 def _of_folder(arrival: Arrival) -> list[FoundSample]:
