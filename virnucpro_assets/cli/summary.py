@@ -34,8 +34,8 @@ def summary(names: tuple[str, ...], out: Path, *, entry: str | None, force: bool
     \b
     Examples:
       virnucpro summary --out overview
-      virnucpro summary pat1 pat2 --out overview
-      virnucpro summary --entry run7 --out overview
+      virnucpro summary pat1 pat2 --out two-samples
+      virnucpro summary --entry run7 --out run7
     """
     from virnucpro_assets.platform.environment import home_folder
     from virnucpro_core.errors import UsageError
