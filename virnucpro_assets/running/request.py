@@ -31,7 +31,7 @@ from virnucpro_core.results.batch import pages_across
 from virnucpro_core.results.calibration import NO_CALIBRATION
 from virnucpro_core.results.delivery import Owner, Target, check_out, check_shared_out, delivered_files
 from virnucpro_core.results.folder import RUN
-from virnucpro_core.samples.combined import check_exclusive, check_of_use, check_open_frames
+from virnucpro_core.samples.combined import check_exclusive, check_of_use, check_open_frames, layered
 from virnucpro_core.samples.finding import look_into, stray_files
 from virnucpro_core.samples.home import check_home, check_outside, check_sample_folder
 from virnucpro_core.samples.products import CHUNKS
@@ -269,14 +269,14 @@ def samples_of(
     wanted = []
     for one in found:
         with faults.of(one.name, one.rows):
-            settings = platform.sample_settings(**typed | dict(one.settings))
+            check_exclusive(one.settings)
+            settings = platform.sample_settings(**layered(typed, one.settings))
             place = out / one.name if batch else out
             wanted.append(
                 Wanted(
                     one.name, one.files, settings, place, one.rows, one.notes, one.error, bool(one.settings)
                 )
             )
-            check_exclusive(typed | dict(one.settings))
             check_of_use(one.settings, [(settings, one.files)])
         if wanted and wanted[-1].name == one.name:
             settings = wanted[-1].settings

@@ -19,7 +19,13 @@ from virnucpro_core.files.digests import sha256_once
 from virnucpro_core.files.publish import publish
 from virnucpro_core.pipeline.overview import Overview, overview
 from virnucpro_core.results.batch import REPORTS, BatchRow, discard_reports, write_batch
-from virnucpro_core.results.delivery import check_pages_of_folder, check_pages_out, discard_own, only_writer
+from virnucpro_core.results.delivery import (
+    OutTakenError,
+    check_pages_of_folder,
+    check_pages_out,
+    discard_own,
+    only_writer,
+)
 from virnucpro_core.results.folder import NAME, REPORT, RUN
 from virnucpro_core.samples.sample import is_registered, open_sample
 
@@ -74,8 +80,9 @@ def write_summary_of_folder(
     """Write the pages of all samples whose results are in subfolders of `out`, and of those that have just failed.
 
     Samples have the names under which a person knows them; if two have the same one, the names that the home gave them.
-    failures: by the names that a person knows. With `force`, copies of reports of other samples, and results of one
-    sample in `out` itself, are deleted, and `on_discard` is called with each. Raises what `write_summary` raises.
+    failures: by the names that a person knows; a folder that holds another sample's results shows these. With `force`,
+    copies of reports of other samples, and results of one sample in `out` itself, are deleted, and `on_discard` is
+    called with each. Raises what `write_summary` raises.
     """
     with only_writer(out):
         check_pages_of_folder(out, failures, force=force)
@@ -87,10 +94,13 @@ def write_summary_of_folder(
             replace(row, sample=row.facts["sample"]) if times[row.sample] > 1 and row.facts else row
             for row in rows
         ]
-        failed = [BatchRow(name, "failed", reason=str(error)) for name, error in failures.items()]
-        rows = sorted(
-            [row for row in rows if row.sample not in failures] + failed, key=lambda row: row.sample
-        )
+        failed = [
+            BatchRow(name, "failed", reason=str(error))
+            for name, error in failures.items()
+            if not (isinstance(error, OutTakenError) and (out / name / RUN).exists())
+        ]
+        names = {row.sample for row in failed}
+        rows = sorted([row for row in rows if row.sample not in names] + failed, key=lambda row: row.sample)
         write_batch(out, rows)
         shown = {name for row in rows for name in (row.sample, row.facts.get("sample", ""))}
         for file in discard_reports(out, shown):

@@ -123,7 +123,7 @@ def check_none_lost(out: Path, names: Collection[str], *, page: bool, force: boo
     if lost := sorted(earlier - {printable(name) for name in names}):
         more = f" and of {len(lost) - 1:,} more" if len(lost) > 1 else ""
         what = f"holds a page or report of sample '{lost[0]}'{more}, which the new page would not show"
-        remedy = "give another --out, or --force to replace the pages and delete those reports"
+        remedy = f"give another --out, or --force to replace the pages and delete such reports in {REPORTS}/"
         raise UsageError(what, where=out, remedy=remedy)
 
 

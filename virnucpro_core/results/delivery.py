@@ -38,6 +38,10 @@ _NOT_OURS = "which VirNucPro did not write"
 _BESIDE = "give another --out, or --force to write beside it"
 
 
+class OutTakenError(UsageError):
+    """The folder for the results holds those of another sample."""
+
+
 @dataclass(frozen=True, slots=True)
 class Owner:
     """The sample whose results are in a folder: its name, `Sample.content`, and settings; None if nothing says them."""
@@ -98,7 +102,7 @@ def check_out(
     remedy = "give another --out, or --force to replace them"
     if not is_named_from(home, owner.sample, sample):
         what = f"holds the results of sample {owner.sample!r}, this is sample {sample!r}"
-        raise UsageError(what, where=out, remedy=remedy)
+        raise OutTakenError(what, where=out, remedy=remedy)
     if owner.content != content_digest(digest_inputs(inputs)):
         if not fresh:
             what = f"holds the results of other sequences under the name {sample!r}"
@@ -145,7 +149,7 @@ def check_pages_out(out: Path, samples: Collection[str], *, force: bool = False)
 def check_pages_of_folder(out: Path, samples: Collection[str], *, force: bool = False) -> None:
     """As `check_pages_out`, for pages that show all subfolders of `out` with results, and these samples."""
     if not force:
-        _check_no_owner(out)
+        _check_no_owner(out, "give another --out, or --force to delete those results")
     check_batch_out(out, force=force)
     owners = [(file.parent.name, _owner(file.parent)) for file in out.glob(f"*/{RUN}")]
     shown = {name for folder, owner in owners for name in (folder, owner.sample if owner else folder)}
@@ -199,7 +203,7 @@ def only_writer(out: Path) -> Iterator[None]:
 
 def delivered_files(out: Path) -> list[Path]:
     """All files that `deliver` may replace or delete in `out`."""
-    return [out / name for name in (RUN, UNFINISHED, *RESULT_FILES)]
+    return [out / name for name in dict.fromkeys((RUN, UNFINISHED, *RESULT_FILES))]
 
 
 def discard_own(out: Path) -> list[Path]:
@@ -242,7 +246,7 @@ def _check_again(target: Target, sample: Sample) -> None:
     is_own = (owner.sample, owner.content) == (sample.name, sample.content)
     if owner == target.earlier or (is_own and not _is_variant(owner, sample.settings, sample.home)):
         return
-    raise UsageError(
+    raise OutTakenError(
         f"holds the results of {owner.in_words} by now: another command has written them during this one",
         where=target.out,
         remedy=f"give another --out, or --force to replace them; the results of sample {sample.name!r} are complete in "
@@ -250,13 +254,13 @@ def _check_again(target: Target, sample: Sample) -> None:
     )
 
 
-def _check_no_owner(out: Path) -> None:
+def _check_no_owner(out: Path, remedy: str = "give another --out") -> None:
     """Raises UsageError if the folder for a subfolder of each sample holds the results of one sample itself."""
     if (owner := _owner(out)) is not None:
         what = (
             f"holds the results of sample {owner.sample!r} itself; pages across samples need another folder"
         )
-        raise UsageError(what, where=out, remedy="give another --out")
+        raise UsageError(what, where=out, remedy=remedy)
 
 
 def deliver(results: Path, out: Path, name: str = "") -> None:

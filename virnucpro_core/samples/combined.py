@@ -30,10 +30,12 @@ def layered(*layers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _excluded(name: str, value: Any, given: Mapping[str, Any]) -> bool:
-    try:
-        check_exclusive({name: value} | dict(given))
-    except UsageError:
-        return True
+    """Whether one of the given settings excludes this one. What they exclude among themselves does not count."""
+    for other, its in given.items():
+        try:
+            check_exclusive({name: value} | {other: its})
+        except UsageError:
+            return True
     return False
 
 

@@ -32,7 +32,7 @@ from virnucpro_core.samples.settings import SampleSettings
 from virnucpro_core.samples.settings_file import NAME
 from virnucpro_core.samples.sheet import files_named
 from virnucpro_core.samples.sheet_faults import SheetError
-from virnucpro_core.sequences.names import Group, group_files, named_as_mate, sample_name
+from virnucpro_core.sequences.names import Group, group_files, named_as_mate, names_of, sample_name
 
 PATIENCE = 20
 # Dagster stops a scan after 60 s. Entries that are not registered within LOOK_SECONDS wait for the next scan.
@@ -196,7 +196,11 @@ class _Looker:
 
     def _refusal(self, name: str, entry: Entry) -> str:
         """Why the run of a sample has refused its files. An option of `predict` is a line of a settings file here."""
-        file = f"{NAME} in the folder" if entry.is_folder else f"{name}{SUFFIX} beside the file"
+        file = f"{names_of(entry.path)[0]}{SUFFIX} beside the file"
+        if entry.tables:
+            file = "the sample sheet"
+        elif entry.is_folder:
+            file = f"{NAME} in the folder"
         return _OPTION.sub(rf'`\1 = "\2"` in {file}', read_refusal(open_sample(self.home, name)))
 
     def _take_back(self, name: str, entries: Sequence[Entry]) -> None:
@@ -255,7 +259,12 @@ class _Looker:
         files = {e.path.name: e for e in entries if e.files and not e.is_folder and not e.trouble}
         claims = []
         for entry in entries:
-            if entry.tables and not (entry.is_folder or entry.is_handled or entry.trouble):
+            if entry.tables and not (entry.is_folder or entry.trouble):
+                if entry.is_handled:
+                    own = {*entry.row.sample_names}
+                    if not any(own & {*e.row.sample_names} for e in files.values() if not e.is_handled):
+                        continue
+                    entry.row.kind = "arriving"  # a file that it names has changed
                 named = {file.name for file in files_named(entry.path) if file.parent.resolve() == inbox}
                 claims.append((entry, tuple(files[name] for name in sorted(named & files.keys()))))
         return claims

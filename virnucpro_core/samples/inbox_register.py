@@ -144,8 +144,8 @@ class Registration:
         """Raises UsageError for settings that exclude each other or cannot be used, InputError for the files."""
         paths = [entry.path for entry in entries]
         own = layered(self._files.given(paths, alone=True), found.settings)
-        settings = self._settings(layered(self._files.given(paths), own))
         check_exclusive(own)
+        settings = self._settings(layered(self._files.given(paths), own))
         check_of_use(own, [(settings, found.files)])
         check_open_frames(settings)
         has_own = bool(found.settings) or any(self._files.own(e.path, is_folder=e.is_folder) for e in entries)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from virnucpro_core.errors import EmptyFileError, InputError, UsageError, VirnucproError, printable
+from virnucpro_core.files.disk import disk_errors
 from virnucpro_core.samples.finding import FoundSample
 from virnucpro_core.samples.inputs import passing_error
 from virnucpro_core.samples.naming import check_chosen
@@ -93,21 +94,22 @@ def read_sheet(path: Path, found: SheetFaults) -> list[FoundSample]:
 
 
 def is_sheet(path: Path, *, certain: bool) -> bool:
-    """Whether the header of a table is that of a sample sheet.
+    """Whether the header of a table is that of a sample sheet, with or without faults, which `read_sheet` tells.
 
-    certain: it has a column `sample` and one with files. Else one known column is enough, and a file that is no text
-    counts, since `read_sheet` says what it is. Raises InputError for a file that cannot be read at this moment.
+    certain: it has a column with files. Else the column `sample` is enough, and a file that is no text counts. Raises
+    InputError for a file that cannot be read at this moment.
     """
     try:
         head = next(iter(_text(path).splitlines()), "")
     except InputError as error:
         if passing_error(error) is not None:
             raise
-        return not certain
-    columns = {name.strip(' "').lower() for name in re.split("[,\t;]", head)}
-    return (
-        ("sample" in columns and bool(columns & {*FILES})) if certain else bool(columns & {"sample", *FILES})
-    )
+        if not certain:
+            return True
+        with disk_errors(path):  # UTF-16, say
+            head = path.read_bytes()[:_HEAD_BYTES].replace(b"\0", b"").decode("latin-1").partition("\n")[0]
+    columns = {name.strip(' "\r').lower() for name in re.split("[,\t;]", head)}
+    return bool(columns & {*FILES}) or (not certain and "sample" in columns)
 
 
 def files_named(path: Path) -> list[Path]:

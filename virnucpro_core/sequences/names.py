@@ -233,7 +233,8 @@ def is_packed(path: Path) -> bool:
 def _lanes_joined(groups: Sequence[list[Path]], marks: Mapping[Path, Mark | None]) -> list[list[Path]]:
     """The groups, with the lanes of one library joined that lie in folders side by side, as BaseSpace has them.
 
-    The same lane in two of the folders is another run.
+    The names of the folders are equal up to the lane: `a_L001-ds.x`, `a_L002-ds.y`. The same lane in two of them is
+    another run.
     """
     joined: dict[object, list[Path]] = {}
     lanes: dict[object, set[str]] = {}
@@ -241,8 +242,9 @@ def _lanes_joined(groups: Sequence[list[Path]], marks: Mapping[Path, Mark | None
         mark = marks[own[0]]
         here = {m.lane for path in own if (m := marks[path]) is not None}
         key: object = number
-        if mark is not None and mark.by_lane and mark.lane and "" not in here:
-            key = (own[0].parent.parent, mark.library[1])
+        before, lane, _ = own[0].parent.name.partition(mark.lane.strip("_") if mark and mark.lane else "\0")
+        if mark is not None and mark.by_lane and lane and len(here) == 1:
+            key = (own[0].parent.parent, before, mark.library[1])
             if lanes.setdefault(key, set()) & here:
                 key = number
             else:

@@ -62,3 +62,8 @@ def test_a_file_that_contradicts_itself_is_refused(text: str, says: str, tmp_pat
     (tmp_path / "virnucpro.toml").write_text(text)
     with pytest.raises(InputError, match=says):
         read_settings_file(tmp_path / "virnucpro.toml")
+
+
+def test_settings_that_exclude_each_other_take_nothing_else_away() -> None:
+    both = {"cutoff": 0.5, "preset": "relaxed"}
+    assert layered({"profile": "demo", "prior": 0.1}, both) == {"profile": "demo", "prior": 0.1, **both}

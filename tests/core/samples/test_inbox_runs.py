@@ -253,8 +253,44 @@ def test_a_sheet_that_comes_after_its_files_makes_samples_of_its_own(inbox: Inbo
     chunk_sample(inbox.sample("mine"))
     assert list_samples(inbox.home) == ["mine", "x"]
     file.write_bytes(FASTA * 2)
-    assert arrive(inbox, 200) == ["mine"]
-    assert "it became sample 'mine', which now stands for the later files" in inbox.said()["x.fa"]
+    assert "mine" in arrive(inbox, 200)
+    assert "it became sample 'mine', which now stands for the later files" in inbox.said()["sheet.csv"]
+
+
+def test_a_file_that_changes_beside_its_sheet_keeps_what_the_sheet_says(inbox: Inbox) -> None:
+    for lane in (1, 2):
+        inbox.drop(f"l{lane}.fa", f">a{lane}\nACGT\n".encode())
+    inbox.drop("v.fa", b">v\nACGT\n")
+    inbox.drop("sheet.csv", b"sample,fasta,cutoff\nRA,l1.fa,0.9\nRA,l2.fa,\nkid,v.fa,0.8\n")
+    assert arrive(inbox) == ["RA", "kid"]
+    for name in ("RA", "kid"):
+        chunk_sample(inbox.sample(name))
+    inbox.drop("l2.fa", b">a2\nACGTACGT\n")
+    assert {"RA"} <= {*arrive(inbox, 100)}
+    assert list_samples(inbox.home) == ["RA", "kid"]
+    assert files_of(inbox, "RA") == ["l1.fa", "l2.fa"]
+    assert (inbox.sample("RA").settings.cutoff, inbox.sample("RA").bytes) == (0.9, 9 + 13)
+    assert inbox.sample("kid").content != ""  # nothing of it has changed
+
+
+def test_a_sheet_with_settings_that_exclude_each_other_stops_nobody(inbox: Inbox) -> None:
+    inbox.drop("x.fa")
+    inbox.drop("y.fa", b">y\nACGA\n")
+    inbox.drop("sheet.csv", b"sample,fasta,cutoff,preset\nmine,x.fa,0.5,relaxed\n")
+    assert arrive(inbox) == ["y"]
+    assert "sheet.csv: row 2 (mine): " in inbox.said()["sheet.csv"]
+    assert "cannot be used together" in inbox.said()["sheet.csv"]
+
+
+@pytest.mark.parametrize("text", ["Sample_ID,fastq_1\na,e.fq\n", "sample,fastq_1\na,e.fq\n"])
+def test_a_sheet_in_a_folder_with_faults_is_never_passed_over(inbox: Inbox, text: str) -> None:
+    for name in ("e", "f"):
+        inbox.drop(f"run/{name}.fq", reads(name))
+    inbox.drop("run/sheet.csv", text.encode("utf-8" if "ID" in text else "utf-16"))
+    inbox.look(0)
+    seen = inbox.look(STABLE)
+    assert seen.registered == []
+    assert "UTF-16" in seen.news[0].said or "unknown column 'sample_id'" in seen.news[0].said
 
 
 def test_a_sheet_takes_no_file_of_another_folder(inbox: Inbox) -> None:

@@ -94,6 +94,9 @@ def test_a_number_after_the_mate_is_a_part_if_all_parts_are_there() -> None:
 def test_lanes_in_folders_side_by_side_are_one_sample() -> None:
     lanes = [f"run/b_L00{k}-ds.x{k}/b_S1_L00{k}_R{mate}_001.fastq.gz" for k in (1, 2) for mate in (1, 2)]
     assert groups(*lanes) == {"b": lanes}
+    # In folders of other names they are of other patients.
+    people = [name.replace("b_L001-ds.x1", "ProjX").replace("b_L002-ds.x2", "ProjY") for name in lanes]
+    assert groups(*people) == {"ProjX_b": people[:2], "ProjY_b": people[2:]}
     # The same lane twice is another run, and another sample number another library.
     again = [name.replace("b_L001-ds.x1", "later").replace("b_L002-ds.x2", "later") for name in lanes]
     assert groups(*lanes, *again) == {"b_L001-ds_x1_b": lanes, "later_b": again}
