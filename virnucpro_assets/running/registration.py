@@ -31,9 +31,7 @@ def registered(
     is not as wanted, and what `fresh` deletes.
     """
     samples: dict[str, Sample] = {}
-    failures = dict(request.failures)
-    if request.several or request.sheet is not None:
-        failures |= check_names(request, fresh=fresh)
+    failures = {**request.failures, **check_names(request, fresh=fresh)}
     for one in request.wanted:
         if one.name in failures:
             continue
@@ -79,8 +77,10 @@ def check_names(request: Request, *, fresh: bool) -> dict[str, VirnucproError]:
     """Look at the names of all samples of a command before the first one is registered. Changes nothing.
 
     Returns the errors of samples that cannot be predicted beside another one. Those of a sheet are raised as
-    SheetError, also for names that stand for other sequences, unless `fresh`.
+    SheetError, also for names that stand for other sequences, unless `fresh`. One file alone has nothing beside it.
     """
+    if not request.several and request.sheet is None:
+        return {}
     faults, plans = SheetFaults(request.sheet), dict[str, Planned]()
     home, chosen = request.platform.folder, request.named
     for one in request.wanted:
@@ -107,10 +107,8 @@ def planned_samples(request: Request, *, fresh: bool) -> tuple[dict[str, Planned
     Changes nothing. If there are several samples, each error is also printed at once.
     """
     plans: dict[str, Planned] = {}
-    failures = dict(request.failures)
+    failures = {**request.failures, **check_names(request, fresh=fresh)}
     home, chosen = request.platform.folder, request.named
-    if request.several or request.sheet is not None:
-        failures |= check_names(request, fresh=fresh)
     for one in request.wanted:
         if one.name in failures:
             continue

@@ -259,14 +259,20 @@ class _Looker:
         files = {e.path.name: e for e in entries if e.files and not e.is_folder and not e.trouble}
         claims = []
         for entry in entries:
-            if entry.tables and not (entry.is_folder or entry.trouble):
-                if entry.is_handled:
-                    own = {*entry.row.sample_names}
-                    if not any(own & {*e.row.sample_names} for e in files.values() if not e.is_handled):
-                        continue
-                    entry.row.kind = "arriving"  # a file that it names has changed
-                named = {file.name for file in files_named(entry.path) if file.parent.resolve() == inbox}
-                claims.append((entry, tuple(files[name] for name in sorted(named & files.keys()))))
+            if not entry.tables or entry.is_folder or entry.trouble:
+                continue
+            own = {*entry.row.sample_names}
+            if entry.is_handled and not any(
+                own & {*e.row.sample_names} for e in files.values() if not e.is_handled
+            ):
+                continue
+            named = {file.name for file in files_named(entry.path) if file.parent.resolve() == inbox}
+            claimed = tuple(files[name] for name in sorted(named & files.keys()))
+            if entry.is_handled:
+                if all(e.is_handled for e in claimed):
+                    continue
+                entry.row.kind = "arriving"  # a file that it names has changed
+            claims.append((entry, claimed))
         return claims
 
     def _is_whole_sheet(self, sheet: Entry, named: Sequence[Entry], names: Sequence[str]) -> bool:
